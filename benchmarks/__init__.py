@@ -1,0 +1,9 @@
+"""The study: which methods are trained on what, how it is measured, stored and reported.
+
+What a study needs: :mod:`~benchmarks.data`, :mod:`~benchmarks.models` and the methods of
+:mod:`baselines`. What it does: :mod:`~benchmarks.study` plans runs and executes them with
+:mod:`~benchmarks.runner`, chooses learning rates with :mod:`~benchmarks.sweep`, measures cost with
+:mod:`~benchmarks.speed` and :mod:`~benchmarks.memory`, and keeps everything in a
+:mod:`~benchmarks.store`. What it tells: :mod:`~benchmarks.table` and :mod:`~benchmarks.figure`.
+The command line is :mod:`~benchmarks.cli`.
+"""

@@ -1,0 +1,120 @@
+"""The networks of the study, as plain `nn.Sequential` models with torch's default initialisation.
+
+Layer sizes are the paper's (arXiv 2308.12053, appendix A.7) and its authors' code. Hidden layers
+share one activation; logits have none. A convolution is followed by its activation and then, where
+there is one, by 2x2 max pooling.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from math import prod
+
+import torch
+from torch import nn
+
+import lfp_core as lfp
+from benchmarks.registry import pick
+
+Activation = Callable[[], nn.Module]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "heaviside": lfp.Heaviside,
+}
+
+
+def build(
+    name: str, *, activation: str, input_shape: tuple[int, ...], classes: int, seed: int
+) -> nn.Sequential:
+    """Return the model `name`, one of `MODELS`, mapping (N, *input_shape) to (N, classes).
+
+    `activation` is one of `ACTIVATIONS`. The weights depend on the arguments alone: they are drawn
+    on the CPU from `seed`, whatever the default device, and the caller's random state stays as it
+    was. Raises `ValueError` for an unknown name, for an input shape that the model does not take,
+    and for fewer than two classes.
+    """
+    builder = pick("model", name, MODELS)
+    hidden = pick("activation", activation, ACTIVATIONS)
+    if classes < 2:
+        raise ValueError(f"classes: {classes} is too few; allowed: 2 and above")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+        return nn.Sequential(*builder(tuple(input_shape), classes, hidden))
+
+
+def _dense(*sizes: int, act: Activation, dropout: float = 0.0) -> Iterator[nn.Module]:
+    """Fully connected layers, with activation and dropout after each but the last."""
+    *hidden, last = pairwise(sizes)
+    for n_in, n_out in hidden:
+        yield nn.Linear(n_in, n_out)
+        yield act()
+        if dropout:
+            yield nn.Dropout(dropout)
+    yield nn.Linear(*last)
+
+
+def _convolutions(
+    channels: int, plan: tuple[int | None, ...], kernel: int, padding: int, act: Activation
+) -> Iterator[nn.Module]:
+    """Convolutions of stride 1 with as many outputs as `plan` says, where None is a pooling."""
+    for width in plan:
+        if width is None:
+            yield nn.MaxPool2d(2)
+        else:
+            yield nn.Conv2d(channels, width, kernel, padding=padding)
+            yield act()
+            channels = width
+
+
+def _channels(model: str, input_shape: tuple[int, ...], side: int) -> int:
+    """Return the C of (C, side, side); raise `ValueError` for any other input shape."""
+    if len(input_shape) != 3 or input_shape[1:] != (side, side):
+        raise ValueError(
+            f"input_shape: {model} does not take {input_shape}; allowed: (channels, {side}, {side})"
+        )
+    return input_shape[0]
+
+
+def _toy_mlp(input_shape: tuple[int, ...], classes: int, act: Activation) -> Iterator[nn.Module]:
+    """2-32-16-n, for points in the plane."""
+    if input_shape != (2,):
+        raise ValueError(f"input_shape: toy-mlp does not take {input_shape}; allowed: (2,)")
+    yield from _dense(2, 32, 16, classes, act=act)
+
+
+def _mlp(input_shape: tuple[int, ...], classes: int, act: Activation) -> Iterator[nn.Module]:
+    """in-120-84-n over the flattened input, of any shape."""
+    yield nn.Flatten()
+    yield from _dense(prod(input_shape), 120, 84, classes, act=act)
+
+
+def _lenet(input_shape: tuple[int, ...], classes: int, act: Activation) -> Iterator[nn.Module]:
+    """conv16-P-conv16-P with 5x5 kernels, then 256-120-84-n with dropout; for 28x28 images."""
+    channels = _channels("lenet", input_shape, side=28)
+    yield from _convolutions(channels, (16, None, 16, None), kernel=5, padding=0, act=act)
+    yield nn.Flatten()
+    yield from _dense(16 * 4 * 4, 120, 84, classes, act=act, dropout=0.5)
+
+
+def _vgg_like(input_shape: tuple[int, ...], classes: int, act: Activation) -> Iterator[nn.Module]:
+    """conv 32-64-P-128-128-P-256-256-P, then 1024-512-n with dropout; for 32x32 images.
+
+    The widths are those of the authors' code; 3x3 kernels with padding 1 are the VGG convention.
+    """
+    channels = _channels("vgg-like", input_shape, side=32)
+    plan = (32, 64, None, 128, 128, None, 256, 256, None)
+    yield from _convolutions(channels, plan, kernel=3, padding=1, act=act)
+    yield nn.Flatten()
+    yield from _dense(256 * 4 * 4, 1024, 512, classes, act=act, dropout=0.5)
+
+
+MODELS: dict[str, Callable[[tuple[int, ...], int, Activation], Iterator[nn.Module]]] = {
+    "toy-mlp": _toy_mlp,
+    "mlp": _mlp,
+    "lenet": _lenet,
+    "vgg-like": _vgg_like,
+}

@@ -1,0 +1,279 @@
+"""Which rule of LFP each torch operation follows.
+
+A rule is a function ``rule(epsilon, operation, args, kwargs)`` that runs the operation so that
+autograd will carry rewards through it; :data:`RULES` finds the rule of an operation. There are six:
+
+========== =============================================== =====================================
+rule       operations                                      reward
+========== =============================================== =====================================
+activation ReLU, SiLU, ..., Heaviside                      passes unchanged from f(z) to z
+linear     Linear, convolution, normalisation, Embedding   epsilon rule, also to the parameters
+total      addition, mean, average pooling                 epsilon rule
+product    ``*``, ``/``, ``@`` with weights or constants   epsilon rule; unchanged if one to one
+rescale    dropout, negation                               passes unchanged from c z to z
+route      reshape, indexing, concatenation, max-pooling   goes where the value came from
+========== =============================================== =====================================
+
+The output z of an epsilon rule *owes* the factor ``z / (z + eps s(z))``: an activation folds it
+into its slope, a route passes the debt on, anything else pays it through
+:class:`~lfp_core.slopes.EpsilonShare`. What a tensor owes is kept on the tensor as the attribute
+:data:`OWED`: eps, or 0 if nothing is owed. A tensor without it carries no reward (data, constants,
+weights). It is an attribute, not a table in the context manager, because ``torch.compile`` traces
+attributes and hands them back to eager code with the compiled region's outputs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from lfp_core.slopes import EpsilonShare, ReluSlope, SecantSlope, WeightScale
+
+Operation = Callable[..., Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+Rule = Callable[[float, Operation, Args, Kwargs], Any]
+
+OWED = "_lfp_epsilon"
+
+
+class UnsupportedOperation(RuntimeError):  # noqa: N818  (the public name)
+    """LFP has no rule for an operation of the model."""
+
+
+def heaviside(z: Tensor) -> Tensor:
+    """Return 1 where z > 0, else 0, like z. Outside `feedback` no gradient passes through it."""
+    if has_torch_function_unary(z):
+        return handle_torch_function(heaviside, (z,), z)
+    return (z > 0).to(z.dtype)
+
+
+class Heaviside(torch.nn.Module):
+    """Step activation: 1 for z > 0, else 0, on a tensor of any shape."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Apply :func:`heaviside`."""
+        return heaviside(z)
+
+
+# --- what a tensor is, and what it owes -----------------------------------------------------------
+
+
+def tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments of an operation, also those in a list (``cat``)."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, (list, tuple)):
+            yield from tensors(argument)
+
+
+def substitute(change: Callable[[Tensor], Tensor], argument: Any) -> Any:
+    """Return the argument with every tensor in it replaced by ``change(tensor)``."""
+    if isinstance(argument, Tensor):
+        return change(argument)
+    if isinstance(argument, (list, tuple)):
+        return type(argument)([substitute(change, item) for item in argument])
+    return argument
+
+
+def carries_reward(tensor: Tensor) -> bool:
+    """Whether a reward arrives at the tensor: an activation, or an input that wants its own."""
+    if hasattr(tensor, OWED):
+        return True
+    return tensor.requires_grad and tensor.is_leaf and not isinstance(tensor, Parameter)
+
+
+def pay(tensor: Tensor, in_place: bool = False) -> Tensor:
+    """Return the tensor as an operation other than an activation uses it: scaled, or debt paid."""
+    if isinstance(tensor, Parameter):
+        return WeightScale.apply(tensor) if tensor.requires_grad else tensor
+    owed = getattr(tensor, OWED, 0.0)
+    return EpsilonShare.apply(tensor, owed, in_place) if owed else tensor
+
+
+def owe(output: Any, epsilon: float) -> Any:
+    """Mark every output through which a reward can arrive, and return the output."""
+    for tensor in tensors([output]):
+        if tensor.requires_grad:
+            setattr(tensor, OWED, epsilon)
+    return output
+
+
+def settle(operation: Operation, args: Args, kwargs: Kwargs, epsilon: float, in_place: bool) -> Any:
+    """Run an operation on paid arguments, and let its output owe epsilon."""
+    operands = list(tensors((*args, *kwargs.values())))
+    of_weights = all(o.requires_grad and not carries_reward(o) for o in operands)
+    args = (substitute(partial(pay, in_place=in_place), args[0]), *substitute(pay, args[1:]))
+    output = operation(*args, **{name: substitute(pay, value) for name, value in kwargs.items()})
+    return output if of_weights else owe(output, epsilon)  # what weights make is a weight
+
+
+# --- the rules ------------------------------------------------------------------------------------
+
+
+def activation(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Give the activation its secant slope, which pays what the input owes."""
+    z, *options = args
+    if not carries_reward(z):  # of data, or of a weight: an ordinary function
+        return operation(pay(z), *options, **kwargs)
+
+    def function(z: Tensor) -> Tensor:
+        return operation(z, *options, **kwargs)
+
+    owed = getattr(z, OWED, 0.0)
+    # `inplace` is the only boolean among the options of an activation.
+    in_place = operation in IN_PLACE or any(o is True for o in (*options, *kwargs.values()))
+    if operation in RELU:
+        return owe(ReluSlope.apply(z, function, owed, in_place), 0.0)
+    limit = SLOPE_AT_ZERO[operation](*options, **kwargs)
+    return owe(SecantSlope.apply(z, function, limit, owed, in_place), 0.0)
+
+
+def linear(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Scale the parameters of a layer, which are all its tensors but the input."""
+
+    def weight(tensor: Tensor) -> Tensor:
+        # Any leaf: `torch.func.functional_call` puts plain tensors where the parameters were.
+        return WeightScale.apply(tensor) if tensor.requires_grad and tensor.is_leaf else tensor
+
+    parameters = substitute(weight, args[1:])
+    options = {name: substitute(weight, value) for name, value in kwargs.items()}
+    return owe(operation(pay(args[0]), *parameters, **options), epsilon)
+
+
+def total(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Add up: each term is a contribution."""
+    return settle(operation, args, kwargs, epsilon, in_place=operation in IN_PLACE)
+
+
+def product(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Multiply one activation by weights or constants."""
+    operands = list(tensors((*args, *kwargs.values())))
+    carriers = [operand for operand in operands if carries_reward(operand)]
+    if len(carriers) > 1:
+        raise UnsupportedOperation(f"no LFP rule for {name_of(operation)} of two activations")
+    if operation in DIVISION and carriers and carriers[0] is not args[0]:
+        raise UnsupportedOperation(f"no LFP rule for {name_of(operation)} by an activation")
+    weighted = any(o.requires_grad and not carries_reward(o) for o in operands)
+    owed = 0.0 if operation in ELEMENTWISE and not weighted else epsilon
+    return settle(operation, args, kwargs, owed, in_place=operation in IN_PLACE)
+
+
+def rescale(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Multiply each value by a constant, which takes nothing from its reward."""
+    in_place = operation in IN_PLACE or kwargs.get("inplace", False)
+    return settle(operation, args, kwargs, 0.0, in_place)
+
+
+def route(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Move values, and the rewards back along the same way."""
+    sources = [t for t in tensors((*args, *kwargs.values())) if t.requires_grad]
+    debts = [getattr(source, OWED, None) for source in sources]
+    if debts and debts[0] is not None and debts.count(debts[0]) == len(debts):
+        return owe(operation(*args, **kwargs), debts[0])
+    return settle(operation, args, kwargs, 0.0, in_place=operation in IN_PLACE)
+
+
+# --- which operation follows which ----------------------------------------------------------------
+
+
+def named(*names: str) -> set[Operation]:
+    """Return the operations of these names in torch, as functions, methods and in place."""
+    spellings = [spelling for name in names for spelling in (name, name + "_")]
+    found = {getattr(home, s, None) for home in (torch, Tensor, F) for s in spellings}
+    return {operation for operation in found if operation is not None}
+
+
+def getter(attribute: str) -> Operation:
+    """Return the operation that reads a property of a tensor, such as ``x.T``."""
+    return getattr(Tensor, attribute).__get__
+
+
+def name_of(operation: Operation) -> str:
+    """Return the operation's name as its user knows it."""
+    return getattr(operation, "__name__", str(operation))
+
+
+def constant(slope: float) -> Callable[..., float]:
+    """Return a function of an activation's options that ignores them."""
+    return lambda *args, **kwargs: slope
+
+
+RELU = named("relu")
+#: f'(0), the secant slope at z = 0 under LFP-0, as a function of the activation's own options; 0
+#: where f has a kink with f(z) = 0 on one side, as torch has it, and where f(0) is not 0: a unit
+#: without net input credits none.
+SLOPE_AT_ZERO: dict[Operation, Callable[..., float]] = {
+    **dict.fromkeys(named("relu", "relu6", "sigmoid", "softplus", "heaviside"), constant(0.0)),
+    **dict.fromkeys(named("silu", "gelu"), constant(0.5)),
+    **dict.fromkeys(named("tanh"), constant(1.0)),
+    **dict.fromkeys(named("leaky_relu"), lambda negative_slope=0.01, inplace=False: negative_slope),
+    **dict.fromkeys(named("elu"), lambda alpha=1.0, inplace=False: alpha),
+    **dict.fromkeys(
+        named("hardtanh"),
+        lambda min_val=-1.0, max_val=1.0, inplace=False: float(min_val < 0 < max_val),
+    ),
+    heaviside: constant(0.0),
+}
+ELEMENTWISE = named("mul", "multiply", "div", "divide", "true_divide") | {Tensor.__rmul__}
+DIVISION = named("div", "divide", "true_divide")
+RULES: dict[Operation, Rule] = {
+    **dict.fromkeys(SLOPE_AT_ZERO, activation),
+    **dict.fromkeys(
+        named(
+            *("linear", "conv1d", "conv2d", "conv3d", "embedding"),
+            *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+            *("batch_norm", "layer_norm", "group_norm", "instance_norm"),
+        ),
+        linear,
+    ),
+    **dict.fromkeys(
+        named(
+            *("add", "sub", "subtract", "rsub", "sum", "mean"),
+            *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
+            *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
+        )
+        | {Tensor.__radd__, Tensor.__rsub__},
+        total,
+    ),
+    **dict.fromkeys(
+        ELEMENTWISE
+        | named("matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum")
+        | {Tensor.__matmul__, Tensor.__rmatmul__},
+        product,
+    ),
+    **dict.fromkeys(
+        named(
+            *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "neg"),
+            "negative",
+        ),
+        rescale,
+    ),
+    **dict.fromkeys(
+        named(
+            *("reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel"),
+            *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "repeat", "tile"),
+            *("transpose", "swapaxes", "movedim", "permute", "t", "roll", "flip", "unfold"),
+            *("cat", "concat", "stack", "chunk", "split", "unbind", "select", "narrow"),
+            *("index_select", "gather", "where", "masked_fill", "pad", "pixel_shuffle"),
+            *("clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type_as"),
+            *("cpu", "cuda"),
+            *("max_pool1d", "max_pool2d", "max_pool3d"),
+            *("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices"),
+            *("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+            *("adaptive_max_pool1d_with_indices", "adaptive_max_pool2d_with_indices"),
+            "adaptive_max_pool3d_with_indices",
+        )
+        | {Tensor.__getitem__, Tensor.requires_grad_, getter("T"), getter("mT")},
+        route,
+    ),
+}
+IN_PLACE = {operation for operation in RULES if name_of(operation).endswith("_")} - {
+    o for o in RULES if name_of(o).endswith("__")
+}

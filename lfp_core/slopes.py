@@ -1,0 +1,134 @@
+"""The three backward formulas that turn reverse-mode autodiff into LFP.
+
+Write the reward of a unit as ``R = a * G``. LFP-epsilon then propagates ``G`` through every linear
+map exactly as the chain rule does, and differs from it in three local places, one class each:
+
+* :class:`SecantSlope`: an activation multiplies by ``f(z) / (z + eps s(z))``, not by ``f'(z)``;
+* :class:`EpsilonShare`: where no activation follows a linear map, ``z / (z + eps s(z))`` remains;
+* :class:`WeightScale`: the feedback of a parameter is multiplied by its magnitude.
+
+``s(z)`` is the sign with ``s(0) = +1``. Forwards, all three do what the model would have done
+without them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def stabilize(z: Tensor, epsilon: float) -> Tensor:
+    """Return ``z + eps s(z)``, the denominator of the epsilon rule, as a new tensor like z."""
+    return torch.where(z < 0, z - epsilon, z + epsilon)
+
+
+def share(a: Tensor, z: Tensor, epsilon: float, limit: float) -> Tensor:
+    """Return ``a / (z + eps s(z))`` as a new tensor like z; ``limit`` where eps = z = 0."""
+    if epsilon == 0:
+        return torch.where(z == 0, limit, a / z)
+    # Half the memory traffic of `stabilize`. It differs at z = -0.0 alone, where it only counts if
+    # a is not 0, which takes a sigmoid whose inputs are all 0: then no weight is credited anyway.
+    denominator = torch.copysign(torch.full((), epsilon, dtype=z.dtype, device=z.device), z)
+    denominator += z
+    return torch.div(a, denominator, out=denominator)
+
+
+class SecantSlope(torch.autograd.Function):
+    """An activation ``a = f(z)`` that hands its reward to z unchanged (LXT's identity rule).
+
+    The reward ``a G`` that arrives is what the linear map below shares out, divided by
+    ``z + eps s(z)``; so G is multiplied by the slope of the secant through the origin.
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,
+        z: Tensor,
+        function: Callable[[Tensor], Tensor],
+        limit: float,
+        epsilon: float,
+        in_place: bool,
+    ) -> Tensor:
+        before = z.clone() if in_place else z
+        a = function(z)
+        if in_place:
+            ctx.mark_dirty(z)
+            a = z  # as it is already, but torch.compile wants to see it
+        ctx.save_for_backward(before, a)
+        ctx.limit, ctx.epsilon = limit, epsilon
+        return a
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: D102
+        z, a = ctx.saved_tensors
+        return share(a, z, ctx.epsilon, ctx.limit).mul_(g), None, None, None, None
+
+
+class ReluSlope(torch.autograd.Function):
+    """:class:`SecantSlope` of ReLU, from the output alone: ``a / (a + eps)``.
+
+    The next layer keeps its input, which is this output, anyway; so LFP needs no more memory here
+    than gradient descent.
+    """
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any, z: Tensor, function: Callable[[Tensor], Tensor], epsilon: float, in_place: bool
+    ) -> Tensor:
+        a = function(z)
+        if in_place:
+            ctx.mark_dirty(z)
+            a = z
+        ctx.save_for_backward(a)
+        ctx.epsilon = epsilon
+        return a
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
+        (a,) = ctx.saved_tensors
+        if ctx.epsilon == 0:
+            return torch.where(a > 0, g, 0), None, None, None
+        denominator = a + ctx.epsilon
+        return torch.div(a, denominator, out=denominator).mul_(g), None, None, None
+
+
+class EpsilonShare(torch.autograd.Function):
+    """The output z of a linear map that something other than an activation consumes.
+
+    Its reward ``z G`` is shared out as ``z G / (z + eps s(z))``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, epsilon: float, in_place: bool) -> Tensor:  # noqa: D102
+        if in_place:  # the caller is about to overwrite z
+            ctx.save_for_backward(z.clone())
+            ctx.mark_dirty(z)
+        else:
+            ctx.save_for_backward(z)
+        ctx.epsilon = epsilon
+        return z if in_place else z.view_as(z)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+        (z,) = ctx.saved_tensors
+        return share(z, z, ctx.epsilon, limit=1.0).mul_(g), None, None
+
+
+class WeightScale(torch.autograd.Function):
+    """A parameter whose gradient is multiplied by its magnitude, so that it is LFP's update."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(weight)
+        return weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # noqa: D102
+        (weight,) = ctx.saved_tensors
+        return weight.abs().mul_(g)

@@ -1,0 +1,57 @@
+"""Feedback of the engine, and how far two sets of feedback are apart."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import lfp_core as lfp
+
+Feedback = dict[Tensor, Tensor]
+
+
+def engine_feedback(
+    model: nn.Module,
+    inputs: Tensor,
+    reward_of: Callable[[Tensor], Tensor],
+    epsilon: float,
+) -> Feedback:
+    """Return the engine's feedback, minus ``p.grad``, of every parameter (zeros for None)."""
+    model.zero_grad(set_to_none=True)
+    with lfp.feedback(epsilon):
+        outputs = model(inputs)
+    lfp.backward(outputs, reward_of(outputs))
+    return {
+        p: torch.zeros_like(p) if p.grad is None else -p.grad.detach() for p in model.parameters()
+    }
+
+
+def weight_scaled_gradient(model: nn.Module, loss: Tensor) -> Feedback:
+    """Return ``-|w| dL/dw`` of every parameter by backpropagation: the other side of Theorem 1."""
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return {
+        p: torch.zeros_like(p) if g is None else -p.detach().abs() * g
+        for p, g in zip(parameters, gradients, strict=True)
+    }
+
+
+def relative_error(found: Mapping[Tensor, Any], expected: Mapping[Tensor, Any]) -> float:
+    """Return the largest relative error of a parameter's feedback, in the 2-norm.
+
+    A parameter with less than a thousandth of the largest feedback is measured against that
+    thousandth: where everything cancels, as for a scale in front of a normalisation, the exact
+    feedback is 0 and only rounding errors are left.
+    """
+    found = {p: torch.as_tensor(value) for p, value in found.items()}
+    expected = {p: torch.as_tensor(value) for p, value in expected.items()}
+    norms = {p: float(value.norm()) for p, value in expected.items()}
+    floor = 1e-3 * max(norms.values())
+    errors = [
+        float((found[p] - expected[p]).norm()) / max(norms[p], floor)
+        if floor
+        else float(found[p].norm())
+        for p in expected
+    ]
+    return max(errors)

@@ -1,0 +1,20 @@
+"""Settings of the whole suite."""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+# A run of CI is reproducible; `LFP_EXPLORE=1` looks for new examples.
+hypothesis.settings.register_profile(
+    "fixed", deadline=None, derandomize=True, database=None, print_blob=True
+)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("explore" if os.environ.get("LFP_EXPLORE") else "fixed")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none, and say so."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")

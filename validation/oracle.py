@@ -1,0 +1,464 @@
+"""LFP-epsilon straight from the definition: per connection, in float64, without autograd.
+
+Slow and obviously right: the engine is tested against this. A model is walked module by module;
+each module's inputs a_i and outputs z_j are tied by an explicit list of connections i -> j, and
+
+* the reward that connection hands down is ``r_{i<-j} = z_ij / (z_j + eps s(z_j)) r_j`` with
+  ``z_ij = a_i w_ij`` and ``s(0) = +1``;
+* the reward of a unit is ``r_i = sum_j r_{i<-j}``;
+* the feedback of a weight is ``dw_ij = |w_ij| a_i / (z_j + eps s(z_j)) r_j``, summed over all
+  connections that share it and over the batch; a bias is the weight of an input that is always 1.
+
+Arrays carry the batch first; index n is the sample, i an input, j an output, c a connection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import lfp_core as lfp
+from validation.networks import Concatenation, FixedDropout, Residual
+
+Array = NDArray[np.float64]
+#: A backward pass: reward on the outputs -> reward on the inputs.
+Backward = Callable[[Array], Array]
+
+
+@dataclass
+class Trace:
+    """What the oracle finds for one batch.
+
+    Attributes:
+        outputs: of the model.
+        feedback: dw of every parameter, in the parameter's shape.
+        input_reward: r of the inputs.
+        condition: the largest ``sum_i |z_ij| / |z_j|`` met. Rounding errors in z_j are up to that
+            times float64's precision, and the epsilon rule divides by z_j, so no two ways to add
+            up agree any better.
+        smallest: the smallest |z_j| > 0 met at an epsilon rule.
+    """
+
+    epsilon: float
+    outputs: Array = field(default_factory=lambda: np.zeros(0))
+    feedback: dict[torch.Tensor, Array] = field(default_factory=dict)
+    input_reward: Array = field(default_factory=lambda: np.zeros(0))
+    condition: float = 1.0
+    smallest: float = math.inf
+
+    def stabilized(self, z: Array) -> Array:
+        """``z + eps s(z)``; infinite where it is 0, so that 0/0 is 0 under LFP-0."""
+        denominator = z + self.epsilon * np.where(z >= 0, 1.0, -1.0)
+        return np.where(denominator == 0, np.inf, denominator)
+
+    def saw(self, z: Array, magnitude: Array) -> None:
+        """Note how well the sums z of contributions with that total magnitude are conditioned."""
+        live = z != 0
+        if live.any():
+            self.condition = max(self.condition, float((magnitude[live] / abs(z[live])).max()))
+            self.smallest = min(self.smallest, float(abs(z[live]).min()))
+
+    def credit(self, parameter: torch.Tensor | None, amount: Array) -> None:
+        """Add to the feedback of a parameter."""
+        if parameter is not None:
+            shaped = amount.reshape(tuple(parameter.shape))
+            self.feedback[parameter] = self.feedback.get(parameter, np.zeros_like(shaped)) + shaped
+
+
+def run(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    reward_of: Callable[[torch.Tensor], torch.Tensor],
+    epsilon: float,
+) -> Trace:
+    """Propagate the reward of the outputs through the model; return the feedback.
+
+    Args:
+        model: built of the modules that :func:`walk` knows, in float64.
+        inputs: (batch, ...) in float64, or integers for an embedding.
+        reward_of: the reward as a function of the outputs.
+        epsilon: stabiliser >= 0.
+
+    Raises:
+        TypeError: a module has no definition here.
+    """
+    trace = Trace(epsilon)
+    trace.outputs, backward = walk(model, inputs.detach().numpy(), trace)
+    reward = reward_of(torch.from_numpy(trace.outputs)).numpy()
+    trace.input_reward = backward(reward)
+    return trace
+
+
+def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  # noqa: PLR0911
+    """Return the module's outputs and its backward pass, which credits the trace."""
+    if isinstance(module, nn.Sequential):
+        return _chain(module, a, trace)
+    if isinstance(module, Residual):
+        return _residual(module, a, trace)
+    if isinstance(module, Concatenation):
+        return _concatenation(module, a, trace)
+    if isinstance(module, nn.Flatten):
+        return a.reshape(len(a), -1), lambda r: r.reshape(a.shape)
+    if isinstance(module, FixedDropout):
+        kept = module.mask.numpy() != 0
+        return a * module.mask.numpy(), lambda r: np.where(kept, r, 0.0)
+    if isinstance(module, nn.Embedding):
+        return _embedding(module, a, trace)
+    if isinstance(module, (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)):
+        return _max_pool(module, a)
+    if isinstance(module, NORMALISATIONS):
+        return _normalisation(module, a, trace)
+    if type(module) in CONNECTIONS:
+        return _connected(module, a, trace)
+    for kind, function in ACTIVATIONS.items():
+        if isinstance(module, kind):
+            return function(module, a), lambda r: r
+    raise TypeError(f"the oracle has no definition of {type(module).__name__}")
+
+
+# --- weighted sums: linear, convolution, average pooling ------------------------------------------
+
+
+@dataclass
+class Connections:
+    """The connections of a layer for one sample: parallel lists, one entry a connection.
+
+    ``source`` and ``target`` index the flat inputs and outputs, ``weight`` the flat weights.
+    """
+
+    out_shape: tuple[int, ...]
+    source: list[int] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+    weight: list[int] = field(default_factory=list)
+
+    def add(self, source: int, target: int, weight: int) -> None:
+        """Add one connection."""
+        self.source.append(source)
+        self.target.append(target)
+        self.weight.append(weight)
+
+
+def _connected(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    connections, w = CONNECTIONS[type(module)](module, a.shape[1:])
+    weight: torch.Tensor | None = getattr(module, "weight", None)
+    bias: torch.Tensor | None = getattr(module, "bias", None)
+    source, target = np.array(connections.source), np.array(connections.target)
+    which = np.array(connections.weight)
+    flat = a.reshape(len(a), -1)
+    outputs = math.prod(connections.out_shape)
+    # The bias of an output: one per channel, which is the first dimension of the output.
+    b = np.zeros(outputs)
+    channel = np.arange(outputs) // max(outputs // connections.out_shape[0], 1)
+    if bias is not None:
+        b = bias.detach().numpy()[channel]
+
+    z_ij = flat[:, source] * w[which]
+    z, magnitude = np.tile(b, (len(a), 1)), np.tile(abs(b), (len(a), 1))
+    for n in range(len(a)):
+        np.add.at(z[n], target, z_ij[n])
+        np.add.at(magnitude[n], target, abs(z_ij[n]))
+    trace.saw(z, magnitude)
+
+    def backward(r: Array) -> Array:
+        share = r.reshape(len(a), -1) / trace.stabilized(z)  # r_j / (z_j + eps s(z_j))
+        r_in, dw, db = np.zeros_like(flat), np.zeros_like(w), np.zeros(connections.out_shape[0])
+        for n in range(len(a)):
+            np.add.at(r_in[n], source, z_ij[n] * share[n, target])
+            np.add.at(dw, which, abs(w[which]) * flat[n, source] * share[n, target])
+            np.add.at(db, channel, abs(b) * 1.0 * share[n])
+        trace.credit(weight, dw)
+        if bias is not None:
+            trace.credit(bias, db)
+        return r_in.reshape(a.shape)
+
+    return z.reshape(len(a), *connections.out_shape), backward
+
+
+def _linear(module: nn.Linear, in_shape: tuple[int, ...]) -> tuple[Connections, Array]:
+    found = Connections((module.out_features,))
+    for j, i in itertools.product(range(module.out_features), range(module.in_features)):
+        found.add(source=i, target=j, weight=j * module.in_features + i)
+    return found, module.weight.detach().numpy().ravel()
+
+
+def _convolution(module: nn.Conv2d, in_shape: tuple[int, ...]) -> tuple[Connections, Array]:
+    """Any of Conv1d, Conv2d, Conv3d: weight (out, in / groups, *kernel), zero padding."""
+    _, *space = in_shape
+    w = module.weight.detach().numpy()
+    kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
+    padding = [int(p) for p in module.padding]
+    out_space = [
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, p, d, k, s in zip(space, padding, dilation, kernel, stride, strict=True)
+    ]
+    found = Connections((module.out_channels, *out_space))
+    per_group = module.in_channels // module.groups
+    for j, i in itertools.product(range(module.out_channels), range(per_group)):
+        channel = j // (module.out_channels // module.groups) * per_group + i
+        for at, k in itertools.product(_grid(out_space), _grid(kernel)):
+            here = [
+                x * s - p + y * d
+                for x, s, p, y, d in zip(at, stride, padding, k, dilation, strict=True)
+            ]
+            if all(0 <= x < size for x, size in zip(here, space, strict=True)):
+                found.add(
+                    source=_flat((channel, *here), in_shape),
+                    target=_flat((j, *at), found.out_shape),
+                    weight=_flat((j, i, *k), w.shape),
+                )
+    return found, w.ravel()
+
+
+def _transposed(module: nn.ConvTranspose2d, in_shape: tuple[int, ...]) -> tuple[Connections, Array]:
+    """Any of ConvTranspose1d, 2d, 3d without groups: weight (in, out, *kernel)."""
+    _, *space = in_shape
+    w = module.weight.detach().numpy()
+    kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
+    padding = [int(p) for p in module.padding]
+    out_space = [
+        (size - 1) * s - 2 * p + d * (k - 1) + extra + 1
+        for size, s, p, d, k, extra in zip(
+            space, stride, padding, dilation, kernel, module.output_padding, strict=True
+        )
+    ]
+    found = Connections((module.out_channels, *out_space))
+    for i, j in itertools.product(range(module.in_channels), range(module.out_channels)):
+        for at, k in itertools.product(_grid(space), _grid(kernel)):
+            there = [
+                x * s - p + y * d
+                for x, s, p, y, d in zip(at, stride, padding, k, dilation, strict=True)
+            ]
+            if all(0 <= x < size for x, size in zip(there, out_space, strict=True)):
+                found.add(
+                    source=_flat((i, *at), in_shape),
+                    target=_flat((j, *there), found.out_shape),
+                    weight=_flat((i, j, *k), w.shape),
+                )
+    return found, w.ravel()
+
+
+def _average_pool(module: nn.AvgPool2d, in_shape: tuple[int, ...]) -> tuple[Connections, Array]:
+    """Windows without padding; every connection has the same weight, 1 / window size."""
+    channels, *space = in_shape
+    kernel, stride = _window(module, len(space))
+    out_space = [(x - k) // s + 1 for x, k, s in zip(space, kernel, stride, strict=True)]
+    found = Connections((channels, *out_space))
+    for c, at, k in itertools.product(range(channels), _grid(out_space), _grid(kernel)):
+        here = [x * s + y for x, s, y in zip(at, stride, k, strict=True)]
+        found.add(_flat((c, *here), in_shape), _flat((c, *at), found.out_shape), weight=0)
+    return found, np.array([1 / math.prod(kernel)])
+
+
+def _global_average_pool(
+    module: nn.AdaptiveAvgPool2d, in_shape: tuple[int, ...]
+) -> tuple[Connections, Array]:
+    """Adaptive average pooling to one value per channel."""
+    channels, *space = in_shape
+    found = Connections((channels, *[1] * len(space)))
+    for c, at in itertools.product(range(channels), _grid(space)):
+        found.add(_flat((c, *at), in_shape), c, weight=0)
+    return found, np.array([1 / math.prod(space)])
+
+
+CONNECTIONS: dict[type[nn.Module], Callable[..., tuple[Connections, Array]]] = {
+    nn.Linear: _linear,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
+    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
+    **dict.fromkeys(
+        (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), _global_average_pool
+    ),
+}
+
+
+def _grid(sizes: Sequence[int]) -> itertools.product[tuple[int, ...]]:
+    return itertools.product(*map(range, sizes))
+
+
+def _flat(index: Sequence[int], shape: Sequence[int]) -> int:
+    return int(np.ravel_multi_index(tuple(index), tuple(shape)))
+
+
+def _window(module: Any, dimensions: int) -> tuple[list[int], list[int]]:
+    """Return kernel size and stride of a pooling module, one number a dimension."""
+
+    def each(size: int | Sequence[int]) -> list[int]:
+        return [size] * dimensions if isinstance(size, int) else list(size)
+
+    return each(module.kernel_size), each(module.stride)
+
+
+# --- everything else ------------------------------------------------------------------------------
+
+
+def _chain(module: nn.Sequential, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    steps: list[Backward] = []
+    for child in module:
+        a, backward = walk(child, a, trace)
+        steps.append(backward)
+
+    def backward_all(r: Array) -> Array:
+        for step in reversed(steps):
+            r = step(r)
+        return r
+
+    return a, backward_all
+
+
+def _residual(module: Residual, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    """z = a + f(a): two contributions to each output, shared by the epsilon rule."""
+    f, inner = walk(module.body, a, trace)
+    z = a + f
+    trace.saw(z, abs(a) + abs(f))
+
+    def backward(r: Array) -> Array:
+        share = r / trace.stabilized(z)
+        return a * share + inner(f * share)
+
+    return z, backward
+
+
+def _concatenation(module: Concatenation, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    parts, backwards = zip(*(walk(branch, a, trace) for branch in module.branches), strict=True)
+    cuts = np.cumsum([part.shape[1] for part in parts])[:-1]
+
+    def backward(r: Array) -> Array:
+        pieces = np.split(r, cuts, axis=1)
+        return np.sum([step(piece) for step, piece in zip(backwards, pieces, strict=True)], axis=0)
+
+    return np.concatenate(parts, axis=1), backward
+
+
+def _embedding(module: nn.Embedding, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    """One-hot inputs: the weight of the chosen row is the only contribution to each output."""
+    rows = a.astype(int)
+    w = module.weight.detach().numpy()
+    z = w[rows]
+    trace.saw(z, abs(z))
+
+    def backward(r: Array) -> Array:
+        dw = np.zeros_like(w)
+        np.add.at(dw, rows, abs(z) * 1.0 * r / trace.stabilized(z))
+        trace.credit(module.weight, dw)
+        return np.zeros(a.shape)
+
+    return z, backward
+
+
+def _max_pool(module: nn.Module, a: Array) -> tuple[Array, Backward]:
+    """The reward goes to the first of the largest inputs of each window."""
+    kernel, stride = _window(module, a.ndim - 2)
+    out_space = [(x - k) // s + 1 for x, k, s in zip(a.shape[2:], kernel, stride, strict=True)]
+    z = np.zeros((*a.shape[:2], *out_space))
+    winner: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for unit in np.ndindex(z.shape):
+        n, c, *at = unit
+        window = [
+            (n, c, *(x * s + y for x, s, y in zip(at, stride, k, strict=True)))
+            for k in _grid(kernel)
+        ]
+        winner[unit] = max(window, key=lambda i: a[i])  # max() keeps the first of equals
+        z[unit] = a[winner[unit]]
+
+    def backward(r: Array) -> Array:
+        r_in = np.zeros_like(a)
+        for unit, source in winner.items():
+            r_in[source] += r[unit]
+        return r_in
+
+    return z, backward
+
+
+def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    """z = gamma (a - mean) / sigma + beta, differentiated as a whole.
+
+    With fixed statistics each output has one input, with weight gamma / sigma, and a constant. With
+    statistics of the data every input of a group reaches every output of it: as in the authors'
+    code, w_ij is then the derivative of z_j by a_i.
+    """
+    channels = a.shape[1]
+    per_element = isinstance(module, nn.LayerNorm)
+    shape = a.shape[1:] if per_element else (channels, *[1] * (a.ndim - 2))
+    gamma, beta = np.ones(shape), np.zeros(shape)
+    if module.weight is not None:
+        gamma = module.weight.detach().numpy().reshape(shape)
+        beta = module.bias.detach().numpy().reshape(shape)
+    fixed = isinstance(module, BATCH_NORMS) and not module.training
+    if fixed:
+        mean = module.running_mean.numpy().reshape(shape)
+        variance = module.running_var.numpy().reshape(shape)
+    else:
+        groups = _groups(module, a.shape)
+        mean, variance = np.zeros_like(a), np.zeros_like(a)
+        for members in groups:
+            mean.flat[members] = a.flat[members].mean()
+            variance.flat[members] = a.flat[members].var()
+    sigma = np.sqrt(variance + module.eps)
+    a_hat = (a - mean) / sigma
+    z = gamma * a_hat + beta
+    trace.saw(z, abs(gamma / sigma) * (abs(a) + abs(mean)) + abs(beta))
+
+    def backward(r: Array) -> Array:
+        share = r / trace.stabilized(z)
+        over = tuple(axis for axis in range(a.ndim) if axis == 0 or (axis > 1 and not per_element))
+        if module.weight is not None:
+            trace.credit(module.weight, (abs(gamma) * a_hat * share).sum(over))
+            trace.credit(module.bias, (abs(beta) * share).sum(over))
+        if fixed:
+            return a * gamma / sigma * share
+        r_in = np.zeros_like(a)
+        push = np.broadcast_to(gamma, a.shape) * share
+        for members in groups:
+            for i in members:
+                for j in members:
+                    same = 1.0 if i == j else 0.0
+                    slope = same - (1 + a_hat.flat[i] * a_hat.flat[j]) / len(members)
+                    r_in.flat[i] += a.flat[i] * push.flat[j] * slope / sigma.flat[i]
+        return r_in
+
+    return z, backward
+
+
+def _groups(module: Any, shape: tuple[int, ...]) -> list[NDArray[np.intp]]:
+    """Return the flat indices that share a mean and a variance."""
+    index = np.arange(math.prod(shape)).reshape(shape)
+    if isinstance(module, nn.LayerNorm):
+        return [sample.ravel() for sample in index]
+    if isinstance(module, nn.GroupNorm):
+        return [
+            part.ravel() for sample in index for part in np.split(sample, module.num_groups, axis=0)
+        ]
+    return [index[:, channel].ravel() for channel in range(shape[1])]
+
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMALISATIONS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
+
+
+def _gelu(module: nn.Module, z: Array) -> Array:
+    cdf = [0.5 * (1 + math.erf(x / math.sqrt(2))) for x in z.flat]
+    return z * np.array(cdf).reshape(z.shape)
+
+
+#: f(z) of every activation; the reward of f(z) is handed to z as it is.
+ACTIVATIONS: dict[type[nn.Module], Callable[..., Array]] = {
+    nn.ReLU6: lambda m, z: np.clip(z, 0, 6),  # a Hardtanh in torch, so it comes first
+    nn.Hardtanh: lambda m, z: np.clip(z, m.min_val, m.max_val),
+    nn.ReLU: lambda m, z: np.where(z > 0, z, 0.0),
+    nn.LeakyReLU: lambda m, z: np.where(z > 0, z, m.negative_slope * z),
+    nn.SiLU: lambda m, z: z / (1 + np.exp(-z)),
+    nn.ELU: lambda m, z: np.where(z > 0, z, m.alpha * np.expm1(np.minimum(z, 0))),
+    nn.GELU: _gelu,
+    nn.Tanh: lambda m, z: np.tanh(z),
+    nn.Sigmoid: lambda m, z: 1 / (1 + np.exp(-z)),
+    nn.Softplus: lambda m, z: np.logaddexp(0, m.beta * z) / m.beta,
+    lfp.Heaviside: lambda m, z: np.where(z > 0, 1.0, 0.0),
+}
