@@ -1,0 +1,372 @@
+"""The command line: `lfp-bench compare` and `lfp-bench speed`.
+
+Reports go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
+2 for bad input (with one line that says what is wrong), 130 for Ctrl-C.
+"""
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from typer.core import TyperGroup
+
+from baselines import METHODS
+from benchmarks import table
+from benchmarks.data import DATASETS, DataError
+from benchmarks.environment import describe, processor
+from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.registry import pick
+from benchmarks.report import rows, write_report
+from benchmarks.speed import (
+    CLASSES,
+    PEER,
+    SETTINGS,
+    SHAPES,
+    Measurement,
+    Workload,
+    measure,
+    peer_is_installed,
+)
+from benchmarks.store import Store, StoreError, write, write_json
+from benchmarks.study import PRESETS, Study, carry_out, check
+
+#: With these, the work of an operation is less than the cost of sharing it among threads: on two
+#: busy cores a step of the digits MLP took 1 ms with one thread and 36 ms with two.
+SMALL_MODELS = {"toy-mlp", "mlp"}
+
+
+class Refused(typer.TyperException):
+    """Bad input, described in one line."""
+
+    exit_code = 2
+
+
+class OneLineErrors(TyperGroup):
+    """A command line that reports every error in one line, instead of a box with a usage text."""
+
+    def main(self, args: Sequence[str] | None = None, *other: Any, **options: Any) -> Any:
+        """Run and exit; the arguments become the context's `obj`, to be quoted in reports."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        options = {**options, "standalone_mode": False, "obj": arguments}
+        try:
+            code = super().main(arguments, *other, **options)
+        except typer.TyperException as error:
+            _say(f"error: {error.format_message()}")
+            code = error.exit_code
+        sys.exit(code or 0)
+
+
+def _whole(text: str | int) -> int:
+    """Parse an option; typer's own message does not say what it was given."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1")
+    return number
+
+
+def _real(text: str | float) -> float:
+    """Parse an option; which numbers make sense is checked where they are used."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+app = typer.Typer(
+    cls=OneLineErrors, help="Benchmark Layer-wise Feedback Propagation against its rivals."
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        parser=_whole, help="Of the CPU; by default 1 for small models, else all but one."
+    ),
+]
+Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
+StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+Methods = Annotated[str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(METHODS)}.")]
+Activations = Annotated[str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(ACTIVATIONS)}.")]
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(DATASETS)}.")] = "digits",
+    model: Annotated[
+        str | None, typer.Option(help=f"One of: {', '.join(MODELS)}; by default the data set's.")
+    ] = None,
+    methods: Methods = "lfp,sgd,wsgd",
+    activations: Activations = "all",
+    seeds: Annotated[
+        int, typer.Option(parser=_whole, help="Runs of each method and activation.")
+    ] = 3,
+    epochs: Annotated[
+        int | None, typer.Option(parser=_whole, help="By default the data set's.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(parser=_whole, help="By default the data set's.")
+    ] = None,
+    momentum: Annotated[float, typer.Option(parser=_real, help="Of SGD, in [0, 1).")] = 0.9,
+    clip_norm: Annotated[
+        float, typer.Option(parser=_real, help="Largest feedback norm; 0: no limit.")
+    ] = 3.0,
+    reduction: Annotated[str, typer.Option(help="Of the batch's losses: mean or sum.")] = "mean",
+    epsilon: Annotated[float, typer.Option(parser=_real, help="Stabiliser of LFP.")] = 1e-6,
+    learning_rates: Annotated[
+        str, typer.Option(help="The grid of the sweep.")
+    ] = "0.003,0.01,0.03,0.1,0.3,1,3",
+    learning_rate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD=RATE", help="Fix a method's rate; can be repeated."),
+    ] = None,
+    sweep_epochs: Annotated[
+        int | None, typer.Option(parser=_whole, help="By default the data set's.")
+    ] = None,
+    sweep_seeds: Annotated[
+        int, typer.Option(parser=_whole, help="Runs of each rate in the sweep.")
+    ] = 2,
+    device: Device = "auto",
+    threads: Threads = None,
+    results: Results = Path("results"),
+    study: StudyName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train with every method and activation, and report accuracy, time and memory.
+
+    Learning rates are chosen on the validation split in a sweep. Every run is stored when it is
+    done: the same command again makes only those that are missing.
+    """
+    with _refusing(ValueError, DataError):
+        preset = pick("dataset", dataset, PRESETS)
+        plan = Study(
+            dataset=dataset,
+            model=model or preset.model,
+            methods=_names("methods", methods, METHODS),
+            activations=_names("activations", activations, ACTIVATIONS),
+            seeds=seeds,
+            epochs=preset.epochs if epochs is None else epochs,
+            batch_size=preset.batch_size if batch_size is None else batch_size,
+            momentum=momentum,
+            clip_norm=clip_norm or None,
+            reduction=reduction,  # type: ignore[arg-type]  # checked by Settings
+            epsilon=epsilon,
+            rates=tuple(_number("learning_rates", text) for text in learning_rates.split(",")),
+            fixed_rates=_fixed_rates(learning_rate or []),
+            sweep_epochs=preset.sweep_epochs if sweep_epochs is None else sweep_epochs,
+            sweep_seeds=sweep_seeds,
+        )
+        store = Store(_folder(results, study or f"{dataset}-{plan.model}"))
+        chosen_device = _prepare(device, threads, [plan.model])
+        check(plan)
+    command = shlex.join(["lfp-bench", *context.obj])
+    description = {
+        "command": command,
+        "configuration": asdict(plan),
+        "environment": describe(chosen_device),
+    }
+    with _refusing(StoreError, OSError), _resumable(command, store):
+        write_json(store.folder / "study.json", description)
+        with _progress(plan.size) as tick:
+            outcome = carry_out(plan, store, chosen_device, tick)
+        summary = write_report(store, outcome, command)
+    if as_json:
+        _print_json({**description, "folder": str(store.folder), "rows": rows(summary)})
+    else:
+        _print_table(table.lines(summary), table.notes(outcome, summary))
+    _say(f"The report is in {store.folder}: table.md, figure.png, results.csv, results.parquet")
+
+
+@app.command()
+def speed(
+    context: typer.Context,
+    models: Annotated[str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(SHAPES)}.")] = (
+        "lenet,vgg-like"
+    ),
+    activations: Activations = "all",
+    methods: Methods = "lfp,sgd,wsgd",
+    batch_size: Annotated[int, typer.Option(parser=_whole, help="Of random inputs.")] = 128,
+    repeats: Annotated[
+        int, typer.Option(parser=_whole, help="Timed rounds of one step each.")
+    ] = 20,
+    peer: Annotated[bool, typer.Option("--peer", help=f"Also the authors' {PEER}.")] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    results: Results = Path("results"),
+    study: StudyName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure time and peak memory of a training step against SGD's, on random inputs."""
+    with _refusing(ValueError):
+        names = _names("models", models, SHAPES)
+        kinds = _names("activations", activations, ACTIVATIONS)
+        compared = _names("methods", methods, METHODS)
+        folder = _folder(results, study or "speed")
+        chosen_device = _prepare(device, threads, names)
+    if peer and not peer_is_installed():
+        _say(f"{PEER} is missing or does not import here, so it is left out (see `make peer`)")
+        peer = False
+    found = []
+    with _refusing(OSError), _progress(len(names) * len(kinds)) as tick:
+        for name in names:
+            for kind in kinds:
+                # Of all activations, the authors' package knows only its own step function.
+                rivals = (PEER,) if peer and kind != "heaviside" else ()
+                measurement = Measurement(
+                    workload=Workload(name, kind, SHAPES[name], CLASSES, batch_size),
+                    methods=(*compared, *rivals),
+                    repeats=repeats,
+                    settings=SETTINGS,
+                    processor=processor(chosen_device),
+                    threads=torch.get_num_threads(),
+                )
+                costs = measure(measurement, chosen_device)
+                found += [{"model": name, "activation": kind, **asdict(c)} for c in costs]
+                tick(f"{name} {kind}")
+        environment, command = describe(chosen_device), shlex.join(["lfp-bench", *context.obj])
+        description = {"command": command, "environment": environment, "rows": found}
+        lines = table.speed_lines(found)
+        write_json(folder / "speed.json", description)
+        remarks = [
+            f"Batches of {batch_size}; median of {repeats} interleaved rounds, with the quartiles.",
+            *(f"Made on: {origin}." for origin in table.origin([environment])),
+            f"Command: `{command}`",
+        ]
+        write(folder / "speed.md", table.document(lines, remarks).encode())
+    if as_json:
+        _print_json(description)
+    else:
+        _print_table(lines, remarks)
+    _say(f"The report is in {folder}: speed.md, speed.json")
+
+
+# --- reading the options --------------------------------------------------------------------------
+
+
+def _names(field: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the names in a comma-separated text, in the order of the known ones."""
+    table = dict.fromkeys(known)
+    if text == "all":
+        return tuple(table)
+    given = [name.strip() for name in text.split(",")]
+    for name in given:
+        pick(field, name, table)
+    return tuple(name for name in table if name in given)
+
+
+def _number(field: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{field}: {text!r} is not a number; allowed: above 0") from None
+
+
+def _fixed_rates(texts: Iterable[str]) -> dict[str, float]:
+    rates = {}
+    for text in texts:
+        method, sign, rate = text.partition("=")
+        if not sign:
+            raise ValueError(f"learning_rate: {text!r} is not of the form METHOD=RATE")
+        rates[method] = _number("learning_rate", rate)
+    return rates
+
+
+def _folder(results: Path, study: str) -> Path:
+    """Return the study's folder; its name must not lead elsewhere."""
+    if not re.fullmatch(r"\w[\w.-]*", study):
+        raise ValueError(
+            f"study: {study!r} is no name for a folder; allowed: letters, digits, and . _ - inside"
+        )
+    return results / study
+
+
+def _prepare(device: str, threads: int | None, models: Iterable[str]) -> torch.device:
+    """Return the device, after setting the number of threads."""
+    available = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device == "cuda" and device not in available:
+        raise ValueError("device: 'cuda' is not available on this machine; allowed: auto, cpu")
+    pick("device", device, dict.fromkeys(available))
+    if threads is None:
+        # One core is left to the rest of the machine: threads wait for the slowest of them.
+        threads = 1 if SMALL_MODELS.issuperset(models) else max((os.cpu_count() or 1) - 1, 1)
+    torch.set_num_threads(threads)
+    # Deterministic matrix products on a GPU need this before the first one.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device(available[-1] if device == "auto" and len(available) > 2 else "cpu")
+
+
+# --- talking --------------------------------------------------------------------------------------
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _print_table(lines: table.Lines, remarks: Iterable[str]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table.terminal(lines))
+    for remark in remarks:
+        console.print(f"- {remark}", style="dim", highlight=False, markup=False)
+
+
+def _print_json(content: Mapping[str, Any]) -> None:
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+@contextmanager
+def _refusing(*errors: type[Exception]) -> Iterator[None]:
+    """Turn errors that are the user's to solve into one line and exit code 2."""
+    try:
+        yield
+    except errors as error:
+        raise Refused(str(error)) from error
+
+
+@contextmanager
+def _resumable(command: str, store: Store) -> Iterator[None]:
+    """On Ctrl-C, say that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(
+            f"interrupted; finished runs are in {store.folder}, the same command resumes: {command}"
+        )
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar on stderr; yield what moves it on by one."""
+    columns = (
+        TextColumn("{task.description:18}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("starting", total=total)
+        yield lambda description: progress.update(task, advance=1, description=description)

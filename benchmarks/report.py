@@ -1,0 +1,37 @@
+"""The files of a study that are derived from its runs."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from benchmarks import figure, table
+from benchmarks.store import Store, write
+from benchmarks.study import Outcome
+
+
+def write_report(store: Store, outcome: Outcome, command: str) -> pd.DataFrame:
+    """Write `results.csv`, `results.parquet`, `table.md` and `figure.png`; return the summary."""
+    tidy, summary = table.tidy(outcome), table.summary(outcome)
+    write(store.folder / "results.csv", tidy.to_csv(index=False).encode())
+    write(store.folder / "results.parquet", tidy.to_parquet(index=False))
+    write(store.folder / "table.md", markdown(outcome, summary, command).encode())
+    write(store.folder / "figure.png", figure.png(outcome, summary))
+    return summary
+
+
+def markdown(outcome: Outcome, summary: pd.DataFrame, command: str) -> str:
+    """Return the table with what is needed to judge and to repeat it."""
+    origins = table.origin(outcome.environments)
+    remarks = [
+        *table.notes(outcome, summary),
+        *(f"Made on: {origin}." for origin in origins),
+        f"Command: `{command}`",
+    ]
+    return table.document(table.lines(summary), remarks)
+
+
+def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame in plain JSON types, NaN as None."""
+    found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    return found

@@ -1,0 +1,215 @@
+"""One training run: what identifies it, how it is executed, and what it measures."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
+from time import perf_counter
+from typing import Literal
+
+import torch
+from numpy.random import SeedSequence
+from torch import Generator, nn
+
+from baselines import METHODS, Settings, Step, Trainer
+from benchmarks.data import Dataset, Split
+from benchmarks.identity import identity
+from benchmarks.models import build
+
+EVALUATION_BATCH = 2000
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides what a run measures, given the code and the machine.
+
+    A run of the kind "sweep" serves to choose a learning rate and never sees the test split.
+    """
+
+    kind: Literal["final", "sweep"]
+    dataset: str
+    model: str
+    method: str
+    activation: str
+    seed: int  # of the toy sets' draw, the weights, the order of the batches, and dropout
+    epochs: int
+    batch_size: int
+    settings: Settings
+
+    @property
+    def id(self) -> str:
+        """The name of the run's file."""
+        return identity(self)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch measured; None where nothing finite was measured.
+
+    Loss and norms are of the epoch's training steps (only those before a divergence), accuracies,
+    in [0, 1], of the model after it.
+    """
+
+    train_loss: float | None = None
+    feedback_norm_median: float | None = None
+    feedback_norm_max: float | None = None
+    validation_accuracy: float | None = None
+    test_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first step (from 1) after which a run could not go on, and why."""
+
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run measured: `history[e]` after e epochs, so `history[0]` is before training.
+
+    A diverged run ends with the epoch in which it diverged, which has no accuracies.
+    """
+
+    run: Run
+    history: tuple[Epoch, ...]
+    divergence: Divergence | None
+    steps: int
+    seconds: float  # of training, without evaluation
+
+    @property
+    def train_loss(self) -> float | None:
+        """Mean training loss of the last epoch that has one."""
+        return self._last("train_loss")
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """Accuracy at the end of the run; of a diverged run, the last one measured."""
+        return self._last("validation_accuracy")
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """As `validation_accuracy`, and None in a sweep."""
+        return self._last("test_accuracy")
+
+    @property
+    def feedback_norm_max(self) -> float | None:
+        """The largest finite feedback norm of all steps."""
+        norms = [e.feedback_norm_max for e in self.history if e.feedback_norm_max is not None]
+        return max(norms, default=None)
+
+    def _last(self, field: str) -> float | None:
+        values = [getattr(epoch, field) for epoch in self.history]
+        return next((value for value in reversed(values) if value is not None), None)
+
+
+def execute(run: Run, dataset: Dataset, device: torch.device) -> Result:
+    """Train from scratch as `run` says on `dataset`, whose splits must be on `device`.
+
+    The same run gives the same bits on the same machine, whatever ran before it. The device is
+    waited for once an epoch, so a divergence is noticed at the end of its epoch.
+    """
+    order_seed, dropout_seed = (int(s) for s in SeedSequence(run.seed).generate_state(2))
+    order = torch.Generator().manual_seed(order_seed)
+    with _reproducible(device, dropout_seed):
+        model = build(
+            run.model,
+            activation=run.activation,
+            input_shape=dataset.input_shape,
+            classes=dataset.classes,
+            seed=run.seed,
+        ).to(device)
+        trainer = METHODS[run.method](model, run.settings)
+        history = [_evaluated(Epoch(), model, run, dataset)]
+        divergence, steps, seconds = None, 0, 0.0
+        while divergence is None and len(history) <= run.epochs:
+            started = perf_counter()
+            losses, norms = _train(trainer, dataset.train, run.batch_size, order)
+            seconds += perf_counter() - started
+            divergence = _divergence(losses, norms, model, steps)
+            healthy = len(losses) if divergence is None else divergence.step - 1 - steps
+            epoch = _summary(losses[:healthy], norms[:healthy])
+            steps += len(losses)
+            history.append(_evaluated(epoch, model, run, dataset) if divergence is None else epoch)
+    return Result(run, tuple(history), divergence, steps, seconds)
+
+
+@contextmanager
+def _reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
+    """Use deterministic kernels and a random state of one's own; leave torch as it was."""
+    before = torch.are_deterministic_algorithms_enabled()
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(dropout_seed)
+        # On a GPU some kernels have no deterministic twin: better a warning than no result.
+        torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+
+def _train(
+    trainer: Trainer, split: Split, batch_size: int, order: Generator
+) -> tuple[list[float], list[float]]:
+    """Train for an epoch; return the loss and the feedback norm of every step.
+
+    The last batch may be smaller.
+    """
+    batches = torch.randperm(len(split), generator=order).to(split.targets.device)
+    steps: list[Step] = [
+        trainer.step(split.inputs[rows], split.targets[rows]) for rows in batches.split(batch_size)
+    ]
+    losses = torch.stack([step.loss for step in steps])
+    norms = torch.stack([step.feedback_norm for step in steps])
+    return losses.tolist(), norms.tolist()
+
+
+def _divergence(
+    losses: list[float], norms: list[float], model: nn.Module, before: int
+) -> Divergence | None:
+    """Return the first of the last steps, `before` which there were others, that went wrong."""
+    for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), start=before + 1):
+        if not math.isfinite(loss):
+            return Divergence(step, f"the loss is {loss}")
+        if not math.isfinite(norm):
+            return Divergence(step, f"the feedback norm is {norm}")
+    if not bool(torch.stack([p.isfinite().all() for p in model.parameters()]).all()):
+        return Divergence(before + len(losses), "a weight is not finite")
+    return None
+
+
+def _summary(losses: list[float], norms: list[float]) -> Epoch:
+    """Return the training half of an epoch's record, from finite values."""
+    if not losses:
+        return Epoch()
+    return Epoch(
+        train_loss=sum(losses) / len(losses),
+        feedback_norm_median=median(norms),
+        feedback_norm_max=max(norms),
+    )
+
+
+def _evaluated(epoch: Epoch, model: nn.Module, run: Run, dataset: Dataset) -> Epoch:
+    """Return the record with the accuracies; a sweep must not know the test split."""
+    return replace(
+        epoch,
+        validation_accuracy=accuracy(model, dataset.validation),
+        test_accuracy=accuracy(model, dataset.test) if run.kind == "final" else None,
+    )
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, split: Split) -> float:
+    """Return the share of the split in [0, 1] that the model, in evaluation mode, gets right."""
+    training = model.training
+    model.eval()
+    right = torch.zeros((), dtype=torch.int64, device=split.targets.device)
+    for inputs, targets in zip(
+        split.inputs.split(EVALUATION_BATCH), split.targets.split(EVALUATION_BATCH), strict=True
+    ):
+        right += (model(inputs).argmax(dim=1) == targets).sum()
+    model.train(training)
+    return int(right) / len(split)

@@ -1,0 +1,170 @@
+"""The folder of a study: every run is a file of its own, written whole or not at all."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, NamedTuple
+
+from baselines import Settings
+from benchmarks.identity import identity
+from benchmarks.runner import Divergence, Epoch, Result, Run
+from benchmarks.speed import Cost, Measurement
+
+
+class Stored(NamedTuple):
+    """A result, and the environment (:func:`benchmarks.environment.describe`) it was made in."""
+
+    result: Result
+    environment: dict[str, Any]
+
+
+class StoredCosts(NamedTuple):
+    """Costs, and the environment they were measured in."""
+
+    costs: list[Cost]
+    environment: dict[str, Any]
+
+
+class StoreError(RuntimeError):
+    """A file of a study is not what this harness wrote."""
+
+
+class Store:
+    """The results of one study in `folder`, which is made when something is first written.
+
+    ::
+
+        study.json                    configuration and environment of the last command
+        runs/<id>.json                one result each, with the environment it was made in
+        costs/<id>.json               time and memory of a step
+        results.csv, results.parquet, table.md, figure.png       derived from these
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Refer to the folder, without touching it."""
+        self.folder = folder
+
+    def path(self, run: Run) -> Path:
+        """Return where the result of the run is or would be."""
+        return self.folder / "runs" / f"{run.id}.json"
+
+    def load(self, run: Run) -> Stored | None:
+        """Return the stored result of the run, if there is one.
+
+        Raises `StoreError` if the file cannot be read as the result of this run.
+        """
+        path = self.path(run)
+        with _readable(path):
+            record = read_json(path)
+            if record is None:
+                return None
+            stored = Stored(_result(record), dict(record["environment"]))
+            if stored.result.run != run:
+                raise ValueError("it describes another run than its name says")
+        return stored
+
+    def save(self, stored: Stored) -> None:
+        """Store a result."""
+        record = {**asdict(stored.result), "environment": stored.environment}
+        write_json(self.path(stored.result.run), record)
+
+    def costs_path(self, measurement: Measurement) -> Path:
+        """Return where the costs are or would be."""
+        return self.folder / "costs" / f"{identity(measurement)}.json"
+
+    def load_costs(self, measurement: Measurement) -> StoredCosts | None:
+        """Return what was measured, if it was; raises `StoreError` as `load` does."""
+        path = self.costs_path(measurement)
+        with _readable(path):
+            record = read_json(path)
+            if record is None:
+                return None
+            costs = [Cost(**cost) for cost in record["costs"]]
+            return StoredCosts(costs, dict(record["environment"]))
+
+    def save_costs(self, measurement: Measurement, stored: StoredCosts) -> None:
+        """Store what was measured."""
+        record = {
+            "measurement": asdict(measurement),
+            "costs": [asdict(cost) for cost in stored.costs],
+            "environment": stored.environment,
+        }
+        write_json(self.costs_path(measurement), record)
+
+
+def _result(record: dict[str, Any]) -> Result:
+    run = record["run"]
+    divergence = record["divergence"]
+    return Result(
+        run=Run(**{**run, "settings": Settings(**run["settings"])}),
+        history=tuple(Epoch(**epoch) for epoch in record["history"]),
+        divergence=Divergence(**divergence) if divergence is not None else None,
+        steps=record["steps"],
+        seconds=record["seconds"],
+    )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise `StoreError` where the content of the file is not what it has to be."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{path}: not a file that this harness wrote ({type(error).__name__}: {error}); "
+            "delete it to have it made again"
+        ) from None
+
+
+def read_json(path: Path) -> Any | None:
+    """Return what the file holds, None if there is no file; raise `ValueError` if not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict JSON with :func:`write`; raises `ValueError` for NaN and infinities."""
+    write(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Make the file hold `content`, in one step: at no time is there a part of it.
+
+    Ctrl-C takes effect afterwards. A kill can leave a temporary file beside it, never half a file.
+    """
+    with _uninterrupted():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o644)  # temporary files are private, results are not
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done; signals reach the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if interrupts:
+        raise KeyboardInterrupt

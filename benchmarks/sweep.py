@@ -1,0 +1,36 @@
+"""Choosing the learning rate of a method from a small grid, on the validation split alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import mean
+from typing import Literal
+
+from benchmarks.runner import Result
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A learning rate; if from a sweep, its score and whether the grid ended with it."""
+
+    learning_rate: float
+    score: float | None = None  # mean validation accuracy over the sweep's seeds, in [0, 1]
+    edge: Literal["lowest", "highest"] | None = None
+
+
+def choose(results: Iterable[Result]) -> Choice:
+    """Return the rate with the highest mean validation accuracy; of equals, the smallest.
+
+    A diverged run scores 0, whatever it reached before. Raises `ValueError` if there is no result.
+    """
+    scores: dict[float, list[float]] = {}
+    for result in results:
+        score = 0.0 if result.divergence else result.validation_accuracy
+        scores.setdefault(result.run.settings.learning_rate, []).append(score or 0.0)
+    if not scores:
+        raise ValueError("results: a choice needs at least one")
+    rates = sorted(scores)
+    best = max(rates, key=lambda rate: mean(scores[rate]))  # the first, so the smallest, of equals
+    edge: Literal["lowest", "highest"] | None = None
+    if len(rates) > 1 and best in (rates[0], rates[-1]):
+        edge = "lowest" if best == rates[0] else "highest"
+    return Choice(best, mean(scores[best]), edge)

@@ -1,0 +1,217 @@
+"""What a study found, as data frames, as text for a terminal and as Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE
+from rich.table import Table
+
+from benchmarks.memory import MEGABYTE
+from benchmarks.store import Stored
+from benchmarks.study import FIRST_SWEEP_SEED, Cell, Outcome, Study
+from benchmarks.sweep import Choice
+
+Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
+
+
+def tidy(outcome: Outcome) -> pd.DataFrame:
+    """Return one row for each run, sweeps included; accuracies are in [0, 1]."""
+    return pd.DataFrame([_row(stored, outcome.choices) for stored in outcome.results])
+
+
+def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
+    result, run = stored.result, asdict(stored.result.run)
+    settings = run.pop("settings")
+    divergence = result.divergence
+    return {
+        "id": result.run.id,
+        **run,
+        **settings,
+        "chosen_learning_rate": choices[Cell(run["activation"], run["method"])].learning_rate,
+        "train_loss": result.train_loss,
+        "validation_accuracy": result.validation_accuracy,
+        "test_accuracy": result.test_accuracy,
+        "feedback_norm_max": result.feedback_norm_max,
+        "diverged": divergence is not None,
+        "diverged_step": divergence.step if divergence else None,
+        "diverged_reason": divergence.reason if divergence else None,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "commit": stored.environment["commit"],
+        "processor": stored.environment["processor"],
+    }
+
+
+def summary(outcome: Outcome) -> pd.DataFrame:
+    """Return one row for each activation and method, in the study's order.
+
+    The standard deviation is that of a sample (ddof = 1), NaN for one seed.
+    """
+    runs = tidy(outcome)
+    finals = runs[runs["kind"] == "final"]
+    rows = []
+    for cell in outcome.study.cells:
+        of_cell = finals[
+            (finals["activation"] == cell.activation) & (finals["method"] == cell.method)
+        ]
+        choice, cost = outcome.choices[cell], outcome.costs[cell]
+        rows.append(
+            {
+                "activation": cell.activation,
+                "method": cell.method,
+                "seeds": len(of_cell),
+                "test_accuracy_mean": of_cell["test_accuracy"].mean(),
+                "test_accuracy_std": of_cell["test_accuracy"].std(ddof=1),
+                "learning_rate": choice.learning_rate,
+                "learning_rate_edge": choice.edge,
+                "step_seconds": cost.seconds,
+                "step_time_ratio": cost.time_ratio,
+                "peak_bytes": cost.peak_bytes,
+                "peak_ratio": cost.peak_ratio,
+                "feedback_norm_max": of_cell["feedback_norm_max"].max(),
+                "diverged": int(of_cell["diverged"].sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def lines(summary: pd.DataFrame) -> Lines:
+    """Return the summary as text."""
+    header = (
+        "activation",
+        "method",
+        "test accuracy %",
+        "learning rate",
+        "time / SGD",
+        "memory / SGD",
+        "peak MB",
+        "largest norm",
+        "diverged",
+    )
+    return header, [
+        (
+            row["activation"],
+            row["method"],
+            f"{100 * row['test_accuracy_mean']:.1f} ± {_percent(row['test_accuracy_std'])}",
+            f"{row['learning_rate']:g}{_edge(row['learning_rate_edge'])}",
+            f"{row['step_time_ratio']:.2f}",
+            f"{row['peak_ratio']:.2f}",
+            f"{row['peak_bytes'] / MEGABYTE:.2f}",
+            "-" if pd.isna(row["feedback_norm_max"]) else f"{row['feedback_norm_max']:.2g}",
+            f"{row['diverged']}/{row['seeds']}",
+        )
+        for row in summary.to_dict("records")
+    ]
+
+
+def speed_lines(rows: Iterable[Mapping[str, Any]]) -> Lines:
+    """Return as text what `lfp-bench speed` measured: costs, each with its model and activation."""
+    header = (
+        "model",
+        "activation",
+        "method",
+        "step ms",
+        "step time / SGD",
+        "quartiles",
+        "peak MB",
+        "peak memory / SGD",
+    )
+    return header, [
+        (
+            row["model"],
+            row["activation"],
+            row["method"],
+            f"{1000 * row['seconds']:.2f}",
+            f"{row['time_ratio']:.2f}",
+            f"{row['time_ratio_low']:.2f} to {row['time_ratio_high']:.2f}",
+            f"{row['peak_bytes'] / MEGABYTE:.2f}",
+            f"{row['peak_ratio']:.2f}",
+        )
+        for row in rows
+    ]
+
+
+def _edge(edge: str | None) -> str:
+    return "" if pd.isna(edge) else " (edge)"
+
+
+def _percent(share: float) -> str:
+    return "-" if pd.isna(share) else f"{100 * share:.1f}"
+
+
+def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
+    """Return what a reader of the table has to know."""
+    study = outcome.study
+    found = [
+        f"{study.dataset}, {study.model}: test accuracy after {study.epochs} epochs with batches "
+        f"of {study.batch_size}, mean ± sample standard deviation over seeds 0 to "
+        f"{study.seeds - 1}; a diverged run counts with the last accuracy that was measured.",
+        *_notes_on_rates(study, summary),
+        "Time: median ratio of interleaved steps. Memory: the most that model, optimiser, batch "
+        "and a step take together. Largest norm: of the feedback of any step, before clipping.",
+    ]
+    if "heaviside" in study.activations and {"sgd", "wsgd"} & set(study.methods):
+        found.append(
+            "No gradient passes a Heaviside step, so sgd and wsgd train the last layer alone there."
+        )
+    return found
+
+
+def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
+    found = []
+    if study.fixed_rates:
+        given = ", ".join(f"{name} {rate:g}" for name, rate in study.fixed_rates.items())
+        found.append(f"Learning rates given: {given}.")
+    if set(study.methods) - set(study.fixed_rates):
+        grid = ", ".join(f"{rate:g}" for rate in study.rates)
+        found.append(
+            f"Learning rates: chosen from {grid} by the mean validation accuracy after "
+            f"{study.sweep_epochs} epochs, sweep seeds {FIRST_SWEEP_SEED} to "
+            f"{FIRST_SWEEP_SEED + study.sweep_seeds - 1}."
+        )
+    at_edge = summary[summary["learning_rate_edge"].notna()]
+    if len(at_edge):
+        cells = ", ".join(
+            f"{row['activation']} {row['method']} ({row['learning_rate_edge']})"
+            for row in at_edge.to_dict("records")
+        )
+        found.append(f"(edge): the best rate ends the grid, a better one may lie beyond: {cells}.")
+    return found
+
+
+def origin(environments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return one line for each different environment; the date makes no difference."""
+    described = (
+        f"{e['processor']}, {e['threads']} threads on {e['device']}; {e['platform']}; "
+        f"Python {e['python']}, torch {e['torch']}, numpy {e['numpy']}; "
+        f"commit {e['commit'] or 'unknown'}{' with uncommitted changes' if e['dirty'] else ''}"
+        for e in environments
+    )
+    return list(dict.fromkeys(described))
+
+
+def markdown(table: Lines) -> str:
+    """Return the table in Markdown."""
+    header, rows = table
+    rule = ["---"] * len(header)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
+
+
+def document(table: Lines, remarks: Iterable[str]) -> str:
+    """Return the table in Markdown with a list of remarks below it."""
+    return "\n".join([markdown(table), *(f"- {remark}" for remark in remarks), ""])
+
+
+def terminal(table: Lines) -> Table:
+    """Return the table for a rich console; columns of names are left, numbers right."""
+    header, rows = table
+    names = ("model", "activation", "method")
+    groups = [row[: header.index("method")] for row in rows]
+    rich = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in header:
+        rich.add_column(name, justify="left" if name in names else "right")
+    for row, group, following in zip(rows, groups, [*groups[1:], None], strict=True):
+        rich.add_row(*row, end_section=following != group)
+    return rich

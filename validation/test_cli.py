@@ -1,0 +1,166 @@
+"""The command line: JSON alone on stdout, one line and exit code 2 for bad input, resume."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from benchmarks import cli, study
+from benchmarks import speed as speed_module
+from benchmarks.cli import app
+
+torch.set_num_threads(1)  # these models are tiny: threads would wait for each other
+QUICK = (
+    *("compare", "--dataset", "blobs", "--methods", "lfp,sgd", "--activations", "relu"),
+    *("--seeds", "1", "--epochs", "1", "--sweep-epochs", "1", "--sweep-seeds", "1"),
+    *("--learning-rates", "0.01,0.1", "--learning-rate", "sgd=0.1"),
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, with few repeats, and keep the number of threads."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "COST_REPEATS", 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_compare_reports_and_resumes(tmp_path: Path) -> None:
+    first = invoke(*QUICK)
+    assert first.exit_code == 0, first.output
+    assert "relu" in first.stdout
+    assert first.stderr.strip().endswith("table.md, figure.png, results.csv, results.parquet")
+    folder = tmp_path / "results" / "blobs-toy-mlp"
+    described = json.loads((folder / "study.json").read_text())
+    assert described["command"] == f"lfp-bench {' '.join(QUICK)}"
+    assert described["configuration"]["fixed_rates"] == {"sgd": 0.1}
+    assert {"commit", "torch", "processor", "threads", "date"} <= set(described["environment"])
+    stored = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    assert len(stored) == 2 + 2
+    second = invoke(*QUICK)
+    assert second.stdout == first.stdout
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()} == stored
+
+
+def test_json_is_all_that_stdout_holds() -> None:
+    result = invoke(*QUICK, "--json", "--study", "other")
+    summary = json.loads(result.stdout)
+    assert summary["folder"] == "results/other"
+    assert [(row["activation"], row["method"]) for row in summary["rows"]] == [
+        ("relu", "lfp"),
+        ("relu", "sgd"),
+    ]
+    assert all(0 <= row["test_accuracy_mean"] <= 1 for row in summary["rows"])
+
+
+def test_ctrl_c_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute, made = study.execute, 0
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == 3:
+            raise KeyboardInterrupt
+        return execute(*arguments)
+
+    monkeypatch.setattr(study, "execute", interrupted)
+    result = invoke(*QUICK)
+    assert result.exit_code == 130
+    assert f"the same command resumes: lfp-bench {' '.join(QUICK)}" in result.stderr
+    assert len(list((tmp_path / "results" / "blobs-toy-mlp" / "runs").iterdir())) == 2
+    assert invoke(*QUICK).exit_code == 0
+    assert made == 3 + 2
+
+
+def test_a_corrupt_run_is_named_and_kept(tmp_path: Path) -> None:
+    invoke(*QUICK)
+    path = min((tmp_path / "results" / "blobs-toy-mlp" / "runs").iterdir())
+    path.write_text("{")
+    result = invoke(*QUICK)
+    assert result.exit_code == 2
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
+    assert path.name in line
+    assert path.read_text() == "{"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Missing command."),
+        (("compar",), "No such command 'compar'. Did you mean 'compare'?"),
+        (("compare", "--epoch", "1"), "--epoch"),
+        (("compare", "--epochs", "many"), "'--epochs': 'many'; allowed: whole numbers from 1"),
+        (("compare", "--seeds", "0"), "'--seeds': '0'; allowed: whole numbers from 1"),
+        (("compare", "--threads", "-1"), "'--threads': '-1'; allowed: whole numbers from 1"),
+        (("compare", "--momentum", "high"), "'--momentum': 'high' is not a number"),
+        (("compare", "--momentum", "nan"), "momentum must lie in [0, 1), not nan"),
+        (("compare", "--clip-norm", "-1"), "clip_norm must be > 0 or None, not -1.0"),
+        (("compare", "--epsilon", "-1"), "epsilon must be finite and >= 0, not -1.0"),
+        (("compare", "--reduction", "max"), "reduction must be 'mean' or 'sum', not 'max'"),
+        (("compare", "--dataset", "mnits"), "dataset: unknown name 'mnits'; did you mean 'mnist'?"),
+        (("compare", "--model", "lennet"), "model: unknown name 'lennet'; did you mean 'lenet'?"),
+        (("compare", "--model", "lenet"), "model: 'lenet' does not go with digits"),
+        (("compare", "--methods", "sdg"), "methods: unknown name 'sdg'; did you mean 'sgd'?"),
+        (("compare", "--methods", ""), "methods: unknown name ''"),
+        (("compare", "--activations", "relu,rely"), "activations: unknown name 'rely'"),
+        (("compare", "--learning-rates", "1,x"), "learning_rates: 'x' is not a number"),
+        (("compare", "--learning-rates", "1,1"), "learning_rates: "),
+        (("compare", "--learning-rates", "0"), "learning_rate must be finite and > 0, not 0.0"),
+        (("compare", "--learning-rate", "0.1"), "learning_rate: '0.1' is not of the form"),
+        (("compare", "--learning-rate", "lpf=1"), "learning_rate: unknown name 'lpf'"),
+        (("compare", "--device", "gpu"), "device: unknown name 'gpu'"),
+        (("compare", "--study", "../x"), "study: '../x' is no name for a folder"),
+        (("compare", "--results", "a-file"), "a-file"),
+        (("speed", "--models", "resnet"), "models: unknown name 'resnet'"),
+        (("speed", "--repeats", "0"), "'--repeats': '0'; allowed: whole numbers from 1"),
+        (("speed", "--batch-size", "0"), "'--batch-size': '0'; allowed"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a-file").touch()
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+def test_cuda_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = invoke("speed", "--device", "cuda")
+    assert result.exit_code == 2
+    assert "device: 'cuda' is not available on this machine; allowed: auto, cpu" in result.stderr
+
+
+def test_speed_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "peer_is_installed", lambda: False)
+    arguments = ("--models", "toy-mlp", "--activations", "relu,tanh", "--repeats", "2", "--peer")
+    result = invoke("speed", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    assert "lfprop is missing" in result.stderr
+    found = json.loads(result.stdout)
+    assert [(row["activation"], row["method"]) for row in found["rows"]] == [
+        (activation, method) for activation in ("relu", "tanh") for method in ("lfp", "sgd", "wsgd")
+    ]
+    folder = tmp_path / "results" / "speed"
+    assert json.loads((folder / "speed.json").read_text()) == found
+    assert (folder / "speed.md").read_text().count("| toy-mlp |") == len(found["rows"])
+
+
+def test_a_missing_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise ImportError("No module named 'lfprop'")
+
+    monkeypatch.setattr(speed_module, "peer_step", missing)
+    assert not speed_module.peer_is_installed()

@@ -1,0 +1,158 @@
+"""A run: the same bits every time, honest about divergence, blind to the test split in a sweep."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from baselines import METHODS, Settings
+from benchmarks.data import Dataset, Split
+from benchmarks.runner import Divergence, Epoch, Result, Run, accuracy, execute
+
+torch.set_num_threads(1)  # these models are tiny: threads would wait for each other
+CPU = torch.device("cpu")
+RUN = Run(
+    kind="final",
+    dataset="noise",
+    model="lenet",  # the one with dropout
+    method="lfp",
+    activation="relu",
+    seed=3,
+    epochs=2,
+    batch_size=16,
+    settings=Settings(learning_rate=0.05),
+)
+
+
+@pytest.fixture(scope="module")
+def noise() -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+
+    def split(size: int) -> Split:
+        return Split(
+            torch.randn(size, 1, 28, 28, generator=generator),
+            torch.randint(4, (size,), generator=generator),
+        )
+
+    return Dataset("noise", train=split(40), validation=split(20), test=split(20), classes=4)
+
+
+def measured(result: Result) -> tuple[object, ...]:
+    """All of a result but the time that it took."""
+    return result.history, result.divergence, result.steps
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_run_gives_the_same_bits(method: str, noise: Dataset) -> None:
+    run = replace(RUN, method=method)
+    first = execute(run, noise, CPU)
+    torch.manual_seed(12345)  # whatever state torch is in
+    torch.rand(7)
+    assert measured(execute(run, noise, CPU)) == measured(first)
+
+
+def test_the_seed_matters(noise: Dataset) -> None:
+    other = execute(replace(RUN, seed=4), noise, CPU)
+    assert measured(other) != measured(execute(RUN, noise, CPU))
+
+
+def test_torch_is_left_as_it_was(noise: Dataset) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    execute(RUN, noise, CPU)
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_a_run_records(noise: Dataset) -> None:
+    result = execute(RUN, noise, CPU)
+    assert len(result.history) == 1 + RUN.epochs
+    assert result.steps == RUN.epochs * 3, "40 examples are 3 batches of at most 16"
+    assert result.seconds > 0
+    start, *trained = result.history
+    assert start.train_loss is None
+    assert start.test_accuracy is not None
+    for epoch in trained:
+        assert None not in (epoch.train_loss, epoch.validation_accuracy, epoch.test_accuracy)
+        assert epoch.feedback_norm_median is not None
+        assert epoch.feedback_norm_max is not None
+        assert 0 < epoch.feedback_norm_median <= epoch.feedback_norm_max
+    assert result.test_accuracy == trained[-1].test_accuracy
+
+
+def test_a_sweep_never_sees_the_test_split(noise: Dataset) -> None:
+    poison = Split(torch.full_like(noise.test.inputs, torch.nan), noise.test.targets)
+    sweep = replace(RUN, kind="sweep")
+    clean = execute(sweep, noise, CPU)
+    assert measured(execute(sweep, replace(noise, test=poison), CPU)) == measured(clean)
+    assert clean.test_accuracy is None
+    assert clean.validation_accuracy is not None
+
+
+def test_a_diverged_run_keeps_what_it_measured(noise: Dataset) -> None:
+    run = replace(RUN, method="sgd", settings=Settings(1e20, clip_norm=None))
+    result = execute(run, noise, CPU)
+    assert result.divergence is not None
+    assert result.divergence.step == 2, "the first step is on healthy weights"
+    assert "loss" in result.divergence.reason
+    before, last = result.history
+    assert last.train_loss is not None, "of the step before"
+    assert last.test_accuracy is None
+    assert result.test_accuracy == before.test_accuracy
+
+
+def test_weights_that_overflow_in_the_last_step_are_noticed(noise: Dataset) -> None:
+    run = replace(
+        RUN, method="sgd", batch_size=40, epochs=1, settings=Settings(3e38, clip_norm=1e30)
+    )
+    huge = replace(noise, train=Split(noise.train.inputs * 1e6, noise.train.targets))
+    assert execute(run, huge, CPU).divergence == Divergence(1, "a weight is not finite")
+
+
+def test_the_largest_norm_and_the_last_values() -> None:
+    history = (
+        Epoch(validation_accuracy=0.1, test_accuracy=0.1),
+        Epoch(1.5, 2.0, 9.0, 0.4, 0.3),
+        Epoch(1.0, 2.0, 4.0),
+    )
+    result = Result(RUN, history, Divergence(5, "the loss is nan"), steps=6, seconds=1.0)
+    assert (result.validation_accuracy, result.test_accuracy) == (0.4, 0.3)
+    assert (result.train_loss, result.feedback_norm_max) == (1.0, 9.0)
+
+
+def test_accuracy_is_counted_in_evaluation_mode() -> None:
+    class FirstInput(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            return torch.stack([x[:, 0], -x[:, 0]], dim=1)
+
+    model = FirstInput()
+    sign = torch.tensor([[1.0], [-1.0], [1.0], [1.0]]).repeat(1000, 1)  # more than one batch
+    targets = torch.tensor([0, 1, 1, 0]).repeat(1000)
+    assert accuracy(model, Split(sign, targets)) == 0.75
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "sweep"},
+        {"seed": 4},
+        {"epochs": 3},
+        {"activation": "tanh"},
+        {"settings": Settings(0.05, epsilon=1e-3)},
+    ],
+)
+def test_every_field_changes_the_identity(change: dict[str, object]) -> None:
+    assert replace(RUN, **change).id != RUN.id  # type: ignore[arg-type]
+    assert replace(RUN).id == RUN.id
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_bits_too(noise: Dataset) -> None:
+    gpu = torch.device("cuda")
+    first, second = (execute(RUN, noise.to(gpu), gpu) for _ in range(2))
+    assert measured(first) == measured(second)

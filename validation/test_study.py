@@ -1,0 +1,237 @@
+"""A study: rates from the validation split alone, nothing made twice, numbers one can redo."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import pandas as pd
+import pytest
+import torch
+from matplotlib.image import imread
+
+from benchmarks import study as study_module
+from benchmarks import table
+from benchmarks.data import Dataset, Split, load
+from benchmarks.report import rows, write_report
+from benchmarks.runner import Result, Run, execute
+from benchmarks.store import Store
+from benchmarks.study import PRESETS, Cell, Outcome, Study, carry_out, check
+
+torch.set_num_threads(1)  # these models are tiny: threads would wait for each other
+CPU = torch.device("cpu")
+STUDY = Study(
+    dataset="blobs",
+    model="toy-mlp",
+    methods=("lfp", "sgd"),
+    activations=("relu", "heaviside"),
+    seeds=2,
+    epochs=2,
+    batch_size=256,
+    momentum=0.9,
+    clip_norm=3.0,
+    reduction="mean",
+    epsilon=1e-6,
+    rates=(0.01, 0.3),
+    fixed_rates={},
+    sweep_epochs=1,
+    sweep_seeds=2,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "COST_REPEATS", 2)
+
+
+def ignore(description: str) -> None:
+    pass
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that were made, not loaded."""
+    made: list[Run] = []
+
+    def note(run: Run, dataset: Dataset, device: torch.device) -> Result:
+        made.append(run)
+        return execute(run, dataset, device)
+
+    monkeypatch.setattr(study_module, "execute", note)
+    return made
+
+
+def spoil_test(change: Callable[[Split], Split]) -> Callable[..., Dataset]:
+    def spoiled(name: str, *, seed: int) -> Dataset:
+        dataset = load(name, seed=seed)
+        return replace(dataset, test=change(dataset.test))
+
+    return spoiled
+
+
+def test_the_plan_is_what_is_carried_out(tmp_path: Path, executed: list[Run]) -> None:
+    told: list[str] = []
+    outcome = carry_out(STUDY, Store(tmp_path), CPU, told.append)
+    assert len(told) == STUDY.size == 4 * (2 * 2 + 2) + 2
+    assert [stored.result.run for stored in outcome.results] == executed
+    assert list(outcome.choices) == STUDY.cells
+    assert STUDY.cells[:2] == [Cell("relu", "lfp"), Cell("relu", "sgd")]
+    for run in executed:
+        if run.kind == "final":
+            chosen = outcome.choices[Cell(run.activation, run.method)].learning_rate
+            assert (run.settings.learning_rate, run.epochs) == (chosen, 2)
+    sweep_seeds = {run.seed for run in executed if run.kind == "sweep"}
+    assert sweep_seeds.isdisjoint(run.seed for run in executed if run.kind == "final")
+
+
+def test_the_test_split_does_not_influence_the_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = carry_out(STUDY, Store(tmp_path / "clean"), CPU, ignore)
+    poison = spoil_test(lambda split: Split(split.inputs, 1 - split.targets))
+    monkeypatch.setattr(study_module, "load", poison)
+    poisoned = carry_out(STUDY, Store(tmp_path / "poisoned"), CPU, ignore)
+    assert poisoned.choices == outcome.choices
+    for one, other in zip(poisoned.results, outcome.results, strict=True):
+        if one.result.run.kind == "final":
+            assert one.result.test_accuracy == pytest.approx(1 - (other.result.test_accuracy or 0))
+        else:
+            assert one.result.test_accuracy is other.result.test_accuracy is None
+
+
+def test_a_fixed_rate_has_no_sweep(tmp_path: Path, executed: list[Run]) -> None:
+    fixed = replace(STUDY, fixed_rates={"sgd": 0.05})
+    outcome = carry_out(fixed, Store(tmp_path), CPU, ignore)
+    assert {run.method for run in executed if run.kind == "sweep"} == {"lfp"}
+    rates = {run.settings.learning_rate for run in executed if run.method == "sgd"}
+    assert rates == {0.05}
+    assert outcome.choices[Cell("relu", "sgd")].edge is None
+
+
+def test_an_interrupted_study_resumes_and_tells_the_same(
+    tmp_path: Path, executed: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    calls = 0
+
+    def interrupt(description: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(STUDY, store, CPU, interrupt)
+    assert len(executed) == 7
+    whole = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    assert len(executed) == len(set(executed)) == STUDY.size - 2
+    names = ("table.md", "results.csv", "results.parquet", "figure.png")
+    files = {name: (tmp_path / name).read_bytes() for name in names}
+
+    executed.clear()
+    again = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    assert executed == []
+    pd.testing.assert_frame_equal(again, whole)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == files
+
+
+def test_the_table_is_what_the_run_files_say(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    summary = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").iterdir()]
+    for row, cell in zip(rows(summary), STUDY.cells, strict=True):
+        of_cell = [r for r in records if (r["run"]["activation"], r["run"]["method"]) == cell]
+        finals = [r for r in of_cell if r["run"]["kind"] == "final"]
+        accuracies = [r["history"][-1]["test_accuracy"] for r in finals]
+        assert len(accuracies) == row["seeds"] == 2
+        assert row["test_accuracy_mean"] == pytest.approx(mean(accuracies))
+        assert row["test_accuracy_std"] == pytest.approx(stdev(accuracies))
+        scores: dict[float, list[float]] = {}
+        for r in of_cell:
+            if r["run"]["kind"] == "sweep":
+                rate = r["run"]["settings"]["learning_rate"]
+                scores.setdefault(rate, []).append(r["history"][-1]["validation_accuracy"])
+        assert row["learning_rate"] == max(sorted(scores), key=lambda rate: mean(scores[rate]))
+        line = f"| {cell.activation} | {cell.method} | {100 * mean(accuracies):.1f} ± "
+        assert line in (tmp_path / "table.md").read_text()
+
+
+def test_the_derived_files_agree(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    outcome = carry_out(STUDY, store, CPU, ignore)
+    write_report(store, outcome, "the command")
+    csv = pd.read_csv(tmp_path / "results.csv")
+    parquet = pd.read_parquet(tmp_path / "results.parquet")
+    assert len(csv) == len(parquet) == len(list((tmp_path / "runs").iterdir())) == STUDY.size - 2
+    assert list(csv["id"]) == list(parquet["id"])
+    assert set(csv["chosen_learning_rate"]) <= set(STUDY.rates)
+    assert csv["test_accuracy"].isna().equals(csv["kind"] == "sweep")
+    height, width, _ = imread(tmp_path / "figure.png").shape
+    assert width > height > 500
+    text = (tmp_path / "table.md").read_text()
+    assert "`the command`" in text
+    assert "last layer alone" in text
+
+
+@pytest.fixture
+def diverging(tmp_path: Path) -> Outcome:
+    hopeless = replace(
+        STUDY, methods=("sgd",), seeds=1, rates=(1e20, 1e21), clip_norm=None, sweep_seeds=1
+    )
+    return carry_out(hopeless, Store(tmp_path), CPU, ignore)
+
+
+def test_diverged_runs_are_told(diverging: Outcome) -> None:
+    summary = table.summary(diverging)
+    relu = rows(summary)[0]
+    assert (relu["diverged"], relu["seeds"]) == (1, 1)
+    assert (relu["learning_rate"], relu["learning_rate_edge"]) == (1e20, "lowest")
+    assert relu["test_accuracy_std"] is None, "one seed has no deviation"
+    _, (line, _) = table.lines(summary)
+    assert line[2].endswith(" ± -")
+    assert line[3] == "1e+20 (edge)"
+    assert line[-1] == "1/1"
+    tidy = table.tidy(diverging)
+    assert set(tidy[tidy["diverged"]]["diverged_reason"].str.split().str[0]) <= {"the", "a"}
+    assert any("a better one may lie beyond" in note for note in table.notes(diverging, summary))
+
+
+def test_a_report_names_every_environment() -> None:
+    one = {
+        **dict.fromkeys(("processor", "threads", "device", "platform", "python", "torch"), "x"),
+        **{"numpy": "x", "commit": "abc", "dirty": False, "date": "today"},
+    }
+    told = table.origin([one, {**one, "date": "tomorrow"}, {**one, "commit": "def"}])
+    assert [line[-3:] for line in told] == ["abc", "def"]
+
+
+def test_every_preset_goes_with_its_data() -> None:
+    assert list(PRESETS) == list(study_module.DATASETS)
+    for name in ("digits", "blobs", "circles", "swirls"):
+        check(replace(STUDY, dataset=name, model=PRESETS[name].model))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "blob"}, "dataset: unknown name 'blob'; did you mean 'blobs'"),
+        ({"methods": ("lpf",)}, "methods: unknown name 'lpf'; did you mean 'lfp'"),
+        ({"methods": ()}, "methods: "),
+        ({"activations": ("relu", "relu")}, "activations: "),
+        ({"epochs": 0}, "epochs: 0 is too small; allowed: 1 and above"),
+        ({"rates": ()}, "learning_rates: "),
+        ({"rates": (0.1, -1.0)}, "learning_rate must be"),
+        ({"fixed_rates": {"wsgd": 0.1}}, "learning_rate: unknown name 'wsgd'"),
+        ({"clip_norm": float("inf")}, "clip_norm: inf"),
+        ({"momentum": 1.0}, "momentum must"),
+    ],
+)
+def test_wrong_studies_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Study(**(asdict(STUDY) | change))
+
+
+def test_a_model_must_take_the_data() -> None:
+    with pytest.raises(ValueError, match="model: 'lenet' does not go with blobs"):
+        check(replace(STUDY, model="lenet"))
