@@ -17,9 +17,11 @@ route      reshape, indexing, concatenation, max-pooling   goes where the value 
 The output z of an epsilon rule *owes* the factor ``z / (z + eps s(z))``: an activation folds it
 into its slope, a route passes the debt on, anything else pays it through
 :class:`~lfp_core.slopes.EpsilonShare`. What a tensor owes is kept on the tensor as the attribute
-:data:`OWED`: eps, or 0 if nothing is owed. A tensor without it carries no reward (data, constants,
-weights). It is an attribute, not a table in the context manager, because ``torch.compile`` traces
-attributes and hands them back to eager code with the compiled region's outputs.
+:data:`OWED`: eps, or 0 if nothing is owed, or :data:`~lfp_core.slopes.UNDIVIDED` for a spike, which
+owes the factor z, or WEIGHT for what is made of parameters and carries no reward. Leaves have no
+mark; anything else without one was made where no rule could see it, and is refused. The mark is an
+attribute, not a table in the context manager, because ``torch.compile`` traces attributes and hands
+them back to eager code with the compiled region's outputs.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +42,7 @@ Kwargs = dict[str, Any]
 Rule = Callable[[float, Operation, Args, Kwargs], Any]
 
 OWED = "_lfp_epsilon"
+WEIGHT = None
 
 
 class UnsupportedOperation(RuntimeError):  # noqa: N818  (the public name)
@@ -48,7 +51,8 @@ class UnsupportedOperation(RuntimeError):  # noqa: N818  (the public name)
 
 def heaviside(z: Tensor) -> Tensor:
     """Return 1 where z > 0, else 0, like z. Outside `feedback` no gradient passes through it."""
-    if has_torch_function_unary(z):
+    # torch.compile takes the first question for a constant, and the second for what it is.
+    if has_torch_function_unary(z) or torch._C._is_torch_function_mode_enabled():
         return handle_torch_function(heaviside, (z,), z)
     return (z > 0).to(z.dtype)
 
@@ -84,20 +88,27 @@ def substitute(change: Callable[[Tensor], Tensor], argument: Any) -> Any:
 
 def carries_reward(tensor: Tensor) -> bool:
     """Whether a reward arrives at the tensor: an activation, or an input that wants its own."""
+    if not tensor.requires_grad:
+        return False
     if hasattr(tensor, OWED):
-        return True
-    return tensor.requires_grad and tensor.is_leaf and not isinstance(tensor, Parameter)
+        return getattr(tensor, OWED) is not WEIGHT
+    return tensor.is_leaf and not isinstance(tensor, Parameter)
+
+
+def is_stranger(tensor: Tensor) -> bool:
+    """Whether the tensor was made where no rule could see it, as in a custom Function."""
+    return tensor.requires_grad and not tensor.is_leaf and not hasattr(tensor, OWED)
 
 
 def pay(tensor: Tensor, in_place: bool = False) -> Tensor:
     """Return the tensor as an operation other than an activation uses it: scaled, or debt paid."""
     if isinstance(tensor, Parameter):
-        return WeightScale.apply(tensor) if tensor.requires_grad else tensor
-    owed = getattr(tensor, OWED, 0.0)
-    return EpsilonShare.apply(tensor, owed, in_place) if owed else tensor
+        return owe(WeightScale.apply(tensor), WEIGHT) if tensor.requires_grad else tensor
+    owed = getattr(tensor, OWED, WEIGHT)
+    return owe(EpsilonShare.apply(tensor, owed, in_place), 0.0) if owed else tensor
 
 
-def owe(output: Any, epsilon: float) -> Any:
+def owe(output: Any, epsilon: float | None) -> Any:
     """Mark every output through which a reward can arrive, and return the output."""
     for tensor in tensors([output]):
         if tensor.requires_grad:
@@ -105,13 +116,25 @@ def owe(output: Any, epsilon: float) -> Any:
     return output
 
 
+def overwritten(output: Tensor, view: Tensor) -> Tensor:
+    """Note that a view was written to in place, so that its base no longer owes what it did."""
+    base = view._base
+    if base is not None and hasattr(base, OWED):
+        if base.numel() == view.numel():
+            setattr(base, OWED, getattr(output, OWED))
+        else:
+            delattr(base, OWED)  # one part owes this, another that: nothing can use it any more
+    return output
+
+
 def settle(operation: Operation, args: Args, kwargs: Kwargs, epsilon: float, in_place: bool) -> Any:
     """Run an operation on paid arguments, and let its output owe epsilon."""
     operands = list(tensors((*args, *kwargs.values())))
     of_weights = all(o.requires_grad and not carries_reward(o) for o in operands)
-    args = (substitute(partial(pay, in_place=in_place), args[0]), *substitute(pay, args[1:]))
-    output = operation(*args, **{name: substitute(pay, value) for name, value in kwargs.items()})
-    return output if of_weights else owe(output, epsilon)  # what weights make is a weight
+    paid = (substitute(partial(pay, in_place=in_place), args[0]), *substitute(pay, args[1:]))
+    output = operation(*paid, **{name: substitute(pay, value) for name, value in kwargs.items()})
+    owe(output, WEIGHT if of_weights else epsilon)  # what weights make is a weight
+    return overwritten(output, args[0]) if in_place else output
 
 
 # --- the rules ------------------------------------------------------------------------------------
@@ -121,7 +144,7 @@ def activation(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs)
     """Give the activation its secant slope, which pays what the input owes."""
     z, *options = args
     if not carries_reward(z):  # of data, or of a weight: an ordinary function
-        return operation(pay(z), *options, **kwargs)
+        return owe(operation(pay(z), *options, **kwargs), WEIGHT)
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)
@@ -130,9 +153,11 @@ def activation(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs)
     # `inplace` is the only boolean among the options of an activation.
     in_place = operation in IN_PLACE or any(o is True for o in (*options, *kwargs.values()))
     if operation in RELU:
-        return owe(ReluSlope.apply(z, function, owed, in_place), 0.0)
-    limit = SLOPE_AT_ZERO[operation](*options, **kwargs)
-    return owe(SecantSlope.apply(z, function, limit, owed, in_place), 0.0)
+        a = owe(ReluSlope.apply(z, function, owed, in_place), 0.0)
+    else:
+        limit = SLOPE_AT_ZERO[operation](*options, **kwargs)
+        a = owe(SecantSlope.apply(z, function, limit, owed, in_place), 0.0)
+    return overwritten(a, z) if in_place else a
 
 
 def linear(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -140,7 +165,8 @@ def linear(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> 
 
     def weight(tensor: Tensor) -> Tensor:
         # Any leaf: `torch.func.functional_call` puts plain tensors where the parameters were.
-        return WeightScale.apply(tensor) if tensor.requires_grad and tensor.is_leaf else tensor
+        leaf = tensor.requires_grad and tensor.is_leaf
+        return owe(WeightScale.apply(tensor), WEIGHT) if leaf else tensor
 
     parameters = substitute(weight, args[1:])
     options = {name: substitute(weight, value) for name, value in kwargs.items()}
@@ -174,10 +200,12 @@ def rescale(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) ->
 def route(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values, and the rewards back along the same way."""
     sources = [t for t in tensors((*args, *kwargs.values())) if t.requires_grad]
-    debts = [getattr(source, OWED, None) for source in sources]
-    if debts and debts[0] is not None and debts.count(debts[0]) == len(debts):
+    debts = [getattr(source, OWED, WEIGHT) for source in sources]
+    if debts and debts[0] is not WEIGHT and debts.count(debts[0]) == len(debts):
         return owe(operation(*args, **kwargs), debts[0])
-    return settle(operation, args, kwargs, 0.0, in_place=operation in IN_PLACE)
+    # Weights alone are contributions by themselves: ``weight[index]`` is an embedding.
+    owed = 0.0 if any(map(carries_reward, sources)) else epsilon
+    return settle(operation, args, kwargs, owed, in_place=operation in IN_PLACE)
 
 
 # --- which operation follows which ----------------------------------------------------------------
@@ -235,7 +263,7 @@ RULES: dict[Operation, Rule] = {
     ),
     **dict.fromkeys(
         named(
-            *("add", "sub", "subtract", "rsub", "sum", "mean"),
+            *("add", "sub", "subtract", "rsub", "sum", "mean", "interpolate"),
             *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
             *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
         )
@@ -244,7 +272,7 @@ RULES: dict[Operation, Rule] = {
     ),
     **dict.fromkeys(
         ELEMENTWISE
-        | named("matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum")
+        | named("matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum", "inner", "tensordot")
         | {Tensor.__matmul__, Tensor.__rmatmul__},
         product,
     ),
@@ -258,6 +286,8 @@ RULES: dict[Operation, Rule] = {
     **dict.fromkeys(
         named(
             *("reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel"),
+            *("hstack", "vstack", "swapdims", "moveaxis", "tensor_split", "diagonal"),
+            *("masked_select", "amax", "max", "maximum"),
             *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "repeat", "tile"),
             *("transpose", "swapaxes", "movedim", "permute", "t", "roll", "flip", "unfold"),
             *("cat", "concat", "stack", "chunk", "split", "unbind", "select", "narrow"),
@@ -270,7 +300,7 @@ RULES: dict[Operation, Rule] = {
             *("adaptive_max_pool1d_with_indices", "adaptive_max_pool2d_with_indices"),
             "adaptive_max_pool3d_with_indices",
         )
-        | {Tensor.__getitem__, Tensor.requires_grad_, getter("T"), getter("mT")},
+        | {Tensor.__getitem__, getter("T"), getter("mT")},
         route,
     ),
 }

@@ -19,7 +19,10 @@ Multiplying by |w| inside the graph costs a few percent more than doing it once 
 DistributedDataParallel see the final values in ``p.grad``.
 """
 
+import importlib
 import math
+import sys
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -32,10 +35,13 @@ from lfp_core.operations import (
     IN_PLACE,
     OWED,
     RULES,
+    WEIGHT,
     Operation,
     UnsupportedOperation,
     carries_reward,
+    is_stranger,
     name_of,
+    owe,
     settle,
     tensors,
 )
@@ -75,6 +81,9 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         super().__init__()
         self.epsilon = float(epsilon)
         self.strict = strict
+        # Only then can the model have spiking neurons, whose derivatives are not LFP.
+        if "snntorch" in sys.modules and not torch.compiler.is_compiling():
+            importlib.import_module("lfp_core.spiking")
 
     def __torch_function__(
         self,
@@ -86,13 +95,18 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         """Run one torch operation of the model under its rule."""
         kwargs = kwargs or {}
         if not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+            output = func(*args, **kwargs)
+            # DistributedDataParallel hands outputs on like this, to find unused parameters.
+            if func is Tensor.clone and hasattr(args[0], OWED):
+                setattr(output, OWED, getattr(args[0], OWED))
+            return output
         rule = RULES.get(func)
         if rule is None:
             return self._without_rule(func, args, kwargs)
-        if not args:  # F.linear(input=x, ...)
-            kwargs = dict(kwargs)
-            args = (kwargs.pop(next(iter(kwargs))),)
+        if not args:  # F.linear(input=x, ...), torch.cat(tensors=[...])
+            first = next(name for name in ("input", "tensors", *kwargs) if name in kwargs)
+            args, kwargs = (kwargs[first],), {k: v for k, v in kwargs.items() if k != first}
+        self._meet_strangers(tensors((*args, *kwargs.values())))
         try:
             return rule(self.epsilon, func, args, kwargs)
         except UnsupportedOperation:
@@ -103,11 +117,13 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
     def _without_rule(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operands = list(tensors((*args, *kwargs.values())))
         carried = any(carries_reward(operand) for operand in operands)
+        strangers = [operand for operand in operands if is_stranger(operand)]
         output = func(*args, **kwargs)
         # Shapes, comparisons and detached values carry no reward on.
         differentiable = [tensor for tensor in tensors([output]) if tensor.requires_grad]
-        if not differentiable:
+        if func is Tensor.requires_grad_ or not (differentiable or func is Tensor.__setitem__):
             return output
+        self._meet_strangers(strangers)
         if carried and self.strict:
             raise UnsupportedOperation(
                 f"no LFP rule for {name_of(func)}: feedback(strict=False) propagates through it as "
@@ -115,9 +131,22 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             )
         made_of_weights = any(isinstance(operand, Parameter) for operand in operands)
         initialised = any(tensor is operand for tensor in differentiable for operand in operands)
-        if carried or (made_of_weights and not initialised):
+        if differentiable and (carried or (made_of_weights and not initialised)):
             return settle(func, args, kwargs, epsilon=0.0, in_place=func in IN_PLACE)
-        return output
+        return output if carried or initialised else owe(output, WEIGHT)
+
+    def _meet_strangers(self, operands: Iterable[Tensor]) -> None:
+        """Refuse tensors that no rule has seen the making of, or take them as they are."""
+        for operand in operands:
+            if is_stranger(operand):
+                if self.strict:
+                    assert operand.grad_fn is not None  # as it is no leaf
+                    raise UnsupportedOperation(
+                        f"no LFP rule for {operand.grad_fn.name()}, which made an operand outside "
+                        "of the context, or where it cannot see into (a custom Function, a script, "
+                        "an assignment to an index, reentrant checkpointing)"
+                    )
+                owe(operand, 0.0)
 
 
 def backward(outputs: Tensor, reward: Tensor) -> None:
@@ -128,13 +157,14 @@ def backward(outputs: Tensor, reward: Tensor) -> None:
     Args:
         outputs: what the model returned inside :class:`feedback`, of any shape.
         reward: of the same shape; positive rewards ask for outputs of larger magnitude. An output
-            that is exactly 0 takes none, unless it is the result of an epsilon rule with eps > 0.
+            that is exactly 0 takes none, unless it is the result of an epsilon rule with eps > 0,
+            or the spike or membrane of a neuron, which take their reward as it is.
 
     Raises:
         ValueError: outputs do not come from :class:`feedback`, or the shapes differ.
     """
-    owed = getattr(outputs, OWED, None)
-    if owed is None:
+    owed = getattr(outputs, OWED, WEIGHT)
+    if owed is WEIGHT or not outputs.requires_grad:
         raise ValueError(
             "outputs carry no feedback: compute them inside `with lfp.feedback():`, from at least "
             "one parameter that requires a gradient, and pass them on unchanged"

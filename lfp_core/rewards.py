@@ -51,6 +51,8 @@ def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _same_shape(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the targets in the outputs' dtype, after checking that the shapes agree."""
+    if outputs.dim() == 0:
+        raise ValueError("outputs must have a batch dimension, not shape []")
     if targets.shape != outputs.shape:
         raise ValueError(
             f"targets must have the outputs' shape {list(outputs.shape)}, not {list(targets.shape)}"
@@ -222,3 +224,28 @@ def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return -o.detach() * gradient
 
     return reward
+
+
+@torch.no_grad()
+def spike_rate(spikes: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Reward of a rate code: with the count n = sum_t S_t of an output over T steps, at every step,
+
+    ``r = 1 - sigmoid(n - T // 2)`` for the true class, whether it fired or not, and
+    ``r = -S_t (1 - sigmoid((T - n) - T // 2))`` for the others. The prediction is argmax n.
+
+    Args:
+        spikes: S_t in {0, 1}, (T, batch, classes).
+        targets: class indices (batch,).
+        reduction: "mean" or "sum" over the batch; time is always left as it is.
+
+    Raises:
+        ValueError: wrong shapes, dtype, label range or reduction.
+    """
+    if spikes.dim() != 3:
+        raise ValueError(f"spikes must have shape (T, batch, classes), not {list(spikes.shape)}")
+    steps, counts = len(spikes), spikes.sum(dim=0)
+    y = _one_hot(counts, targets)
+    grow = 1 - torch.sigmoid(counts - steps // 2)
+    shrink = 1 - torch.sigmoid((steps - counts) - steps // 2)
+    reward = torch.where(y == 1, grow, -spikes * shrink)
+    return _reduced(reward.transpose(0, 1), reduction).transpose(0, 1)

@@ -8,24 +8,33 @@ map exactly as the chain rule does, and differs from it in three local places, o
 * :class:`WeightScale`: the feedback of a parameter is multiplied by its magnitude.
 
 ``s(z)`` is the sign with ``s(0) = +1``. Forwards, all three do what the model would have done
-without them.
+without them. They are not marked ``once_differentiable``: in a small network that costs more than
+the formulas do.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+#: In place of eps: what autograd brings to z is its reward R itself, not ``G = R / z``. A spike
+#: needs that, as a neuron can be rewarded for having been silent. Then the denominator is 1.
+UNDIVIDED = math.inf
 
 
 def stabilize(z: Tensor, epsilon: float) -> Tensor:
     """Return ``z + eps s(z)``, the denominator of the epsilon rule, as a new tensor like z."""
+    if epsilon == UNDIVIDED:
+        return torch.ones_like(z)
     return torch.where(z < 0, z - epsilon, z + epsilon)
 
 
 def share(a: Tensor, z: Tensor, epsilon: float, limit: float) -> Tensor:
     """Return ``a / (z + eps s(z))`` as a new tensor like z; ``limit`` where eps = z = 0."""
+    if epsilon == UNDIVIDED:
+        return a.clone()
     if epsilon == 0:
         return torch.where(z == 0, limit, a / z)
     # Half the memory traffic of `stabilize`. It differs at z = -0.0 alone, where it only counts if
@@ -51,19 +60,18 @@ class SecantSlope(torch.autograd.Function):
         epsilon: float,
         in_place: bool,
     ) -> Tensor:
-        before = z.clone() if in_place else z
+        # The output is not saved: the model may overwrite it, as it may with torch's own SiLU.
+        ctx.save_for_backward(z.clone() if in_place else z)
+        ctx.function, ctx.limit, ctx.epsilon, ctx.in_place = function, limit, epsilon, in_place
         a = function(z)
         if in_place:
             ctx.mark_dirty(z)
-            a = z  # as it is already, but torch.compile wants to see it
-        ctx.save_for_backward(before, a)
-        ctx.limit, ctx.epsilon = limit, epsilon
-        return a
+        return z if in_place else a  # the same, but torch.compile wants to see it
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: D102
-        z, a = ctx.saved_tensors
+        (z,) = ctx.saved_tensors
+        a = ctx.function(z.clone() if ctx.in_place else z)
         return share(a, z, ctx.epsilon, ctx.limit).mul_(g), None, None, None, None
 
 
@@ -87,11 +95,12 @@ class ReluSlope(torch.autograd.Function):
         return a
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
         (a,) = ctx.saved_tensors
         if ctx.epsilon == 0:
             return torch.where(a > 0, g, 0), None, None, None
+        if ctx.epsilon == UNDIVIDED:
+            return a * g, None, None, None
         denominator = a + ctx.epsilon
         return torch.div(a, denominator, out=denominator).mul_(g), None, None, None
 
@@ -113,9 +122,10 @@ class EpsilonShare(torch.autograd.Function):
         return z if in_place else z.view_as(z)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
         (z,) = ctx.saved_tensors
+        if ctx.epsilon == UNDIVIDED:
+            return z * g, None, None
         return share(z, z, ctx.epsilon, limit=1.0).mul_(g), None, None
 
 
@@ -128,7 +138,6 @@ class WeightScale(torch.autograd.Function):
         return weight.view_as(weight)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Tensor:  # noqa: D102
         (weight,) = ctx.saved_tensors
         return weight.abs().mul_(g)

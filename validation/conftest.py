@@ -6,6 +6,9 @@ import hypothesis
 import pytest
 import torch
 
+# The networks of the tests are tiny: threads would only wait for each other.
+torch.set_num_threads(1)
+
 # A run of CI is reproducible; `LFP_EXPLORE=1` looks for new examples.
 hypothesis.settings.register_profile(
     "fixed", deadline=None, derandomize=True, database=None, print_blob=True

@@ -1,0 +1,316 @@
+"""LFP for spiking networks of ordinary torch layers and ``snntorch.Leaky``, without surrogates.
+
+A leaky integrate-and-fire neuron with current ``c_t = W x_t + b`` and reset by subtraction::
+
+    v_t = beta u_{t-1} + c_t    S_t = H(v_t - H(u_{t-1} - theta) theta - theta)
+    u_t = v_t - reset_t         reset_t = H(u_{t-1} - theta) theta, or S_t theta without reset_delay
+
+LFP takes the update of the membrane, not the spike, as the layer (Weber et al., 2025; the authors'
+``propagator_snn``). Its inputs are x_t and u_{t-1}. The reward r_t on S_t and u_t, with what t + 1
+carried back, is shared out among them as ``q_t = r_t / N_t``::
+
+    N_t = |u_{t-1}| + |v_t - u_{t-1}| + eps    normaliser "current", the authors' code of today
+    N_t = |v_t| + eps                          normaliser "earlier", their code of February 2025
+
+    to x_t: x_t (W^T q_t)    to u_{t-1}: u_{t-1} beta q_t    dW = |W| q_t x_t^T, summed over t
+
+No derivative of the spike occurs: ``spike_grad`` is never called. q_t is what the layer below wants
+as its G, so linear layers need nothing new; N_t replaces the epsilon rule of the layer that made
+c_t. The G of a spike, R / S, would lose the rewards of silent neurons. So autograd brings R itself
+to spikes and membranes, which are marked UNDIVIDED (:mod:`lfp_core.slopes`); a layer that takes
+spikes in pays ``R = S G`` by the rules of the engine.
+
+``Leaky.forward`` is Python, no operation that a ``TorchFunctionMode`` could see. Importing this
+module, which :class:`lfp_core.feedback` does where snntorch is loaded, therefore wraps it: it
+offers itself to active modes first, as every torch function does, and without one is snntorch's own
+code. The class is wrapped once and for all. So no model is touched, an exception leaves nothing
+behind, and other threads notice nothing, since modes belong to a thread.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, Literal
+
+import snntorch
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from lfp_core import propagation
+from lfp_core.operations import OWED, RULES, Args, Kwargs, Operation, UnsupportedOperation, owe, pay
+from lfp_core.slopes import UNDIVIDED, share
+
+Normaliser = Literal["current", "earlier"]
+
+TINY = 1e-10  # `max_norm` leaves smaller rewards alone, as the authors' code does
+_forward = snntorch.Leaky.forward
+
+
+class feedback(propagation.feedback):  # noqa: N801  (reads as a function)
+    """:class:`lfp_core.feedback` with the options of spiking networks.
+
+    Args:
+        epsilon: stabiliser of N_t, and of layers that no neuron follows.
+        strict: as in :class:`lfp_core.feedback`.
+        normaliser: "current" or "earlier", N_t as above.
+        max_norm: divide the reward r_t of each layer and time step by its largest magnitude in the
+            batch, if that exceeds 1e-10, before it is shared out.
+
+    Raises:
+        ValueError: wrong epsilon or normaliser.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 1e-6,
+        *,
+        strict: bool = True,
+        normaliser: Normaliser = "current",
+        max_norm: bool = False,
+    ) -> None:
+        super().__init__(epsilon, strict=strict)
+        if normaliser not in ("current", "earlier"):
+            raise ValueError(f"normaliser must be 'current' or 'earlier', not {normaliser!r}")
+        self.options = {"normaliser": normaliser, "max_norm": max_norm}
+
+    def __torch_function__(
+        self, func: Operation, types: Any, args: Args = (), kwargs: Kwargs | None = None
+    ) -> Any:
+        """Run one operation; those of neurons get the options."""
+        if func in (step, scan):
+            kwargs = {**(kwargs or {}), **self.options}
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+class LeakyScan(torch.autograd.Function):
+    """T steps of a layer of neurons: currents (T, ...) and u_0 (...) to spikes and membranes."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,
+        currents: Tensor,
+        membrane: Tensor,
+        beta: Tensor,
+        threshold: Tensor,
+        reset_delay: bool,
+        epsilon: float,
+        owed: float,
+        normaliser: Normaliser = "current",
+        max_norm: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        spikes = torch.empty_like(currents, memory_format=torch.contiguous_format)
+        membranes, norms = torch.empty_like(spikes), torch.empty_like(spikes)
+        before, size = membrane, torch.empty_like(spikes[0])
+        # All that happens to the few hundred kB of one step, while they are in the cache.
+        for t, (current, spike, after, v) in enumerate(
+            zip(currents, spikes, membranes, norms, strict=True)
+        ):
+            torch.mul(before, beta, out=v).add_(current)  # rounded as in snntorch
+            reset = spikes[t - 1] if t and reset_delay else (before > threshold).to(v.dtype)
+            torch.addcmul(v, reset, threshold, value=-1, out=after)
+            torch.gt(after, threshold, out=spike)
+            if not reset_delay:
+                after.addcmul_(spike - reset, threshold, value=-1)
+            if normaliser == "current":
+                v.sub_(before).abs_().add_(torch.abs(before, out=size))
+            else:
+                v.abs_()
+            v.add_(epsilon)
+            before = after
+        ctx.save_for_backward(membrane, membranes, norms, beta)
+        ctx.epsilon, ctx.owed, ctx.max_norm = epsilon, owed, max_norm
+        ctx.set_materialize_grads(False)
+        return spikes, membranes
+
+    @staticmethod
+    def backward(ctx: Any, *rewards: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102
+        membrane, membranes, norms, beta = ctx.saved_tensors
+        q, carried = torch.empty_like(norms), None
+        for t in reversed(range(len(norms))):
+            arrived = [r[t] for r in rewards if r is not None]
+            reward = sum(arrived[1:], start=arrived[0])
+            if carried is not None:
+                reward = carried.add_(reward)
+            if ctx.max_norm:
+                low, high = reward.aminmax()
+                largest = torch.maximum(-low, high)
+                reward = reward / torch.where(largest > TINY, largest, 1.0)
+            torch.div(reward, norms[t], out=q[t])
+            if ctx.epsilon == 0:  # LFP-0: without contributions, no credit
+                q[t].masked_fill_(norms[t] == 0, 0.0)
+            if t:
+                carried = torch.mul(membranes[t - 1], q[t]).mul_(beta)
+        to_membrane = None
+        if ctx.needs_input_grad[1]:
+            to_membrane = share(membrane, membrane, ctx.owed, limit=1.0).mul_(q[0]).mul_(beta)
+        return q, to_membrane, *[None] * 7
+
+
+# --- a neuron as an operation with a rule ---------------------------------------------------------
+
+
+def unsupported(neuron: Any) -> str | None:
+    """Return what about one of snntorch's neurons LFP has no definition of, if anything."""
+    if not isinstance(neuron, snntorch.Leaky) or type(neuron).forward is not _offered:
+        return "only snntorch.Leaky has one"
+    if neuron.reset_mechanism != "subtract":
+        return f"reset_mechanism must be 'subtract', not {neuron.reset_mechanism!r}"
+    options = {
+        "inhibition": neuron.inhibition,
+        "state_quant": neuron.state_quant,
+        "learn_beta": neuron.beta.requires_grad,
+        "learn_threshold": neuron.threshold.requires_grad,
+        "learn_graded_spikes_factor": neuron.graded_spikes_factor.requires_grad,
+        "graded_spikes_factor": bool((neuron.graded_spikes_factor != 1).any()),
+    }
+    return next((f"{name} is not supported" for name, on in options.items() if on), None)
+
+
+def step(neuron: Any, current: Tensor, membrane: Tensor | None = None, **_: Any) -> Any:
+    """Return what ``neuron(current, membrane)`` does: one time step."""
+    return _forward(neuron, current, membrane)
+
+
+@torch.compiler.disable
+def scan(neuron: Any, currents: Tensor, **options: Any) -> Tensor:
+    """Return the spikes (T, ...) for currents (T, ...), from rest; the neuron keeps its own state.
+
+    Outside of `feedback` it is snntorch's step in a loop, or a faster equivalent if ``no_grad``.
+    """
+    if has_torch_function_unary(currents):
+        return handle_torch_function(scan, (currents,), neuron, currents, **options)
+    if not torch.is_grad_enabled() and not unsupported(neuron):
+        return _integrate(neuron, currents, torch.zeros_like(currents[0]), epsilon=0.0)[0]
+    state, neuron.mem = neuron.mem, torch.zeros_like(currents[0])
+    try:
+        outputs = [_forward(neuron, current) for current in currents]
+    finally:
+        neuron.mem = state
+    return torch.stack([out[0] if isinstance(out, tuple) else out for out in outputs])
+
+
+def _integrate(
+    neuron: Any, currents: Tensor, membrane: Tensor, epsilon: float, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Return spikes and membranes (T, ...), which take undivided rewards."""
+    constants = neuron.beta.clamp(0, 1), neuron.threshold, neuron.reset_delay
+    owed = getattr(membrane, OWED, None) or 0.0  # None: given as data, or made of weights
+    outputs = LeakyScan.apply(currents, membrane, *constants, epsilon, owed, *options.values())
+    return owe(outputs[0], UNDIVIDED), owe(outputs[1], UNDIVIDED)
+
+
+def _taken_over(current: Tensor) -> Tensor:
+    """Return the current with what it owes paid, unless N_t takes that over."""
+    undivided = getattr(current, OWED, 0.0) == UNDIVIDED
+    return pay(current) if undivided or isinstance(current, Parameter) else current
+
+
+def _step_rule(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    neuron, current, membrane = args
+    if neuron.init_hidden and membrane is not None:
+        raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
+    before = neuron.mem if membrane is None else membrane
+    if before.shape != current.shape:
+        before = torch.zeros_like(current)
+    if isinstance(before, Parameter):
+        before = pay(before)
+    spikes, membranes = _integrate(neuron, _taken_over(current)[None], before, epsilon, **kwargs)
+    spike, neuron.mem = owe(spikes[0], UNDIVIDED), owe(membranes[0], UNDIVIDED)
+    return spike if neuron.init_hidden and not neuron.output else (spike, neuron.mem)
+
+
+def _scan_rule(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Tensor:
+    neuron, currents = args
+    if unsupported(neuron):
+        _refuse(epsilon, operation, args, kwargs)
+    rest = torch.zeros_like(currents[0])
+    return _integrate(neuron, _taken_over(currents), rest, epsilon, **kwargs)[0]
+
+
+def _refuse(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> None:
+    reason = unsupported(args[0]) or "it fires outside of its forward"
+    raise UnsupportedOperation(f"no LFP rule for {type(args[0]).__name__}: {reason}")
+
+
+@torch.compiler.disable  # which would trace past the mode, into the surrogate
+@wraps(_forward)
+def _offered(self: Any, input_: Tensor, mem: Tensor | None = None) -> Any:
+    if has_torch_function_unary(input_) and not unsupported(self):
+        return handle_torch_function(step, (input_,), self, input_, mem)
+    return _forward(self, input_, mem)  # in a context, the `mem_reset` in there will be refused
+
+
+def _refusable(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Offer a method of all of snntorch's neurons, one that calls the surrogate, to the modes."""
+
+    @wraps(method)
+    def refusable(self: Any, mem: Tensor) -> Any:
+        if has_torch_function_unary(mem):
+            return handle_torch_function(method, (mem,), self, mem)
+        return method(self, mem)
+
+    RULES[method] = _refuse
+    return refusable
+
+
+RULES[step], RULES[scan] = _step_rule, _scan_rule
+snntorch.Leaky.forward = _offered
+snntorch.SpikingNeuron.fire = _refusable(snntorch.SpikingNeuron.fire)
+snntorch.SpikingNeuron.mem_reset = _refusable(snntorch.SpikingNeuron.mem_reset)
+
+
+# --- the fused path -------------------------------------------------------------------------------
+
+
+def unroll(model: nn.Sequential, inputs: Tensor, steps: int | None = None) -> Tensor:
+    """Run a feed-forward network over all time steps, layer by layer; return its spikes.
+
+    The numbers are those of ``torch.stack([model(x) for x in inputs])`` from rest, but each layer
+    gets T * batch rows at once, as time is part of its batch, and its neurons are scanned over T.
+    Neurons keep the state they had; their hooks are not called.
+
+    Args:
+        model: torch layers and ``snntorch.Leaky`` in (nested) ``nn.Sequential``; the last is Leaky.
+        inputs: (T, batch, ...); or (batch, ...) with `steps`, the same at every step, for which
+            the layers in front of the first neuron run once.
+        steps: T for constant inputs.
+
+    Returns:
+        Spikes (T, batch, ...) of the last layer.
+
+    Raises:
+        ValueError: no Leaky at the end, a layer that is or hides another neuron, BatchNorm in
+            training mode (its statistics would cover all steps), or no step.
+        UnsupportedOperation: in a feedback context, a Leaky without a rule.
+    """
+    layers = list(_layers(model))
+    if not layers or not isinstance(layers[-1], snntorch.Leaky):
+        raise ValueError("the last layer of the model must be a snntorch.Leaky")
+    constant, steps = steps is not None, len(inputs) if steps is None else steps
+    if steps < 1:
+        raise ValueError("there must be at least one time step")
+    for layer in layers:
+        if constant and isinstance(layer, (snntorch.Leaky, nn.modules.dropout._DropoutNd)):
+            inputs, constant = inputs.expand(steps, *inputs.shape), False
+        if isinstance(layer, snntorch.Leaky):
+            inputs = scan(layer, inputs)
+        elif constant:
+            inputs = layer(inputs)
+        else:
+            inputs = layer(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
+    return inputs
+
+
+def _layers(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of nested Sequentials, checked."""
+    if isinstance(model, nn.Sequential):
+        for child in model:
+            yield from _layers(child)
+        return
+    if isinstance(model, nn.modules.batchnorm._BatchNorm) and model.training:
+        raise ValueError("unroll would take the statistics of BatchNorm over all time steps")
+    neurons = any(isinstance(module, snntorch.SpikingNeuron) for module in model.modules())
+    if neurons and not isinstance(model, snntorch.Leaky):
+        raise ValueError(f"cannot unroll {type(model).__name__}: it is, or hides, another neuron")
+    yield model

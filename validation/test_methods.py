@@ -1,0 +1,290 @@
+"""The contract of :class:`baselines.Trainer`, for every method; and LFP against its control."""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines import METHODS, Settings
+from baselines.trainer import DescentTrainer
+
+DESCENT = [name for name, method in METHODS.items() if issubclass(method, DescentTrainer)]
+#: What each method learns the separable problem with, where that is not the default.
+SETTINGS: dict[str, Settings] = {}
+DEFAULT = Settings(learning_rate=0.1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two threads wait for each other longer than these tensors take
+    yield
+    torch.set_num_threads(threads)
+
+
+def network(dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Linear(4, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 16), nn.ReLU()
+    return nn.Sequential(*layers, nn.Linear(16, 3)).to(dtype)
+
+
+def problem(dtype: torch.dtype = torch.float32, size: int = 96) -> tuple[Tensor, Tensor]:
+    """Return three well separated clouds of points."""
+    random = torch.Generator().manual_seed(1)
+    targets = torch.arange(size) % 3
+    centres = torch.tensor([[2.0, 0, 0, 1], [0, 2, 0, -1], [0, 0, 2, 1]])
+    return (centres[targets] + 0.3 * torch.randn(size, 4, generator=random)).to(dtype), targets
+
+
+def settings_of(name: str, **changes: Any) -> Settings:
+    return dataclasses.replace(SETTINGS.get(name, DEFAULT), **changes)
+
+
+def trainer(name: str, model: nn.Module, **changes: Any) -> Any:
+    return METHODS[name](model, settings_of(name, **changes))
+
+
+def trajectory(name: str, model: nn.Module, steps: int, **changes: Any) -> Tensor:
+    """Return all parameters after each step (steps, parameters)."""
+    method, (x, targets) = trainer(name, model, **changes), problem(next(model.parameters()).dtype)
+    torch.manual_seed(2)  # dropout, and methods that search at random
+    points = []
+    for _ in range(steps):
+        method.step(x, targets)
+        points.append(nn.utils.parameters_to_vector(model.parameters()).detach().clone())
+    return torch.stack(points)
+
+
+def test_methods_are_listed_under_their_own_names() -> None:
+    assert {"lfp", "sgd", "wsgd"} <= METHODS.keys()
+    assert all(method.name == name for name, method in METHODS.items())
+
+
+# --- the contract ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_loss_falls_on_a_separable_problem(name: str) -> None:
+    model, (x, targets) = network(), problem()
+    method = trainer(name, model)
+    torch.manual_seed(2)
+    losses = [float(method.step(x, targets).loss) for _ in range(60)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert (model(x).argmax(dim=1) == targets).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("training", [True, False])
+def test_training_mode_is_kept(name: str, training: bool) -> None:
+    model = network(dropout=0.5).train(training)
+    model[2].train(not training)  # each module's own
+    trainer(name, model).step(*problem())
+    assert model[2].training is not training
+    assert all(m.training is training for m in model.modules() if m is not model[2])
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept_and_parameters_stay_the_same_objects(name: str, dtype: torch.dtype) -> None:
+    model = network(dtype)
+    before = {id(p) for p in model.parameters()}
+    step = trainer(name, model).step(*problem(dtype))
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert {id(p) for p in model.parameters()} == before
+    assert step.loss.dtype == dtype
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_batch_is_left_alone(name: str) -> None:
+    x, targets = problem()
+    before = x.clone(), targets.clone()
+    trainer(name, network()).step(x, targets)
+    assert torch.equal(x, before[0])
+    assert torch.equal(targets, before[1])
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("frozen", [(0,), (3,), (5,), (0, 5)])
+def test_frozen_parameters_stay_and_the_others_move(name: str, frozen: tuple[int, ...]) -> None:
+    model = network()
+    for index in frozen:
+        model[index].requires_grad_(False)
+    before = {key: p.clone() for key, p in model.named_parameters()}
+    method = trainer(name, model)
+    torch.manual_seed(2)
+    for _ in range(5):
+        method.step(*problem())
+    for key, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[key]) == (int(key.split(".")[0]) in frozen), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_start_gives_the_same_trajectory_bit_for_bit(name: str) -> None:
+    first, second = (trajectory(name, network(dropout=0.3), 10) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first[0], first[-1])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_trainers_do_not_disturb_each_other(name: str) -> None:
+    alone = trajectory(name, network(), 5)
+    other = trainer(name, network())
+    other.step(*problem())
+    assert torch.equal(trajectory(name, network(), 5), alone)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_step_tells_detached_scalars(name: str) -> None:
+    step = trainer(name, network()).step(*problem())
+    for value in step:
+        assert isinstance(value, Tensor)
+        assert value.shape == ()
+        assert not value.requires_grad
+        assert value.isfinite()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("name", DESCENT)
+def test_loss_is_the_mean_cross_entropy_before_the_update(name: str, reduction: str) -> None:
+    model, (x, targets) = network(torch.float64), problem(torch.float64)
+    expected = F.cross_entropy(model(x), targets)
+    step = trainer(name, model, reduction=reduction).step(x, targets)
+    assert torch.equal(step.loss, expected.detach())
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_update_is_clipped_and_the_norm_told_is_not(name: str) -> None:
+    """Without momentum the first step is the clipped gradient times the learning rate."""
+    free, clipped = network(torch.float64), network(torch.float64)
+    start = nn.utils.parameters_to_vector(free.parameters()).detach().clone()
+    plain = {"momentum": 0.0, "learning_rate": 0.1}
+    told = trainer(name, free, clip_norm=None, **plain).step(*problem(torch.float64))
+    limit = float(told.feedback_norm) / 7
+    told_clipped = trainer(name, clipped, clip_norm=limit, **plain).step(*problem(torch.float64))
+    moves = [
+        (nn.utils.parameters_to_vector(m.parameters()).detach() - start).norm() / 0.1
+        for m in (free, clipped)
+    ]
+    assert told_clipped.feedback_norm == told.feedback_norm
+    assert torch.allclose(moves[0], told.feedback_norm, rtol=1e-10)
+    assert limit * (1 - 1e-4) < moves[1] <= limit  # torch adds 1e-6 to the norm it divides by
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_generous_clip_changes_nothing(name: str) -> None:
+    free, clipped = (trajectory(name, network(), 5, clip_norm=c) for c in (None, 1e9))
+    assert torch.equal(free, clipped)
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_sum_is_mean_at_a_learning_rate_smaller_by_the_batch_size(name: str) -> None:
+    changes = {"clip_norm": None, "momentum": 0.9}
+    mean = trajectory(
+        name, network(torch.float64), 5, reduction="mean", learning_rate=0.1, **changes
+    )
+    total = trajectory(
+        name, network(torch.float64), 5, reduction="sum", learning_rate=0.1 / 96, **changes
+    )
+    assert torch.allclose(total, mean, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", DESCENT)
+def test_gradients_of_earlier_steps_are_forgotten(name: str) -> None:
+    model = network()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert torch.equal(trajectory(name, model, 3), trajectory(name, network(), 3))
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+BAD_SETTINGS: list[tuple[str, Any]] = [
+    *(("learning_rate", bad) for bad in (0, -0.1, math.nan, math.inf)),
+    *(("momentum", bad) for bad in (-0.1, 1, 1.5, math.nan)),
+    *(("clip_norm", bad) for bad in (0, -1.0, math.nan)),
+    *(("reduction", bad) for bad in ("none", "Mean", "", None)),
+    *(("epsilon", bad) for bad in (-1e-9, math.nan, math.inf)),
+]
+
+
+@pytest.mark.parametrize(("field", "bad"), BAD_SETTINGS)
+def test_bad_setting_raises_value_error_with_its_name_and_value(field: str, bad: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must .*not ") as raised:
+        dataclasses.replace(DEFAULT, **{field: bad})
+    assert str(raised.value).endswith(f"not {bad!r}")
+
+
+@pytest.mark.parametrize(
+    ("field", "good"),
+    [("momentum", 0), ("clip_norm", None), ("clip_norm", math.inf), ("epsilon", 0)],
+)
+def test_setting_at_its_bound_is_accepted(field: str, good: Any) -> None:
+    assert getattr(dataclasses.replace(DEFAULT, **{field: good}), field) == good
+
+
+# --- LFP-0 on ReLU is weight-scaled gradient descent, step after step -----------------------------
+
+
+def dense(activation: Callable[[], nn.Module]) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Linear(4, 16), activation(), nn.Dropout(0.3), nn.Linear(16, 16), activation()
+    return nn.Sequential(*layers, nn.Linear(16, 3)).double()
+
+
+def convolutional(activation: Callable[[], nn.Module]) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)),
+        nn.ReplicationPad2d(3),
+        nn.Conv2d(1, 4, 3, bias=False),
+        nn.BatchNorm2d(4),
+        activation(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 2),
+        activation(),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(32, 3),
+    ).double()
+
+
+def distance(
+    build: Callable[..., nn.Sequential],
+    activation: Callable[[], nn.Module] = nn.ReLU,
+    epsilon: float = 0.0,
+    rival: str = "wsgd",
+) -> float:
+    """Return how far apart the ways of LFP and a rival are after 20 steps, against their length."""
+    model = build(activation)
+    with torch.no_grad():  # zero biases would stay zero in both
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    lfp_way, other_way = (
+        trajectory(name, copy.deepcopy(model), 20, epsilon=epsilon, learning_rate=0.05)
+        for name in ("lfp", rival)
+    )
+    start = nn.utils.parameters_to_vector(model.parameters()).detach()
+    return float((lfp_way - other_way).norm() / (other_way - start).norm())
+
+
+@pytest.mark.parametrize("build", [dense, convolutional])
+def test_lfp_0_follows_weight_scaled_descent_on_relu(build: Callable[..., nn.Sequential]) -> None:
+    assert distance(build) < 1e-10
+
+
+@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.parametrize(
+    "change",
+    [{"epsilon": 0.1}, {"activation": nn.SiLU}, {"activation": nn.Tanh}, {"rival": "sgd"}],
+    ids=["epsilon", "SiLU", "tanh", "SGD"],
+)
+def test_lfp_parts_from_it_elsewhere(
+    build: Callable[..., nn.Sequential], change: dict[str, Any]
+) -> None:
+    assert distance(build, **change) > 1e-3

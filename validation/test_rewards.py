@@ -1,0 +1,456 @@
+"""Initial rewards against their formulas, one sample and one output at a time, in plain Python."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import lfp_core as lfp
+from lfp_core import rewards
+
+Row = list[float]
+Reward = Callable[..., Tensor]
+#: The reward of one sample from its outputs o and its target t.
+Formula = Callable[[Row, Any], Row]
+LOWER, UPPER = 0.2, 0.7
+
+
+# --- the formulas, slowly -------------------------------------------------------------------------
+
+
+def sign(x: float) -> float:
+    return float((x > 0) - (x < 0))
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def probabilities(o: Row) -> Row:
+    weights = [math.exp(x - max(o)) for x in o]
+    return [w / sum(weights) for w in weights]
+
+
+def slow_softmax(o: Row, t: int) -> Row:
+    p = probabilities(o)
+    return [o[c] * ((c == t) - p[c]) for c in range(len(o))]
+
+
+def slow_sigmoid(o: Row, t: int) -> Row:
+    return [o[c] * ((c == t) - logistic(o[c])) for c in range(len(o))]
+
+
+def slow_binary(o: Row, t: Row) -> Row:
+    return [x * (y - logistic(x)) for x, y in zip(o, t, strict=True)]
+
+
+def slow_bounded(o: Row, t: int, sign_only: bool) -> Row:
+    reward = []
+    for c, p in enumerate(probabilities(o)):
+        q = 0.0 if p < LOWER else 1.0 if p > UPPER else p
+        reward.append((sign(o[c]) if sign_only else o[c]) * ((c == t) - q))
+    return reward
+
+
+def slow_correct(o: Row, t: int) -> Row:
+    predicted = max(range(len(o)), key=lambda c: o[c])  # the first of equals, as argmax
+    return [sign(o[c]) if c == t == predicted else 0.0 for c in range(len(o))]
+
+
+def slow_misclassified(o: Row, t: int) -> Row:
+    return [-sign(o[c]) if o[c] > o[t] else 0.0 for c in range(len(o))]
+
+
+def slow_neuron(o: Row, t: Any, push: float) -> Row:
+    return [push * sign(x) * (1 - logistic(x)) if c == 0 else 0.0 for c, x in enumerate(o)]
+
+
+def slow_cubic(o: Row, t: Row) -> Row:
+    return [sign(x) * (y - x) ** 3 for x, y in zip(o, t, strict=True)]
+
+
+bounded = partial(rewards.bounded_softmax, lower=LOWER, upper=UPPER)
+CLASSIFICATION: dict[str, tuple[Reward, Formula]] = {
+    "softmax": (rewards.softmax, slow_softmax),
+    "sigmoid": (rewards.sigmoid, slow_sigmoid),
+    "bounded_softmax": (bounded, partial(slow_bounded, sign_only=False)),
+    "bounded_softmax sign_only": (
+        partial(bounded, sign_only=True),
+        partial(slow_bounded, sign_only=True),
+    ),
+    "correct_classification": (rewards.correct_classification, slow_correct),
+    "misclassification": (rewards.misclassification, slow_misclassified),
+}
+ELEMENTWISE: dict[str, tuple[Reward, Formula]] = {
+    "binary_sigmoid": (rewards.binary_sigmoid, slow_binary),
+    "cubic_regression": (rewards.cubic_regression, slow_cubic),
+}
+
+
+def neuron_reward(function: Reward) -> Reward:
+    """Give a reward of one output the signature of the others."""
+    return lambda outputs, targets, reduction="mean": function(outputs, 0, reduction)
+
+
+NEURON: dict[str, tuple[Reward, Formula]] = {
+    "maximize_neuron": (neuron_reward(rewards.maximize_neuron), partial(slow_neuron, push=1.0)),
+    "minimize_neuron": (neuron_reward(rewards.minimize_neuron), partial(slow_neuron, push=-1.0)),
+}
+ALL = CLASSIFICATION | ELEMENTWISE | NEURON
+
+
+def slowly(formula: Formula, outputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
+    pairs = zip(outputs.tolist(), targets.tolist(), strict=True)
+    reward = torch.tensor([formula(o, t) for o, t in pairs], dtype=torch.float64)
+    return reward / len(outputs) if reduction == "mean" else reward
+
+
+def agree(reward: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(reward, expected, rtol=1e-12, atol=1e-14)
+
+
+def example(name: str, dtype: torch.dtype = torch.float64, batch: int = 7) -> tuple[Tensor, Tensor]:
+    """Return outputs (batch, 5), of which some are exactly 0 or tied, and targets for a reward."""
+    random = torch.Generator().manual_seed(3)
+    outputs = 3 * torch.randn(batch, 5, generator=random, dtype=torch.float64)
+    outputs[0, :3] = 0.0
+    outputs[1] = 1.5
+    if name in ELEMENTWISE:
+        return outputs.to(dtype), torch.rand(batch, 5, generator=random, dtype=torch.float64)
+    # Half of the predictions right, so that no reward is 0 everywhere.
+    targets = torch.randint(0, 5, (batch,), generator=random)
+    targets[::2] = outputs.argmax(dim=1)[::2]
+    return outputs.to(dtype), targets
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+VALUES = st.one_of(st.just(0.0), st.floats(-30, 30, allow_subnormal=False))
+REDUCTIONS: st.SearchStrategy[Literal["mean", "sum"]] = st.sampled_from(["mean", "sum"])
+
+
+def table(rows: int, columns: int, values: st.SearchStrategy[float]) -> st.SearchStrategy[Tensor]:
+    row = st.lists(values, min_size=columns, max_size=columns)
+    return st.lists(row, min_size=rows, max_size=rows).map(
+        lambda cells: torch.tensor(cells, dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION | NEURON)
+@given(data=st.data(), batch=st.integers(1, 5), classes=st.integers(1, 5), reduction=REDUCTIONS)
+@settings(max_examples=40)
+def test_classification_reward_is_its_formula(
+    name: str, data: st.DataObject, batch: int, classes: int, reduction: Literal["mean", "sum"]
+) -> None:
+    outputs = data.draw(table(batch, classes, VALUES))
+    labels = st.lists(st.integers(0, classes - 1), min_size=batch, max_size=batch)
+    targets = torch.tensor(data.draw(labels))
+    # At a bound, the last bit of the softmax decides, which no formula promises.
+    near = [abs(p - b) for o in outputs.tolist() for p in probabilities(o) for b in (LOWER, UPPER)]
+    assume(min(near) > 1e-12)
+    function, formula = ALL[name]
+    expected = slowly(formula, outputs, targets, reduction)
+    assert agree(function(outputs, targets, reduction=reduction), expected)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@given(data=st.data(), batch=st.integers(1, 5), width=st.integers(1, 5), reduction=REDUCTIONS)
+@settings(max_examples=40)
+def test_elementwise_reward_is_its_formula(
+    name: str, data: st.DataObject, batch: int, width: int, reduction: Literal["mean", "sum"]
+) -> None:
+    outputs = data.draw(table(batch, width, VALUES))
+    targets = data.draw(table(batch, width, st.floats(0, 1)))
+    function, formula = ALL[name]
+    expected = slowly(formula, outputs, targets, reduction)
+    assert agree(function(outputs, targets, reduction=reduction), expected)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_flipped_sign_is_caught(name: str) -> None:
+    function, formula = ALL[name]
+    outputs, targets = example(name)
+    expected = slowly(formula, outputs, targets, "sum")
+    assert agree(function(outputs, targets, reduction="sum"), expected)
+    assert not agree(-function(outputs, targets, reduction="sum"), expected)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_forgotten_sample_is_caught(name: str) -> None:
+    function, formula = ALL[name]
+    outputs, targets = example(name)
+    reward = function(outputs, targets, reduction="sum")
+    reward[reward.abs().sum(dim=1).argmax()] = 0.0
+    assert not agree(reward, slowly(formula, outputs, targets, "sum"))
+
+
+@pytest.mark.parametrize("neuron", range(5))
+def test_only_the_named_neuron_is_rewarded(neuron: int) -> None:
+    outputs, _ = example("softmax")
+    reward = rewards.maximize_neuron(outputs, neuron)
+    others = [c for c in range(5) if c != neuron]
+    assert not reward[:, others].any()
+    rolled = torch.roll(outputs, -neuron, dims=1)
+    assert torch.equal(reward[:, neuron], rewards.maximize_neuron(rolled, 0)[:, 0])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_default_reduction_divides_the_sum_by_the_batch_size(name: str) -> None:
+    function, _ = ALL[name]
+    outputs, targets = example(name)
+    assert torch.equal(function(outputs, targets), function(outputs, targets, reduction="sum") / 7)
+
+
+def test_elementwise_rewards_take_any_shape() -> None:
+    outputs, targets = torch.randn(3, 2, 4, 5), torch.rand(3, 2, 4, 5)
+    for function in (rewards.binary_sigmoid, rewards.cubic_regression):
+        flat = function(outputs.flatten(1), targets.flatten(1))
+        assert torch.equal(function(outputs, targets), flat.view_as(outputs))
+
+
+def test_softmax_reward_stays_finite_for_huge_logits() -> None:
+    outputs = torch.tensor([[1e30, -1e30, 0.0], [3e38, 3e38, -3e38]])
+    assert rewards.softmax(outputs, torch.tensor([0, 1])).isfinite().all()
+
+
+# --- what kind of tensor --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_reward_keeps_dtype_and_shape(name: str, dtype: torch.dtype) -> None:
+    function, formula = ALL[name]
+    outputs, targets = example(name, dtype)
+    reward = function(outputs, targets)
+    assert (reward.dtype, reward.shape) == (dtype, outputs.shape)
+    if name in ELEMENTWISE:
+        targets = targets.to(dtype).double()
+    expected = slowly(formula, outputs.double(), targets, "mean")
+    # A few roundings; what cancels in y - p leaves those of numbers below 1, times |o| < 10.
+    unit = torch.finfo(dtype).eps
+    assert torch.allclose(reward.double(), expected, rtol=8 * unit, atol=10 * unit)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_reward_is_detached_and_leaves_its_arguments_alone(name: str) -> None:
+    function, _ = ALL[name]
+    outputs, targets = example(name)
+    before = outputs.clone(), targets.clone()
+    reward = function(outputs.requires_grad_(), targets)
+    assert not reward.requires_grad
+    assert outputs.grad is None
+    assert torch.equal(outputs, before[0])
+    assert torch.equal(targets, before[1])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_reward_is_the_same_inside_the_context(name: str) -> None:
+    function, _ = ALL[name]
+    outputs, targets = example(name)
+    expected = function(outputs, targets)
+    layer = torch.nn.Linear(5, 5, bias=False).double()
+    torch.nn.init.eye_(layer.weight)
+    with lfp.feedback():
+        inside = function(layer(outputs), targets)
+    assert torch.equal(inside, expected)
+    assert not inside.requires_grad
+
+
+class Counter(TorchDispatchMode):
+    """Count the kernels that are launched."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one."""
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_number_of_kernels_does_not_depend_on_the_batch(name: str) -> None:
+    calls = []
+    for batch in (4, 64):
+        with Counter() as counter:
+            ALL[name][0](*example(name, batch=batch))
+        calls.append(counter.calls)
+    # `example` launches a fixed number itself.
+    assert calls[0] == calls[1] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_targets_of_any_integer_dtype_are_class_indices(dtype: torch.dtype) -> None:
+    outputs, targets = example("softmax")
+    for function, _ in CLASSIFICATION.values():
+        assert torch.equal(function(outputs, targets.to(dtype)), function(outputs, targets))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_empty_batch_gets_an_empty_reward(name: str) -> None:
+    outputs, targets = example(name)
+    assert ALL[name][0](outputs[:0], targets[:0]).shape == (0, 5)
+
+
+# --- from_loss ------------------------------------------------------------------------------------
+
+O = torch.tensor([[1.5, -0.5, 0.0], [-3.0, 0.25, 2.0]], dtype=torch.float64)  # noqa: E741
+T = torch.tensor([[0.5, 0.0, 1.0], [-1.0, 0.3, 5.0]], dtype=torch.float64)
+P = torch.softmax(O, dim=1)
+LABELS = torch.tensor([2, 0])
+Y = F.one_hot(LABELS, 3).double()
+CLOSED_FORMS: dict[str, tuple[Callable[..., Tensor], Tensor, dict[str, Any], Tensor]] = {
+    "cross-entropy": (F.cross_entropy, LABELS, {}, O * (Y - P) / 2),
+    "summed cross-entropy": (F.cross_entropy, LABELS, {"reduction": "sum"}, O * (Y - P)),
+    "label smoothing": (
+        F.cross_entropy,
+        LABELS,
+        {"label_smoothing": 0.3},
+        O * (0.7 * Y + 0.1 - P) / 2,
+    ),
+    "binary cross-entropy": (
+        F.binary_cross_entropy_with_logits,
+        T.clamp(0, 1),
+        {},
+        O * (T.clamp(0, 1) - torch.sigmoid(O)) / 6,
+    ),
+    "squared error": (F.mse_loss, T, {}, O * 2 * (T - O) / 6),
+    "summed squared error": (F.mse_loss, T, {"reduction": "sum"}, O * 2 * (T - O)),
+    "absolute error": (F.l1_loss, T, {}, O * torch.sign(T - O) / 6),
+    "Huber": (F.huber_loss, T, {"delta": 0.4}, O * (T - O).clamp(-0.4, 0.4) / 6),
+    "hinge": (
+        lambda o, t: (1 - t * o).clamp(min=0).sum(),
+        2 * Y - 1,
+        {},
+        O * (2 * Y - 1) * ((2 * Y - 1) * O < 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_from_loss_is_minus_output_times_gradient(name: str, inside: bool) -> None:
+    loss, targets, options, expected = CLOSED_FORMS[name]
+    if inside:
+        with lfp.feedback():
+            reward = rewards.from_loss(loss)(O, targets, **options)
+    else:
+        reward = rewards.from_loss(loss)(O, targets, **options)
+    assert torch.allclose(reward, expected, rtol=1e-12, atol=1e-15)
+    assert not torch.allclose(-reward, expected, rtol=1e-12, atol=1e-15)
+    assert not reward.requires_grad
+
+
+def test_from_loss_gives_the_same_with_gradients_disabled() -> None:
+    expected = rewards.from_loss(F.cross_entropy)(O, LABELS)
+    with torch.no_grad():
+        assert torch.equal(rewards.from_loss(F.cross_entropy)(O, LABELS), expected)
+
+
+@pytest.mark.parametrize(
+    ("reward", "loss"),
+    [
+        (rewards.softmax, partial(F.cross_entropy, reduction="sum")),
+        (
+            rewards.sigmoid,
+            lambda o, t: F.binary_cross_entropy_with_logits(
+                o, F.one_hot(t, 3).to(o.dtype), reduction="sum"
+            ),
+        ),
+    ],
+)
+def test_table_rewards_are_those_of_their_losses(reward: Reward, loss: Reward) -> None:
+    expected = rewards.from_loss(loss)(O, LABELS)
+    assert torch.allclose(reward(O, LABELS, "sum"), expected, rtol=1e-12, atol=1e-15)
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+LABEL_ERRORS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "outputs of one dimension": ((O[0], LABELS), r"outputs must have shape .*not \[3\]"),
+    "outputs of three dimensions": ((O[None], LABELS), r"outputs must .* not \[1, 2, 3\]"),
+    "one-hot targets": ((O, Y.long()), r"targets must have shape \[2\] .*not \[2, 3\]"),
+    "wrong batch": ((O, LABELS[:1]), r"targets must have shape \[2\] .*not \[1\]"),
+    "label too large": ((O, torch.tensor([0, 3])), r"targets must lie in \[0, 2\].*3\]"),
+    "label negative": ((O, torch.tensor([-1, 0])), r"targets must lie in \[0, 2\].*\[-1"),
+    "float labels": ((O, LABELS.double()), "integer dtype, not torch.float64"),
+    "boolean labels": ((O, LABELS > 0), "integer dtype, not torch.bool"),
+    "complex labels": ((O, LABELS * 1j), "integer dtype, not torch.complex64"),
+}
+
+
+@pytest.mark.parametrize("case", LABEL_ERRORS)
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_bad_labels_raise_value_error(name: str, case: str) -> None:
+    arguments, message = LABEL_ERRORS[case]
+    with pytest.raises(ValueError, match=message):
+        CLASSIFICATION[name][0](*arguments)
+
+
+@pytest.mark.parametrize("reduction", ["none", "Mean", "", None, True])
+@pytest.mark.parametrize("name", ALL)
+def test_unknown_reduction_raises_value_error(name: str, reduction: Any) -> None:
+    with pytest.raises(ValueError, match=f"reduction must be 'mean' or 'sum', not {reduction!r}"):
+        ALL[name][0](*example(name), reduction=reduction)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (2, 1), (1, 3), (2, 3, 1)])
+def test_targets_that_only_broadcast_raise_value_error(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"outputs' shape \[2, 3\], not \[" + str(shape[0])):
+        ELEMENTWISE[name][0](O, torch.zeros(shape))
+
+
+@pytest.mark.parametrize("bad", [-0.01, 1.01, math.nan, math.inf])
+def test_probabilities_out_of_range_raise_value_error(bad: float) -> None:
+    targets = torch.full_like(O, 0.5)
+    targets[1, 1] = bad
+    with pytest.raises(ValueError, match=r"targets must lie in \[0, 1\], not in .*" + str(bad)):
+        rewards.binary_sigmoid(O, targets)
+
+
+def test_elementwise_rewards_want_a_batch_dimension() -> None:
+    for function in (rewards.binary_sigmoid, rewards.cubic_regression):
+        with pytest.raises(ValueError, match="batch"):
+            function(torch.tensor(1.0), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"), [(-0.1, 0.5), (0.5, 1.1), (0.6, 0.5), (math.nan, 0.5), (0.5, math.nan)]
+)
+def test_bad_bounds_raise_value_error(lower: float, upper: float) -> None:
+    with pytest.raises(ValueError, match=f"lower={lower}, upper={upper}"):
+        rewards.bounded_softmax(O, LABELS, lower, upper)
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5)])
+def test_bounds_may_touch(lower: float, upper: float) -> None:
+    rewards.bounded_softmax(O, LABELS, lower, upper)
+
+
+def test_widest_bounds_give_the_softmax_reward() -> None:
+    assert torch.equal(rewards.bounded_softmax(O, LABELS, 0, 1), rewards.softmax(O, LABELS))
+
+
+@pytest.mark.parametrize("function", [rewards.maximize_neuron, rewards.minimize_neuron])
+@pytest.mark.parametrize("neuron", [-1, 3])
+def test_neuron_out_of_range_raises_value_error(function: Reward, neuron: int) -> None:
+    with pytest.raises(ValueError, match=rf"neuron must lie in \[0, 2\], not {neuron}"):
+        function(O, neuron)
+
+
+def test_neuron_of_a_vector_raises_value_error() -> None:
+    with pytest.raises(ValueError, match=r"outputs must have shape .*not \[3\]"):
+        rewards.maximize_neuron(O[0], 0)
+
+
+def test_label_out_of_range_is_named_for_the_whole_batch() -> None:
+    with pytest.raises(ValueError, match=r"not in \[-2, 9\]"):
+        rewards.softmax(O, torch.tensor([9, -2]))
