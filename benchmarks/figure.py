@@ -16,7 +16,14 @@ from benchmarks.study import Outcome
 
 #: Okabe and Ito's palette, which colour-blind readers can tell apart, in the order of `METHODS`.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
-LABELS = {"lfp": "LFP", "sgd": "SGD", "wsgd": "|w|-scaled SGD"}
+LABELS = {
+    "lfp": "LFP",
+    "sgd": "SGD",
+    "wsgd": "|w|-scaled SGD",
+    "fa": "feedback alignment",
+    "eg": "exponentiated gradient",
+    "madam": "Madam",
+}
 #: Curves that coincide, as LFP and |w|-scaled SGD nearly do with ReLU, stay visible.
 STROKES = ("-", "-", "--", "-", "--", "-.", "-", ":")
 GREY = "#666666"
@@ -39,10 +46,10 @@ def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
     curves.supxlabel("epoch", fontsize=9)
     axes[0].set_ylabel("test accuracy")
     study = outcome.study
-    figure.suptitle(
-        f"{study.dataset}, {study.model}: mean and standard deviation over {study.seeds} seeds",
-        fontsize=11,
-    )
+    title = f"{study.dataset}, {study.model}: mean and standard deviation over {study.seeds} seeds"
+    if summary["diverged"].any():
+        title += "; ✗ k/n: k of n runs diverged"
+    figure.suptitle(title, fontsize=11)
     file = BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()

@@ -1,0 +1,35 @@
+"""Exponentiated gradient descent (Kivinen and Warmuth, Information and Computation 132, 1997).
+
+Unnormalised, and for weights of both signs, which they keep: ``w <- w exp(-lr sign(w) g)``. To
+first order in the learning rate this is ``w - lr |w| g``, which is LFP-0 on a ReLU network.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.sgd import SGD
+from baselines.trainer import Settings, Step, Trainer
+
+
+class ExponentiatedGradient(Trainer):
+    """The step of SGD (gradient, clipping, momentum), taken in the exponent.
+
+    A weight that is 0 stays 0.
+    """
+
+    name: ClassVar[str] = "eg"
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        """Prepare SGD."""
+        self.sgd = SGD(model, settings)
+
+    def step(self, inputs: Tensor, targets: Tensor) -> Step:
+        """Take the step of SGD as the change of ``sign(w) log |w|``."""
+        before = [p.detach().clone() for p in self.sgd.parameters]
+        step = self.sgd.step(inputs, targets)
+        with torch.no_grad():
+            for w, parameter in zip(before, self.sgd.parameters, strict=True):
+                parameter.sub_(w).mul_(w.sign()).exp_().mul_(w)
+        return step

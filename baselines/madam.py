@@ -1,0 +1,61 @@
+"""Madam, multiplicative Adam (Bernstein et al., NeurIPS 2020, arXiv 2006.14560).
+
+With the running mean square ``v`` of the gradient g, and the root mean square sigma of a parameter
+tensor at the start::
+
+    v <- beta v + (1 - beta) g^2
+    w <- w exp(-lr sign(w) clamp(g / sqrt(v), 10))
+    w <- clamp(w, 3 sigma)
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines.trainer import Settings, Step, Trainer
+
+
+class Madam(Trainer):
+    """Backpropagation, then Madam with its authors' constants; v is bias-corrected as in Adam.
+
+    Of the settings only the learning rate applies: the update does not depend on the scale of the
+    gradient, it is bounded by itself, and it has no momentum. A weight that is 0 stays 0.
+    """
+
+    name: ClassVar[str] = "madam"
+    BETA: ClassVar[float] = 0.999
+    MAX_STEP: ClassVar[float] = 10.0  # in learning rates
+    MAX_WEIGHT: ClassVar[float] = 3.0  # in root mean squares of the tensor at the start
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        """Note the scale of every trainable parameter."""
+        self.model = model
+        self.learning_rate = settings.learning_rate
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.limits = [self.MAX_WEIGHT * p.detach().square().mean().sqrt() for p in self.parameters]
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self.steps = 0
+
+    def step(self, inputs: Tensor, targets: Tensor) -> Step:
+        """Backpropagate the mean cross-entropy and update every parameter that it reached."""
+        self.model.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(self.model(inputs), targets)
+        loss.backward()
+        self.steps += 1
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.parameters if p.grad is not None]
+        )
+        correction = 1 - self.BETA**self.steps
+        with torch.no_grad():
+            for w, limit, v in zip(self.parameters, self.limits, self.squares, strict=True):
+                if w.grad is None:  # below a step function
+                    continue
+                v.lerp_(w.grad.square(), 1 - self.BETA)
+                # Where v is 0 so is the gradient; the tiny number makes 0 of 0/0.
+                scale = (v / correction).sqrt_().clamp_min_(torch.finfo(v.dtype).tiny)
+                change = (w.grad / scale).clamp_(-self.MAX_STEP, self.MAX_STEP)
+                w.mul_(change.mul_(w.sign()).mul_(-self.learning_rate).exp_())
+                w.copy_(w.clamp(-limit, limit))
+        return Step(loss.detach(), norm)
