@@ -1,0 +1,383 @@
+"""Particle swarm optimisation (Kennedy and Eberhart 1995) of all weights, without any gradient.
+
+Every particle i is one network x_i that remembers its best position p_i; g is the best of them.
+With fresh uniform random numbers r, s in [0, 1) for every particle and weight::
+
+    v_i <- w v_i + c1 r (p_i - x_i) + c2 s (g - x_i)
+    x_i <- x_i + v_i
+
+Two implementations of this, :class:`Pyswarms` and :class:`TorchSwarm`, share the fitness function
+:class:`~baselines.swarm_fitness.SwarmFitness`, and follow the same trajectory from the same random
+numbers. Both know two named recipes, :data:`PAPER` and :data:`STABLE`.
+"""
+
+import os
+import sys
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf, isfinite
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.swarm_fitness import SwarmFitness
+from baselines.trainer import Settings, Step, Trainer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a swarm starts and moves; all lengths are in units of the weights.
+
+    Attributes:
+        particles: size of the swarm.
+        inertia: w.
+        cognitive: c1, the pull of a particle's own best position.
+        social: c2, the pull of the swarm's best position.
+        start: positions start uniformly in [-start, start].
+        start_speed: velocities start uniformly in [-start_speed, start_speed].
+        bound: positions are clipped to [-bound, bound].
+        speed_limit: velocities are clipped to [-speed_limit, speed_limit].
+        fresh: whether every step's batch counts, for which the p_i are evaluated again as well, at
+            twice the work. Otherwise the first batch is the one that all costs are of. What does
+            not work is to compare costs of different batches: a lucky one would never be beaten.
+    """
+
+    particles: int
+    inertia: float
+    cognitive: float
+    social: float
+    start: float
+    start_speed: float
+    bound: float
+    speed_limit: float
+    fresh: bool = False
+
+
+#: As in arXiv 2308.12053, which used the package torch-pso: its range is of the start alone, and
+#: its velocities start in twice the range. (torch-pso tells each particle of a new g at once; here
+#: all particles move together.)
+PAPER = Recipe(
+    particles=1000,
+    inertia=0.8,
+    cognitive=2.0,
+    social=2.0,
+    start=0.1,
+    start_speed=0.2,
+    bound=inf,
+    speed_limit=inf,
+)
+
+#: The constriction of Clerc and Kennedy (2002), a slow start, and limits. The variance of a
+#: particle's position stays finite for c1 + c2 < 24 (1 - w^2) / (7 - 5 w) (Poli 2009): 2.99 < 3.35
+#: here, but 4 > 2.88 in :data:`PAPER`.
+STABLE = Recipe(
+    particles=1000,
+    inertia=0.729,
+    cognitive=1.494,
+    social=1.494,
+    start=0.1,
+    start_speed=0.0,
+    bound=1.0,
+    speed_limit=0.02,
+)
+
+
+class Swarm(Protocol):
+    """Particles, their memory, and how they move.
+
+    Attributes:
+        positions: (particles, dimensions), the x_i.
+        best_positions: (particles, dimensions), the p_i.
+        best_costs: (particles,), the costs of the p_i; infinity before they are known.
+    """
+
+    positions: Tensor
+    best_positions: Tensor
+    best_costs: Tensor
+
+    def __init__(self, recipe: Recipe, like: Tensor, seed: int) -> None:
+        """Scatter particles in as many dimensions as ``like`` (dimensions,) has.
+
+        Dtype and device are those of ``like`` too, if there is a choice; 0 <= seed < 2^32.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def bytes_needed(particles: int, like: Tensor) -> int:
+        """Return how much memory the swarm takes at most while it lives."""
+
+    @abstractmethod
+    def judge(self, costs: Tensor) -> None:
+        """Update the best positions, given the costs (particles,) of the positions."""
+
+    @abstractmethod
+    def revise(self, costs: Tensor) -> None:
+        """Replace the costs (particles,) of the best positions; :meth:`judge` must come next."""
+
+    @abstractmethod
+    def move(self) -> None:
+        """Update velocities and positions."""
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Return g (dimensions,) and its cost (scalar); g is always one of the p_i."""
+        i = self.best_costs.argmin()
+        return self.best_positions[i], self.best_costs[i]
+
+
+class TorchSwarm(Swarm):
+    """In the dtype of the model and on its device, in place, a block of particles at a time."""
+
+    #: Numbers in a block by type of device; on the CPU, a few blocks fit into its cache.
+    BLOCK: ClassVar[dict[str, int]] = {"cpu": 2**17, "cuda": 2**26}
+
+    def __init__(self, recipe: Recipe, like: Tensor, seed: int) -> None:
+        """See :class:`Swarm`."""
+        self.recipe = recipe
+        self.generator = torch.Generator(like.device).manual_seed(seed)
+        shape = (recipe.particles, like.numel())
+        self.positions = self.draw(like.new_empty(shape)).sub_(0.5).mul_(2 * recipe.start)
+        self.velocities = self.draw(like.new_empty(shape)).sub_(0.5).mul_(2 * recipe.start_speed)
+        self.best_positions = self.positions.clone()
+        self.best_costs = like.new_full(shape[:1], inf)
+
+    @staticmethod
+    def bytes_needed(particles: int, like: Tensor) -> int:
+        """Positions, velocities, best positions, and two blocks."""
+        rows = 3 * particles + 2 * TorchSwarm._rows(particles, like)
+        return rows * like.numel() * like.dtype.itemsize
+
+    def draw(self, out: Tensor) -> Tensor:
+        """Fill a tensor with random numbers in [0, 1) and return it."""
+        return out.uniform_(generator=self.generator)
+
+    def judge(self, costs: Tensor) -> None:
+        """See :class:`Swarm`."""
+        better = (costs < self.best_costs)[:, None]
+        torch.where(better, self.positions, self.best_positions, out=self.best_positions)
+        torch.minimum(costs, self.best_costs, out=self.best_costs)
+
+    def revise(self, costs: Tensor) -> None:
+        """See :class:`Swarm`."""
+        self.best_costs.copy_(costs)
+
+    def move(self) -> None:
+        """See :class:`Swarm`."""
+        recipe, (g, _) = self.recipe, self.best()
+        rows = self._rows(recipe.particles, g)
+        arrays = (self.positions, self.velocities, self.best_positions)
+        for x, v, p in zip(*(array.split(rows) for array in arrays), strict=True):
+            random, pull = torch.empty_like(x), p - x
+            v.mul_(recipe.inertia).addcmul_(self.draw(random), pull, value=recipe.cognitive)
+            torch.sub(g, x, out=pull)
+            v.addcmul_(self.draw(random), pull, value=recipe.social)
+            if isfinite(recipe.speed_limit):
+                v.clamp_(-recipe.speed_limit, recipe.speed_limit)
+            x.add_(v)
+            if isfinite(recipe.bound):
+                x.clamp_(-recipe.bound, recipe.bound)
+
+    @classmethod
+    def _rows(cls, particles: int, like: Tensor) -> int:
+        """Return how many particles make a block."""
+        return min(max(cls.BLOCK[like.device.type] // like.numel(), 1), particles)
+
+
+class Pyswarms(Swarm):
+    """The global-best swarm of the package pyswarms 1.3 (Miranda 2018), in float64 on the CPU.
+
+    The steps are those of ``GlobalBestPSO.optimize`` and made of pyswarms' own parts, which its
+    documentation calls a custom optimisation loop. ``optimize`` itself keeps the positions and
+    velocities of all iterations (1.7 GB each for 1000 particles in 105,214 dimensions) and forgets
+    the costs of the p_i when it is called again, for the next batch. Particles that leave the
+    bounds are put on the ``nearest`` one.
+
+    pyswarms uses NumPy's global random state and reconfigures logging; both are put back for the
+    caller, so swarms must not run in several threads at once.
+    """
+
+    def __init__(self, recipe: Recipe, like: Tensor, seed: int) -> None:
+        """See :class:`Swarm`; ImportError without pyswarms."""
+        with _logging_untouched():  # and imported late: it is optional, and slow
+            from pyswarms.backend.handlers import BoundaryHandler, VelocityHandler  # noqa: PLC0415
+            from pyswarms.backend.operators import compute_pbest  # noqa: PLC0415
+            from pyswarms.backend.swarms import Swarm as State  # noqa: PLC0415
+            from pyswarms.backend.topology import Star  # noqa: PLC0415
+
+            self.topology = Star()
+            self.on_bounds = BoundaryHandler(strategy="nearest")
+            self.on_velocities = VelocityHandler(strategy="unmodified")
+        self.compute_pbest = compute_pbest
+        shape = (recipe.particles, like.numel())
+        edge = np.full(shape[1], recipe.bound)
+        self.bounds = (-edge, edge) if isfinite(recipe.bound) else None
+        limit = recipe.speed_limit
+        self.clamp = (-limit, limit) if isfinite(limit) else None
+        random = np.random.RandomState(seed)
+        self.state = State(
+            position=random.uniform(-recipe.start, recipe.start, shape),
+            velocity=random.uniform(-recipe.start_speed, recipe.start_speed, shape),
+            pbest_cost=np.full(shape[0], inf),
+            options={"w": recipe.inertia, "c1": recipe.cognitive, "c2": recipe.social},
+        )
+        self.random_state = random.get_state()
+        self._share()
+
+    @staticmethod
+    def bytes_needed(particles: int, like: Tensor) -> int:
+        """Eight arrays of float64 and two of truth values, as measured; and small ones."""
+        dimensions = like.numel()
+        return particles * dimensions * (8 * 8 + 2) + 8 * particles**2 + 4 * 8 * dimensions
+
+    def judge(self, costs: Tensor) -> None:
+        """See :class:`Swarm`."""
+        state = self.state
+        state.current_cost = costs.double().cpu().numpy()
+        state.pbest_pos, state.pbest_cost = self.compute_pbest(state)
+        if state.pbest_cost.min() < inf:  # or there is no best position that it could return
+            state.best_pos, state.best_cost = self.topology.compute_gbest(state)
+        self._share()
+
+    def revise(self, costs: Tensor) -> None:
+        """See :class:`Swarm`."""
+        self.state.pbest_cost, self.state.best_cost = costs.double().cpu().numpy(), inf
+
+    def move(self) -> None:
+        """See :class:`Swarm`."""
+        state, callers = self.state, np.random.get_state()
+        np.random.set_state(self.random_state)
+        try:
+            state.velocity = self.topology.compute_velocity(
+                state, self.clamp, self.on_velocities, self.bounds
+            )
+            self.random_state = np.random.get_state()
+        finally:
+            np.random.set_state(callers)
+        state.position = self.topology.compute_position(state, self.bounds, self.on_bounds)
+        self._share()
+
+    def _share(self) -> None:
+        """Look at pyswarms' arrays, which are new ones every time, as tensors."""
+        self.positions = torch.from_numpy(self.state.position)
+        self.best_positions = torch.from_numpy(self.state.pbest_pos)
+        self.best_costs = torch.from_numpy(self.state.pbest_cost)
+
+
+@contextmanager
+def _logging_untouched() -> Iterator[None]:
+    """Keep pyswarms from configuring the root logger and from opening ``report.log``.
+
+    It does so on import and in every constructor, unless $LOG_CFG names a configuration; here that
+    is one which changes nothing.
+    """
+    before = os.environ.get("LOG_CFG")
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "logging.yaml"
+        path.write_text("{version: 1, incremental: true}")
+        os.environ["LOG_CFG"] = str(path)
+        try:
+            yield
+        finally:
+            del os.environ["LOG_CFG"]
+            if before is not None:
+                os.environ["LOG_CFG"] = before
+
+
+class PSO(Trainer):
+    """A swarm of networks; the model becomes its best one after every step.
+
+    A step is one iteration of the swarm: evaluate, remember, move. The loss of a step is the cost
+    of the best position so far, on the batch that the recipe is for; there is no feedback and its
+    norm is 0. No field of :class:`~baselines.trainer.Settings` applies: a swarm is set up by the
+    recipe of its class. The particles start at random and not from the model's weights; the seed is
+    drawn from torch's default generator.
+
+    Raises:
+        ValueError: a layer of the model is not one that
+            :class:`~baselines.swarm_fitness.SwarmFitness` knows.
+        MemoryError: swarm and fitness would not fit into the memory that is free.
+        ImportError: the swarm is pyswarms', and that is not installed.
+    """
+
+    recipe: ClassVar[Recipe]
+    swarm_type: ClassVar[type[Swarm]]
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        """Scatter the swarm, if it fits into memory."""
+        self.fitness = SwarmFitness(model)
+        like = torch.empty(
+            self.fitness.dimensions, dtype=self.fitness.dtype, device=self.fitness.device
+        )
+        needed = self.swarm_type.bytes_needed(self.recipe.particles, like) + self.fitness.budget
+        device = torch.device("cpu") if self.swarm_type is Pyswarms else like.device
+        free = free_bytes(device)
+        if needed > free:
+            raise MemoryError(
+                f"{self.name}: {self.recipe.particles} particles in {like.numel()} dimensions need "
+                f"{needed / 1e9:.2f} GB on {device}, where {free / 1e9:.2f} GB are free"
+            )
+        self.swarm = self.swarm_type(self.recipe, like, seed=int(torch.randint(2**32, ())))
+        self.batch: tuple[Tensor, Tensor] | None = None
+
+    def step(self, inputs: Tensor, targets: Tensor) -> Step:
+        """Make one iteration on the batch, or on the first one; see :class:`Recipe`."""
+        if self.batch is None:
+            self.batch = inputs, targets
+        elif self.recipe.fresh:
+            self.batch = inputs, targets
+            self.swarm.revise(self.fitness(self.swarm.best_positions, *self.batch))
+        self.swarm.judge(self.fitness(self.swarm.positions, *self.batch))
+        position, cost = self.swarm.best()
+        self.fitness.write(position)
+        self.swarm.move()
+        loss = cost.to(self.fitness.device, self.fitness.dtype, copy=True)
+        return Step(loss, torch.zeros_like(loss))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory a device can give without swapping; no limit is known but on Linux."""
+    if device.type == "cuda":
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reusable
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return sys.maxsize
+    fields = dict(line.split(":") for line in info.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+class PaperPSO(PSO):
+    """pyswarms as in the paper."""
+
+    name: ClassVar[str] = "pso-paper"
+    recipe: ClassVar[Recipe] = PAPER
+    swarm_type: ClassVar[type[Swarm]] = Pyswarms
+
+
+class StablePSO(PSO):
+    """pyswarms as its theory would have it."""
+
+    name: ClassVar[str] = "pso-stable"
+    recipe: ClassVar[Recipe] = STABLE
+    swarm_type: ClassVar[type[Swarm]] = Pyswarms
+
+
+class PaperTorchPSO(PSO):
+    """As in the paper, in torch."""
+
+    name: ClassVar[str] = "pso-torch-paper"
+    recipe: ClassVar[Recipe] = PAPER
+    swarm_type: ClassVar[type[Swarm]] = TorchSwarm
+
+
+class StableTorchPSO(PSO):
+    """As the theory would have it, in torch."""
+
+    name: ClassVar[str] = "pso-torch-stable"
+    recipe: ClassVar[Recipe] = STABLE
+    swarm_type: ClassVar[type[Swarm]] = TorchSwarm
