@@ -28,9 +28,10 @@ from rich.progress import (
 )
 from typer.core import TyperGroup
 
-from baselines import METHODS
+from baselines import METHODS, Settings
 from benchmarks import table
-from benchmarks.data import DATASETS, DataError
+from benchmarks.data import DATASETS, DataError, load
+from benchmarks.diagnose import before_and_after, png
 from benchmarks.environment import describe, processor
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.registry import pick
@@ -108,7 +109,9 @@ Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 Methods = Annotated[str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(METHODS)}.")]
-Activations = Annotated[str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(ACTIVATIONS)}.")]
+Activations = Annotated[
+    str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(ACTIVATIONS)}.")
+]
 
 
 @app.command()
@@ -202,15 +205,15 @@ def compare(
 @app.command()
 def speed(
     context: typer.Context,
-    models: Annotated[str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(SHAPES)}.")] = (
-        "lenet,vgg-like"
-    ),
+    models: Annotated[
+        str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(SHAPES)}.")
+    ] = ("lenet,vgg-like"),
     activations: Activations = "all",
     methods: Methods = "lfp,sgd,wsgd",
     batch_size: Annotated[int, typer.Option(parser=_whole, help="Of random inputs.")] = 128,
     repeats: Annotated[
         int, typer.Option(parser=_whole, help="Timed rounds of one step each.")
-    ] = 20,
+    ] = 10,
     peer: Annotated[bool, typer.Option("--peer", help=f"Also the authors' {PEER}.")] = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -250,6 +253,7 @@ def speed(
         lines = table.speed_lines(found)
         write_json(folder / "speed.json", description)
         remarks = [
+            "Heaviside's ratios are to SGD's step with ReLU: no gradient passes a step function.",
             f"Batches of {batch_size}; median of {repeats} interleaved rounds, with the quartiles.",
             *(f"Made on: {origin}." for origin in table.origin([environment])),
             f"Command: `{command}`",
@@ -260,6 +264,60 @@ def speed(
     else:
         _print_table(lines, remarks)
     _say(f"The report is in {folder}: speed.md, speed.json")
+
+
+@app.command()
+def diagnose(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(DATASETS)}.")] = "mnist",
+    model: Annotated[str, typer.Option(help=f"One of: {', '.join(MODELS)}.")] = "mlp",
+    activations: Activations = "all",
+    learning_rate: Annotated[float, typer.Option(parser=_real, help="Of LFP.")] = 0.01,
+    reduction: Annotated[str, typer.Option(help="Of the batch's rewards: mean or sum.")] = "sum",
+    epsilon: Annotated[float, typer.Option(parser=_real, help="Stabiliser of LFP.")] = 1e-6,
+    epochs: Annotated[int, typer.Option(parser=_whole, help="Of training.")] = 2,
+    results: Results = Path("results"),
+    study: StudyName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why LFP learns or does not: secant slopes and feedback norms, before and after."""
+    with _refusing(ValueError, DataError):
+        kinds = _names("activations", activations, ACTIVATIONS)
+        settings = Settings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
+        pick("model", model, MODELS)
+        data = load(dataset)
+        folder = _folder(results, study or f"diagnosis-{dataset}-{model}")
+        device = _prepare("cpu", None, [model])
+        found = {}
+        with _progress(len(kinds)) as tick:
+            for kind in kinds:
+                found[kind] = before_and_after(data, model, kind, settings, epochs)
+                tick(kind)
+    environment, command = describe(device), shlex.join(["lfp-bench", *context.obj])
+    description = {
+        "command": command,
+        "environment": environment,
+        "activations": {
+            kind: {time: [asdict(layer) for layer in layers] for time, layers in of_kind.items()}
+            for kind, of_kind in found.items()
+        },
+    }
+    lines = table.diagnosis_lines(found)
+    remarks = [
+        f"{dataset}, {model}: slopes f(z) / (z + eps s(z)) of the hidden units, eps = {epsilon:g}, "
+        f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}).",
+        *(f"Made on: {origin}." for origin in table.origin([environment])),
+        f"Command: `{command}`",
+    ]
+    with _refusing(OSError):
+        write_json(folder / "diagnosis.json", description)
+        write(folder / "diagnosis.md", table.document(lines, remarks).encode())
+        write(folder / "diagnosis.png", png(found))
+    if as_json:
+        _print_json(description)
+    else:
+        _print_table(lines, remarks)
+    _say(f"The report is in {folder}: diagnosis.md, diagnosis.png, diagnosis.json")
 
 
 # --- reading the options --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ because f(z) and z differ in sign, the unit is pushed the wrong way. Both are co
 batch, before and after training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -16,7 +16,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from baselines import METHODS, Settings
+from benchmarks.data import Dataset
 from benchmarks.figure import PALETTE
+from benchmarks.models import build
+from benchmarks.runner import train_epoch
 from lfp_core.slopes import share
 
 #: Edges of the histograms of log10 |slope|; what lies outside is counted in the first or last bin.
@@ -49,6 +53,10 @@ class LayerDiagnosis:
     gradient_norm: float
 
 
+#: For each time, the diagnosis of every hidden layer.
+Diagnoses = dict[str, list[LayerDiagnosis]]
+
+
 def diagnose(
     model: nn.Sequential, inputs: Tensor, targets: Tensor, epsilon: float
 ) -> list[LayerDiagnosis]:
@@ -70,6 +78,29 @@ def diagnose(
     return [
         _diagnosis(number, slope, *norms) for number, (slope, *norms) in enumerate(layers, start=1)
     ]
+
+
+def before_and_after(
+    dataset: Dataset, model: str, activation: str, settings: Settings, epochs: int
+) -> Diagnoses:
+    """Return the diagnoses of a network before and after training it with LFP, on one batch.
+
+    Batches are of 128, the diagnosed one is the first 1000 training samples; all seeds are 0.
+    """
+    network = build(
+        model,
+        activation=activation,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+        seed=0,
+    )
+    batch = dataset.train.inputs[:1000], dataset.train.targets[:1000]
+    found = {"before training": diagnose(network, *batch, settings.epsilon)}
+    trainer, order = METHODS["lfp"](network, settings), torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        train_epoch(trainer, dataset.train, 128, order)
+    found["after training"] = diagnose(network, *batch, settings.epsilon)
+    return found
 
 
 @torch.no_grad()
@@ -123,8 +154,8 @@ def _diagnosis(layer: int, slope: Tensor, feedback: float, gradient: float) -> L
     )
 
 
-def png(diagnoses: dict[str, dict[str, Sequence[LayerDiagnosis]]]) -> bytes:
-    """Return a figure of diagnoses[activation][time]: histograms of slopes, norms by layer."""
+def png(diagnoses: Mapping[str, Diagnoses]) -> bytes:
+    """Return a figure of what was found for each activation: histograms of slopes, norms."""
     times = list(next(iter(diagnoses.values())))
     figure = Figure(figsize=(10, 3.1 * len(times)), layout="constrained")
     axes = figure.subplots(len(times), 2, squeeze=False, width_ratios=[2, 1])

@@ -18,7 +18,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "cuda": torch.version.cuda if device.type == "cuda" else None,

@@ -21,13 +21,13 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     kernel library takes past torch's allocator cannot be seen; on a GPU, torch's own workspaces
     are seen the first time they are made, so run `work` once before.
     """
-    gc.collect()
     if device.type == "cuda":
         return _peak_of_gpu(work, device)
     return _peak_of_cpu(work)
 
 
 def _peak_of_gpu(work: Callable[[], object], device: torch.device) -> int:
+    gc.collect()  # or garbage from before might be released meanwhile
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

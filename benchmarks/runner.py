@@ -126,7 +126,7 @@ def execute(run: Run, dataset: Dataset, device: torch.device) -> Result:
         divergence, steps, seconds = None, 0, 0.0
         while divergence is None and len(history) <= run.epochs:
             started = perf_counter()
-            losses, norms = _train(trainer, dataset.train, run.batch_size, order)
+            losses, norms = train_epoch(trainer, dataset.train, run.batch_size, order)
             seconds += perf_counter() - started
             divergence = _divergence(losses, norms, model, steps)
             healthy = len(losses) if divergence is None else divergence.step - 1 - steps
@@ -151,7 +151,7 @@ def _reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
             torch.use_deterministic_algorithms(before)
 
 
-def _train(
+def train_epoch(
     trainer: Trainer, split: Split, batch_size: int, order: Generator
 ) -> tuple[list[float], list[float]]:
     """Train for an epoch; return the loss and the feedback norm of every step.

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.box import SIMPLE
 from rich.table import Table
 
+from benchmarks.diagnose import Diagnoses
 from benchmarks.memory import MEGABYTE
 from benchmarks.store import Stored
 from benchmarks.study import FIRST_SWEEP_SEED, Cell, Outcome, Study
@@ -133,6 +134,39 @@ def speed_lines(rows: Iterable[Mapping[str, Any]]) -> Lines:
     ]
 
 
+def diagnosis_lines(found: Mapping[str, Diagnoses]) -> Lines:
+    """Return as text what `lfp-bench diagnose` found, a row for each hidden layer and time."""
+    header = (
+        "activation",
+        "time",
+        "layer",
+        "silent %",
+        "negative %",
+        "median slope",
+        "largest",
+        "top 1% hold %",
+        "feedback norm",
+        "|w| gradient norm",
+    )
+    return header, [
+        (
+            activation,
+            time,
+            str(layer.layer),
+            f"{100 * layer.silent:.1f}",
+            f"{100 * layer.reversed:.1f}",
+            f"{layer.median:.2g}",
+            f"{layer.largest:.2g}",
+            f"{100 * layer.concentration:.0f}",
+            f"{layer.feedback_norm:.2g}",
+            f"{layer.gradient_norm:.2g}",
+        )
+        for activation, times in found.items()
+        for time, layers in times.items()
+        for layer in layers
+    ]
+
+
 def _edge(edge: str | None) -> str:
     return "" if pd.isna(edge) else " (edge)"
 
@@ -146,15 +180,16 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
     study = outcome.study
     found = [
         f"{study.dataset}, {study.model}: test accuracy after {study.epochs} epochs with batches "
-        f"of {study.batch_size}, mean ± sample standard deviation over seeds 0 to "
-        f"{study.seeds - 1}; a diverged run counts with the last accuracy that was measured.",
+        f"of {study.batch_size}, mean ± sample standard deviation over "
+        f"{_seeds(0, study.seeds)}; a diverged run counts with the last accuracy it reached.",
         *_notes_on_rates(study, summary),
         "Time: median ratio of interleaved steps. Memory: the most that model, optimiser, batch "
         "and a step take together. Largest norm: of the feedback of any step, before clipping.",
     ]
     if "heaviside" in study.activations and {"sgd", "wsgd"} & set(study.methods):
         found.append(
-            "No gradient passes a Heaviside step, so sgd and wsgd train the last layer alone there."
+            "No gradient passes a Heaviside step, so sgd and wsgd train the last layer alone; the "
+            "ratios there are to SGD's step with ReLU."
         )
     return found
 
@@ -168,8 +203,7 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
         grid = ", ".join(f"{rate:g}" for rate in study.rates)
         found.append(
             f"Learning rates: chosen from {grid} by the mean validation accuracy after "
-            f"{study.sweep_epochs} epochs, sweep seeds {FIRST_SWEEP_SEED} to "
-            f"{FIRST_SWEEP_SEED + study.sweep_seeds - 1}."
+            f"{study.sweep_epochs} epochs with {_seeds(FIRST_SWEEP_SEED, study.sweep_seeds)}."
         )
     at_edge = summary[summary["learning_rate_edge"].notna()]
     if len(at_edge):
@@ -179,6 +213,10 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
         )
         found.append(f"(edge): the best rate ends the grid, a better one may lie beyond: {cells}.")
     return found
+
+
+def _seeds(first: int, count: int) -> str:
+    return f"seed {first}" if count == 1 else f"seeds {first} to {first + count - 1}"
 
 
 def origin(environments: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Step costs: in turn, next to SGD, and the right one of each."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,7 +32,9 @@ def test_steps_are_called_in_turn_and_warm_up_is_not_counted() -> None:
 def test_ratios_are_medians_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     # The machine is slow in two rounds of five; the ratio of the medians would be 3.
     seconds = {"sgd": [1.0, 1.0, 1.0, 9.0, 9.0], "lfp": [2.0, 2.0, 3.0, 18.0, 18.0]}
-    monkeypatch.setattr(speed, "interleaved", lambda *arguments: seconds)
+    monkeypatch.setattr(
+        speed, "interleaved", lambda steps, *_: {task: seconds[task[0]] for task in steps}
+    )
     (cost,) = measure(measurement("lfp"), CPU)
     assert (cost.method, cost.seconds) == ("lfp", 3.0)
     assert (cost.time_ratio_low, cost.time_ratio, cost.time_ratio_high) == (2.0, 2.0, 2.0)
@@ -48,6 +51,23 @@ def test_every_method_is_measured_against_sgd() -> None:
         parameters = 4 * ((2 * 32 + 32) + (32 * 16 + 16) + (16 * 3 + 3))
         assert cost.peak_bytes > 3 * parameters
         assert cost.peak_ratio == cost.peak_bytes / costs["sgd"].peak_bytes
+
+
+def test_the_yardstick_of_a_step_function_is_the_step_with_relu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SGD's own step with Heaviside has hardly a backward pass."""
+    with_heaviside = measurement("lfp", "sgd")
+    with_heaviside = replace(
+        with_heaviside, workload=replace(with_heaviside.workload, activation="heaviside")
+    )
+    seconds = {("sgd", "relu"): 2.0, ("sgd", "heaviside"): 1.0, ("lfp", "heaviside"): 3.0}
+    monkeypatch.setattr(
+        speed,
+        "interleaved",
+        lambda steps, *_: {task: [seconds[task[0], task[1].activation]] for task in steps},
+    )
+    assert [cost.time_ratio for cost in measure(with_heaviside, CPU)] == [1.5, 0.5]
 
 
 def test_every_model_has_a_shape() -> None:
