@@ -2,7 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: compare test lint types peer clean
+# Where the results stand that the README quotes, and the commands that make them.
+STORED := --results benchmarks/stored
+COMPARE = $(BIN)/lfp-bench compare $(STORED)
+A := 1 2 3 4 5 6 7 8 9
+CARD_GRID := $(shell printf '%se-5,' $(A))$(shell printf '%se-4,' $(A))1e-3
+EPSILONS := 1e-6 0.03 0.1 0.3 1
+
+.PHONY: compare test lint types peer reproduce clean
 
 compare: .venv/ready
 	$(BIN)/lfp-bench compare
@@ -19,6 +26,29 @@ types: .venv/ready
 
 peer: .venv/ready
 	$(BIN)/tox -e peer
+
+# All that the README quotes: about two hours on two cores. `speed` runs in the environment that has
+# the authors' package. Delete a study's folder to make it again; what is there is not repeated.
+reproduce: peer
+	$(COMPARE) --study digits
+	for set in blobs circles swirls; do $(COMPARE) --study toy-$$set --dataset $$set \
+	  --methods lfp,sgd --activations relu --seeds 5 --sweep-seeds 5 --momentum 0.95 \
+	  --clip-norm 0 --reduction sum --learning-rates $(CARD_GRID) || exit; done
+	$(COMPARE) --study mnist-lenet-lfp --dataset mnist --methods lfp --activations relu \
+	  --epochs 5 --learning-rate lfp=0.01 --reduction sum --threads 1
+	$(COMPARE) --study mnist-lenet-sgd --dataset mnist --methods sgd --activations relu \
+	  --epochs 5 --learning-rate sgd=0.1 --threads 1
+	for epsilon in $(EPSILONS); do $(COMPARE) --study mnist-mlp-epsilon-$$epsilon --dataset mnist \
+	  --model mlp --methods lfp --activations sigmoid,heaviside --epochs 5 --sweep-epochs 2 \
+	  --sweep-seeds 1 --learning-rates 0.001,0.003,0.01,0.03,0.1 --reduction sum \
+	  --epsilon $$epsilon || exit; done
+	$(COMPARE) --study mnist-mlp-sgd --dataset mnist --model mlp --methods sgd,wsgd \
+	  --activations sigmoid,heaviside --epochs 5 --sweep-epochs 2 --sweep-seeds 1 \
+	  --learning-rates 0.001,0.003,0.01,0.03,0.1,0.3
+	for epsilon in 1e-6 0.3; do $(BIN)/lfp-bench diagnose $(STORED) \
+	  --study diagnosis-epsilon-$$epsilon --epsilon $$epsilon \
+	  --activations relu,tanh,sigmoid,heaviside --learning-rate 0.003 || exit; done
+	.tox/peer/bin/lfp-bench speed $(STORED) --study speed --peer --threads 2
 
 # Written last, so that an interrupted installation is done again.
 .venv/ready: pyproject.toml

@@ -24,8 +24,7 @@ attribute, not a table in the context manager, because ``torch.compile`` traces 
 them back to eager code with the compiled region's outputs.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -68,20 +67,22 @@ class Heaviside(torch.nn.Module):
 # --- what a tensor is, and what it owes -----------------------------------------------------------
 
 
-def tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors among the arguments of an operation, also those in a list (``cat``)."""
+def tensors(arguments: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among the arguments of an operation, also those in a list (``cat``)."""
+    found = []
     for argument in arguments:
         if isinstance(argument, Tensor):
-            yield argument
-        elif isinstance(argument, (list, tuple)):
-            yield from tensors(argument)
+            found.append(argument)
+        elif isinstance(argument, (list, tuple)) and argument and type(argument[0]) is not int:
+            found += tensors(argument)
+    return found
 
 
 def substitute(change: Callable[[Tensor], Tensor], argument: Any) -> Any:
     """Return the argument with every tensor in it replaced by ``change(tensor)``."""
     if isinstance(argument, Tensor):
         return change(argument)
-    if isinstance(argument, (list, tuple)):
+    if isinstance(argument, (list, tuple)) and argument and type(argument[0]) is not int:
         return type(argument)([substitute(change, item) for item in argument])
     return argument
 
@@ -110,7 +111,7 @@ def pay(tensor: Tensor, in_place: bool = False) -> Tensor:
 
 def owe(output: Any, epsilon: float | None) -> Any:
     """Mark every output through which a reward can arrive, and return the output."""
-    for tensor in tensors([output]):
+    for tensor in [output] if isinstance(output, Tensor) else tensors(output):
         if tensor.requires_grad:
             setattr(tensor, OWED, epsilon)
     return output
@@ -129,9 +130,10 @@ def overwritten(output: Tensor, view: Tensor) -> Tensor:
 
 def settle(operation: Operation, args: Args, kwargs: Kwargs, epsilon: float, in_place: bool) -> Any:
     """Run an operation on paid arguments, and let its output owe epsilon."""
-    operands = list(tensors((*args, *kwargs.values())))
+    operands = tensors((*args, *kwargs.values()))
     of_weights = all(o.requires_grad and not carries_reward(o) for o in operands)
-    paid = (substitute(partial(pay, in_place=in_place), args[0]), *substitute(pay, args[1:]))
+    first = pay(args[0], in_place) if isinstance(args[0], Tensor) else substitute(pay, args[0])
+    paid = (first, *(substitute(pay, argument) for argument in args[1:]))
     output = operation(*paid, **{name: substitute(pay, value) for name, value in kwargs.items()})
     owe(output, WEIGHT if of_weights else epsilon)  # what weights make is a weight
     return overwritten(output, args[0]) if in_place else output
@@ -168,7 +170,7 @@ def linear(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> 
         leaf = tensor.requires_grad and tensor.is_leaf
         return owe(WeightScale.apply(tensor), WEIGHT) if leaf else tensor
 
-    parameters = substitute(weight, args[1:])
+    parameters = [weight(a) if isinstance(a, Tensor) else a for a in args[1:]]
     options = {name: substitute(weight, value) for name, value in kwargs.items()}
     return owe(operation(pay(args[0]), *parameters, **options), epsilon)
 
@@ -180,7 +182,7 @@ def total(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> A
 
 def product(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Multiply one activation by weights or constants."""
-    operands = list(tensors((*args, *kwargs.values())))
+    operands = tensors((*args, *kwargs.values()))
     carriers = [operand for operand in operands if carries_reward(operand)]
     if len(carriers) > 1:
         raise UnsupportedOperation(f"no LFP rule for {name_of(operation)} of two activations")

@@ -115,12 +115,12 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return self._without_rule(func, args, kwargs)
 
     def _without_rule(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operands = list(tensors((*args, *kwargs.values())))
+        operands = tensors((*args, *kwargs.values()))
         carried = any(carries_reward(operand) for operand in operands)
         strangers = [operand for operand in operands if is_stranger(operand)]
         output = func(*args, **kwargs)
         # Shapes, comparisons and detached values carry no reward on.
-        differentiable = [tensor for tensor in tensors([output]) if tensor.requires_grad]
+        differentiable = [tensor for tensor in tensors((output,)) if tensor.requires_grad]
         if func is Tensor.requires_grad_ or not (differentiable or func is Tensor.__setitem__):
             return output
         self._meet_strangers(strangers)

@@ -60,10 +60,13 @@ class SecantSlope(torch.autograd.Function):
         epsilon: float,
         in_place: bool,
     ) -> Tensor:
-        # The output is not saved: the model may overwrite it, as it may with torch's own SiLU.
         ctx.save_for_backward(z.clone() if in_place else z)
         ctx.function, ctx.limit, ctx.epsilon, ctx.in_place = function, limit, epsilon, in_place
         a = function(z)
+        # Not by save_for_backward: the model may overwrite its output, as it may that of torch's
+        # own SiLU. Then it is computed again, and so it is in a compiled graph, which fuses that.
+        keep = not in_place and not torch.compiler.is_compiling()
+        ctx.output, ctx.version = (a.detach(), a._version) if keep else (None, None)
         if in_place:
             ctx.mark_dirty(z)
         return z if in_place else a  # the same, but torch.compile wants to see it
@@ -71,7 +74,9 @@ class SecantSlope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: D102
         (z,) = ctx.saved_tensors
-        a = ctx.function(z.clone() if ctx.in_place else z)
+        a, ctx.output = ctx.output, None
+        if a is None or a._version != ctx.version:
+            a = ctx.function(z.clone() if ctx.in_place else z)
         return share(a, z, ctx.epsilon, ctx.limit).mul_(g), None, None, None, None
 
 
