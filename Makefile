@@ -48,7 +48,10 @@ reproduce: peer
 	for epsilon in 1e-6 0.3; do $(BIN)/lfp-bench diagnose $(STORED) \
 	  --study diagnosis-epsilon-$$epsilon --epsilon $$epsilon \
 	  --activations relu,tanh,sigmoid,heaviside --learning-rate 0.003 || exit; done
-	.tox/peer/bin/lfp-bench speed $(STORED) --study speed --peer --threads 2
+	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-lenet --models lenet \
+	  --peer --threads 2 --repeats 60
+	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-vgg-like --models vgg-like \
+	  --peer --threads 2 --repeats 8
 
 # Written last, so that an interrupted installation is done again.
 .venv/ready: pyproject.toml
