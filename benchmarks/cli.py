@@ -305,7 +305,8 @@ def diagnose(
     lines = table.diagnosis_lines(found)
     remarks = [
         f"{dataset}, {model}: slopes f(z) / (z + eps s(z)) of the hidden units, eps = {epsilon:g}, "
-        f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}).",
+        f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}). Norms "
+        "are of the feedback of the layer's weights, and of their gradient times |w|.",
         *(f"Made on: {origin}." for origin in table.origin([environment])),
         f"Command: `{command}`",
     ]

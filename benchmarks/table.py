@@ -146,7 +146,7 @@ def diagnosis_lines(found: Mapping[str, Diagnoses]) -> Lines:
         "largest",
         "top 1% hold %",
         "feedback norm",
-        "|w| gradient norm",
+        "scaled gradient norm",
     )
     return header, [
         (
@@ -245,8 +245,8 @@ def document(table: Lines, remarks: Iterable[str]) -> str:
 def terminal(table: Lines) -> Table:
     """Return the table for a rich console; columns of names are left, numbers right."""
     header, rows = table
-    names = ("model", "activation", "method")
-    groups = [row[: header.index("method")] for row in rows]
+    names = [name for name in ("model", "activation", "method", "time") if name in header]
+    groups = [row[: header.index(names[-1])] for row in rows]
     rich = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in header:
         rich.add_column(name, justify="left" if name in names else "right")

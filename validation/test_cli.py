@@ -164,3 +164,36 @@ def test_a_missing_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(speed_module, "peer_step", missing)
     assert not speed_module.peer_is_installed()
+
+
+def test_diagnose_reports_and_stores(tmp_path: Path) -> None:
+    arguments = ("--dataset", "blobs", "--model", "toy-mlp", "--activations", "relu,heaviside")
+    result = invoke("diagnose", *arguments, "--epochs", "1")
+    assert result.exit_code == 0, result.output
+    assert "heaviside" in result.stdout
+    folder = tmp_path / "results" / "diagnosis-blobs-toy-mlp"
+    stored = json.loads((folder / "diagnosis.json").read_text())
+    layers = stored["activations"]["heaviside"]["after training"]
+    assert [layer["layer"] for layer in layers] == [1, 2]
+    assert (folder / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
+    printed = invoke("diagnose", *arguments, "--epochs", "1", "--json")
+    assert json.loads(printed.stdout)["activations"].keys() == {"relu", "heaviside"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("--dataset", "mnits"), "dataset"),
+        (("--model", "lennet"), "model"),
+        (("--activations", "rellu"), "activations"),
+        (("--learning-rate", "0"), "learning_rate"),
+        (("--epsilon", "-1"), "epsilon"),
+        (("--reduction", "max"), "reduction"),
+        (("--study", "../elsewhere"), "study"),
+    ],
+)
+def test_diagnose_refuses_bad_input_in_one_line(arguments: tuple[str, ...], field: str) -> None:
+    result = invoke("diagnose", "--dataset", "blobs", "--model", "toy-mlp", *arguments)
+    assert result.exit_code == 2
+    assert field in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
