@@ -371,14 +371,19 @@ def test_free_memory_is_known() -> None:
     assert pso.free_bytes(torch.device("cpu")) > 10**7
 
 
+def live(swarm: Pyswarms, particles: int) -> None:
+    """Let every operation of a swarm happen."""
+    for cost in (2.0, 1.0, 0.0):
+        swarm.judge(torch.full((particles,), cost))
+        swarm.move()
+
+
 def test_the_memory_that_pyswarms_needs_is_what_it_takes() -> None:
     recipe, like = replace(STABLE, particles=50), torch.empty(4000)
-    Pyswarms(replace(recipe, particles=2), like, seed=0)  # the import takes memory too
+    # What is imported and cached at the first use is not the swarm's.
+    live(Pyswarms(replace(recipe, particles=2), like, seed=0), particles=2)
     tracemalloc.start()
-    swarm = Pyswarms(recipe, like, seed=0)
-    for cost in (2.0, 1.0, 0.0):
-        swarm.judge(torch.full((50,), cost))
-        swarm.move()
+    live(Pyswarms(recipe, like, seed=0), particles=50)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 0.85 < peak / Pyswarms.bytes_needed(50, like) <= 1
