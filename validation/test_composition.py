@@ -1,6 +1,7 @@
 """``p.grad`` is an ordinary gradient, so everything torch does with gradients works on feedback."""
 
 import copy
+import gc
 import io
 import pickle
 from collections.abc import Callable, Iterator
@@ -326,6 +327,8 @@ def distributed(rank: int, folder: str) -> None:
             torch.save(gradients(model), Path(folder) / f"{name}-{rank}")
         except Exception as error:  # of the option, so that the others are still tried
             torch.save(repr(error), Path(folder) / f"{name}-{rank}")
+    dist.barrier()  # or one process may be gone while the other still talks to it
+    gc.collect()  # the wrappers, which are in cycles, hold threads of the group
     dist.destroy_process_group()
 
 
