@@ -12,7 +12,6 @@ from benchmarks import cli, study
 from benchmarks import speed as speed_module
 from benchmarks.cli import app
 
-torch.set_num_threads(1)  # these models are tiny: threads would wait for each other
 QUICK = (
     *("compare", "--dataset", "blobs", "--methods", "lfp,sgd", "--activations", "relu"),
     *("--seeds", "1", "--epochs", "1", "--sweep-epochs", "1", "--sweep-seeds", "1"),

@@ -26,14 +26,6 @@ from validation.strategies import ACTIVATIONS
 EPSILON = 0.01
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other longer than these tensors take
-    yield
-    torch.set_num_threads(threads)
-
-
 def dense(activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
     torch.manual_seed(0)
     layers = nn.Linear(6, 8), activation(), nn.LayerNorm(8), nn.Linear(8, 8), activation()

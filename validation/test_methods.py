@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,14 +18,6 @@ DESCENT = [name for name, method in METHODS.items() if issubclass(method, Descen
 #: What each method learns the separable problem with, where that is not the default.
 SETTINGS: dict[str, Settings] = {}
 DEFAULT = Settings(learning_rate=0.1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two threads wait for each other longer than these tensors take
-    yield
-    torch.set_num_threads(threads)
 
 
 def network(dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> nn.Sequential:

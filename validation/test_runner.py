@@ -10,7 +10,6 @@ from baselines import METHODS, Settings
 from benchmarks.data import Dataset, Split
 from benchmarks.runner import Divergence, Epoch, Result, Run, accuracy, execute
 
-torch.set_num_threads(1)  # these models are tiny: threads would wait for each other
 CPU = torch.device("cpu")
 RUN = Run(
     kind="final",

@@ -11,7 +11,6 @@ from benchmarks import speed
 from benchmarks.models import MODELS
 from benchmarks.speed import WARM_UP, Measurement, Workload, interleaved, measure
 
-torch.set_num_threads(1)  # these models are tiny: threads would wait for each other
 CPU = torch.device("cpu")
 
 

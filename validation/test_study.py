@@ -19,7 +19,6 @@ from benchmarks.runner import Result, Run, execute
 from benchmarks.store import Store
 from benchmarks.study import PRESETS, Cell, Outcome, Study, carry_out, check
 
-torch.set_num_threads(1)  # these models are tiny: threads would wait for each other
 CPU = torch.device("cpu")
 STUDY = Study(
     dataset="blobs",
