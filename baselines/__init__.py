@@ -4,14 +4,39 @@ from baselines.eg import ExponentiatedGradient
 from baselines.fa import FeedbackAlignment
 from baselines.lfp import LFP
 from baselines.madam import Madam
+from baselines.pso import PaperPSO, PaperTorchPSO, StablePSO, StableTorchPSO
+from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP
 from baselines.sgd import SGD
+from baselines.spiking_network import Spiking, SpikingNetwork
+from baselines.surrogate import Surrogate
 from baselines.trainer import Settings, Step, Trainer
 from baselines.wsgd import WeightScaledSGD
 
 #: By name, in the order of tables and figures.
 METHODS: dict[str, type[Trainer]] = {
     method.name: method
-    for method in (LFP, SGD, WeightScaledSGD, FeedbackAlignment, ExponentiatedGradient, Madam)
+    for method in (
+        LFP,
+        SGD,
+        WeightScaledSGD,
+        FeedbackAlignment,
+        ExponentiatedGradient,
+        Madam,
+        Surrogate,
+        PaperPSO,
+        StablePSO,
+        PaperTorchPSO,
+        StableTorchPSO,
+        RSTDP,
+        BatchedRSTDP,
+        DenseRSTDP,
+    )
 }
 
-__all__ = ["METHODS", "Settings", "Step", "Trainer"]
+#: Names for methods that belong side by side in a table.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "pso": ("pso-paper", "pso-stable"),
+    "pso-torch": ("pso-torch-paper", "pso-torch-stable"),
+}
+
+__all__ = ["FAMILIES", "METHODS", "Settings", "Spiking", "SpikingNetwork", "Step", "Trainer"]

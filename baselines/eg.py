@@ -4,13 +4,14 @@ Unnormalised, and for weights of both signs, which they keep: ``w <- w exp(-lr s
 first order in the learning rate this is ``w - lr |w| g``, which is LFP-0 on a ReLU network.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from baselines.sgd import SGD
-from baselines.trainer import Settings, Step, Trainer
+from baselines.trainer import LAST_LAYER, NO_SPIKES, Settings, Step, Trainer
 
 
 class ExponentiatedGradient(Trainer):
@@ -20,6 +21,8 @@ class ExponentiatedGradient(Trainer):
     """
 
     name: ClassVar[str] = "eg"
+    refusals: ClassVar[Mapping[str, str]] = NO_SPIKES
+    remarks: ClassVar[Mapping[str, str]] = LAST_LAYER
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Prepare SGD."""

@@ -8,13 +8,14 @@ tensor at the start::
     w <- clamp(w, 3 sigma)
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.trainer import Settings, Step, Trainer
+from baselines.trainer import LAST_LAYER, NO_SPIKES, Settings, Step, Trainer
 
 
 class Madam(Trainer):
@@ -25,6 +26,8 @@ class Madam(Trainer):
     """
 
     name: ClassVar[str] = "madam"
+    refusals: ClassVar[Mapping[str, str]] = NO_SPIKES
+    remarks: ClassVar[Mapping[str, str]] = LAST_LAYER
     BETA: ClassVar[float] = 0.999
     MAX_STEP: ClassVar[float] = 10.0  # in learning rates
     MAX_WEIGHT: ClassVar[float] = 3.0  # in root mean squares of the tensor at the start
@@ -32,7 +35,7 @@ class Madam(Trainer):
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Note the scale of every trainable parameter."""
         self.model = model
-        self.learning_rate = settings.learning_rate
+        self.rate = settings.learning_rate
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.limits = [self.MAX_WEIGHT * p.detach().square().mean().sqrt() for p in self.parameters]
         self.squares = [torch.zeros_like(p) for p in self.parameters]
@@ -56,6 +59,6 @@ class Madam(Trainer):
                 # Where v is 0 so is the gradient; the tiny number makes 0 of 0/0.
                 scale = (v / correction).sqrt_().clamp_min_(torch.finfo(v.dtype).tiny)
                 change = (w.grad / scale).clamp_(-self.MAX_STEP, self.MAX_STEP)
-                w.mul_(change.mul_(w.sign()).mul_(-self.learning_rate).exp_())
+                w.mul_(change.mul_(w.sign()).mul_(-self.rate).exp_())
                 w.copy_(w.clamp(-limit, limit))
         return Step(loss.detach(), norm)

@@ -14,7 +14,7 @@ numbers. Both know two named recipes, :data:`PAPER` and :data:`STABLE`.
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -75,7 +75,8 @@ PAPER = Recipe(
 
 #: The constriction of Clerc and Kennedy (2002), a slow start, and limits. The variance of a
 #: particle's position stays finite for c1 + c2 < 24 (1 - w^2) / (7 - 5 w) (Poli 2009): 2.99 < 3.35
-#: here, but 4 > 2.88 in :data:`PAPER`.
+#: here, but 4 > 2.88 in :data:`PAPER`. On an MLP the speed limit alone makes almost all of the
+#: difference between the two, and the bound none (``benchmarks/pso_ablation.py``).
 STABLE = Recipe(
     particles=1000,
     inertia=0.729,
@@ -298,9 +299,14 @@ class PSO(Trainer):
 
     A step is one iteration of the swarm: evaluate, remember, move. The loss of a step is the cost
     of the best position so far, on the batch that the recipe is for; there is no feedback and its
-    norm is 0. No field of :class:`~baselines.trainer.Settings` applies: a swarm is set up by the
-    recipe of its class. The particles start at random and not from the model's weights; the seed is
-    drawn from torch's default generator.
+    norm is 0. No field of :class:`~baselines.trainer.Settings` applies: a swarm is set up by a
+    recipe. The particles start at random and not from the model's weights; the seed is drawn from
+    torch's default generator.
+
+    Args:
+        model: the network; the swarm has its dtype and device.
+        settings: not looked at.
+        recipe: by default that of the class.
 
     Raises:
         ValueError: a layer of the model is not one that
@@ -311,29 +317,34 @@ class PSO(Trainer):
 
     recipe: ClassVar[Recipe]
     swarm_type: ClassVar[type[Swarm]]
+    batch_size: ClassVar[int | None] = 1000  # the one batch of all costs has to stand for the rest
+    learning_rate: ClassVar[float | None] = 1.0  # there is none
+    refusals: ClassVar[Mapping[str, str]] = {"lif": "no fitness of spiking networks"}
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: Settings, recipe: Recipe | None = None) -> None:
         """Scatter the swarm, if it fits into memory."""
+        recipe = self.recipe if recipe is None else recipe
+        self.fresh = recipe.fresh
         self.fitness = SwarmFitness(model)
         like = torch.empty(
             self.fitness.dimensions, dtype=self.fitness.dtype, device=self.fitness.device
         )
-        needed = self.swarm_type.bytes_needed(self.recipe.particles, like) + self.fitness.budget
+        needed = self.swarm_type.bytes_needed(recipe.particles, like) + self.fitness.bytes_needed
         device = torch.device("cpu") if self.swarm_type is Pyswarms else like.device
         free = free_bytes(device)
         if needed > free:
             raise MemoryError(
-                f"{self.name}: {self.recipe.particles} particles in {like.numel()} dimensions need "
+                f"{self.name}: {recipe.particles} particles in {like.numel()} dimensions need "
                 f"{needed / 1e9:.2f} GB on {device}, where {free / 1e9:.2f} GB are free"
             )
-        self.swarm = self.swarm_type(self.recipe, like, seed=int(torch.randint(2**32, ())))
+        self.swarm = self.swarm_type(recipe, like, seed=int(torch.randint(2**32, ())))
         self.batch: tuple[Tensor, Tensor] | None = None
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
         """Make one iteration on the batch, or on the first one; see :class:`Recipe`."""
         if self.batch is None:
             self.batch = inputs, targets
-        elif self.recipe.fresh:
+        elif self.fresh:
             self.batch = inputs, targets
             self.swarm.revise(self.fitness(self.swarm.best_positions, *self.batch))
         self.swarm.judge(self.fitness(self.swarm.positions, *self.batch))
@@ -360,6 +371,7 @@ class PaperPSO(PSO):
     """pyswarms as in the paper."""
 
     name: ClassVar[str] = "pso-paper"
+    numpy: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = PAPER
     swarm_type: ClassVar[type[Swarm]] = Pyswarms
 
@@ -368,6 +380,7 @@ class StablePSO(PSO):
     """pyswarms as its theory would have it."""
 
     name: ClassVar[str] = "pso-stable"
+    numpy: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = STABLE
     swarm_type: ClassVar[type[Swarm]] = Pyswarms
 

@@ -1,12 +1,15 @@
 """What every training method is to the benchmark: something that makes one step on one batch."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from baselines.clipping import clip_adaptively
 from lfp_core.rewards import Reduction
 
 
@@ -21,6 +24,15 @@ class Settings:
         reduction: "mean" divides losses and rewards by the batch size, "sum" does not; the authors'
             code sums rewards, so their learning rates for LFP are meant for "sum".
         epsilon: stabiliser of LFP's epsilon rule (LFP only).
+        schedule: "constant", or "one-cycle": the rate climbs to `learning_rate` for the first 30%
+            of the steps and then falls to almost 0 (Smith and Topin 2019, as torch has it; momentum
+            stays constant).
+        total_steps: how many steps there will be, which "one-cycle" has to know.
+        adaptive_clip: lambda of :func:`baselines.clipping.clip_adaptively`, which comes before
+            `clip_norm`; None does not clip so.
+        normaliser: N_t of a spiking neuron (LFP only), see :mod:`lfp_core.spiking`.
+        max_norm: divide the rewards between layers by their largest magnitude (LFP on spiking
+            networks only), see :class:`lfp_core.spiking.feedback`.
     """
 
     learning_rate: float
@@ -28,6 +40,11 @@ class Settings:
     clip_norm: float | None = 3.0
     reduction: Reduction = "mean"
     epsilon: float = 1e-6
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    total_steps: int | None = None
+    adaptive_clip: float | None = None
+    normaliser: Literal["current", "earlier"] = "current"
+    max_norm: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field out of range, naming it."""
@@ -41,6 +58,21 @@ class Settings:
             raise ValueError(f"reduction must be 'mean' or 'sum', not {self.reduction!r}")
         if not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"epsilon must be finite and >= 0, not {self.epsilon!r}")
+        if self.schedule not in ("constant", "one-cycle"):
+            raise ValueError(f"schedule must be 'constant' or 'one-cycle', not {self.schedule!r}")
+        if self.total_steps is not None and self.total_steps < 1:
+            raise ValueError(f"total_steps must be >= 1 or None, not {self.total_steps!r}")
+        if self.adaptive_clip is not None and not 0 < self.adaptive_clip < float("inf"):
+            raise ValueError(
+                f"adaptive_clip must be finite and > 0, or None, not {self.adaptive_clip!r}"
+            )
+        if self.normaliser not in ("current", "earlier"):
+            raise ValueError(f"normaliser must be 'current' or 'earlier', not {self.normaliser!r}")
+
+
+#: Of methods that need derivatives.
+NO_SPIKES: Mapping[str, str] = {"lif": "a spike has no derivative"}
+LAST_LAYER: Mapping[str, str] = {"heaviside": "last layer alone"}
 
 
 class Step(NamedTuple):
@@ -59,6 +91,18 @@ class Trainer(Protocol):
     """
 
     name: ClassVar[str]
+    #: The size of the batches that the method takes, if that is not for the study to choose.
+    batch_size: ClassVar[int | None] = None
+    #: The learning rate of a method that a sweep over the study's rates makes no sense for.
+    learning_rate: ClassVar[float | None] = None
+    #: Whether it keeps arrays of NumPy, which torch knows nothing of.
+    numpy: ClassVar[bool] = False
+    #: Makes the method's own network of (input_shape, classes, seed), where it has to have one.
+    network: ClassVar[Callable[[tuple[int, ...], int, int], nn.Module] | None] = None
+    #: Activations (of ``benchmarks.models``) that the method does not go with: why not, briefly.
+    refusals: ClassVar[Mapping[str, str]] = {}
+    #: What is special about its numbers with an activation, briefly.
+    remarks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Prepare to train the model, in place."""
@@ -71,13 +115,14 @@ class DescentTrainer(Trainer):
     """A method that fills ``p.grad`` and lets SGD with momentum and clipping do the rest."""
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
-        """Prepare SGD on the model's trainable parameters."""
+        """Prepare SGD on the model's trainable parameters; ValueError without total_steps."""
         self.model = model
         self.settings = settings
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(
             self.parameters, lr=settings.learning_rate, momentum=settings.momentum
         )
+        self.schedule = scheduler(self.optimizer, settings)
 
     @abstractmethod
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -87,9 +132,37 @@ class DescentTrainer(Trainer):
         """Fill the gradients, clip them, and take a step of SGD."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.fill_gradients(inputs, targets)
-        limit = self.settings.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(
+        norm = self._clip()
+        self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
+        return Step(loss.detach(), norm.detach())
+
+    def _clip(self) -> Tensor:
+        """Clip ``p.grad`` as the settings say; return its norm (scalar) from before."""
+        ratio, limit = self.settings.adaptive_clip, self.settings.clip_norm
+        norm = None
+        if ratio is not None:
+            found = [p.grad for p in self.parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(found)
+            clip_adaptively(self.parameters, ratio)
+        clipped = torch.nn.utils.clip_grad_norm_(
             self.parameters, float("inf") if limit is None else limit
         )
-        self.optimizer.step()
-        return Step(loss.detach(), norm.detach())
+        return clipped if norm is None else norm
+
+
+def scheduler(optimizer: torch.optim.Optimizer, settings: Settings) -> LRScheduler | None:
+    """Return what changes the learning rate after every step, if anything is to."""
+    if settings.schedule == "constant":
+        return None
+    if settings.total_steps is None:
+        raise ValueError("total_steps must be given for the schedule 'one-cycle'")
+    return OneCycleLR(
+        optimizer,
+        max_lr=settings.learning_rate,
+        # One more than the steps, as OneCycleLR counts the rate before the first one too, and two
+        # at least, or its phases have no length.
+        total_steps=max(settings.total_steps + 1, 2),
+        cycle_momentum=False,
+    )

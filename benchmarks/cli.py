@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from typer.core import TyperGroup
 
-from baselines import METHODS, Settings
+from baselines import FAMILIES, METHODS, Settings, Spiking
 from benchmarks import table
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
@@ -108,7 +108,12 @@ Threads = Annotated[
 Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
-Methods = Annotated[str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(METHODS)}.")]
+Methods = Annotated[
+    str,
+    typer.Option(
+        help=f"'all', or a list like a,b of: {', '.join(dict.fromkeys([*FAMILIES, *METHODS]))}."
+    ),
+]
 Activations = Annotated[
     str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(ACTIVATIONS)}.")
 ]
@@ -151,6 +156,27 @@ def compare(
     sweep_seeds: Annotated[
         int, typer.Option(parser=_whole, help="Runs of each rate in the sweep.")
     ] = 2,
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: constant or one-cycle.")
+    ] = "constant",
+    adaptive_clip: Annotated[
+        float, typer.Option(parser=_real, help="Largest relative change of a unit; 0: any.")
+    ] = 0.0,
+    max_norm: Annotated[
+        bool, typer.Option("--max-norm", help="Spiking LFP: rewards of a layer over their maximum.")
+    ] = False,
+    normaliser: Annotated[str, typer.Option(help="Spiking LFP: current or earlier.")] = "current",
+    beta: Annotated[float, typer.Option(parser=_real, help="Decay of lif neurons.")] = Spiking.beta,
+    time_steps: Annotated[
+        int, typer.Option(parser=_whole, help="T of lif networks.")
+    ] = Spiking.steps,
+    encoding: Annotated[
+        str, typer.Option(help="Of the input of lif networks: constant, rate or latency.")
+    ] = Spiking.encoding,
+    seconds: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD=SECONDS", help="Time budget of a run; can be repeated."),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     results: Results = Path("results"),
@@ -167,17 +193,26 @@ def compare(
         plan = Study(
             dataset=dataset,
             model=model or preset.model,
-            methods=_names("methods", methods, METHODS),
+            methods=_methods(methods),
             activations=_names("activations", activations, ACTIVATIONS),
             seeds=seeds,
             epochs=preset.epochs if epochs is None else epochs,
             batch_size=preset.batch_size if batch_size is None else batch_size,
-            momentum=momentum,
-            clip_norm=clip_norm or None,
-            reduction=reduction,  # type: ignore[arg-type]  # checked by Settings
-            epsilon=epsilon,
+            settings=Settings(
+                learning_rate=1.0,  # the study's runs have others
+                momentum=momentum,
+                clip_norm=clip_norm or None,
+                reduction=reduction,  # type: ignore[arg-type]  # checked by Settings, as others are
+                epsilon=epsilon,
+                schedule=schedule,  # type: ignore[arg-type]
+                adaptive_clip=adaptive_clip or None,
+                normaliser=normaliser,  # type: ignore[arg-type]
+                max_norm=max_norm,
+            ),
+            spiking=Spiking(beta, time_steps, encoding),  # type: ignore[arg-type]
             rates=tuple(_number("learning_rates", text) for text in learning_rates.split(",")),
-            fixed_rates=_fixed_rates(learning_rate or []),
+            fixed_rates=_by_method("learning_rate", "RATE", learning_rate or []),
+            budgets=_by_method("seconds", "SECONDS", seconds or []),
             sweep_epochs=preset.sweep_epochs if sweep_epochs is None else sweep_epochs,
             sweep_seeds=sweep_seeds,
         )
@@ -190,7 +225,7 @@ def compare(
         "configuration": asdict(plan),
         "environment": describe(chosen_device),
     }
-    with _refusing(StoreError, OSError), _resumable(command, store):
+    with _refusing(StoreError, OSError, MemoryError), _resumable(command, store):
         write_json(store.folder / "study.json", description)
         with _progress(plan.size) as tick:
             outcome = carry_out(plan, store, chosen_device, tick)
@@ -225,7 +260,7 @@ def speed(
     with _refusing(ValueError):
         names = _names("models", models, SHAPES)
         kinds = _names("activations", activations, ACTIVATIONS)
-        compared = _names("methods", methods, METHODS)
+        compared = _methods(methods)
         folder = _folder(results, study or "speed")
         chosen_device = _prepare(device, threads, names)
     if peer and not peer_is_installed():
@@ -235,11 +270,14 @@ def speed(
     with _refusing(OSError), _progress(len(names) * len(kinds)) as tick:
         for name in names:
             for kind in kinds:
-                # Of all activations, the authors' package knows only its own step function.
-                rivals = (PEER,) if peer and kind != "heaviside" else ()
+                # Of all activations, the authors' package knows only its own step function, and of
+                # neurons only its own layers (see `python -m benchmarks.speed_spiking`).
+                rivals = (PEER,) if peer and kind not in ("heaviside", "lif") else ()
+                spiking = Spiking() if kind == "lif" else None
+                going = [m for m in compared if kind not in METHODS[m].refusals]
                 measurement = Measurement(
-                    workload=Workload(name, kind, SHAPES[name], CLASSES, batch_size),
-                    methods=(*compared, *rivals),
+                    workload=Workload(name, kind, SHAPES[name], CLASSES, batch_size, spiking),
+                    methods=(*going, *rivals),
                     repeats=repeats,
                     settings=SETTINGS,
                     processor=processor(chosen_device),
@@ -282,7 +320,8 @@ def diagnose(
 ) -> None:
     """Show why LFP learns or does not: secant slopes and feedback norms, before and after."""
     with _refusing(ValueError, DataError):
-        kinds = _names("activations", activations, ACTIVATIONS)
+        # The slope of a spike depends on what came before it.
+        kinds = _names("activations", activations, [a for a in ACTIVATIONS if a != "lif"])
         settings = Settings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
         pick("model", model, MODELS)
         data = load(dataset)
@@ -335,6 +374,16 @@ def _names(field: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in table if name in given)
 
 
+def _methods(text: str) -> tuple[str, ...]:
+    """Return the methods in a comma-separated text, in which families may stand for theirs."""
+    if text == "all":
+        return tuple(METHODS)
+    given = [name.strip() for name in text.split(",")]
+    for name in given:
+        pick("methods", name, {**FAMILIES, **METHODS})
+    return tuple(m for m in METHODS if any(m in FAMILIES.get(name, (name,)) for name in given))
+
+
 def _number(field: str, text: str) -> float:
     try:
         return float(text)
@@ -342,14 +391,16 @@ def _number(field: str, text: str) -> float:
         raise ValueError(f"{field}: {text!r} is not a number; allowed: above 0") from None
 
 
-def _fixed_rates(texts: Iterable[str]) -> dict[str, float]:
-    rates = {}
+def _by_method(field: str, unit: str, texts: Iterable[str]) -> dict[str, float]:
+    """Return the number that is given for each method, or for each of a family."""
+    numbers = {}
     for text in texts:
-        method, sign, rate = text.partition("=")
+        name, sign, number = text.partition("=")
         if not sign:
-            raise ValueError(f"learning_rate: {text!r} is not of the form METHOD=RATE")
-        rates[method] = _number("learning_rate", rate)
-    return rates
+            raise ValueError(f"{field}: {text!r} is not of the form METHOD={unit}")
+        for method in FAMILIES.get(name, (name,)):
+            numbers[method] = _number(field, number)
+    return numbers
 
 
 def _folder(results: Path, study: str) -> Path:
@@ -384,7 +435,7 @@ def _say(message: str) -> None:
 
 
 def _print_table(lines: table.Lines, remarks: Iterable[str]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 170)
     console.print(table.terminal(lines))
     for remark in remarks:
         console.print(f"- {remark}", style="dim", highlight=False, markup=False)

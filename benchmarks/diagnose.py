@@ -94,6 +94,7 @@ def before_and_after(
         classes=dataset.classes,
         seed=0,
     )
+    assert isinstance(network, nn.Sequential), "neurons have no slopes that this could show"
     batch = dataset.train.inputs[:1000], dataset.train.targets[:1000]
     found = {"before training": diagnose(network, *batch, settings.epsilon)}
     trainer, order = METHODS["lfp"](network, settings), torch.Generator().manual_seed(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from io import BytesIO
+from itertools import cycle
 from math import ceil
 from typing import Any
 
@@ -14,7 +15,8 @@ from baselines import METHODS
 from benchmarks.runner import Result
 from benchmarks.study import Outcome
 
-#: Okabe and Ito's palette, which colour-blind readers can tell apart, in the order of `METHODS`.
+#: Okabe and Ito's palette, which colour-blind readers can tell apart, in the order of `METHODS`;
+#: then it begins again, with other strokes and hatches.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 LABELS = {
     "lfp": "LFP",
@@ -23,11 +25,21 @@ LABELS = {
     "fa": "feedback alignment",
     "eg": "exponentiated gradient",
     "madam": "Madam",
+    "surrogate": "surrogate gradient",
+    "pso-paper": "PSO, paper",
+    "pso-stable": "PSO, stable",
+    "pso-torch-paper": "PSO (torch), paper",
+    "pso-torch-stable": "PSO (torch), stable",
+    "rstdp": "R-STDP",
+    "rstdp-batched": "R-STDP, batched",
+    "rstdp-dense": "R-STDP, dense",
 }
 #: Curves that coincide, as LFP and |w|-scaled SGD nearly do with ReLU, stay visible.
-STROKES = ("-", "-", "--", "-", "--", "-.", "-", ":")
+STROKES = ("-", "-", "--", "-", "--", "-.", "-", ":", *["--"] * 3, *[":"] * 5)
+HATCHES = ("", "///")  # of bars, the first and the second time round
 GREY = "#666666"
-COLUMNS = 6  # learning curves beside each other, at most
+COLUMNS = 7  # learning curves beside each other, at most
+MANY = 6  # methods, from which on numbers stand upright and the legend takes more lines
 
 
 def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
@@ -55,9 +67,11 @@ def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
-def _styles() -> dict[str, tuple[str, str]]:
-    """Return colour and stroke of every method, the same in every figure."""
-    return dict(zip(METHODS, zip(PALETTE, STROKES, strict=True), strict=False))
+def _styles() -> dict[str, tuple[str, str, str]]:
+    """Return colour, stroke and hatch of every method, the same in every figure."""
+    hatches = (hatch for hatch in HATCHES for _ in PALETTE)
+    styles = zip(cycle(PALETTE), STROKES, hatches, strict=False)
+    return dict(zip(METHODS, styles, strict=False))
 
 
 def _bare(axis: Axes) -> None:
@@ -75,26 +89,32 @@ def _draw_bars(axis: Axes, summary: pd.DataFrame) -> None:
     width = 0.8 / len(methods)
     for number, method in enumerate(methods):
         of_method = summary[summary["method"] == method].to_dict("records")
+        colour, _, hatch = _styles()[method]
         centres = np.arange(len(activations)) + (number - (len(methods) - 1) / 2) * width
         axis.bar(
             centres,
-            [row["test_accuracy_mean"] for row in of_method],
+            [np.nan_to_num(row["test_accuracy_mean"]) for row in of_method],
             width * 0.92,
             yerr=[np.nan_to_num(row["test_accuracy_std"]) for row in of_method],
-            color=_styles()[method][0],
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
             label=LABELS.get(method, method),
             error_kw={"linewidth": 1, "capsize": 2, "ecolor": "#333333"},
         )
         for centre, row in zip(centres, of_method, strict=True):
-            _annotate(axis, centre, row)
+            if not row["refusal"]:
+                _annotate(axis, centre, row, rotation=0 if len(methods) <= MANY else 90)
     _bare(axis)
     axis.set_xticks(range(len(activations)), activations, fontsize=10)
     axis.tick_params(axis="x", length=0)
     axis.set_ylabel("test accuracy")
-    axis.legend(ncols=len(methods), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    axis.legend(
+        ncols=min(len(methods), MANY), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False
+    )
 
 
-def _annotate(axis: Axes, centre: float, row: Mapping[Hashable, Any]) -> None:
+def _annotate(axis: Axes, centre: float, row: Mapping[Hashable, Any], rotation: int) -> None:
     """Write the accuracy in percent above a bar, and how many of its runs diverged."""
     top = row["test_accuracy_mean"] + np.nan_to_num(row["test_accuracy_std"])
     text = f"{100 * row['test_accuracy_mean']:.1f}"
@@ -106,6 +126,7 @@ def _annotate(axis: Axes, centre: float, row: Mapping[Hashable, Any]) -> None:
         xytext=(0, 2),
         textcoords="offset points",
         ha="center",
+        rotation=rotation,
         fontsize=7,
         color=GREY,
     )
@@ -113,7 +134,7 @@ def _annotate(axis: Axes, centre: float, row: Mapping[Hashable, Any]) -> None:
 
 def _draw_curves(axis: Axes, activation: str, results: Sequence[Result]) -> None:
     """Draw the mean and the range over the seeds that are still running."""
-    for method, (colour, stroke) in _styles().items():
+    for method, (colour, stroke, _) in _styles().items():
         curves = [
             [epoch.test_accuracy for epoch in result.history]
             for result in results

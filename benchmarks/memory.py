@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,17 +14,29 @@ from torch.profiler import ProfilerActivity, profile
 MEGABYTE = 10**6
 
 
-def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
+def peak_bytes(work: Callable[[], object], device: torch.device, *, numpy: bool = False) -> int:
     """Return how many bytes of tensors that `work` made on `device` were alive at once, at most.
+
+    With `numpy`, also of NumPy's arrays, for which the work is done a second time: the sum of both
+    peaks, with what Python's own objects took, usually less than a megabyte.
 
     What was there before does not count; what the forward pass keeps for the backward pass does.
     So `work` should build what it measures: model, optimiser and batch. Scratch space that a
     kernel library takes past torch's allocator cannot be seen; on a GPU, torch's own workspaces
     are seen the first time they are made, so run `work` once before.
     """
-    if device.type == "cuda":
-        return _peak_of_gpu(work, device)
-    return _peak_of_cpu(work)
+    tensors = _peak_of_gpu(work, device) if device.type == "cuda" else _peak_of_cpu(work)
+    return tensors + (_peak_of_python(work) if numpy else 0)
+
+
+def _peak_of_python(work: Callable[[], object]) -> int:
+    """NumPy reports its arrays to tracemalloc."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def _peak_of_gpu(work: Callable[[], object], device: torch.device) -> int:

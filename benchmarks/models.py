@@ -2,10 +2,12 @@
 
 Layer sizes are the paper's (arXiv 2308.12053, appendix A.7) and its authors' code. Hidden layers
 share one activation; logits have none. A convolution is followed by its activation and then, where
-there is one, by 2x2 max pooling.
+there is one, by 2x2 max pooling. With the activation `lif`, leaky integrate-and-fire neurons, the
+outputs are neurons as well, and the model is a :class:`~baselines.spiking_network.SpikingNetwork`.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 import lfp_core as lfp
+from baselines.spiking_network import Spiking, SpikingNetwork, leaky
 from benchmarks.registry import pick
 
 Activation = Callable[[], nn.Module]
@@ -24,26 +27,45 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "heaviside": lfp.Heaviside,
+    "lif": partial(leaky, Spiking.beta),
 }
 
 
 def build(
-    name: str, *, activation: str, input_shape: tuple[int, ...], classes: int, seed: int
-) -> nn.Sequential:
+    name: str,
+    *,
+    activation: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    spiking: Spiking | None = None,
+) -> nn.Sequential | SpikingNetwork:
     """Return the model `name`, one of `MODELS`, mapping (N, *input_shape) to (N, classes).
 
-    `activation` is one of `ACTIVATIONS`. The weights depend on the arguments alone: they are drawn
-    on the CPU from `seed`, whatever the default device, and the caller's random state stays as it
-    was. Raises `ValueError` for an unknown name, for an input shape that the model does not take,
-    and for fewer than two classes.
+    `activation` is one of `ACTIVATIONS`; `spiking` sets up `lif`. The weights depend on the
+    arguments alone: they are drawn on the CPU from `seed`, whatever the default device, and the
+    caller's random state stays as it was. Raises `ValueError` for an unknown name, for an input
+    shape that the model or the encoding does not take, and for fewer than two classes; ImportError
+    for `lif` without snntorch.
     """
     builder = pick("model", name, MODELS)
     hidden = pick("activation", activation, ACTIVATIONS)
+    spiking = spiking or Spiking()
+    if activation == "lif":
+        hidden = partial(leaky, spiking.beta)
+        if spiking.encoding != "constant" and len(input_shape) != 3:
+            raise ValueError(
+                f"encoding: {spiking.encoding!r} is for images, not for {input_shape}; allowed: "
+                "constant"
+            )
     if classes < 2:
         raise ValueError(f"classes: {classes} is too few; allowed: 2 and above")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
-        return nn.Sequential(*builder(tuple(input_shape), classes, hidden))
+        layers = nn.Sequential(*builder(tuple(input_shape), classes, hidden))
+    if activation != "lif":
+        return layers
+    return SpikingNetwork(layers.append(hidden()), spiking)
 
 
 def _dense(*sizes: int, act: Activation, dropout: float = 0.0) -> Iterator[nn.Module]:
@@ -112,9 +134,41 @@ def _vgg_like(input_shape: tuple[int, ...], classes: int, act: Activation) -> It
     yield from _dense(256 * 4 * 4, 1024, 512, classes, act=act, dropout=0.5)
 
 
+def _mlp_1000(input_shape: tuple[int, ...], classes: int, act: Activation) -> Iterator[nn.Module]:
+    """in-1000-n over the flattened input: the smaller of the paper's spiking networks."""
+    yield nn.Flatten()
+    yield from _dense(prod(input_shape), 1000, classes, act=act)
+
+
+def _mlp_1000_1000(
+    input_shape: tuple[int, ...], classes: int, act: Activation
+) -> Iterator[nn.Module]:
+    """in-1000-1000-n over the flattened input: the paper's spiking MLP."""
+    yield nn.Flatten()
+    yield from _dense(prod(input_shape), 1000, 1000, classes, act=act)
+
+
+def _conv_12_64(input_shape: tuple[int, ...], classes: int, act: Activation) -> Iterator[nn.Module]:
+    """conv12-P-conv64-P-n with 5x5 kernels, for 28x28 images: the paper's spiking ConvNet.
+
+    Pooling comes before the activation, so that it compares currents and not spikes.
+    """
+    channels = _channels("conv-12-64", input_shape, side=28)
+    for width in (12, 64):
+        yield nn.Conv2d(channels, width, 5)
+        yield nn.MaxPool2d(2)
+        yield act()
+        channels = width
+    yield nn.Flatten()
+    yield nn.Linear(64 * 4 * 4, classes)
+
+
 MODELS: dict[str, Callable[[tuple[int, ...], int, Activation], Iterator[nn.Module]]] = {
     "toy-mlp": _toy_mlp,
     "mlp": _mlp,
     "lenet": _lenet,
     "vgg-like": _vgg_like,
+    "mlp-1000": _mlp_1000,
+    "mlp-1000-1000": _mlp_1000_1000,
+    "conv-12-64": _conv_12_64,
 }

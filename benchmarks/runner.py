@@ -12,7 +12,7 @@ import torch
 from numpy.random import SeedSequence
 from torch import Generator, nn
 
-from baselines import METHODS, Settings, Step, Trainer
+from baselines import METHODS, Settings, Spiking, Step, Trainer
 from benchmarks.data import Dataset, Split
 from benchmarks.identity import identity
 from benchmarks.models import build
@@ -24,7 +24,8 @@ EVALUATION_BATCH = 2000
 class Run:
     """Everything that decides what a run measures, given the code and the machine.
 
-    A run of the kind "sweep" serves to choose a learning rate and never sees the test split.
+    A run of the kind "sweep" serves to choose a learning rate and never sees the test split. How
+    far a run gets within a budget of time is for the machine to decide, and its load.
     """
 
     kind: Literal["final", "sweep"]
@@ -36,6 +37,8 @@ class Run:
     epochs: int
     batch_size: int
     settings: Settings
+    spiking: Spiking | None = None  # of the activation "lif"
+    budget: float | None = None  # seconds of training, after which it ends whatever `epochs` says
 
     @property
     def id(self) -> str:
@@ -78,6 +81,7 @@ class Result:
     divergence: Divergence | None
     steps: int
     seconds: float  # of training, without evaluation
+    spikes: float | None = None  # of a sample of the validation split at the end, on average
 
     @property
     def train_loss(self) -> float | None:
@@ -114,26 +118,70 @@ def execute(run: Run, dataset: Dataset, device: torch.device) -> Result:
     order_seed, dropout_seed = (int(s) for s in SeedSequence(run.seed).generate_state(2))
     order = torch.Generator().manual_seed(order_seed)
     with _reproducible(device, dropout_seed):
-        model = build(
+        model = network(
+            run.method,
             run.model,
             activation=run.activation,
             input_shape=dataset.input_shape,
             classes=dataset.classes,
             seed=run.seed,
+            spiking=run.spiking,
         ).to(device)
-        trainer = METHODS[run.method](model, run.settings)
+        in_all = run.epochs * math.ceil(len(dataset.train) / run.batch_size)
+        trainer = METHODS[run.method](model, replace(run.settings, total_steps=in_all))
         history = [_evaluated(Epoch(), model, run, dataset)]
         divergence, steps, seconds = None, 0, 0.0
-        while divergence is None and len(history) <= run.epochs:
+        budget = math.inf if run.budget is None else run.budget
+        while divergence is None and len(history) <= run.epochs and seconds < budget:
             started = perf_counter()
-            losses, norms = train_epoch(trainer, dataset.train, run.batch_size, order)
+            losses, norms = train_epoch(
+                trainer, dataset.train, run.batch_size, order, deadline=started + budget - seconds
+            )
             seconds += perf_counter() - started
             divergence = _divergence(losses, norms, model, steps)
             healthy = len(losses) if divergence is None else divergence.step - 1 - steps
             epoch = _summary(losses[:healthy], norms[:healthy])
             steps += len(losses)
             history.append(_evaluated(epoch, model, run, dataset) if divergence is None else epoch)
-    return Result(run, tuple(history), divergence, steps, seconds)
+        spikes = _spikes(model, dataset.validation)
+    return Result(run, tuple(history), divergence, steps, seconds, spikes)
+
+
+def network(
+    method: str,
+    model: str,
+    *,
+    activation: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    spiking: Spiking | None,
+) -> nn.Module:
+    """Return the model, or the network that the method has of its own.
+
+    Raises `ValueError` as :func:`benchmarks.models.build` does.
+    """
+    own = METHODS[method].network
+    if own is not None:
+        return own(input_shape, classes, seed)
+    return build(
+        model,
+        activation=activation,
+        input_shape=input_shape,
+        classes=classes,
+        seed=seed,
+        spiking=spiking,
+    )
+
+
+def _spikes(model: nn.Module, split: Split) -> float | None:
+    """Return the mean number of spikes for a sample, if the model has any."""
+    count = getattr(model, "spike_count", None)
+    if count is None:
+        return None
+    model.eval()
+    counts = [count(inputs) for inputs in split.inputs.split(EVALUATION_BATCH)]
+    return float(torch.cat(counts).double().mean())
 
 
 @contextmanager
@@ -152,16 +200,23 @@ def _reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
 
 
 def train_epoch(
-    trainer: Trainer, split: Split, batch_size: int, order: Generator
+    trainer: Trainer,
+    split: Split,
+    batch_size: int,
+    order: Generator,
+    deadline: float = math.inf,
 ) -> tuple[list[float], list[float]]:
     """Train for an epoch; return the loss and the feedback norm of every step.
 
-    The last batch may be smaller.
+    The last batch may be smaller. No step begins after the deadline of `time.perf_counter`, but the
+    first.
     """
     batches = torch.randperm(len(split), generator=order).to(split.targets.device)
-    steps: list[Step] = [
-        trainer.step(split.inputs[rows], split.targets[rows]) for rows in batches.split(batch_size)
-    ]
+    steps: list[Step] = []
+    for rows in batches.split(batch_size):
+        steps.append(trainer.step(split.inputs[rows], split.targets[rows]))
+        if perf_counter() > deadline:
+            break
     losses = torch.stack([step.loss for step in steps])
     norms = torch.stack([step.feedback_norm for step in steps])
     return losses.tolist(), norms.tolist()

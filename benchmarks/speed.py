@@ -3,28 +3,41 @@
 import gc
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import inf
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from baselines import METHODS, Settings
+from baselines import METHODS, Settings, Spiking
 from benchmarks.memory import peak_bytes
 from benchmarks.models import build
 from benchmarks.peer import peer_step
+from benchmarks.runner import network
 
 REFERENCE = "sgd"
 PEER = "lfprop"
 WARM_UP = 2  # rounds that are not counted
+PATIENCE = 20.0  # seconds: what has taken that long sits the other rounds out
+FEWEST = 3  # rounds that everything takes part in
 #: So small that the weights stay as they are, however many steps are timed.
 SETTINGS = Settings(learning_rate=1e-8)
 
 #: The shape of one random input for each model, and how many classes it tells apart.
-SHAPES = {"toy-mlp": (2,), "mlp": (1, 28, 28), "lenet": (1, 28, 28), "vgg-like": (3, 32, 32)}
+SHAPES = {
+    "toy-mlp": (2,),
+    "mlp": (1, 28, 28),
+    "lenet": (1, 28, 28),
+    "vgg-like": (3, 32, 32),
+    "mlp-1000": (1, 28, 28),
+    "mlp-1000-1000": (1, 28, 28),
+    "conv-12-64": (1, 28, 28),
+}
 CLASSES = 10
 
 TrainingStep = Callable[[Tensor, Tensor], object]
@@ -32,13 +45,17 @@ TrainingStep = Callable[[Tensor, Tensor], object]
 
 @dataclass(frozen=True)
 class Workload:
-    """What the steps are steps of; inputs are random, of shape (batch_size, *input_shape)."""
+    """What the steps are steps of; inputs are random, of shape (batch_size, *input_shape).
+
+    A method that has a batch size of its own takes that.
+    """
 
     model: str
     activation: str
     input_shape: tuple[int, ...]
     classes: int
     batch_size: int
+    spiking: Spiking | None = None
 
 
 @dataclass(frozen=True)
@@ -58,21 +75,27 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step of a method costs; ratios are to SGD, in the same process on the same batch.
+    """What one step of a method costs; ratios are to SGD, in the same process.
 
-    With Heaviside they are to SGD's step with ReLU, as its own hardly has a backward pass.
+    With Heaviside and spiking neurons they are to SGD's step with ReLU: no gradient passes a step.
 
-    `time_ratio` is the median over rounds of the ratio of the two steps of the round, and `low` and
-    `high` are its quartiles: what slows the machine down for a while slows both steps of a round.
+    `time_ratio` is the median over rounds of the ratio of the two times a sample of the round, and
+    `low` and `high` are its quartiles: what slows the machine down slows both steps of a round.
+
+    `macs` are the multiply-accumulates of matrix products and convolutions, forward and backward,
+    the work that energy is spent on in the first place; elementwise work is not counted, and a
+    product with spikes, which need not multiply, is counted as any other.
     """
 
     method: str
-    seconds: float  # median
+    samples: int  # in the batch of a step
+    seconds: float  # of a step, median
     time_ratio: float
     time_ratio_low: float
     time_ratio_high: float
     peak_bytes: int  # of model, optimiser, batch and everything in between
     peak_ratio: float
+    macs: float  # for a sample
 
 
 def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
@@ -80,26 +103,34 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
 
     Raises `ImportError` where lfprop is asked for and missing.
     """
-    settings, batch = measurement.settings, _batch(measurement.workload, device)
+    settings = measurement.settings
     reference = (REFERENCE, _comparable(measurement.workload))
     tasks = [(method, measurement.workload) for method in measurement.methods]
     tasks = list(dict.fromkeys((reference, *tasks)))
-    steps = {task: partial(_step(*task, settings, device), *batch) for task in tasks}
-    seconds = interleaved(steps, measurement.repeats, device)
+    steps = {
+        task: partial(_step(*task, settings, device), *_batch(*task, device)) for task in tasks
+    }
+    seconds = interleaved(steps, measurement.repeats, device, PATIENCE)
+    macs = {task: _macs(step) for task, step in steps.items()}
+    del steps  # and with them swarms
     peaks = {task: _peak(*task, settings, device) for task in tasks}
     costs = []
     for method in measurement.methods:
         task = (method, measurement.workload)
-        ratios = np.divide(seconds[task], seconds[reference])
+        rounds = min(len(seconds[task]), len(seconds[reference]))
+        ratios = np.divide(seconds[task][:rounds], seconds[reference][:rounds])
+        ratios *= _samples(*reference) / _samples(*task)
         low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
         cost = Cost(
             method=method,
+            samples=_samples(*task),
             seconds=float(np.median(seconds[task])),
             time_ratio=float(middle),
             time_ratio_low=float(low),
             time_ratio_high=float(high),
             peak_bytes=peaks[task],
             peak_ratio=peaks[task] / peaks[reference],
+            macs=macs[task] / _samples(*task),
         )
         costs.append(cost)
     return costs
@@ -109,22 +140,34 @@ def _comparable(workload: Workload) -> Workload:
     """Return the workload of the SGD step that others are compared with.
 
     No gradient passes a Heaviside step, so SGD's own step there has hardly a backward pass, and
-    would make any method that trains all layers look slow. ReLU's step stands in.
+    would make any method that trains all layers look slow. ReLU's step stands in, as it does for
+    spiking neurons, which SGD cannot train.
     """
-    return replace(workload, activation="relu") if workload.activation == "heaviside" else workload
+    if workload.activation in ("heaviside", "lif"):
+        return replace(workload, activation="relu", spiking=None)
+    return workload
 
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 def interleaved(
-    steps: Mapping[Key, Callable[[], object]], repeats: int, device: torch.device
+    steps: Mapping[Key, Callable[[], object]],
+    repeats: int,
+    device: torch.device,
+    patience: float = inf,
 ) -> dict[Key, list[float]]:
-    """Return the seconds of each of `repeats` calls of every step, called in turn."""
+    """Return the seconds of each of `repeats` calls of every step, called in turn.
+
+    A step that took longer than `patience` seconds in all sits out what is left, though it is
+    called `FEWEST` times.
+    """
     seconds: dict[Key, list[float]] = {name: [] for name in steps}
     with _without_garbage_collection():
         for repeat in range(-WARM_UP, repeats):
             for name, step in steps.items():
+                if sum(seconds[name]) > patience and len(seconds[name]) >= FEWEST:
+                    continue
                 _wait(device)
                 started = perf_counter()
                 step()
@@ -152,21 +195,27 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _batch(workload: Workload, device: torch.device) -> tuple[Tensor, Tensor]:
+def _samples(name: str, workload: Workload) -> int:
+    own = METHODS[name].batch_size if name in METHODS else None
+    return own or workload.batch_size
+
+
+def _batch(name: str, workload: Workload, device: torch.device) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(workload.batch_size, *workload.input_shape, generator=generator)
-    targets = torch.randint(workload.classes, (workload.batch_size,), generator=generator)
+    samples = _samples(name, workload)
+    inputs = torch.randn(samples, *workload.input_shape, generator=generator).clamp(-1, 1)
+    targets = torch.randint(workload.classes, (samples,), generator=generator)
     return inputs.to(device), targets.to(device)
 
 
+def _macs(step: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() // 2
+
+
 def _step(name: str, workload: Workload, settings: Settings, device: torch.device) -> TrainingStep:
-    model = build(
-        workload.model,
-        activation=workload.activation,
-        input_shape=workload.input_shape,
-        classes=workload.classes,
-        seed=0,
-    ).to(device)
+    model = _network(name, workload).to(device)
     if name == PEER:
         optimizer = torch.optim.SGD(
             model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
@@ -175,14 +224,20 @@ def _step(name: str, workload: Workload, settings: Settings, device: torch.devic
     return METHODS[name](model, settings).step
 
 
+def _network(name: str, workload: Workload) -> nn.Module:
+    options: dict[str, Any] = asdict(workload) | {"seed": 0, "spiking": workload.spiking}
+    del options["batch_size"]
+    return build(options.pop("model"), **options) if name == PEER else network(name, **options)
+
+
 def _peak(name: str, workload: Workload, settings: Settings, device: torch.device) -> int:
     def train() -> None:
         step = _step(name, workload, settings, device)
-        batch = _batch(workload, device)
+        batch = _batch(name, workload, device)
         step(*batch)
         step(*batch)  # the first step with the optimiser's momentum in place
 
-    return peak_bytes(train, device)
+    return peak_bytes(train, device, numpy=name in METHODS and METHODS[name].numpy)
 
 
 def peer_is_installed() -> bool:

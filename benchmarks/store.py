@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
-from baselines import Settings
+from baselines import Settings, Spiking
 from benchmarks.identity import identity
 from benchmarks.runner import Divergence, Epoch, Result, Run
 from benchmarks.speed import Cost, Measurement
@@ -99,14 +99,15 @@ class Store:
 
 
 def _result(record: dict[str, Any]) -> Result:
-    run = record["run"]
-    divergence = record["divergence"]
+    run, divergence = record["run"], record["divergence"]
+    spiking = None if run["spiking"] is None else Spiking(**run["spiking"])
     return Result(
-        run=Run(**{**run, "settings": Settings(**run["settings"])}),
+        run=Run(**{**run, "settings": Settings(**run["settings"]), "spiking": spiking}),
         history=tuple(Epoch(**epoch) for epoch in record["history"]),
         divergence=Divergence(**divergence) if divergence is not None else None,
         steps=record["steps"],
         seconds=record["seconds"],
+        spikes=record["spikes"],
     )
 
 

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
 
-from baselines import METHODS, Settings
+from baselines import METHODS, Settings, Spiking
 from benchmarks.data import DATASETS, Dataset, load
 from benchmarks.environment import describe, processor
-from benchmarks.models import ACTIVATIONS, MODELS, build
+from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.registry import pick
-from benchmarks.runner import Run, execute
+from benchmarks.runner import Run, execute, network
 from benchmarks.speed import SETTINGS, Cost, Measurement, Workload, measure
 from benchmarks.store import Store, Stored, StoredCosts
 from benchmarks.sweep import Choice, choose
@@ -49,12 +49,22 @@ class Cell(NamedTuple):
     activation: str
     method: str
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the method does not go with the activation; None if it does."""
+        return METHODS[self.method].refusals.get(self.activation)
+
 
 @dataclass(frozen=True)
 class Study:
     """Methods x activations x seeds on one data set.
 
-    `rates` are the learning rates of the sweep; `fixed_rates` are of methods that have none.
+    Attributes:
+        settings: of all runs, but for the learning rate.
+        spiking: of the networks with the activation "lif".
+        rates: the learning rates of the sweep.
+        fixed_rates: of methods that have no sweep.
+        budgets: seconds of training of methods that are to end by time; `epochs` still is the most.
     """
 
     dataset: str
@@ -64,14 +74,13 @@ class Study:
     seeds: int
     epochs: int
     batch_size: int
-    momentum: float
-    clip_norm: float | None
-    reduction: Literal["mean", "sum"]
-    epsilon: float
+    settings: Settings
+    spiking: Spiking
     rates: tuple[float, ...]
     fixed_rates: dict[str, float]
     sweep_epochs: int
     sweep_seeds: int
+    budgets: dict[str, float]
 
     def __post_init__(self) -> None:
         """Raise `ValueError` naming a field that is wrong, its value and what is allowed."""
@@ -87,19 +96,22 @@ class Study:
                 raise ValueError(f"{field}: {names} must not be empty or name one twice")
         for method in self.fixed_rates:
             pick("learning_rate", method, dict.fromkeys(self.methods))
+        for method, budget in self.budgets.items():
+            pick("seconds", method, dict.fromkeys(self.methods))
+            if not 0 < budget < math.inf:
+                raise ValueError(f"seconds: {budget} for {method}; allowed: finite, above 0")
         for field in ("seeds", "epochs", "batch_size", "sweep_epochs", "sweep_seeds"):
             if (number := getattr(self, field)) < 1:
                 raise ValueError(f"{field}: {number} is too small; allowed: 1 and above")
         if len(set(self.rates)) < len(self.rates) or not self.rates:
             raise ValueError(f"learning_rates: {self.rates} must hold each rate once, at least one")
-        if self.clip_norm == math.inf:
+        if self.settings.clip_norm == math.inf:
             raise ValueError("clip_norm: inf; allowed: above 0, or 0 for no clipping")
         for rate in (*self.rates, *self.fixed_rates.values()):
-            self.settings(rate)
-
-    def settings(self, rate: float) -> Settings:
-        """Return the settings of a run with this learning rate."""
-        return Settings(rate, self.momentum, self.clip_norm, self.reduction, self.epsilon)
+            replace(self.settings, learning_rate=rate)
+        if all(cell.refusal for cell in self.cells):
+            reasons = "; ".join(f"{c.method} with {c.activation}: {c.refusal}" for c in self.cells)
+            raise ValueError(f"methods: none goes with the activations ({reasons})")
 
     @property
     def cells(self) -> list[Cell]:
@@ -113,7 +125,7 @@ class Study:
 
     def sweep(self, cell: Cell) -> list[Run]:
         """Return the runs that decide the cell's learning rate; none if it is fixed."""
-        if cell.method in self.fixed_rates:
+        if cell.refusal or self.fixed_rate(cell.method) is not None:
             return []
         return [
             self._run(cell, "sweep", seed, self.sweep_epochs, rate)
@@ -122,8 +134,18 @@ class Study:
         ]
 
     def final(self, cell: Cell, rate: float) -> list[Run]:
-        """Return the reported runs of the cell."""
+        """Return the reported runs of the cell; none if it is refused."""
+        if cell.refusal:
+            return []
         return [self._run(cell, "final", seed, self.epochs, rate) for seed in range(self.seeds)]
+
+    def fixed_rate(self, method: str) -> float | None:
+        """Return the learning rate that is not for a sweep to choose, if there is one."""
+        return self.fixed_rates.get(method, METHODS[method].learning_rate)
+
+    def spiking_of(self, activation: str) -> Spiking | None:
+        """Return what sets up the neurons of a network, if it has any."""
+        return self.spiking if activation == "lif" else None
 
     def _run(
         self, cell: Cell, kind: Literal["final", "sweep"], seed: int, epochs: int, rate: float
@@ -136,20 +158,22 @@ class Study:
             activation=cell.activation,
             seed=seed,
             epochs=epochs,
-            batch_size=self.batch_size,
-            settings=self.settings(rate),
+            batch_size=METHODS[cell.method].batch_size or self.batch_size,
+            settings=replace(self.settings, learning_rate=rate),
+            spiking=self.spiking_of(cell.activation),
+            budget=self.budgets.get(cell.method),
         )
 
     @property
     def size(self) -> int:
         """The number of runs, and of activations whose costs are measured."""
-        runs = sum(len(self.sweep(cell)) + self.seeds for cell in self.cells)
-        return runs + len(self.activations)
+        runs = sum(len(self.sweep(cell)) + len(self.final(cell, 1.0)) for cell in self.cells)
+        return runs + len({cell.activation for cell in self.cells if not cell.refusal})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that a study measured, in the order of its cells.
+    """Everything that a study measured, in the order of its cells, without the refused ones.
 
     `environments` has one for every result and every measurement of costs.
     """
@@ -167,18 +191,23 @@ def check(study: Study) -> None:
     Also fetches the data, so it raises `DataError` if they cannot be had.
     """
     dataset = load(study.dataset)
-    try:
-        build(
-            study.model,
-            activation=study.activations[0],
-            input_shape=dataset.input_shape,
-            classes=dataset.classes,
-            seed=0,
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"model: {study.model!r} does not go with {study.dataset}: {error}"
-        ) from None
+    for cell in study.cells:
+        if cell.refusal:
+            continue
+        try:
+            network(
+                cell.method,
+                study.model,
+                activation=cell.activation,
+                input_shape=dataset.input_shape,
+                classes=dataset.classes,
+                seed=0,
+                spiking=study.spiking,
+            )
+        except ValueError as error:
+            own = METHODS[cell.method].network is not None
+            what = f"methods: {cell.method!r}" if own else f"model: {study.model!r}"
+            raise ValueError(f"{what} does not go with {study.dataset}: {error}") from None
 
 
 def carry_out(
@@ -203,14 +232,16 @@ def carry_out(
     results: list[Stored] = []
     choices: dict[Cell, Choice] = {}
     for cell in study.cells:
+        if cell.refusal:
+            continue
         tried = [result(run) for run in study.sweep(cell)]
-        fixed = study.fixed_rates.get(cell.method)
+        fixed = study.fixed_rate(cell.method)
         choices[cell] = choose(s.result for s in tried) if fixed is None else Choice(fixed)
         results += tried
         results += [result(run) for run in study.final(cell, choices[cell].learning_rate)]
     costs: dict[Cell, Cost] = {}
     environments = [stored.environment for stored in results]
-    for activation in dict.fromkeys(cell.activation for cell in study.cells):
+    for activation in dict.fromkeys(cell.activation for cell in choices):
         measurement = _measurement(study, activation, draws(0), device)
         measured = store.load_costs(measurement)
         if measured is None:
@@ -243,10 +274,16 @@ def _measurement(
             input_shape=dataset.input_shape,
             classes=dataset.classes,
             batch_size=study.batch_size,
+            spiking=study.spiking_of(activation),
         ),
-        methods=tuple(method for method in METHODS if method in study.methods),
+        methods=tuple(
+            cell.method
+            for cell in study.cells
+            if cell.activation == activation and not cell.refusal
+        ),
         repeats=COST_REPEATS,
-        settings=study.settings(SETTINGS.learning_rate),
+        # At a rate so small that the weights stay; rates of their own do not change the work.
+        settings=replace(study.settings, learning_rate=SETTINGS.learning_rate, schedule="constant"),
         processor=processor(device),
         threads=torch.get_num_threads(),
     )

@@ -1,19 +1,21 @@
 """What a study found, as data frames, as text for a terminal and as Markdown."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE
 from rich.table import Table
 
+from baselines import METHODS, Spiking
 from benchmarks.diagnose import Diagnoses
 from benchmarks.memory import MEGABYTE
 from benchmarks.store import Stored
 from benchmarks.study import FIRST_SWEEP_SEED, Cell, Outcome, Study
 from benchmarks.sweep import Choice
 
+SPIKING = [field.name for field in fields(Spiking)]
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
 
 
@@ -24,12 +26,13 @@ def tidy(outcome: Outcome) -> pd.DataFrame:
 
 def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
     result, run = stored.result, asdict(stored.result.run)
-    settings = run.pop("settings")
+    settings, spiking = run.pop("settings"), run.pop("spiking") or {}
     divergence = result.divergence
     return {
         "id": result.run.id,
         **run,
         **settings,
+        **{field: spiking.get(field) for field in SPIKING},
         "chosen_learning_rate": choices[Cell(run["activation"], run["method"])].learning_rate,
         "train_loss": result.train_loss,
         "validation_accuracy": result.validation_accuracy,
@@ -40,6 +43,7 @@ def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
         "diverged_reason": divergence.reason if divergence else None,
         "steps": result.steps,
         "seconds": result.seconds,
+        "spikes": result.spikes,
         "commit": stored.environment["commit"],
         "processor": stored.environment["processor"],
     }
@@ -48,7 +52,8 @@ def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
 def summary(outcome: Outcome) -> pd.DataFrame:
     """Return one row for each activation and method, in the study's order.
 
-    The standard deviation is that of a sample (ddof = 1), NaN for one seed.
+    The standard deviation is that of a sample (ddof = 1), NaN for one seed. Where the method does
+    not go with the activation, `refusal` says why and there are no numbers.
     """
     runs = tidy(outcome)
     finals = runs[runs["kind"] == "final"]
@@ -57,25 +62,39 @@ def summary(outcome: Outcome) -> pd.DataFrame:
         of_cell = finals[
             (finals["activation"] == cell.activation) & (finals["method"] == cell.method)
         ]
-        choice, cost = outcome.choices[cell], outcome.costs[cell]
         rows.append(
             {
                 "activation": cell.activation,
                 "method": cell.method,
+                "refusal": cell.refusal or "",
+                "remark": METHODS[cell.method].remarks.get(cell.activation, ""),
                 "seeds": len(of_cell),
                 "test_accuracy_mean": of_cell["test_accuracy"].mean(),
                 "test_accuracy_std": of_cell["test_accuracy"].std(ddof=1),
-                "learning_rate": choice.learning_rate,
-                "learning_rate_edge": choice.edge,
-                "step_seconds": cost.seconds,
-                "step_time_ratio": cost.time_ratio,
-                "peak_bytes": cost.peak_bytes,
-                "peak_ratio": cost.peak_ratio,
+                "training_seconds": of_cell["seconds"].mean(),
+                "spikes": of_cell["spikes"].mean(),
                 "feedback_norm_max": of_cell["feedback_norm_max"].max(),
                 "diverged": int(of_cell["diverged"].sum()),
+                **_cost(outcome, cell),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
+    """Return what a step of the cell costs and at which rate; nothing if it is refused."""
+    if cell.refusal:
+        return {}
+    choice, cost = outcome.choices[cell], outcome.costs[cell]
+    return {
+        "learning_rate": None if METHODS[cell.method].learning_rate else choice.learning_rate,
+        "learning_rate_edge": choice.edge,
+        "sample_seconds": cost.seconds / cost.samples,
+        "sample_time_ratio": cost.time_ratio,
+        "peak_bytes": cost.peak_bytes,
+        "peak_ratio": cost.peak_ratio,
+        "macs": cost.macs,
+    }
 
 
 def lines(summary: pd.DataFrame) -> Lines:
@@ -85,9 +104,13 @@ def lines(summary: pd.DataFrame) -> Lines:
         "method",
         "test accuracy %",
         "learning rate",
+        "µs / sample",
         "time / SGD",
-        "memory / SGD",
         "peak MB",
+        "memory / SGD",
+        "kMAC / sample",
+        "spikes / sample",
+        "training s",
         "largest norm",
         "diverged",
     )
@@ -95,16 +118,34 @@ def lines(summary: pd.DataFrame) -> Lines:
         (
             row["activation"],
             row["method"],
-            f"{100 * row['test_accuracy_mean']:.1f} ± {_percent(row['test_accuracy_std'])}",
-            f"{row['learning_rate']:g}{_edge(row['learning_rate_edge'])}",
-            f"{row['step_time_ratio']:.2f}",
-            f"{row['peak_ratio']:.2f}",
-            f"{row['peak_bytes'] / MEGABYTE:.2f}",
-            "-" if pd.isna(row["feedback_norm_max"]) else f"{row['feedback_norm_max']:.2g}",
-            f"{row['diverged']}/{row['seeds']}",
+            _accuracy(row),
+            _number(row["learning_rate"], "g") + _edge(row["learning_rate_edge"]),
+            _number(1e6 * row["sample_seconds"], ".3g"),
+            _number(row["sample_time_ratio"], ".2f"),
+            _number(row["peak_bytes"] / MEGABYTE, ".2f"),
+            _number(row["peak_ratio"], ".2f"),
+            _number(row["macs"] / 1000, ".4g"),
+            _number(row["spikes"], ".0f"),
+            _number(row["training_seconds"], ".3g"),
+            _number(row["feedback_norm_max"], ".2g"),
+            "-" if row["refusal"] else f"{row['diverged']}/{row['seeds']}",
         )
         for row in summary.to_dict("records")
     ]
+
+
+def _accuracy(row: Mapping[Hashable, Any]) -> str:
+    """Return the accuracy with what is special about it, or why there is none."""
+    if row["refusal"]:
+        return f"- ({row['refusal']})"
+    remark = f" ({row['remark']})" if row["remark"] else ""
+    deviation = _number(100 * row["test_accuracy_std"], ".1f")
+    return f"{100 * row['test_accuracy_mean']:.1f} ± {deviation}{remark}"
+
+
+def _number(value: float | None, form: str) -> str:
+    """Return the number in this form; a line where there is none."""
+    return "-" if value is None or pd.isna(value) else format(value, form)
 
 
 def speed_lines(rows: Iterable[Mapping[str, Any]]) -> Lines:
@@ -171,10 +212,6 @@ def _edge(edge: str | None) -> str:
     return "" if pd.isna(edge) else " (edge)"
 
 
-def _percent(share: float) -> str:
-    return "-" if pd.isna(share) else f"{100 * share:.1f}"
-
-
 def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
     """Return what a reader of the table has to know."""
     study = outcome.study
@@ -183,13 +220,26 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
         f"of {study.batch_size}, mean ± sample standard deviation over "
         f"{_seeds(0, study.seeds)}; a diverged run counts with the last accuracy it reached.",
         *_notes_on_rates(study, summary),
-        "Time: median ratio of interleaved steps. Memory: the most that model, optimiser, batch "
-        "and a step take together. Largest norm: of the feedback of any step, before clipping.",
+        "Time: of training, median of interleaved steps. Memory: the most that model, optimiser, "
+        "batch and a step take together. MAC: multiply-accumulates of products and convolutions in "
+        "a training step. Largest norm: of the feedback of any step, before clipping.",
+        *(
+            f"Batches of {METHODS[method].batch_size}: {method}."
+            for method in study.methods
+            if METHODS[method].batch_size
+        ),
+        *(f"Time budget: {seconds:g} s, {method}." for method, seconds in study.budgets.items()),
     ]
-    if "heaviside" in study.activations and {"sgd", "wsgd"} & set(study.methods):
+    if {"heaviside", "lif"} & set(study.activations):
         found.append(
-            "No gradient passes a Heaviside step, so sgd and wsgd train the last layer alone; the "
-            "ratios there are to SGD's step with ReLU."
+            "No gradient passes a Heaviside step or a spike: with these, methods that need one "
+            "train the last layer alone or nothing, and ratios are to SGD's step with ReLU."
+        )
+    if "lif" in study.activations:
+        spiking = study.spiking
+        found.append(
+            f"lif: beta {spiking.beta:g}, T = {spiking.steps}, {spiking.encoding} input; spikes of "
+            "a validation sample after training, the input's included."
         )
     return found
 

@@ -1,10 +1,14 @@
 """Settings of the whole suite."""
 
 import os
+from dataclasses import replace
 
 import hypothesis
 import pytest
 import torch
+
+from baselines import METHODS
+from baselines.pso import PSO
 
 # Needs the authors' package just to be imported.
 collect_ignore = ["peer.py"]
@@ -24,3 +28,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none, and say so."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+@pytest.fixture
+def small_swarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every swarm have 100 particles: what is tested does not depend on it, but time does."""
+    for method in METHODS.values():
+        if issubclass(method, PSO):
+            monkeypatch.setattr(method, "recipe", replace(method.recipe, particles=100))

@@ -15,6 +15,10 @@ from baselines import METHODS, Settings
 from baselines.trainer import DescentTrainer
 
 DESCENT = [name for name, method in METHODS.items() if issubclass(method, DescentTrainer)]
+pytestmark = pytest.mark.usefixtures("small_swarms")
+
+#: Those that can train any network.
+GENERAL = [name for name, method in METHODS.items() if method.network is None]
 #: What each method learns the separable problem with, where that is not the default.
 SETTINGS: dict[str, Settings] = {}
 DEFAULT = Settings(learning_rate=0.1)
@@ -61,17 +65,19 @@ def test_methods_are_listed_under_their_own_names() -> None:
 # --- the contract ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERAL)
 def test_loss_falls_on_a_separable_problem(name: str) -> None:
     model, (x, targets) = network(), problem()
     method = trainer(name, model)
     torch.manual_seed(2)
-    losses = [float(method.step(x, targets).loss) for _ in range(60)]
+    # The speed limit of the stable recipe is for weights of larger networks.
+    steps = 200 if name.endswith("-stable") else 60
+    losses = [float(method.step(x, targets).loss) for _ in range(steps)]
     assert losses[-1] < 0.5 * losses[0]
     assert (model(x).argmax(dim=1) == targets).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERAL)
 @pytest.mark.parametrize("training", [True, False])
 def test_training_mode_is_kept(name: str, training: bool) -> None:
     model = network(dropout=0.5).train(training)
@@ -81,7 +87,7 @@ def test_training_mode_is_kept(name: str, training: bool) -> None:
     assert all(m.training is training for m in model.modules() if m is not model[2])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERAL)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_is_kept_and_parameters_stay_the_same_objects(name: str, dtype: torch.dtype) -> None:
     model = network(dtype)
@@ -92,7 +98,7 @@ def test_dtype_is_kept_and_parameters_stay_the_same_objects(name: str, dtype: to
     assert step.loss.dtype == dtype
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERAL)
 def test_batch_is_left_alone(name: str) -> None:
     x, targets = problem()
     before = x.clone(), targets.clone()
@@ -101,7 +107,7 @@ def test_batch_is_left_alone(name: str) -> None:
     assert torch.equal(targets, before[1])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERAL)
 @pytest.mark.parametrize("frozen", [(0,), (3,), (5,), (0, 5)])
 def test_frozen_parameters_stay_and_the_others_move(name: str, frozen: tuple[int, ...]) -> None:
     model = network()
@@ -116,14 +122,14 @@ def test_frozen_parameters_stay_and_the_others_move(name: str, frozen: tuple[int
         assert torch.equal(parameter, before[key]) == (int(key.split(".")[0]) in frozen), key
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERAL)
 def test_same_start_gives_the_same_trajectory_bit_for_bit(name: str) -> None:
     first, second = (trajectory(name, network(dropout=0.3), 10) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first[0], first[-1])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERAL)
 def test_two_trainers_do_not_disturb_each_other(name: str) -> None:
     alone = trajectory(name, network(), 5)
     other = trainer(name, network())
@@ -131,7 +137,7 @@ def test_two_trainers_do_not_disturb_each_other(name: str) -> None:
     assert torch.equal(trajectory(name, network(), 5), alone)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", GENERAL)
 def test_step_tells_detached_scalars(name: str) -> None:
     step = trainer(name, network()).step(*problem())
     for value in step:
@@ -202,6 +208,10 @@ BAD_SETTINGS: list[tuple[str, Any]] = [
     *(("clip_norm", bad) for bad in (0, -1.0, math.nan)),
     *(("reduction", bad) for bad in ("none", "Mean", "", None)),
     *(("epsilon", bad) for bad in (-1e-9, math.nan, math.inf)),
+    *(("schedule", bad) for bad in ("cosine", "one_cycle", None)),
+    *(("total_steps", bad) for bad in (0, -1)),
+    *(("adaptive_clip", bad) for bad in (0, -0.1, math.nan, math.inf)),
+    *(("normaliser", bad) for bad in ("new", None)),
 ]
 
 

@@ -3,16 +3,27 @@
 import re
 
 import pytest
+import snntorch
 import torch
 from torch import nn
 
+from baselines import Spiking, SpikingNetwork
 from benchmarks.models import ACTIVATIONS, MODELS, build
 
-SHAPES = {"toy-mlp": (2,), "mlp": (1, 8, 8), "lenet": (1, 28, 28), "vgg-like": (3, 32, 32)}
+SHAPES = {
+    "toy-mlp": (2,),
+    "mlp": (1, 8, 8),
+    "lenet": (1, 28, 28),
+    "vgg-like": (3, 32, 32),
+    "mlp-1000": (1, 8, 8),
+    "mlp-1000-1000": (1, 8, 8),
+    "conv-12-64": (1, 28, 28),
+}
 
 
 def make(name: str, activation: str = "relu", classes: int = 10, seed: int = 0) -> nn.Sequential:
-    return build(name, activation=activation, input_shape=SHAPES[name], classes=classes, seed=seed)
+    model = build(name, activation=activation, input_shape=SHAPES[name], classes=classes, seed=seed)
+    return model.layers if isinstance(model, SpikingNetwork) else model
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -21,11 +32,11 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def test_tables_hold_what_the_study_names_in_order() -> None:
-    assert list(ACTIVATIONS) == ["relu", "silu", "elu", "tanh", "sigmoid", "heaviside"]
+    assert list(ACTIVATIONS) == ["relu", "silu", "elu", "tanh", "sigmoid", "heaviside", "lif"]
     assert list(MODELS) == list(SHAPES)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "lif"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_maps_inputs_to_logits(name: str, activation: str) -> None:
     model = make(name, activation, classes=3)
@@ -40,6 +51,9 @@ def test_every_model_maps_inputs_to_logits(name: str, activation: str) -> None:
         ("toy-mlp", 2, (2 * 32 + 32) + (32 * 16 + 16) + (16 * 2 + 2)),
         ("mlp", 10, (64 * 120 + 120) + (120 * 84 + 84) + (84 * 10 + 10)),
         ("lenet", 10, 416 + 6416 + 30840 + 10164 + 850),
+        ("mlp-1000", 10, 65 * 1000 + 1001 * 10),
+        ("mlp-1000-1000", 10, 65 * 1000 + 1001 * 1000 + 1001 * 10),
+        ("conv-12-64", 10, (25 + 1) * 12 + (25 * 12 + 1) * 64 + 1025 * 10),
         ("vgg-like", 10, 896 + 18496 + 73856 + 147584 + 295168 + 590080 + 4195328 + 524800 + 5130),
     ],
 )
@@ -59,6 +73,29 @@ def test_vgg_like_layer_by_layer() -> None:
     layers = "".join(kinds.get(type(layer), "d") for layer in model)
     assert layers == "CaCaPCaCaPCaCaPFLadLadL"
     assert [layer.p for layer in model if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_spiking_model_has_neurons_for_activations_and_counts_spikes(name: str) -> None:
+    spiking = Spiking(beta=0.6, steps=4)
+    model = build(
+        name, activation="lif", input_shape=SHAPES[name], classes=3, seed=0, spiking=spiking
+    )
+    assert isinstance(model, SpikingNetwork)
+    plain = make(name, "relu", classes=3)
+    kinds = [snntorch.Leaky if type(layer) is nn.ReLU else type(layer) for layer in plain]
+    assert [type(layer) for layer in model.layers] == [*kinds, snntorch.Leaky]
+    assert same(plain, nn.Sequential(*(m for m in model.layers if list(m.parameters()))))
+    betas = [float(m.beta) for m in model.modules() if isinstance(m, snntorch.Leaky)]
+    assert betas == [pytest.approx(0.6)] * len(betas)
+    counts = model(2 * torch.rand(5, *SHAPES[name]) - 1)
+    assert counts.shape == (5, 3)
+    assert set(counts.flatten().tolist()) <= set(map(float, range(5)))
+
+
+def test_pooling_comes_before_the_neurons_of_the_spiking_convolutions() -> None:
+    layers = "".join(type(layer).__name__[0] for layer in make("conv-12-64", "lif"))
+    assert layers == "CMLCMLFLL"
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -111,9 +148,18 @@ def test_weights_are_drawn_on_the_cpu_whatever_the_default_device() -> None:
             {"name": "lennet"},
             "model: unknown name 'lennet'; did you mean 'lenet'? Allowed: toy-mlp",
         ),
-        ({"name": "resnet-18"}, "Allowed: toy-mlp, mlp, lenet, vgg-like"),
+        ({"name": "resnet-18"}, "Allowed: toy-mlp, mlp, lenet, vgg-like, mlp-1000"),
         ({"activation": "ReLu"}, "activation: unknown name 'ReLu'; did you mean 'relu'?"),
         ({"classes": 1}, "classes: 1 is too few"),
+        (
+            {
+                "name": "toy-mlp",
+                "input_shape": (2,),
+                "activation": "lif",
+                "spiking": Spiking(encoding="rate"),
+            },
+            "encoding: 'rate' is for images, not for (2,); allowed: constant",
+        ),
         (
             {"input_shape": (1, 8, 8)},
             "input_shape: lenet does not take (1, 8, 8); allowed: (channels, 28, 28)",

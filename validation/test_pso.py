@@ -18,9 +18,10 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import lfp_core as lfp
 from baselines import pso
-from baselines.pso import PAPER, PSO, STABLE, Pyswarms, Recipe, Swarm, TorchSwarm
+from baselines.pso import PAPER, PSO, STABLE, PaperTorchPSO, Pyswarms, Recipe, Swarm, TorchSwarm
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
+from benchmarks.memory import peak_bytes
 from benchmarks.models import ACTIVATIONS, build
 
 SETTINGS = Settings(learning_rate=1.0)
@@ -58,7 +59,7 @@ def problem(
 
 
 @pytest.mark.parametrize("budget", [1, 20_000, 10**8], ids=["one by one", "chunks", "at once"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS.keys() - PSO.refusals))
 @pytest.mark.parametrize(("name", "shape"), [("mlp", (1, 6, 6)), ("lenet", (1, 28, 28))])
 def test_the_costs_are_those_of_a_loop(
     name: str, shape: tuple[int, ...], activation: str, budget: int
@@ -121,6 +122,15 @@ def test_a_tied_weight_is_one_weight() -> None:
     torch.testing.assert_close(SwarmFitness(model)(*batch), in_a_loop(model, *batch))
 
 
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_the_memory_that_it_states_is_enough(name: str) -> None:
+    model = UNUSUAL[name].double()
+    batch = problem(model, 2, 8, 8, particles=40, samples=500)
+    fitness = SwarmFitness(model, budget=2 * 10**6)
+    fitness(*batch)
+    assert peak_bytes(lambda: fitness(*batch), torch.device("cpu")) < fitness.bytes_needed
+
+
 def test_inputs_are_not_changed() -> None:
     model = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(4, 3)).double()
     positions, inputs, targets = problem(model, 4)
@@ -149,6 +159,13 @@ def test_a_cost_that_is_not_a_number_is_infinite() -> None:
 def test_an_unknown_layer_is_refused(layer: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"cannot evaluate"):
         SwarmFitness(nn.Sequential(layer, nn.Linear(4, 3)))
+
+
+@pytest.mark.parametrize("activation", PSO.refusals)
+def test_what_the_swarm_says_it_refuses_is_refused(activation: str) -> None:
+    model = build("mlp", activation=activation, input_shape=(4,), classes=3, seed=0)
+    with pytest.raises(ValueError, match="cannot evaluate"):
+        PaperTorchPSO(model, SETTINGS)
 
 
 def test_a_model_without_trainable_parameters_is_refused() -> None:

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from baselines import METHODS, Settings
+from baselines import METHODS, Settings, Spiking
+from baselines.sgd import SGD
+from baselines.spiking_network import Encoding
+from baselines.trainer import Step
 from benchmarks.data import Dataset, Split
 from benchmarks.runner import Divergence, Epoch, Result, Run, accuracy, execute
 
@@ -42,7 +45,8 @@ def measured(result: Result) -> tuple[object, ...]:
     return result.history, result.divergence, result.steps
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("small_swarms")
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].network is None])
 def test_the_same_run_gives_the_same_bits(method: str, noise: Dataset) -> None:
     run = replace(RUN, method=method)
     first = execute(run, noise, CPU)
@@ -79,6 +83,50 @@ def test_what_a_run_records(noise: Dataset) -> None:
         assert epoch.feedback_norm_max is not None
         assert 0 < epoch.feedback_norm_median <= epoch.feedback_norm_max
     assert result.test_accuracy == trained[-1].test_accuracy
+
+
+def test_a_budget_of_time_ends_a_run(noise: Dataset) -> None:
+    result = execute(replace(RUN, epochs=10**6, budget=0.05), noise, CPU)
+    assert 0.05 <= result.seconds < 5
+    assert result.history[-1].test_accuracy is not None
+    assert execute(replace(RUN, budget=1e-9), noise, CPU).steps == 1, "the first one is made"
+    assert execute(replace(RUN, budget=1e9), noise, CPU).steps == RUN.epochs * 3
+
+
+@pytest.mark.parametrize("encoding", ["constant", "rate", "latency"])
+@pytest.mark.parametrize("method", ["lfp", "surrogate"])
+def test_a_spiking_run_gives_the_same_bits_and_counts_spikes(
+    method: str, encoding: Encoding, noise: Dataset
+) -> None:
+    spiking = Spiking(beta=0.9, steps=5, encoding=encoding)
+    run = replace(RUN, model="mlp", method=method, activation="lif", spiking=spiking)
+    first, second = (execute(run, noise, CPU) for _ in range(2))
+    assert measured(first) == measured(second)
+    assert first.spikes == second.spikes
+    assert first.spikes is not None
+    assert first.spikes > 0
+    assert execute(RUN, noise, CPU).spikes is None
+
+
+def test_a_one_cycle_run_ends_at_a_rate_of_almost_nothing(
+    noise: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the last step moves the weights a thousandth of what an early one does."""
+    rates: list[float] = []
+    step = METHODS["sgd"].step
+
+    def note(self: SGD, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        return step(self, inputs, targets)
+
+    monkeypatch.setattr(METHODS["sgd"], "step", note)
+    settings = Settings(0.05, schedule="one-cycle")
+    execute(replace(RUN, method="sgd", epochs=4, settings=settings), noise, CPU)
+    assert len(rates) == 4 * 3
+    assert max(rates) == pytest.approx(0.05, rel=0.05)
+    assert rates[0] == pytest.approx(0.05 / 25)
+    assert rates.index(max(rates)) in (3, 4)
+    assert rates[-1] < 0.05 / 10
 
 
 def test_a_sweep_never_sees_the_test_split(noise: Dataset) -> None:
@@ -143,6 +191,8 @@ def test_accuracy_is_counted_in_evaluation_mode() -> None:
         {"epochs": 3},
         {"activation": "tanh"},
         {"settings": Settings(0.05, epsilon=1e-3)},
+        {"spiking": Spiking()},
+        {"budget": 1.0},
     ],
 )
 def test_every_field_changes_the_identity(change: dict[str, object]) -> None:

@@ -39,7 +39,7 @@ def test_costs_that_are_saved_are_loaded(tmp_path: Path) -> None:
     store = Store(tmp_path)
     workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
     measurement = Measurement(workload, ("sgd",), 3, Settings(0.1), "a CPU", threads=1)
-    costs = StoredCosts([Cost("sgd", 0.5, 1.0, 1.0, 1.0, 1000, 1.0)], {"commit": None})
+    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], {"commit": None})
     assert store.load_costs(measurement) is None
     store.save_costs(measurement, costs)
     assert store.load_costs(measurement) == costs

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from baselines import Settings, Spiking
 from benchmarks import study as study_module
 from benchmarks import table
 from benchmarks.data import Dataset, Split, load
@@ -28,14 +29,13 @@ STUDY = Study(
     seeds=2,
     epochs=2,
     batch_size=256,
-    momentum=0.9,
-    clip_norm=3.0,
-    reduction="mean",
-    epsilon=1e-6,
+    settings=Settings(learning_rate=1.0),
+    spiking=Spiking(steps=3),
     rates=(0.01, 0.3),
     fixed_rates={},
     sweep_epochs=1,
     sweep_seeds=2,
+    budgets={},
 )
 
 
@@ -176,7 +176,12 @@ def test_the_derived_files_agree(tmp_path: Path) -> None:
 @pytest.fixture
 def diverging(tmp_path: Path) -> Outcome:
     hopeless = replace(
-        STUDY, methods=("sgd",), seeds=1, rates=(1e20, 1e21), clip_norm=None, sweep_seeds=1
+        STUDY,
+        methods=("sgd",),
+        settings=replace(STUDY.settings, clip_norm=None),
+        seeds=1,
+        rates=(1e20, 1e21),
+        sweep_seeds=1,
     )
     return carry_out(hopeless, Store(tmp_path), CPU, ignore)
 
@@ -222,13 +227,18 @@ def test_every_preset_goes_with_its_data() -> None:
         ({"rates": ()}, "learning_rates: "),
         ({"rates": (0.1, -1.0)}, "learning_rate must be"),
         ({"fixed_rates": {"wsgd": 0.1}}, "learning_rate: unknown name 'wsgd'"),
-        ({"clip_norm": float("inf")}, "clip_norm: inf"),
-        ({"momentum": 1.0}, "momentum must"),
+        ({"settings": Settings(1.0, clip_norm=float("inf"))}, "clip_norm: inf"),
+        ({"budgets": {"wsgd": 1.0}}, "seconds: unknown name 'wsgd'"),
+        ({"budgets": {"lfp": 0.0}}, "seconds: 0.0 for lfp; allowed: finite, above 0"),
+        (
+            {"methods": ("sgd", "madam"), "activations": ("lif",)},
+            "methods: none goes with .*sgd with lif: a spike has no derivative; madam with lif: ",
+        ),
     ],
 )
 def test_wrong_studies_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Study(**(asdict(STUDY) | change))
+        replace(STUDY, **change)  # type: ignore[arg-type]
 
 
 def test_a_model_must_take_the_data() -> None:

@@ -1,0 +1,110 @@
+"""A classifier made of layers and spiking neurons: pictures in, spike counts of the classes out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Encoding = Literal["constant", "rate", "latency"]
+
+#: Of the fast sigmoid s(x) = x / (1 + 25 |x|) whose derivative stands in for that of a spike (Zenke
+#: and Ganguli 2018) where backpropagation is asked for it; LFP never does.
+SURROGATE_SLOPE = 25
+
+
+@dataclass(frozen=True)
+class Spiking:
+    """The neurons and the time of a spiking network.
+
+    Attributes:
+        beta: decay of the membrane potential in a step, in [0, 1].
+        steps: T.
+        encoding: how a value x in [-1, 1] of the input becomes a sequence. "constant": the current
+            x at each step. "rate": at each step a spike with probability (x + 1) / 2. "latency":
+            one spike, the earlier the larger x is, and none for x close to -1.
+    """
+
+    beta: float = 0.9
+    steps: int = 15
+    encoding: Encoding = "constant"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a field out of range, naming it."""
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta must lie in [0, 1], not {self.beta!r}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be >= 1, not {self.steps!r}")
+        if self.encoding not in ("constant", "rate", "latency"):
+            raise ValueError(
+                f"encoding must be 'constant', 'rate' or 'latency', not {self.encoding!r}"
+            )
+
+
+class SpikingNetwork(nn.Module):
+    """Layers with ``snntorch.Leaky`` neurons, the last one too, run over T steps from rest.
+
+    Its output (batch, classes) is the number of spikes of each class, so that argmax is the
+    decision, as it is of logits.
+    """
+
+    def __init__(self, layers: nn.Sequential, spiking: Spiking) -> None:
+        super().__init__()
+        self.layers = layers
+        self.spiking = spiking
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the spike counts (batch, classes) for inputs (batch, ...)."""
+        return self.spikes(inputs).sum(dim=0)
+
+    def spikes(self, inputs: Tensor) -> Tensor:
+        """Return the spikes (T, batch, classes) for inputs (batch, ...) with values in [-1, 1]."""
+        from lfp_core.spiking import unroll  # noqa: PLC0415  (snntorch is optional, and slow)
+
+        if self.spiking.encoding == "constant":
+            return unroll(self.layers, inputs, steps=self.spiking.steps)
+        return unroll(self.layers, encode(inputs, self.spiking))
+
+    @torch.no_grad()
+    def spike_count(self, inputs: Tensor) -> Tensor:
+        """Return the number of spikes in the network (batch,), those of the input included."""
+        import snntorch  # noqa: PLC0415
+
+        from lfp_core.spiking import unroll  # noqa: PLC0415
+
+        spiking, total = self.spiking, inputs.new_zeros(len(inputs))
+        constant, signal = spiking.encoding == "constant", inputs
+        if not constant:
+            signal = encode(inputs, spiking)
+            total += signal.sum(dim=0).flatten(1).sum(dim=1)
+        layers = list(self.layers)
+        ends = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, snntorch.Leaky)]
+        for start, end in zip([0, *ends], ends, strict=False):
+            signal = unroll(
+                nn.Sequential(*layers[start:end]), signal, spiking.steps if constant else None
+            )
+            constant = False
+            total += signal.sum(dim=0).flatten(1).sum(dim=1)
+        return total
+
+
+def encode(inputs: Tensor, spiking: Spiking) -> Tensor:
+    """Return the spikes (T, batch, ...) that code for inputs (batch, ...) in [-1, 1]."""
+    from snntorch import spikegen  # noqa: PLC0415
+
+    intensity = ((inputs + 1) / 2).clamp(0, 1)
+    if spiking.encoding == "rate":
+        spikes = spikegen.rate(intensity, num_steps=spiking.steps)
+    else:
+        spikes = spikegen.latency(
+            intensity, num_steps=spiking.steps, normalize=True, linear=True, clip=True
+        )
+    return spikes.to(inputs.dtype)
+
+
+def leaky(beta: float) -> nn.Module:
+    """Return neurons with threshold 1 that are reset by subtraction."""
+    import snntorch  # noqa: PLC0415
+    from snntorch.surrogate import fast_sigmoid  # noqa: PLC0415
+
+    return snntorch.Leaky(beta=beta, init_hidden=True, spike_grad=fast_sigmoid(SURROGATE_SLOPE))
