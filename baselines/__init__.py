@@ -5,7 +5,7 @@ from baselines.fa import FeedbackAlignment
 from baselines.lfp import LFP
 from baselines.madam import Madam
 from baselines.pso import PaperPSO, PaperTorchPSO, StablePSO, StableTorchPSO
-from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP
+from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP, TunedRSTDP
 from baselines.sgd import SGD
 from baselines.spiking_network import Spiking, SpikingNetwork
 from baselines.surrogate import Surrogate
@@ -28,6 +28,7 @@ METHODS: dict[str, type[Trainer]] = {
         PaperTorchPSO,
         StableTorchPSO,
         RSTDP,
+        TunedRSTDP,
         BatchedRSTDP,
         DenseRSTDP,
     )

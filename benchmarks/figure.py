@@ -31,6 +31,7 @@ LABELS = {
     "pso-torch-paper": "PSO (torch), paper",
     "pso-torch-stable": "PSO (torch), stable",
     "rstdp": "R-STDP",
+    "rstdp-tuned": "R-STDP, tuned",
     "rstdp-batched": "R-STDP, batched",
     "rstdp-dense": "R-STDP, dense",
 }
