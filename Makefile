@@ -30,7 +30,10 @@ peer: .venv/ready
 # All that the README quotes: about two hours on two cores. `speed` runs in the environment that has
 # the authors' package. Delete a study's folder to make it again; what is there is not repeated.
 reproduce: peer
-	$(COMPARE) --study digits
+	$(COMPARE) --study digits \
+	  --methods lfp,sgd,wsgd,fa,eg,madam,surrogate,rstdp,rstdp-batched,rstdp-dense
+	$(COMPARE) --study mnist-rstdp --dataset mnist --model mlp --methods rstdp-tuned \
+	  --activations lif --seeds 1 --epochs 3
 	for set in blobs circles swirls; do $(COMPARE) --study toy-$$set --dataset $$set \
 	  --methods lfp,sgd --activations relu --seeds 5 --sweep-seeds 5 --momentum 0.95 \
 	  --clip-norm 0 --reduction sum --learning-rates $(CARD_GRID) || exit; done
