@@ -101,7 +101,8 @@ class Recipe:
         layers: of features, trained in turn.
         kernel: odd width of the decision layer's kernels (stride 1, zero padding that keeps the
             size); None: each neuron sees the whole of its input, as in a dense layer.
-        cutoff: the time step at which the decision is made; later spikes do not count for it.
+        cutoff: the time step at which the decision is made; later spikes do not count for it, but
+            the layers of features learn from those too.
         neurons_per_class: how many kernels of the decision layer belong to each class.
         mean, deviation: of the normally distributed weights at the start, clipped to the bounds.
         rate, rate_limit, doubling: a > 0 of STDP starts at rate and doubles every so many images,
