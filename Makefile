@@ -34,6 +34,9 @@ reproduce: peer
 	  --methods lfp,sgd,wsgd,fa,eg,madam,surrogate,rstdp,rstdp-batched,rstdp-dense
 	$(COMPARE) --study mnist-rstdp --dataset mnist --model mlp --methods rstdp-tuned \
 	  --activations lif --seeds 1 --epochs 3
+	$(COMPARE) --study mnist-snn-beta-0.9-T-15 --dataset mnist --model mlp-1000 --methods lfp \
+	  --activations lif --seeds 3 --epochs 3 --beta 0.9 --time-steps 15 --schedule one-cycle \
+	  --adaptive-clip 0.06 --max-norm --clip-norm 0 --learning-rate lfp=0.1 --threads 1
 	for set in blobs circles swirls; do $(COMPARE) --study toy-$$set --dataset $$set \
 	  --methods lfp,sgd --activations relu --seeds 5 --sweep-seeds 5 --momentum 0.95 \
 	  --clip-norm 0 --reduction sum --learning-rates $(CARD_GRID) || exit; done
