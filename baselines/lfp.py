@@ -31,7 +31,7 @@ class LFP(DescentTrainer):
             return F.cross_entropy(logits, targets)
 
     def _fill_from_spikes(self, model: SpikingNetwork, inputs: Tensor, targets: Tensor) -> Tensor:
-        from lfp_core import spiking  # noqa: PLC0415  (snntorch is optional, and slow)
+        from lfp_core import spiking  # noqa: PLC0415  (snntorch is slow to import)
 
         options = self.settings
         with spiking.feedback(

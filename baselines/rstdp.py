@@ -626,8 +626,6 @@ class RSTDP(Trainer):
         ("relu", "silu", "elu", "tanh", "sigmoid", "heaviside"), "its neurons spike: see lif"
     )
     remarks: ClassVar[Mapping[str, str]] = {"lif": "own network"}
-    #: Images in a batch; None leaves it to the user.
-    batch_size: ClassVar[int | None] = None
     numpy: ClassVar[bool] = True
     #: There is nothing to choose: the rates are the recipe's.
     learning_rate: ClassVar[float | None] = 1.0

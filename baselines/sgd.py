@@ -18,7 +18,11 @@ class SGD(DescentTrainer):
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Backpropagate the cross-entropy."""
-        loss = F.cross_entropy(self.model(inputs), targets)
+        loss = self.loss_of(inputs, targets)
         objective = loss * len(targets) if self.settings.reduction == "sum" else loss
         objective.backward()
         return loss
+
+    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy of a batch (scalar)."""
+        return F.cross_entropy(self.model(inputs), targets)

@@ -59,7 +59,7 @@ class SpikingNetwork(nn.Module):
 
     def spikes(self, inputs: Tensor) -> Tensor:
         """Return the spikes (T, batch, classes) for inputs (batch, ...) with values in [-1, 1]."""
-        from lfp_core.spiking import unroll  # noqa: PLC0415  (snntorch is optional, and slow)
+        from lfp_core.spiking import unroll  # noqa: PLC0415  (snntorch is slow to import)
 
         if self.spiking.encoding == "constant":
             return unroll(self.layers, inputs, steps=self.spiking.steps)

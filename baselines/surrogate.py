@@ -29,15 +29,12 @@ class Surrogate(SGD):
     )
     remarks: ClassVar[Mapping[str, str]] = {}
 
-    def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Backpropagate the cross-entropy."""
-        if not isinstance(self.model, SpikingNetwork):
-            with SurrogateDerivative():
-                return super().fill_gradients(inputs, targets)
-        loss = rate_loss(self.model.spikes(inputs), targets)
-        objective = loss * len(targets) if self.settings.reduction == "sum" else loss
-        objective.backward()
-        return loss
+    def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch (scalar), with derivatives where there are none."""
+        if isinstance(self.model, SpikingNetwork):
+            return rate_loss(self.model.spikes(inputs), targets)
+        with SurrogateDerivative():
+            return super().loss_of(inputs, targets)
 
 
 class SurrogateDerivative(TorchFunctionMode):

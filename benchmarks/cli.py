@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import torch
@@ -110,9 +111,7 @@ StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 Methods = Annotated[
     str,
-    typer.Option(
-        help=f"'all', or a list like a,b of: {', '.join(dict.fromkeys([*FAMILIES, *METHODS]))}."
-    ),
+    typer.Option(help=f"'all', or a list like a,b of: {', '.join([*FAMILIES, *METHODS])}."),
 ]
 Activations = Annotated[
     str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(ACTIVATIONS)}.")
@@ -193,7 +192,7 @@ def compare(
         plan = Study(
             dataset=dataset,
             model=model or preset.model,
-            methods=_methods(methods),
+            methods=_names("methods", methods, METHODS, FAMILIES),
             activations=_names("activations", activations, ACTIVATIONS),
             seeds=seeds,
             epochs=preset.epochs if epochs is None else epochs,
@@ -260,7 +259,7 @@ def speed(
     with _refusing(ValueError):
         names = _names("models", models, SHAPES)
         kinds = _names("activations", activations, ACTIVATIONS)
-        compared = _methods(methods)
+        compared = _names("methods", methods, METHODS, FAMILIES)
         folder = _folder(results, study or "speed")
         chosen_device = _prepare(device, threads, names)
     if peer and not peer_is_installed():
@@ -363,25 +362,22 @@ def diagnose(
 # --- reading the options --------------------------------------------------------------------------
 
 
-def _names(field: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in a comma-separated text, in the order of the known ones."""
-    table = dict.fromkeys(known)
-    if text == "all":
-        return tuple(table)
-    given = [name.strip() for name in text.split(",")]
-    for name in given:
-        pick(field, name, table)
-    return tuple(name for name in table if name in given)
+def _names(
+    field: str,
+    text: str,
+    known: Iterable[str],
+    families: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> tuple[str, ...]:
+    """Return the names in a comma-separated text, in the order of the known ones.
 
-
-def _methods(text: str) -> tuple[str, ...]:
-    """Return the methods in a comma-separated text, in which families may stand for theirs."""
+    A family stands for all names in it.
+    """
+    names = tuple(known)
     if text == "all":
-        return tuple(METHODS)
-    given = [name.strip() for name in text.split(",")]
-    for name in given:
-        pick("methods", name, {**FAMILIES, **METHODS})
-    return tuple(m for m in METHODS if any(m in FAMILIES.get(name, (name,)) for name in given))
+        return names
+    allowed = {**families, **{name: (name,) for name in names}}
+    chosen = {n for given in text.split(",") for n in pick(field, given.strip(), allowed)}
+    return tuple(name for name in names if name in chosen)
 
 
 def _number(field: str, text: str) -> float:

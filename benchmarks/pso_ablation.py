@@ -21,9 +21,10 @@ import torch
 
 from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
 from baselines.trainer import Settings
-from benchmarks.data import Dataset, Split, load
+from benchmarks.data import Dataset, load
 from benchmarks.environment import describe
 from benchmarks.models import build
+from benchmarks.runner import accuracy
 from benchmarks.store import read_json, write, write_json
 from benchmarks.table import Lines, document, origin
 
@@ -81,13 +82,6 @@ def run(recipe: Recipe, seed: int, plan: Plan, data: Dataset) -> Record:
         "seconds": perf_counter() - started,
         "environment": describe(torch.device("cpu")),
     }
-
-
-@torch.no_grad()
-def accuracy(model: torch.nn.Module, split: Split) -> float:
-    """Return the share of examples that are classified right, in [0, 1]."""
-    model.eval()
-    return float((model(split.inputs).argmax(dim=1) == split.targets).double().mean())
 
 
 def description(name: str, recipe: Recipe, seed: int, plan: Plan, data: Dataset) -> Record:

@@ -1,9 +1,9 @@
 """What a training step costs: its time and peak memory, next to a step of SGD."""
 
 import gc
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from time import perf_counter
@@ -177,6 +177,22 @@ def interleaved(
     return seconds
 
 
+def compared(seconds: Mapping[str, list[float]], reference: str) -> dict[str, Any]:
+    """Return median seconds, and quartiles over rounds of the ratio of each way to one of them."""
+    return {
+        way: {
+            "seconds": round(float(np.median(of_way)), 4),
+            "ratio": quartiles(of_way, seconds[reference]).round(2).tolist(),
+        }
+        for way, of_way in seconds.items()
+    }
+
+
+def quartiles(seconds: Sequence[float], reference: Sequence[float]) -> np.ndarray:
+    """Return the quartiles (3,) over rounds of the ratio of two times."""
+    return np.quantile(np.divide(seconds, reference), (0.25, 0.5, 0.75))
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -225,9 +241,15 @@ def _step(name: str, workload: Workload, settings: Settings, device: torch.devic
 
 
 def _network(name: str, workload: Workload) -> nn.Module:
-    options: dict[str, Any] = asdict(workload) | {"seed": 0, "spiking": workload.spiking}
-    del options["batch_size"]
-    return build(options.pop("model"), **options) if name == PEER else network(name, **options)
+    make = build if name == PEER else partial(network, name)
+    return make(
+        workload.model,
+        activation=workload.activation,
+        input_shape=workload.input_shape,
+        classes=workload.classes,
+        seed=0,
+        spiking=workload.spiking,
+    )
 
 
 def _peak(name: str, workload: Workload, settings: Settings, device: torch.device) -> int:

@@ -13,7 +13,7 @@ thread, as pyswarms does, and in float32 but for pyswarms. It measures
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
 from benchmarks.environment import describe
 from benchmarks.models import build
-from benchmarks.speed import CLASSES, SHAPES, interleaved
+from benchmarks.speed import CLASSES, SHAPES, compared, interleaved
 
 MODELS = ("lenet", "mlp")
 RECIPES = {"paper": PAPER, "stable": STABLE}
@@ -190,19 +189,6 @@ def resident(field: str) -> int:
 
 
 # --- report ---------------------------------------------------------------------------------------
-
-
-def compared(seconds: Mapping[str, list[float]], reference: str) -> dict[str, Any]:
-    """Return median seconds, and quartiles over rounds of the ratio of each way to one of them."""
-    return {
-        way: {
-            "seconds": round(float(np.median(of_way)), 4),
-            "ratio": np.quantile(np.divide(of_way, seconds[reference]), (0.25, 0.5, 0.75))
-            .round(2)
-            .tolist(),
-        }
-        for way, of_way in seconds.items()
-    }
 
 
 def measure(particles: int, samples: int, repeats: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from baselines.rstdp import RSTDP, FeatureLayer, RSTDPNetwork, resolution
 from baselines.trainer import Settings
 from benchmarks.data import Split, load
-from benchmarks.speed import WARM_UP, interleaved
+from benchmarks.speed import WARM_UP, interleaved, quartiles
 
 CHUNK = 20  # images in a round
 #: How many images each layer and those below have learned from before it is timed.
@@ -169,11 +169,7 @@ def compare(trainer: RSTDP, images: Tensor, targets: Tensor, rounds: int) -> dic
             name: round(CHUNK / float(np.median(values)), 1) for name, values in seconds.items()
         },
         "times as fast": {
-            f"{name} : {slow}": np.quantile(
-                np.divide(seconds[slow], seconds[name]), (0.25, 0.5, 0.75)
-            )
-            .round(1)
-            .tolist()
+            f"{name} : {slow}": quartiles(seconds[slow], seconds[name]).round(1).tolist()
             for name, slow in versus.items()
         },
         "images": len(images),

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
-import numpy as np
 import snntorch
 import torch
 from snntorch.functional import ce_rate_loss
@@ -22,7 +21,7 @@ from snntorch.utils import reset
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from benchmarks.speed import interleaved
+from benchmarks.speed import compared, interleaved
 from lfp_core import spiking
 
 STEPS, BATCH, WIDTHS, BETA = 25, 128, (784, 1000, 10), 0.9
@@ -155,17 +154,7 @@ def main(rounds: int = 15) -> None:
     for name, values in inputs.items():
         steps = {method: partial(step, values, targets) for method, step in methods().items()}
         seconds = interleaved(steps, rounds, torch.device("cpu"))
-        report[name] = {
-            method: {
-                "seconds": round(float(np.median(seconds[method])), 4),
-                "ratio": np.quantile(
-                    np.divide(seconds[method], seconds[REFERENCE]), (0.25, 0.5, 0.75)
-                )
-                .round(2)
-                .tolist(),
-            }
-            for method in steps
-        }
+        report[name] = compared(seconds, REFERENCE)
     print(json.dumps(report, indent=2))
 
 

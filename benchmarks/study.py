@@ -109,7 +109,7 @@ class Study:
             raise ValueError("clip_norm: inf; allowed: above 0, or 0 for no clipping")
         for rate in (*self.rates, *self.fixed_rates.values()):
             replace(self.settings, learning_rate=rate)
-        if all(cell.refusal for cell in self.cells):
+        if not self.trained:
             reasons = "; ".join(f"{c.method} with {c.activation}: {c.refusal}" for c in self.cells)
             raise ValueError(f"methods: none goes with the activations ({reasons})")
 
@@ -123,9 +123,14 @@ class Study:
             if activation in self.activations and method in self.methods
         ]
 
+    @property
+    def trained(self) -> list[Cell]:
+        """The lines of the table with runs: those whose method goes with the activation."""
+        return [cell for cell in self.cells if not cell.refusal]
+
     def sweep(self, cell: Cell) -> list[Run]:
         """Return the runs that decide the cell's learning rate; none if it is fixed."""
-        if cell.refusal or self.fixed_rate(cell.method) is not None:
+        if self.fixed_rate(cell.method) is not None:
             return []
         return [
             self._run(cell, "sweep", seed, self.sweep_epochs, rate)
@@ -134,9 +139,7 @@ class Study:
         ]
 
     def final(self, cell: Cell, rate: float) -> list[Run]:
-        """Return the reported runs of the cell; none if it is refused."""
-        if cell.refusal:
-            return []
+        """Return the reported runs of the cell."""
         return [self._run(cell, "final", seed, self.epochs, rate) for seed in range(self.seeds)]
 
     def fixed_rate(self, method: str) -> float | None:
@@ -167,8 +170,8 @@ class Study:
     @property
     def size(self) -> int:
         """The number of runs, and of activations whose costs are measured."""
-        runs = sum(len(self.sweep(cell)) + len(self.final(cell, 1.0)) for cell in self.cells)
-        return runs + len({cell.activation for cell in self.cells if not cell.refusal})
+        runs = sum(len(self.sweep(cell)) + self.seeds for cell in self.trained)
+        return runs + len({cell.activation for cell in self.trained})
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,7 @@ def check(study: Study) -> None:
     Also fetches the data, so it raises `DataError` if they cannot be had.
     """
     dataset = load(study.dataset)
-    for cell in study.cells:
-        if cell.refusal:
-            continue
+    for cell in study.trained:
         try:
             network(
                 cell.method,
@@ -231,9 +232,7 @@ def carry_out(
 
     results: list[Stored] = []
     choices: dict[Cell, Choice] = {}
-    for cell in study.cells:
-        if cell.refusal:
-            continue
+    for cell in study.trained:
         tried = [result(run) for run in study.sweep(cell)]
         fixed = study.fixed_rate(cell.method)
         choices[cell] = choose(s.result for s in tried) if fixed is None else Choice(fixed)
@@ -276,11 +275,7 @@ def _measurement(
             batch_size=study.batch_size,
             spiking=study.spiking_of(activation),
         ),
-        methods=tuple(
-            cell.method
-            for cell in study.cells
-            if cell.activation == activation and not cell.refusal
-        ),
+        methods=tuple(cell.method for cell in study.trained if cell.activation == activation),
         repeats=COST_REPEATS,
         # At a rate so small that the weights stay; rates of their own do not change the work.
         settings=replace(study.settings, learning_rate=SETTINGS.learning_rate, schedule="constant"),
