@@ -5,7 +5,7 @@ first order in the learning rate this is ``w - lr |w| g``, which is LFP-0 on a R
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,3 +36,11 @@ class ExponentiatedGradient(Trainer):
             for w, parameter in zip(before, self.sgd.parameters, strict=True):
                 parameter.sub_(w).mul_(w.sign()).exp_().mul_(w)
         return step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return that of SGD."""
+        return self.sgd.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :class:`~baselines.trainer.Trainer`."""
+        self.sgd.load_state_dict(state)

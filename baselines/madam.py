@@ -9,7 +9,7 @@ tensor at the start::
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -62,3 +62,13 @@ class Madam(Trainer):
                 w.mul_(change.mul_(w.sign()).mul_(-self.rate).exp_())
                 w.copy_(w.clamp(-limit, limit))
         return Step(loss.detach(), norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running mean squares, and of how many steps they are."""
+        return {"squares": self.squares, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :class:`~baselines.trainer.Trainer`."""
+        self.steps = state["steps"]
+        for squares, saved in zip(self.squares, state["squares"], strict=True):
+            squares.copy_(saved)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -125,6 +125,14 @@ class Swarm(Protocol):
     def move(self) -> None:
         """Update velocities and positions."""
 
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that changes, in types that `torch.load` reads with `weights_only`."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the state of a swarm of the same size was taken."""
+
     def best(self) -> tuple[Tensor, Tensor]:
         """Return g (dimensions,) and its cost (scalar); g is always one of the p_i."""
         i = self.best_costs.argmin()
@@ -183,6 +191,20 @@ class TorchSwarm(Swarm):
             if isfinite(recipe.bound):
                 x.clamp_(-recipe.bound, recipe.bound)
 
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`Swarm`."""
+        return {**self._arrays(), "random": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :class:`Swarm`."""
+        self.generator.set_state(state["random"])
+        for name, array in self._arrays().items():
+            array.copy_(state[name])
+
+    def _arrays(self) -> dict[str, Tensor]:
+        names = ("positions", "velocities", "best_positions", "best_costs")
+        return {name: getattr(self, name) for name in names}
+
     @classmethod
     def _rows(cls, particles: int, like: Tensor) -> int:
         """Return how many particles make a block."""
@@ -202,9 +224,19 @@ class Pyswarms(Swarm):
     caller, so swarms must not run in several threads at once.
     """
 
+    #: The arrays of pyswarms' state that change.
+    ARRAYS: ClassVar[tuple[str, ...]] = (
+        "position",
+        "velocity",
+        "pbest_pos",
+        "pbest_cost",
+        "best_pos",
+        "best_cost",
+    )
+
     def __init__(self, recipe: Recipe, like: Tensor, seed: int) -> None:
-        """See :class:`Swarm`; ImportError without pyswarms."""
-        with _logging_untouched():  # and imported late: it is optional, and slow
+        """See :class:`Swarm`."""
+        with _logging_untouched():  # and imported late: it is slow
             from pyswarms.backend.handlers import BoundaryHandler, VelocityHandler  # noqa: PLC0415
             from pyswarms.backend.operators import compute_pbest  # noqa: PLC0415
             from pyswarms.backend.swarms import Swarm as State  # noqa: PLC0415
@@ -226,7 +258,7 @@ class Pyswarms(Swarm):
             pbest_cost=np.full(shape[0], inf),
             options={"w": recipe.inertia, "c1": recipe.cognitive, "c2": recipe.social},
         )
-        self.random_state = random.get_state()
+        self.random_state: Any = random.get_state()
         self._share()
 
     @staticmethod
@@ -265,6 +297,23 @@ class Pyswarms(Swarm):
         finally:
             np.random.set_state(callers)
         state.position = self.topology.compute_position(state, self.bounds, self.on_bounds)
+        self._share()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See :class:`Swarm`."""
+        arrays = {name: np.asarray(getattr(self.state, name)) for name in self.ARRAYS}
+        kind, keys, *others = self.random_state
+        return {
+            **{name: torch.from_numpy(array) for name, array in arrays.items()},
+            "random": (kind, torch.from_numpy(keys), *others),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :class:`Swarm`."""
+        for name in self.ARRAYS:
+            setattr(self.state, name, state[name].numpy()[()])  # a scalar where it was one
+        kind, keys, *others = state["random"]
+        self.random_state = (kind, keys.numpy(), *others)
         self._share()
 
     def _share(self) -> None:
@@ -312,7 +361,6 @@ class PSO(Trainer):
         ValueError: a layer of the model is not one that
             :class:`~baselines.swarm_fitness.SwarmFitness` knows.
         MemoryError: swarm and fitness would not fit into the memory that is free.
-        ImportError: the swarm is pyswarms', and that is not installed.
     """
 
     recipe: ClassVar[Recipe]
@@ -353,6 +401,17 @@ class PSO(Trainer):
         self.swarm.move()
         loss = cost.to(self.fitness.device, self.fitness.dtype, copy=True)
         return Step(loss, torch.zeros_like(loss))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the swarm's, and the batch that all costs are of."""
+        return {"swarm": self.swarm.state_dict(), "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :class:`~baselines.trainer.Trainer`."""
+        self.swarm.load_state_dict(state["swarm"])
+        if state["batch"] is not None:
+            inputs, targets = (part.to(self.fitness.device) for part in state["batch"])
+            self.batch = inputs, targets
 
 
 def free_bytes(device: torch.device) -> int:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -86,8 +86,8 @@ class Trainer(Protocol):
     """One method training one classifier with logits (batch, classes).
 
     The contract, tested for every method in ``validation/test_methods.py``: the loss falls on a
-    separable problem, frozen parameters stay, dtype and training mode are kept, and the same start
-    gives the same trajectory.
+    separable problem, frozen parameters stay, dtype and training mode are kept, the same start
+    gives the same trajectory, and so does a state that was saved on the way.
     """
 
     name: ClassVar[str]
@@ -109,6 +109,18 @@ class Trainer(Protocol):
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
         """Make one update on inputs (batch, ...) with class indices as targets (batch,)."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next steps depend on besides the model's state and torch's random one.
+
+        It is of types that `torch.load` reads with `weights_only`, and may share memory with the
+        trainer.
+        """
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the state was taken, from a trainer that was constructed in the same way."""
 
 
 class DescentTrainer(Trainer):
@@ -137,6 +149,17 @@ class DescentTrainer(Trainer):
         if self.schedule is not None:
             self.schedule.step()
         return Step(loss.detach(), norm.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return momentum, and how far the schedule is."""
+        schedule = None if self.schedule is None else self.schedule.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :class:`Trainer`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
 
     def _clip(self) -> Tensor:
         """Clip ``p.grad`` as the settings say; return its norm (scalar) from before."""

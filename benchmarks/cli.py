@@ -34,6 +34,7 @@ from benchmarks import table
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
 from benchmarks.environment import describe, processor
+from benchmarks.files import StoreError, write, write_json
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.registry import pick
 from benchmarks.report import rows, write_report
@@ -47,7 +48,7 @@ from benchmarks.speed import (
     measure,
     peer_is_installed,
 )
-from benchmarks.store import Store, StoreError, write, write_json
+from benchmarks.store import Store
 from benchmarks.study import PRESETS, Study, carry_out, check
 
 #: With these, the work of an operation is less than the cost of sharing it among threads: on two

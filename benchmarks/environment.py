@@ -3,12 +3,14 @@
 import platform
 import subprocess
 from datetime import datetime, timezone
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+CODE = ("lfp_core", "baselines", "benchmarks")
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "lfp-bench")
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +21,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "code": _code(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
@@ -37,6 +40,15 @@ def processor(device: torch.device) -> str:
     lines = info.read_text(errors="replace").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _code() -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of this code, committed or not."""
+    digest = sha256()
+    for folder in CODE:
+        for path in sorted((ROOT / folder).glob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _git(*arguments: str) -> str | None:

@@ -23,9 +23,9 @@ from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
 from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
 from benchmarks.environment import describe
+from benchmarks.files import read_json, write, write_json
 from benchmarks.models import build
 from benchmarks.runner import accuracy
-from benchmarks.store import read_json, write, write_json
 from benchmarks.table import Lines, document, origin
 
 #: The fields of a recipe that each change sets.

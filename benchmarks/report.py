@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import figure, table
-from benchmarks.store import Store, write
+from benchmarks.files import write
+from benchmarks.store import Store
 from benchmarks.study import Outcome
 
 

@@ -3,21 +3,24 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from numpy.random import SeedSequence
 from torch import Generator, nn
 
 from baselines import METHODS, Settings, Spiking, Step, Trainer
+from benchmarks.checkpoint import Checkpoint
 from benchmarks.data import Dataset, Split
 from benchmarks.identity import identity
 from benchmarks.models import build
 
 EVALUATION_BATCH = 2000
+#: An interruption costs so much of a run at most, or an epoch if that takes longer.
+CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,16 @@ class Result:
         return next((value for value in reversed(values) if value is not None), None)
 
 
-def execute(run: Run, dataset: Dataset, device: torch.device) -> Result:
+def execute(
+    run: Run, dataset: Dataset, device: torch.device, checkpoint: Checkpoint | None = None
+) -> Result:
     """Train from scratch as `run` says on `dataset`, whose splits must be on `device`.
 
-    The same run gives the same bits on the same machine, whatever ran before it. The device is
-    waited for once an epoch, so a divergence is noticed at the end of its epoch.
+    The same run gives the same bits on the same machine, whatever ran before it, and however often
+    it was interrupted, if it has a checkpoint: then it goes on from there. The device is waited for
+    once an epoch, so a divergence is noticed at the end of its epoch.
     """
     order_seed, dropout_seed = (int(s) for s in SeedSequence(run.seed).generate_state(2))
-    order = torch.Generator().manual_seed(order_seed)
     with _reproducible(device, dropout_seed):
         model = network(
             run.method,
@@ -129,22 +134,86 @@ def execute(run: Run, dataset: Dataset, device: torch.device) -> Result:
         ).to(device)
         in_all = run.epochs * math.ceil(len(dataset.train) / run.batch_size)
         trainer = METHODS[run.method](model, replace(run.settings, total_steps=in_all))
-        history = [_evaluated(Epoch(), model, run, dataset)]
-        divergence, steps, seconds = None, 0, 0.0
+        training = _Training(model, trainer, torch.Generator().manual_seed(order_seed), device)
+        saved = None if checkpoint is None else checkpoint.load()
+        if saved is None:
+            training.history.append(_evaluated(Epoch(), model, run, dataset))
+        else:
+            training.load_state_dict(saved)
         budget = math.inf if run.budget is None else run.budget
-        while divergence is None and len(history) <= run.epochs and seconds < budget:
-            started = perf_counter()
-            losses, norms = train_epoch(
-                trainer, dataset.train, run.batch_size, order, deadline=started + budget - seconds
-            )
-            seconds += perf_counter() - started
-            divergence = _divergence(losses, norms, model, steps)
-            healthy = len(losses) if divergence is None else divergence.step - 1 - steps
-            epoch = _summary(losses[:healthy], norms[:healthy])
-            steps += len(losses)
-            history.append(_evaluated(epoch, model, run, dataset) if divergence is None else epoch)
+        divergence, last_saved = None, perf_counter()
+        while (
+            divergence is None and len(training.history) <= run.epochs and training.seconds < budget
+        ):
+            if checkpoint is not None and perf_counter() > last_saved + CHECKPOINT_SECONDS:
+                checkpoint.save(training.state_dict())
+                last_saved = perf_counter()
+            divergence = training.epoch(run, dataset, budget)
         spikes = _spikes(model, dataset.validation)
-    return Result(run, tuple(history), divergence, steps, seconds, spikes)
+    return Result(
+        run, tuple(training.history), divergence, training.steps, training.seconds, spikes
+    )
+
+
+@dataclass
+class _Training:
+    """A run under way: all that changes, and what it is done on.
+
+    `order` draws the order of the examples; `seconds` are of training alone.
+    """
+
+    model: nn.Module
+    trainer: Trainer
+    order: Generator
+    device: torch.device
+    history: list[Epoch] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+
+    def epoch(self, run: Run, dataset: Dataset, budget: float) -> Divergence | None:
+        """Train for one more epoch, at most until the budget is spent, and evaluate."""
+        started = perf_counter()
+        losses, norms = train_epoch(
+            self.trainer,
+            dataset.train,
+            run.batch_size,
+            self.order,
+            deadline=started + budget - self.seconds,
+        )
+        self.seconds += perf_counter() - started
+        divergence = _divergence(losses, norms, self.model, self.steps)
+        healthy = len(losses) if divergence is None else divergence.step - 1 - self.steps
+        epoch = _summary(losses[:healthy], norms[:healthy])
+        self.steps += len(losses)
+        if divergence is None:
+            epoch = _evaluated(epoch, self.model, run, dataset)
+        self.history.append(epoch)
+        return divergence
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next epochs depend on, random states included."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "trainer": self.trainer.state_dict(),
+            "order": self.order.get_state(),
+            "random": torch.get_rng_state(),
+            "random_of_gpu": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            "history": [asdict(epoch) for epoch in self.history],
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the state was taken."""
+        self.model.load_state_dict(state["model"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.order.set_state(state["order"])
+        torch.set_rng_state(state["random"])
+        if state["random_of_gpu"] is not None:
+            torch.cuda.set_rng_state(state["random_of_gpu"], self.device)
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.steps, self.seconds = state["steps"], state["seconds"]
 
 
 def network(

@@ -1,17 +1,14 @@
 """The folder of a study: every run is a file of its own, written whole or not at all."""
 
-import json
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 from baselines import Settings, Spiking
+from benchmarks.checkpoint import Checkpoint
+from benchmarks.files import StoreError, read_json, write_json
 from benchmarks.identity import identity
 from benchmarks.runner import Divergence, Epoch, Result, Run
 from benchmarks.speed import Cost, Measurement
@@ -31,10 +28,6 @@ class StoredCosts(NamedTuple):
     environment: dict[str, Any]
 
 
-class StoreError(RuntimeError):
-    """A file of a study is not what this harness wrote."""
-
-
 class Store:
     """The results of one study in `folder`, which is made when something is first written.
 
@@ -42,6 +35,7 @@ class Store:
 
         study.json                    configuration and environment of the last command
         runs/<id>.json                one result each, with the environment it was made in
+        checkpoints/<id>.pt           a run that is under way, or was interrupted
         costs/<id>.json               time and memory of a step
         results.csv, results.parquet, table.md, figure.png       derived from these
     """
@@ -73,6 +67,10 @@ class Store:
         """Store a result."""
         record = {**asdict(stored.result), "environment": stored.environment}
         write_json(self.path(stored.result.run), record)
+
+    def checkpoint(self, run: Run, environment: dict[str, Any]) -> Checkpoint:
+        """Return where the run's state is kept while it is made in this environment."""
+        return Checkpoint(self.folder / "checkpoints" / f"{run.id}.pt", environment)
 
     def costs_path(self, measurement: Measurement) -> Path:
         """Return where the costs are or would be."""
@@ -121,51 +119,3 @@ def _readable(path: Path) -> Iterator[None]:
             f"{path}: not a file that this harness wrote ({type(error).__name__}: {error}); "
             "delete it to have it made again"
         ) from None
-
-
-def read_json(path: Path) -> Any | None:
-    """Return what the file holds, None if there is no file; raise `ValueError` if not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON with :func:`write`; raises `ValueError` for NaN and infinities."""
-    write(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-
-
-def write(path: Path, content: bytes) -> None:
-    """Make the file hold `content`, in one step: at no time is there a part of it.
-
-    Ctrl-C takes effect afterwards. A kill can leave a temporary file beside it, never half a file.
-    """
-    with _uninterrupted():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)  # temporary files are private, results are not
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done; signals reach the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupts: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if interrupts:
-        raise KeyboardInterrupt

@@ -225,8 +225,10 @@ def carry_out(
     def result(run: Run) -> Stored:
         stored = store.load(run)
         if stored is None:
-            stored = Stored(execute(run, draws(run.seed), device), environment)
+            checkpoint = store.checkpoint(run, environment)
+            stored = Stored(execute(run, draws(run.seed), device, checkpoint), environment)
             store.save(stored)
+            checkpoint.remove()
         advance(f"{run.activation} {run.method}")
         return stored
 

@@ -249,7 +249,7 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
     if study.fixed_rates:
         given = ", ".join(f"{name} {rate:g}" for name, rate in study.fixed_rates.items())
         found.append(f"Learning rates given: {given}.")
-    if set(study.methods) - set(study.fixed_rates):
+    if any(study.fixed_rate(cell.method) is None for cell in study.trained):
         grid = ", ".join(f"{rate:g}" for rate in study.rates)
         found.append(
             f"Learning rates: chosen from {grid} by the mean validation accuracy after "

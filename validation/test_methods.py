@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -127,6 +128,44 @@ def test_same_start_gives_the_same_trajectory_bit_for_bit(name: str) -> None:
     first, second = (trajectory(name, network(dropout=0.3), 10) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first[0], first[-1])
+
+
+def saved(model: nn.Module, method: Any) -> tuple[Any, Any]:
+    """Return the states of model and trainer as they come out of a file."""
+    file = io.BytesIO()
+    torch.save((model.state_dict(), method.state_dict()), file)
+    file.seek(0)
+    states: tuple[Any, Any] = torch.load(file, weights_only=True)
+    return states
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+@pytest.mark.parametrize("name", GENERAL)
+def test_saved_state_goes_on_bit_for_bit(name: str, schedule: str) -> None:
+    changes = {"schedule": schedule, "total_steps": 8}
+    expected = trajectory(name, network(), 8, **changes)
+    model = network()
+    method = trainer(name, model, **changes)
+    torch.manual_seed(2)
+    for _ in range(4):
+        method.step(*problem())
+    states = saved(model, method)
+    method.step(*problem())  # after saving, which must not be seen by the other
+    resumed, forgetful = network(), network()
+    ways = []
+    for other, state in ((resumed, states[1]), (forgetful, None)):
+        again = trainer(name, other, **changes)
+        other.load_state_dict(states[0])
+        if state is not None:
+            again.load_state_dict(state)
+        torch.manual_seed(3)
+        points = []
+        for _ in range(4):
+            again.step(*problem())
+            points.append(nn.utils.parameters_to_vector(other.parameters()).detach().clone())
+        ways.append(torch.stack(points))
+    assert torch.equal(ways[0], expected[4:])
+    assert not torch.equal(ways[1], expected[4:]), "the state makes no difference"
 
 
 @pytest.mark.parametrize("name", GENERAL)

@@ -1,6 +1,8 @@
 """A run: the same bits every time, honest about divergence, blind to the test split in a sweep."""
 
+import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,10 @@ from baselines import METHODS, Settings, Spiking
 from baselines.sgd import SGD
 from baselines.spiking_network import Encoding
 from baselines.trainer import Step
+from benchmarks import runner
+from benchmarks.checkpoint import Checkpoint
 from benchmarks.data import Dataset, Split
+from benchmarks.files import StoreError
 from benchmarks.runner import Divergence, Epoch, Result, Run, accuracy, execute
 
 CPU = torch.device("cpu")
@@ -83,6 +88,69 @@ def test_what_a_run_records(noise: Dataset) -> None:
         assert epoch.feedback_norm_max is not None
         assert 0 < epoch.feedback_norm_median <= epoch.feedback_norm_max
     assert result.test_accuracy == trained[-1].test_accuracy
+
+
+class Killed(BaseException):
+    """Nothing handles this, as nothing handles kill -9."""
+
+
+def killed_in_step(run: Run, data: Dataset, checkpoint: Checkpoint, step: int) -> None:
+    """Begin the run, or go on with it, and kill it instead of the n-th step from now."""
+    method, left = METHODS[run.method], itertools.count(1)
+
+    class Doomed(method):  # type: ignore[valid-type, misc]
+        def step(self, inputs: torch.Tensor, targets: torch.Tensor) -> Step:
+            if next(left) == step:
+                raise Killed
+            return super().step(inputs, targets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, run.method, Doomed)
+        with pytest.raises(Killed):
+            execute(run, data, CPU, checkpoint)
+
+
+ENVIRONMENT = {"commit": "abc", "code": "123", "date": "today"}
+
+
+@pytest.mark.usefixtures("small_swarms")
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].network is None])
+def test_an_interrupted_run_gives_the_same_bits(
+    method: str, noise: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps are an epoch: killed in the second one, the run goes on after the first."""
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    run = replace(RUN, method=method, epochs=4)
+    expected = execute(run, noise, CPU)
+    checkpoint = Checkpoint(tmp_path / "run.pt", ENVIRONMENT)
+    killed_in_step(run, noise, checkpoint, step=5)
+    killed_in_step(run, noise, Checkpoint(checkpoint.path, {**ENVIRONMENT, "date": "now"}), step=6)
+    state = checkpoint.load()
+    assert state is not None
+    assert state["steps"] == 6
+    torch.manual_seed(99)  # another process has another state
+    assert measured(execute(run, noise, CPU, checkpoint)) == measured(expected)
+
+
+def test_a_checkpoint_of_other_code_is_not_gone_on_from(
+    noise: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    checkpoint = Checkpoint(tmp_path / "run.pt", ENVIRONMENT)
+    killed_in_step(RUN, noise, checkpoint, step=5)
+    assert Checkpoint(checkpoint.path, {**ENVIRONMENT, "code": "124"}).load() is None
+    assert checkpoint.load() is not None
+    checkpoint.remove()
+    checkpoint.remove()
+    assert checkpoint.load() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"PK\x03\x04 half a file"])
+def test_a_checkpoint_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"run\.pt: not a checkpoint .* delete it"):
+        Checkpoint(path, ENVIRONMENT).load()
 
 
 def test_a_budget_of_time_ends_a_run(noise: Dataset) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -53,9 +54,9 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """The runs that were made, not loaded."""
     made: list[Run] = []
 
-    def note(run: Run, dataset: Dataset, device: torch.device) -> Result:
+    def note(run: Run, *rest: Any) -> Result:
         made.append(run)
-        return execute(run, dataset, device)
+        return execute(run, *rest)
 
     monkeypatch.setattr(study_module, "execute", note)
     return made
