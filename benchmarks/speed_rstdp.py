@@ -13,7 +13,6 @@ where that is said.
 
 import copy
 import json
-import platform
 import sys
 from collections.abc import Callable, Iterator
 
@@ -25,6 +24,7 @@ from torch import Tensor
 from baselines.rstdp import RSTDP, FeatureLayer, RSTDPNetwork, resolution
 from baselines.trainer import Settings
 from benchmarks.data import Split, load
+from benchmarks.environment import describe
 from benchmarks.speed import WARM_UP, interleaved, quartiles
 
 CHUNK = 20  # images in a round
@@ -185,9 +185,7 @@ def main(rounds: int = 15) -> None:
     report: dict[str, object] = {
         "rounds": rounds,
         "chunk": CHUNK,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
+        "environment": describe(torch.device("cpu")),
     }
     for name, start in STARTS.items():
         before = slice(trainer.images, start)

@@ -7,10 +7,10 @@ clipping, SGD. The authors' package is left out where it is not installed.
 """
 
 import json
-import platform
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from itertools import pairwise
 
 import snntorch
@@ -21,6 +21,7 @@ from snntorch.utils import reset
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from benchmarks.environment import describe
 from benchmarks.speed import compared, interleaved
 from lfp_core import spiking
 
@@ -147,9 +148,7 @@ def main(rounds: int = 15) -> None:
         "steps": STEPS,
         "batch": BATCH,
         "rounds": rounds,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
+        "environment": {**describe(torch.device("cpu")), "snntorch": version("snntorch")},
     }
     for name, values in inputs.items():
         steps = {method: partial(step, values, targets) for method, step in methods().items()}
