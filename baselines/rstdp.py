@@ -111,6 +111,7 @@ class Recipe:
         reward, punishment: a of R-STDP for inputs that have spiked and for those that have not.
         bounds: of the decision layer's weights; features' are in [0, 1].
         window: number of images after which the rates of R-STDP are adapted.
+        fading: whether the rates of R-STDP also fall to 0, linearly over ``Settings.total_steps``.
     """
 
     encoding: Encoding = field(default_factory=Encoding)
@@ -131,6 +132,7 @@ class Recipe:
     punishment: tuple[float, float] = (-0.004, 0.0005)
     bounds: tuple[float, float] = (0.2, 0.8)
     window: int = 1000
+    fading: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field out of range, naming it."""
@@ -157,11 +159,12 @@ class Recipe:
 CANONICAL = Recipe()
 
 #: What was best on MNIST's validation split among a few runs of one seed: the second layer sees
-#: more images, and spikes after the tenth of the fifteen time steps do not count.
+#: more images, spikes after the tenth of the fifteen time steps do not count, and rates fade.
 TUNED = replace(
     CANONICAL,
     layers=(CANONICAL.layers[0], replace(CANONICAL.layers[1], images=20_000)),
     cutoff=10,
+    fading=True,
 )
 
 #: Nothing but a dense decision layer on the first half of the encoded spikes: a smoke test.
@@ -614,8 +617,9 @@ class RSTDP(Trainer):
     decided rightly before their update: 1 while features are learned, as nothing is decided then.
     The feedback norm is the 2-norm of the change of all weights in the step.
 
-    ``Settings.learning_rate`` multiplies the rates of the decision layer: 1 is canonical. No other
-    field of the settings applies.
+    ``Settings.learning_rate`` multiplies the rates of the decision layer: 1 is canonical. A recipe
+    whose rates fade also needs ``Settings.total_steps``, without which they stay. No other field of
+    the settings applies.
 
     Raises:
         ValueError: the model is not the method's network.
@@ -641,8 +645,9 @@ class RSTDP(Trainer):
                 f"model: {self.name} trains a {self.network.__name__}, not {type(model).__name__}"
             )
         self.model = model
-        self.learning_rate_factor = settings.learning_rate
-        self.images = 0
+        self.rate = settings.learning_rate
+        self.total_steps = settings.total_steps if model.recipe.fading else None
+        self.steps = self.images = 0
         self.rates = AdaptiveRates()
         recipe = model.recipe
         self.competitions = [
@@ -663,17 +668,24 @@ class RSTDP(Trainer):
                 right += self._learn_decisions(images, targets[:left].tolist(), change)
             self.images += len(images)
             inputs, targets = inputs[len(images) :], targets[len(images) :]
+        self.steps += 1
         return Step(torch.tensor(1 - right / total), change.norm())
 
     def state_dict(self) -> dict[str, int | float]:
         """Return what the next steps depend on besides the network."""
-        return {"images": self.images, **asdict(self.rates)}
+        return {"steps": self.steps, "images": self.images, **asdict(self.rates)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken, with a network that was saved with it."""
         state = dict(state)
-        self.images = state.pop("images")
+        self.steps, self.images = state.pop("steps"), state.pop("images")
         self.rates = AdaptiveRates(**state)
+
+    def _rate(self) -> float:
+        """Return what the rates of the decision layer are multiplied by in this step."""
+        if self.total_steps is None:
+            return self.rate
+        return self.rate * max(1 - self.steps / self.total_steps, 0)
 
     def _phase(self) -> tuple[int, int, int | None]:
         """Return which layer learns, from how many images it has, and has still to come.
@@ -726,7 +738,7 @@ class RSTDP(Trainer):
             pair, factor = (
                 (recipe.reward, rates.reward) if rewarded else (recipe.punishment, rates.punishment)
             )
-            a = model.decisions.new_tensor(pair) * (factor * self.learning_rate_factor)
+            a = model.decisions.new_tensor(pair) * (factor * self._rate())
             update = torch.where(winner.spiked, a[0], a[1])
             updates[winner.map] = updates.get(winner.map, 0) + update
         for neuron, update in updates.items():
@@ -753,7 +765,7 @@ class BatchedRSTDP(RSTDP):
 
 
 class TunedRSTDP(RSTDP):
-    """Online R-STDP with :data:`TUNED`, at five times the published rates of the decision layer."""
+    """Online R-STDP with :data:`TUNED`; its rates start at five times the published ones."""
 
     name: ClassVar[str] = "rstdp-tuned"
     remarks: ClassVar[Mapping[str, str]] = {"lif": "tuned; own network"}

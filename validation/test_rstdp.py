@@ -500,6 +500,31 @@ def test_the_rate_of_stdp_doubles_up_to_its_limit() -> None:
     assert CANONICAL.stdp_rates(10**9)[1] == pytest.approx(-0.1125)
 
 
+@pytest.mark.parametrize("fading", [True, False])
+def test_fading_rates_are_those_of_a_trainer_for_each_step(fading: bool) -> None:
+    """Ten steps, of which each is repeated by a new trainer with the rate that it is to have."""
+    images, targets = digits(300)
+    recipe = replace(SMALL, layers=(), fading=fading, window=10**6)
+    model, other = network(recipe), network(replace(recipe, fading=False))
+    trainer = RSTDP(model, Settings(learning_rate=3.0, total_steps=10))
+    for i, (x, y) in enumerate(zip(images.split(30), targets.split(30), strict=True)):
+        trainer.step(x, y)
+        RSTDP(other, Settings(learning_rate=3.0 * (1 - i / 10))).step(x, y)
+    assert (different(weights_of(model), weights_of(other)) == set()) == fading
+    before = weights_of(model)
+    trainer.step(images, targets)
+    assert (different(weights_of(model), before) == set()) == fading, "nothing is left to learn"
+
+
+def test_without_a_number_of_steps_rates_do_not_fade() -> None:
+    recipe = replace(SMALL, layers=())
+    ways = [
+        train(RSTDP(network(replace(recipe, fading=fading)), SETTINGS), *digits(100))
+        for fading in (True, False)
+    ]
+    assert not different(*ways)
+
+
 def test_the_rates_of_rstdp_follow_the_share_of_errors() -> None:
     rates = AdaptiveRates()
     rates.count(6, right=1, wrong=4, window=10)  # and one without any feature
@@ -568,18 +593,20 @@ def test_batched_updates_are_summed_up_from_the_same_weights() -> None:
 @pytest.mark.parametrize("done", [49, 133, 210, 287])
 def test_an_interrupted_run_goes_on_bit_for_bit(method: type[RSTDP], done: int) -> None:
     images, targets = digits(300)
-    expected = train(method(network(), SETTINGS), images, targets)
-    first = method(network(), SETTINGS)
+    fading = replace(SMALL, fading=True)
+    settings = replace(SETTINGS, total_steps=45)
+    expected = train(method(network(fading), settings), images, targets)
+    first = method(network(fading), settings)
     train(first, images[:done], targets[:done])
     file = io.BytesIO()
     torch.save({"model": first.model.state_dict(), "trainer": first.state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
-    second = method(network(seed=1), SETTINGS)
+    second = method(network(fading, seed=1), settings)
     second.model.load_state_dict(saved["model"])
     second.load_state_dict(saved["trainer"])
     assert not different(train(second, images[done:], targets[done:]), expected)
-    forgetful = method(network(seed=1), SETTINGS)
+    forgetful = method(network(fading, seed=1), settings)
     forgetful.model.load_state_dict(saved["model"])
     assert different(train(forgetful, images[done:], targets[done:]), expected)
 
