@@ -11,11 +11,11 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from time import perf_counter
-from typing import Any
 
 import torch
 
@@ -23,8 +23,9 @@ from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
 from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
 from benchmarks.environment import describe
-from benchmarks.files import read_json, write, write_json
+from benchmarks.files import write
 from benchmarks.models import build
+from benchmarks.records import Record, Records
 from benchmarks.runner import accuracy
 from benchmarks.table import Lines, document, origin
 
@@ -35,8 +36,6 @@ CHANGES: Mapping[str, tuple[str, ...]] = {
     "velocity clamp": ("speed_limit",),
     "position bound": ("bound",),
 }
-
-Record = dict[str, Any]  # a run in plain JSON types
 
 
 @dataclass(frozen=True)
@@ -97,19 +96,12 @@ def carry_out(folder: Path, data: Dataset, seeds: int, plan: Plan) -> list[Recor
     Raises:
         ValueError: ``ablation.json`` is there, but not JSON.
     """
-    path = folder / "ablation.json"
-    known: list[Record] = (read_json(path) or {"runs": []})["runs"]
-    found: list[Record] = []
+    records, found = Records(folder / "ablation.json"), list[Record]()
     for name, recipe in recipes().items():
         for seed in range(seeds):
             wanted = description(name, recipe, seed, plan, data)
-            record = next((r for r in known if r.items() >= wanted.items()), None)
-            if record is None:
-                record = {**wanted, **run(recipe, seed, plan, data)}
-                known.append(record)
-                write_json(path, {"runs": known})
-            found.append(record)
-            print(told(record), file=sys.stderr)
+            found.append(records.get(wanted, partial(run, recipe, seed, plan, data)))
+            print(told(found[-1]), file=sys.stderr)
     return found
 
 

@@ -1,0 +1,32 @@
+"""Small studies with a script of their own: their runs in one JSON file, each made once."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.files import read_json, write_json
+
+Record = dict[str, Any]  # a run in plain JSON types: what identifies it, and what it measured
+
+
+class Records:
+    """The runs that a file holds, which is written whole after every new one.
+
+    Raises:
+        ValueError: the file is there, but not JSON.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file, if there is one."""
+        self.path = path
+        self.runs: list[Record] = (read_json(path) or {"runs": []})["runs"]
+
+    def get(self, description: Mapping[str, Any], make: Callable[[], Record]) -> Record:
+        """Return the run that is described so; make and store what it measured if it is missing."""
+        for record in self.runs:
+            if record.items() >= description.items():
+                return record
+        record = {**description, **make()}
+        self.runs.append(record)
+        write_json(self.path, {"runs": self.runs})
+        return record
