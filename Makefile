@@ -7,6 +7,7 @@ STORED := --results benchmarks/stored
 COMPARE = $(BIN)/lfp-bench compare $(STORED)
 A := 1 2 3 4 5 6 7 8 9
 CARD_GRID := $(shell printf '%se-5,' $(A))$(shell printf '%se-4,' $(A))1e-3
+GENERAL := lfp,sgd,wsgd,fa,eg,madam,surrogate
 EPSILONS := 1e-6 0.03 0.1 0.3 1
 
 .PHONY: compare test lint types peer reproduce clean
@@ -27,16 +28,28 @@ types: .venv/ready
 peer: .venv/ready
 	$(BIN)/tox -e peer
 
-# All that the README quotes: about two hours on two cores. `speed` runs in the environment that has
+# All that the README quotes: about six hours on two cores. `speed` runs in the environment that has
 # the authors' package. Delete a study's folder to make it again; what is there is not repeated.
 reproduce: peer
-	$(COMPARE) --study digits \
-	  --methods lfp,sgd,wsgd,fa,eg,madam,surrogate,rstdp,rstdp-batched,rstdp-dense
+	$(COMPARE) --study digits --methods $(GENERAL),pso,pso-torch,rstdp,rstdp-batched,rstdp-dense \
+	  --seconds pso=10 --seconds pso-torch=10
+	$(COMPARE) --study mnist-mlp --dataset mnist --model mlp --methods all --epochs 5 --threads 1 \
+	  --seconds pso=60 --seconds pso-torch=60
+	$(COMPARE) --study mnist-swarms --dataset mnist --model mlp --activations relu --epochs 100 \
+	  --methods pso-stable,pso-torch-stable --seeds 1 --threads 1 \
+	  --seconds pso-stable=590 --seconds pso-torch-stable=590
+	$(BIN)/python -m benchmarks.pso_ablation $(STORED)
 	$(COMPARE) --study mnist-rstdp --dataset mnist --model mlp --methods rstdp-tuned \
-	  --activations lif --seeds 1 --epochs 3
-	$(COMPARE) --study mnist-snn-beta-0.9-T-15 --dataset mnist --model mlp-1000 --methods lfp \
-	  --activations lif --seeds 3 --epochs 3 --beta 0.9 --time-steps 15 --schedule one-cycle \
-	  --adaptive-clip 0.06 --max-norm --clip-norm 0 --learning-rate lfp=0.1 --threads 1
+	  --activations lif --epochs 10 --threads 1
+	$(BIN)/python -m benchmarks.rstdp_selection $(STORED)
+	for beta in 0.3 0.6 0.9; do for T in 5 15 25; do $(COMPARE) \
+	  --study mnist-snn-beta-$$beta-T-$$T --beta $$beta --time-steps $$T --dataset mnist \
+	  --model mlp-1000 --methods lfp --activations lif --epochs 3 --schedule one-cycle \
+	  --adaptive-clip 0.06 --max-norm --clip-norm 0 --learning-rate lfp=0.1 --threads 1 \
+	  || exit; done; done
+	for what in pso rstdp; do $(BIN)/python -m benchmarks.speed_$$what \
+	  > benchmarks/stored/speed-$$what.json || exit; done
+	.tox/peer/bin/python -m benchmarks.speed_spiking > benchmarks/stored/speed-spiking.json
 	for set in blobs circles swirls; do $(COMPARE) --study toy-$$set --dataset $$set \
 	  --methods lfp,sgd --activations relu --seeds 5 --sweep-seeds 5 --momentum 0.95 \
 	  --clip-norm 0 --reduction sum --learning-rates $(CARD_GRID) || exit; done

@@ -29,7 +29,12 @@ def markdown(outcome: Outcome, summary: pd.DataFrame, command: str) -> str:
         *(f"Made on: {origin}." for origin in origins),
         f"Command: `{command}`",
     ]
-    return table.document(table.lines(summary), remarks)
+    text = table.document(table.lines(summary), remarks)
+    comparisons = table.comparisons(outcome)
+    if len(comparisons):
+        notes = table.comparison_notes(outcome.study)
+        text += "\n" + table.document(table.comparison_lines(comparisons), notes)
+    return text
 
 
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

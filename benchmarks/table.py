@@ -11,10 +11,13 @@ from rich.table import Table
 from baselines import METHODS, Spiking
 from benchmarks.diagnose import Diagnoses
 from benchmarks.memory import MEGABYTE
+from benchmarks.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.store import Stored
 from benchmarks.study import FIRST_SWEEP_SEED, Cell, Outcome, Study
 from benchmarks.sweep import Choice
 
+#: What all other methods are tested against.
+REFERENCE = "lfp"
 SPIKING = [field.name for field in fields(Spiking)]
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
 
@@ -95,6 +98,74 @@ def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
         "peak_ratio": cost.peak_ratio,
         "macs": cost.macs,
     }
+
+
+def comparisons(outcome: Outcome) -> pd.DataFrame:
+    """Return one row for each method but LFP with each activation that both were trained with.
+
+    Differences are of test accuracies in [0, 1], seed by seed (:mod:`benchmarks.statistics`).
+    Holm's correction is for all rows together. There is no row without LFP in the study.
+    """
+    runs = tidy(outcome)
+    finals = runs[runs["kind"] == "final"].sort_values("seed")
+    accuracies = finals.groupby(["activation", "method"])["test_accuracy"].apply(list)
+    rows = []
+    for cell in outcome.study.trained:
+        reference = (cell.activation, REFERENCE)
+        if cell.method == REFERENCE or reference not in accuracies:
+            continue
+        found = compare(accuracies[tuple(cell)], accuracies[reference])
+        rows.append(
+            {
+                "activation": cell.activation,
+                "method": cell.method,
+                "seeds": found.seeds,
+                "difference": found.difference,
+                "low": found.interval.low,
+                "high": found.interval.high,
+                "effect": found.effect,
+                "p": found.p,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    if rows:
+        frame["p_holm"] = holm(frame["p"].tolist())
+    return frame
+
+
+def comparison_lines(comparisons: pd.DataFrame) -> Lines:
+    """Return the comparisons as text; a star is for what is significant after the correction."""
+    header = ("activation", "method", "difference", "95% interval", "effect", "p", "p (Holm)")
+    return header, [
+        (
+            row["activation"],
+            row["method"],
+            _number(100 * row["difference"], "+.1f") + ("*" if _significant(row) else ""),
+            f"{_number(100 * row['low'], '+.1f')} to {_number(100 * row['high'], '+.1f')}",
+            _number(row["effect"], "+.1f"),
+            _number(row["p"], ".2g"),
+            _number(row["p_holm"], ".2g"),
+        )
+        for row in comparisons.to_dict("records")
+    ]
+
+
+def comparison_notes(study: Study) -> list[str]:
+    """Return what a reader of the comparisons has to know."""
+    fewest = f" {study.seeds} seeds are too few for any test." if study.seeds < FEWEST_SEEDS else ""
+    return [
+        f"Test accuracy minus that of {REFERENCE}, in percentage points, in pairs with the same "
+        f"seed: mean, bootstrap interval, mean over standard deviation (Cohen's d_z), and the "
+        f"two-sided p of a sign-flip permutation test, also with Holm's correction for all rows. "
+        f"(*): at most {SIGNIFICANCE:g} after it; p is at least {2 ** (1 - study.seeds):g} with "
+        f"{study.seeds} seeds.{fewest}",
+        "A diverged run counts with the last accuracy it reached.",
+    ]
+
+
+def _significant(row: Mapping[Hashable, Any]) -> bool:
+    """Return whether the row deserves a star; fewer than three seeds have a p of NaN."""
+    return bool(row["p_holm"] <= SIGNIFICANCE)
 
 
 def lines(summary: pd.DataFrame) -> Lines:

@@ -1,11 +1,12 @@
 """A study: rates from the validation split alone, nothing made twice, numbers one can redo."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -172,6 +173,49 @@ def test_the_derived_files_agree(tmp_path: Path) -> None:
     text = (tmp_path / "table.md").read_text()
     assert "`the command`" in text
     assert "last layer alone" in text
+
+
+def test_methods_are_compared_with_lfp_seed_by_seed(tmp_path: Path) -> None:
+    study = replace(STUDY, seeds=3, rates=STUDY.rates[:1], sweep_seeds=1)
+    outcome = carry_out(study, Store(tmp_path), CPU, ignore)
+    found = rows(table.comparisons(outcome))
+    assert [(r["activation"], r["method"]) for r in found] == [
+        cell for cell in study.trained if cell.method != "lfp"
+    ]
+    for row in found:
+        ours, lfps = (
+            {
+                stored.result.run.seed: stored.result.test_accuracy
+                for stored in reversed(outcome.results)  # the order makes no difference
+                if stored.result.run.kind == "final"
+                and stored.result.run.activation == row["activation"]
+                and stored.result.run.method == method
+            }
+            for method in (row["method"], "lfp")
+        )
+        differences = [cast(float, ours[seed]) - cast(float, lfps[seed]) for seed in range(3)]
+        assert row["difference"] == pytest.approx(mean(differences))
+        assert row["p"] >= 0.25
+        assert row["p_holm"] >= row["p"]
+    write_report(Store(tmp_path), outcome, "the command")
+    text = (tmp_path / "table.md").read_text()
+    assert f"| {100 * found[0]['difference']:+.1f} |" in text
+    without = replace(study, methods=tuple(m for m in study.methods if m != "lfp"))
+    assert table.comparisons(carry_out(without, Store(tmp_path), CPU, ignore)).empty
+
+
+@pytest.mark.parametrize(("p", "star"), [(0.05, "*"), (0.051, ""), (math.nan, "")])
+def test_only_what_is_significant_has_a_star(p: float, star: str) -> None:
+    numbers = dict.fromkeys(("low", "high", "effect", "p"), 0.5)
+    row = {"activation": "relu", "method": "sgd", "difference": 0.015, **numbers, "p_holm": p}
+    _, (line,) = table.comparison_lines(pd.DataFrame([row]))
+    assert line[2] == f"+1.5{star}"
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(2, True), (3, False)])
+def test_too_few_seeds_are_told(seeds: int, told: bool) -> None:
+    note = table.comparison_notes(replace(STUDY, seeds=seeds))[0]
+    assert ("too few for any test" in note) == told
 
 
 @pytest.fixture
