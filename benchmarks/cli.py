@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ from benchmarks import table
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
 from benchmarks.environment import describe, processor
+from benchmarks.executors import Executor, ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.files import StoreError, write, write_json
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.registry import pick
@@ -60,6 +62,9 @@ class Refused(typer.TyperException):
     """Bad input, described in one line."""
 
     exit_code = 2
+
+
+EXECUTORS = ("local", "ray")
 
 
 class OneLineErrors(TyperGroup):
@@ -177,6 +182,16 @@ def compare(
         list[str] | None,
         typer.Option(metavar="METHOD=SECONDS", help="Time budget of a run; can be repeated."),
     ] = None,
+    executor: Annotated[
+        str, typer.Option(help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
+    ] = "local",
+    jobs: Annotated[int, typer.Option(parser=_whole, help="Runs at a time on this machine.")] = 1,
+    ray_address: Annotated[
+        str, typer.Option(help="Of a Ray cluster, or auto for the one of this machine.")
+    ] = "auto",
+    gpu_share: Annotated[
+        float, typer.Option(parser=_real, help="Of a GPU, for a run on a Ray cluster.")
+    ] = 1.0,
     device: Device = "auto",
     threads: Threads = None,
     results: Results = Path("results"),
@@ -218,6 +233,7 @@ def compare(
         )
         store = Store(_folder(results, study or f"{dataset}-{plan.model}"))
         chosen_device = _prepare(device, threads, [plan.model])
+        place = _executor(executor, store, chosen_device, jobs, ray_address, gpu_share)
         check(plan)
     command = shlex.join(["lfp-bench", *context.obj])
     description = {
@@ -225,10 +241,14 @@ def compare(
         "configuration": asdict(plan),
         "environment": describe(chosen_device),
     }
-    with _refusing(StoreError, OSError, MemoryError), _resumable(command, store):
+    with (
+        _refusing(StoreError, ExecutorError, OSError, MemoryError),
+        _resumable(command, store),
+        store.locked(),
+    ):
         write_json(store.folder / "study.json", description)
         with _progress(plan.size) as tick:
-            outcome = carry_out(plan, store, chosen_device, tick)
+            outcome = carry_out(plan, store, chosen_device, tick, place)
         summary = write_report(store, outcome, command)
     if as_json:
         _print_json({**description, "folder": str(store.folder), "rows": rows(summary)})
@@ -422,6 +442,19 @@ def _prepare(device: str, threads: int | None, models: Iterable[str]) -> torch.d
     # Deterministic matrix products on a GPU need this before the first one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device(available[-1] if device == "auto" and len(available) > 2 else "cpu")
+
+
+def _executor(
+    name: str, store: Store, device: torch.device, jobs: int, address: str, share: float
+) -> Executor:
+    """Return where runs are made."""
+    pick("executor", name, dict.fromkeys(EXECUTORS))
+    worker = Worker(store.folder.absolute(), device.type, torch.get_num_threads())
+    if name == "ray":
+        if not 0 < share < inf:
+            raise ValueError(f"gpu_share: {share}; allowed: above 0, 1 for a whole one")
+        return RayCluster(worker, address, share if device.type == "cuda" else 0.0)
+    return Local(worker, jobs) if jobs > 1 else Here(worker)
 
 
 # --- talking --------------------------------------------------------------------------------------

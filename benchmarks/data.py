@@ -66,13 +66,17 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three disjoint splits of a classification task with classes 0 ... `classes` - 1."""
+    """Three disjoint splits of a classification task with classes 0 ... `classes` - 1.
+
+    `redrawn` says whether the examples are others with another seed.
+    """
 
     name: str
     train: Split
     validation: Split
     test: Split
     classes: int
+    redrawn: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -155,7 +159,8 @@ def _toy(
     for size, stream in zip((train, test, test), streams, strict=True):
         points, labels = draw(size, RandomState(MT19937(stream)))
         splits.append(Split(torch.from_numpy(points).float(), torch.from_numpy(labels).long()))
-    return Dataset(name, train=splits[0], validation=splits[1], test=splits[2], classes=classes)
+    train_split, validation, test_split = splits
+    return Dataset(name, train_split, validation, test_split, classes, redrawn=True)
 
 
 # --- images ---------------------------------------------------------------------------------------

@@ -48,6 +48,11 @@ class Run:
         """The name of the run's file."""
         return identity(self)
 
+    @property
+    def label(self) -> str:
+        """What to call the run while it is made."""
+        return f"{self.activation} {self.method}"
+
 
 @dataclass(frozen=True)
 class Epoch:

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
+
 from baselines import Settings, Spiking
 from benchmarks.checkpoint import Checkpoint
 from benchmarks.files import StoreError, read_json, write_json
@@ -67,6 +69,19 @@ class Store:
         """Store a result."""
         record = {**asdict(stored.result), "environment": stored.environment}
         write_json(self.path(stored.result.run), record)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from the study while the block runs; a kill gives it free.
+
+        Raises `StoreError` if another process is at work on it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", blocking=False):
+                yield
+        except Timeout:
+            raise StoreError(f"{self.folder}: another process is at work on this study") from None
 
     def checkpoint(self, run: Run, environment: dict[str, Any]) -> Checkpoint:
         """Return where the run's state is kept while it is made in this environment."""

@@ -1,19 +1,19 @@
 """The plan of a study (which runs it consists of) and its execution."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
 
 from baselines import METHODS, Settings, Spiking
-from benchmarks.data import DATASETS, Dataset, load
+from benchmarks.data import DATASETS, Dataset
 from benchmarks.environment import describe, processor
+from benchmarks.executors import Executor, Here, Worker, dataset
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.registry import pick
-from benchmarks.runner import Run, execute, network
+from benchmarks.runner import Run, network
 from benchmarks.speed import SETTINGS, Cost, Measurement, Workload, measure
 from benchmarks.store import Store, Stored, StoredCosts
 from benchmarks.sweep import Choice, choose
@@ -30,16 +30,15 @@ class Preset(NamedTuple):
     epochs: int
     sweep_epochs: int
     batch_size: int
-    redrawn: bool  # for every seed
 
 
 PRESETS = {
-    "digits": Preset("mlp", epochs=20, sweep_epochs=10, batch_size=64, redrawn=False),
-    "blobs": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128, redrawn=True),
-    "circles": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128, redrawn=True),
-    "swirls": Preset("toy-mlp", epochs=15, sweep_epochs=15, batch_size=128, redrawn=True),
-    "mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128, redrawn=False),
-    "fashion-mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128, redrawn=False),
+    "digits": Preset("mlp", epochs=20, sweep_epochs=10, batch_size=64),
+    "blobs": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128),
+    "circles": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128),
+    "swirls": Preset("toy-mlp", epochs=15, sweep_epochs=15, batch_size=128),
+    "mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
+    "fashion-mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
 }
 
 
@@ -193,15 +192,15 @@ def check(study: Study) -> None:
 
     Also fetches the data, so it raises `DataError` if they cannot be had.
     """
-    dataset = load(study.dataset)
+    data = dataset(study.dataset, 0, "cpu")
     for cell in study.trained:
         try:
             network(
                 cell.method,
                 study.model,
                 activation=cell.activation,
-                input_shape=dataset.input_shape,
-                classes=dataset.classes,
+                input_shape=data.input_shape,
+                classes=data.classes,
                 seed=0,
                 spiking=study.spiking,
             )
@@ -212,68 +211,74 @@ def check(study: Study) -> None:
 
 
 def carry_out(
-    study: Study, store: Store, device: torch.device, advance: Callable[[str], None]
+    study: Study,
+    store: Store,
+    device: torch.device,
+    advance: Callable[[str], None],
+    executor: Executor | None = None,
 ) -> Outcome:
     """Make the runs that are not stored yet, store each, and return all.
 
-    `advance` is called with a description `study.size` times. Raises `StoreError` if a stored file
-    cannot be read.
+    First the sweeps of all cells, then the reported runs, then the costs, which are measured in
+    this process, on the device, when nothing else is at work.
+
+    Args:
+        study: what to do.
+        store: where results are and come to be.
+        device: of the costs, and of runs in this process.
+        advance: called with a description `study.size` times.
+        executor: where runs are made; by default in this process.
+
+    Raises:
+        StoreError: a stored file cannot be read.
+        ExecutorError: the executor cannot go on.
     """
-    environment = describe(device)
-    draws = _draws(study, device)
+    if executor is None:
+        executor = Here(Worker(store.folder, device.type, torch.get_num_threads()))
 
-    def result(run: Run) -> Stored:
-        stored = store.load(run)
-        if stored is None:
-            checkpoint = store.checkpoint(run, environment)
-            stored = Stored(execute(run, draws(run.seed), device, checkpoint), environment)
+    def results(plan: Mapping[Cell, list[Run]]) -> dict[Cell, list[Stored]]:
+        runs = [run for of_cell in plan.values() for run in of_cell]
+        found = {run: stored for run in runs if (stored := store.load(run)) is not None}
+        for run in found:
+            advance(run.label)
+        for stored in executor.results([run for run in runs if run not in found]):
             store.save(stored)
-            checkpoint.remove()
-        advance(f"{run.activation} {run.method}")
-        return stored
+            store.checkpoint(stored.result.run, stored.environment).remove()
+            found[stored.result.run] = stored
+            advance(stored.result.run.label)
+        return {cell: [found[run] for run in of_cell] for cell, of_cell in plan.items()}
 
-    results: list[Stored] = []
-    choices: dict[Cell, Choice] = {}
-    for cell in study.trained:
-        tried = [result(run) for run in study.sweep(cell)]
-        fixed = study.fixed_rate(cell.method)
-        choices[cell] = choose(s.result for s in tried) if fixed is None else Choice(fixed)
-        results += tried
-        results += [result(run) for run in study.final(cell, choices[cell].learning_rate)]
+    tried = results({cell: study.sweep(cell) for cell in study.trained})
+    choices = {
+        cell: choose(s.result for s in of_cell)
+        if (fixed := study.fixed_rate(cell.method)) is None
+        else Choice(fixed)
+        for cell, of_cell in tried.items()
+    }
+    finals = results({cell: study.final(cell, c.learning_rate) for cell, c in choices.items()})
+    all_results = [stored for cell in choices for stored in (*tried[cell], *finals[cell])]
     costs: dict[Cell, Cost] = {}
-    environments = [stored.environment for stored in results]
+    environments = [stored.environment for stored in all_results]
     for activation in dict.fromkeys(cell.activation for cell in choices):
-        measurement = _measurement(study, activation, draws(0), device)
+        measurement = _measurement(study, activation, dataset(study.dataset, 0, "cpu"), device)
         measured = store.load_costs(measurement)
         if measured is None:
-            measured = StoredCosts(measure(measurement, device), environment)
+            measured = StoredCosts(measure(measurement, device), describe(device))
             store.save_costs(measurement, measured)
         costs |= {Cell(activation, cost.method): cost for cost in measured.costs}
         environments.append(measured.environment)
         advance(f"{activation} cost")
-    return Outcome(study, results, choices, costs, environments)
+    return Outcome(study, all_results, choices, costs, environments)
 
 
-def _draws(study: Study, device: torch.device) -> Callable[[int], Dataset]:
-    """Return a function from a seed to its data on `device`, which loads nothing twice."""
-
-    @cache
-    def draw(seed: int) -> Dataset:
-        return load(study.dataset, seed=seed).to(device)
-
-    return lambda seed: draw(seed if PRESETS[study.dataset].redrawn else 0)
-
-
-def _measurement(
-    study: Study, activation: str, dataset: Dataset, device: torch.device
-) -> Measurement:
+def _measurement(study: Study, activation: str, data: Dataset, device: torch.device) -> Measurement:
     """Return how the costs of the study's methods with one activation are measured."""
     return Measurement(
         workload=Workload(
             model=study.model,
             activation=activation,
-            input_shape=dataset.input_shape,
-            classes=dataset.classes,
+            input_shape=data.input_shape,
+            classes=data.classes,
             batch_size=study.batch_size,
             spiking=study.spiking_of(activation),
         ),

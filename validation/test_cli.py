@@ -8,9 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from benchmarks import cli, study
+from benchmarks import cli, executors, study
 from benchmarks import speed as speed_module
 from benchmarks.cli import app
+from benchmarks.store import Store
 
 QUICK = (
     *("compare", "--dataset", "blobs", "--methods", "lfp,sgd", "--activations", "relu"),
@@ -60,7 +61,7 @@ def test_json_is_all_that_stdout_holds() -> None:
 
 
 def test_ctrl_c_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute, made = study.execute, 0
+    execute, made = executors.execute, 0
 
     def interrupted(*arguments: Any) -> Any:
         nonlocal made
@@ -69,13 +70,42 @@ def test_ctrl_c_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
         return execute(*arguments)
 
-    monkeypatch.setattr(study, "execute", interrupted)
+    monkeypatch.setattr(executors, "execute", interrupted)
     result = invoke(*QUICK)
     assert result.exit_code == 130
     assert f"the same command resumes: lfp-bench {' '.join(QUICK)}" in result.stderr
     assert len(list((tmp_path / "results" / "blobs-toy-mlp" / "runs").iterdir())) == 2
     assert invoke(*QUICK).exit_code == 0
     assert made == 3 + 2
+
+
+def test_two_processes_do_not_work_on_one_study(tmp_path: Path) -> None:
+    with Store(tmp_path / "results" / "blobs-toy-mlp").locked():
+        result = invoke(*QUICK)
+    assert result.exit_code == 2
+    assert "blobs-toy-mlp: another process is at work on this study" in result.stderr
+    assert invoke(*QUICK).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--executor", "slurm"), "executor: unknown name 'slurm'"),
+        (("--executor", "ray", "--gpu-share", "0"), "gpu_share: 0.0; allowed: above 0"),
+        (("--jobs", "0"), "'--jobs': '0'; allowed: whole numbers from 1"),
+    ],
+)
+def test_an_executor_that_is_none_is_refused(arguments: tuple[str, ...], message: str) -> None:
+    result = invoke(*QUICK, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_jobs_change_nothing_but_the_time() -> None:
+    one = json.loads(invoke(*QUICK, "--json", "--study", "one").stdout)["rows"]
+    two = json.loads(invoke(*QUICK, "--json", "--study", "two", "--jobs", "2").stdout)["rows"]
+    fields = ("activation", "method", "test_accuracy_mean", "learning_rate", "feedback_norm_max")
+    assert [[r[f] for f in fields] for r in two] == [[r[f] for f in fields] for r in one]
 
 
 def test_a_corrupt_run_is_named_and_kept(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import torch
 from matplotlib.image import imread
 
 from baselines import Settings, Spiking
+from benchmarks import executors, table
 from benchmarks import study as study_module
-from benchmarks import table
 from benchmarks.data import Dataset, Split, load
 from benchmarks.report import rows, write_report
 from benchmarks.runner import Result, Run, execute
@@ -59,13 +59,13 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         made.append(run)
         return execute(run, *rest)
 
-    monkeypatch.setattr(study_module, "execute", note)
+    monkeypatch.setattr(executors, "execute", note)
     return made
 
 
 def spoil_test(change: Callable[[Split], Split]) -> Callable[..., Dataset]:
-    def spoiled(name: str, *, seed: int) -> Dataset:
-        dataset = load(name, seed=seed)
+    def spoiled(name: str, seed: int, device: str) -> Dataset:
+        dataset = load(name, seed=seed).to(device)
         return replace(dataset, test=change(dataset.test))
 
     return spoiled
@@ -75,7 +75,12 @@ def test_the_plan_is_what_is_carried_out(tmp_path: Path, executed: list[Run]) ->
     told: list[str] = []
     outcome = carry_out(STUDY, Store(tmp_path), CPU, told.append)
     assert len(told) == STUDY.size == 4 * (2 * 2 + 2) + 2
-    assert [stored.result.run for stored in outcome.results] == executed
+    kinds = [run.kind for run in executed]
+    assert kinds == sorted(kinds, reverse=True), "sweeps come first"
+    of_cells = [stored.result.run for stored in outcome.results]
+    assert set(of_cells) == set(executed)
+    cells = [(run.activation, run.method) for run in of_cells]
+    assert list(dict.fromkeys(cells)) == STUDY.cells
     assert list(outcome.choices) == STUDY.cells
     assert STUDY.cells[:2] == [Cell("relu", "lfp"), Cell("relu", "sgd")]
     for run in executed:
@@ -91,7 +96,7 @@ def test_the_test_split_does_not_influence_the_rates(
 ) -> None:
     outcome = carry_out(STUDY, Store(tmp_path / "clean"), CPU, ignore)
     poison = spoil_test(lambda split: Split(split.inputs, 1 - split.targets))
-    monkeypatch.setattr(study_module, "load", poison)
+    monkeypatch.setattr(executors, "dataset", poison)
     poisoned = carry_out(STUDY, Store(tmp_path / "poisoned"), CPU, ignore)
     assert poisoned.choices == outcome.choices
     for one, other in zip(poisoned.results, outcome.results, strict=True):
