@@ -1,5 +1,6 @@
 """Runs made in other processes are the same runs; and killing processes loses nothing."""
 
+import itertools
 import os
 import random
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +71,10 @@ class Mortal(Worker):
 
     def __call__(self, run: Run) -> Stored:
         """Note the attempt; then make the run or die."""
-        made = len(list(self.folder.glob("attempt-*")))
-        (self.folder / f"attempt-{made}").touch()
+        for made in itertools.count():
+            with suppress(FileExistsError):  # another process was faster
+                (self.folder / f"attempt-{made}").touch(exist_ok=False)
+                break
         if made in self.deaths:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(run)
