@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -38,6 +37,7 @@ from benchmarks.environment import describe, processor
 from benchmarks.executors import Executor, ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.files import StoreError, write, write_json
 from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.plans import SIZES, Options, chosen, names, read
 from benchmarks.registry import pick
 from benchmarks.report import rows, write_report
 from benchmarks.speed import (
@@ -51,7 +51,7 @@ from benchmarks.speed import (
     peer_is_installed,
 )
 from benchmarks.store import Store
-from benchmarks.study import PRESETS, Study, carry_out, check
+from benchmarks.study import Study, carry_out, check
 
 #: With these, the work of an operation is less than the cost of sharing it among threads: on two
 #: busy cores a step of the digits MLP took 1 ms with one thread and 36 ms with two.
@@ -115,6 +115,16 @@ Threads = Annotated[
 Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
+]
+Jobs = Annotated[int, typer.Option(parser=_whole, help="Runs at a time on this machine.")]
+RayAddress = Annotated[
+    str, typer.Option(help="Of a Ray cluster, or auto for the one of this machine.")
+]
+GpuShare = Annotated[
+    float, typer.Option(parser=_real, help="Of a GPU, for a run on a Ray cluster.")
+]
 Methods = Annotated[
     str,
     typer.Option(help=f"'all', or a list like a,b of: {', '.join([*FAMILIES, *METHODS])}."),
@@ -182,16 +192,10 @@ def compare(
         list[str] | None,
         typer.Option(metavar="METHOD=SECONDS", help="Time budget of a run; can be repeated."),
     ] = None,
-    executor: Annotated[
-        str, typer.Option(help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
-    ] = "local",
-    jobs: Annotated[int, typer.Option(parser=_whole, help="Runs at a time on this machine.")] = 1,
-    ray_address: Annotated[
-        str, typer.Option(help="Of a Ray cluster, or auto for the one of this machine.")
-    ] = "auto",
-    gpu_share: Annotated[
-        float, typer.Option(parser=_real, help="Of a GPU, for a run on a Ray cluster.")
-    ] = 1.0,
+    executor: ExecutorName = "local",
+    jobs: Jobs = 1,
+    ray_address: RayAddress = "auto",
+    gpu_share: GpuShare = 1.0,
     device: Device = "auto",
     threads: Threads = None,
     results: Results = Path("results"),
@@ -204,57 +208,135 @@ def compare(
     done: the same command again makes only those that are missing.
     """
     with _refusing(ValueError, DataError):
-        preset = pick("dataset", dataset, PRESETS)
-        plan = Study(
+        plan = Options(
             dataset=dataset,
-            model=model or preset.model,
-            methods=_names("methods", methods, METHODS, FAMILIES),
-            activations=_names("activations", activations, ACTIVATIONS),
+            model=model,
+            methods=_split(methods),
+            activations=_split(activations),
             seeds=seeds,
-            epochs=preset.epochs if epochs is None else epochs,
-            batch_size=preset.batch_size if batch_size is None else batch_size,
-            settings=Settings(
-                learning_rate=1.0,  # the study's runs have others
-                momentum=momentum,
-                clip_norm=clip_norm or None,
-                reduction=reduction,  # type: ignore[arg-type]  # checked by Settings, as others are
-                epsilon=epsilon,
-                schedule=schedule,  # type: ignore[arg-type]
-                adaptive_clip=adaptive_clip or None,
-                normaliser=normaliser,  # type: ignore[arg-type]
-                max_norm=max_norm,
-            ),
-            spiking=Spiking(beta, time_steps, encoding),  # type: ignore[arg-type]
-            rates=tuple(_number("learning_rates", text) for text in learning_rates.split(",")),
-            fixed_rates=_by_method("learning_rate", "RATE", learning_rate or []),
-            budgets=_by_method("seconds", "SECONDS", seconds or []),
-            sweep_epochs=preset.sweep_epochs if sweep_epochs is None else sweep_epochs,
+            epochs=epochs,
+            batch_size=batch_size,
+            momentum=momentum,
+            clip_norm=clip_norm,
+            reduction=reduction,
+            epsilon=epsilon,
+            learning_rates=[_number("learning_rates", text) for text in learning_rates.split(",")],
+            learning_rate=_by_method("learning_rate", "RATE", learning_rate or []),
+            sweep_epochs=sweep_epochs,
             sweep_seeds=sweep_seeds,
-        )
+            schedule=schedule,
+            adaptive_clip=adaptive_clip,
+            max_norm=max_norm,
+            normaliser=normaliser,
+            beta=beta,
+            time_steps=time_steps,
+            encoding=encoding,
+            seconds=_by_method("seconds", "SECONDS", seconds or []),
+        ).study()
         store = Store(_folder(results, study or f"{dataset}-{plan.model}"))
         chosen_device = _prepare(device, threads, [plan.model])
         place = _executor(executor, store, chosen_device, jobs, ray_address, gpu_share)
         check(plan)
     command = shlex.join(["lfp-bench", *context.obj])
-    description = {
-        "command": command,
-        "configuration": asdict(plan),
-        "environment": describe(chosen_device),
-    }
-    with (
-        _refusing(StoreError, ExecutorError, OSError, MemoryError),
-        _resumable(command, store),
-        store.locked(),
-    ):
-        write_json(store.folder / "study.json", description)
-        with _progress(plan.size) as tick:
-            outcome = carry_out(plan, store, chosen_device, tick, place)
-        summary = write_report(store, outcome, command)
+    found = _make(plan, store, chosen_device, place, command, quiet=as_json)
     if as_json:
-        _print_json({**description, "folder": str(store.folder), "rows": rows(summary)})
+        _print_json(found)
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help="See `lfp-bench list`; or a file of your own.")
+    ],
+    size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
+    executor: ExecutorName = "local",
+    jobs: Jobs = 1,
+    ray_address: RayAddress = "auto",
+    gpu_share: GpuShare = 1.0,
+    device: Device = "auto",
+    threads: Threads = None,
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Carry out a study that is written down, part by part; each has a folder and a report.
+
+    The same command again goes on where it was interrupted.
+    """
+    with _refusing(ValueError, DataError):
+        studies = read(name).studies(size)
+        folder = _folder(results, f"{Path(name).stem}-{size}")
+        chosen_device = _prepare(device, threads, [plan.model for plan in studies.values()])
+        for plan in studies.values():
+            check(plan)
+    found = []
+    for part, plan in studies.items():
+        _say(f"{name}: {part}")
+        store = Store(folder / part)
+        with _refusing(ValueError):
+            place = _executor(executor, store, chosen_device, jobs, ray_address, gpu_share)
+        command = shlex.join(["lfp-bench", *context.obj])
+        made = _make(plan, store, chosen_device, place, command, quiet=as_json)
+        found.append({"part": part, **made})
+    if as_json:
+        _print_json({"study": name, "size": size, "parts": found})
+
+
+@app.command("list")
+def list_studies(as_json: AsJson = False) -> None:
+    """List the studies that are written down, with the number of runs that each size has."""
+    with _refusing(ValueError):
+        plans = {name: read(name) for name in names()}
+    runs = {
+        name: {
+            str(size): sum(study.runs for study in plan.studies(size).values())
+            for size in plan.sizes
+        }
+        for name, plan in plans.items()
+    }
+    if as_json:
+        found = [
+            {"study": name, "title": plan.title, "source": plan.source, "runs": runs[name]}
+            for name, plan in plans.items()
+        ]
+        _print_json({"studies": found})
     else:
-        _print_table(table.lines(summary), table.notes(outcome, summary))
-    _say(f"The report is in {store.folder}: table.md, figure.png, results.csv, results.parquet")
+        header = ("study", "title", *(f"runs, {size}" for size in SIZES))
+        lines = [
+            (name, plan.title, *(str(runs[name].get(size, "-")) for size in SIZES))
+            for name, plan in plans.items()
+        ]
+        _print_table((header, lines), [])
+
+
+@app.command()
+def status(
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="As it was given to `run`.")],
+    size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Tell how far a study is: runs that are done, have diverged, and are under way."""
+    with _refusing(ValueError, StoreError):
+        folder = _folder(results, f"{Path(name).stem}-{size}")
+        found = []
+        for part, plan in read(name).studies(size).items():
+            store = Store(folder / part)
+            stored = store.all()
+            found.append(
+                {
+                    "part": part,
+                    "done": len(stored),
+                    "of": plan.runs,
+                    "diverged": sum(s.result.divergence is not None for s in stored),
+                    "under way": len(list((store.folder / "checkpoints").glob("*.pt"))),
+                }
+            )
+    if as_json:
+        _print_json({"study": name, "size": size, "parts": found})
+    else:
+        header = ("part", "done", "of", "diverged", "under way")
+        _print_table((header, [tuple(map(str, part.values())) for part in found]), [])
 
 
 @app.command()
@@ -278,9 +360,9 @@ def speed(
 ) -> None:
     """Measure time and peak memory of a training step against SGD's, on random inputs."""
     with _refusing(ValueError):
-        names = _names("models", models, SHAPES)
-        kinds = _names("activations", activations, ACTIVATIONS)
-        compared = _names("methods", methods, METHODS, FAMILIES)
+        names = chosen("models", _split(models), SHAPES)
+        kinds = chosen("activations", _split(activations), ACTIVATIONS)
+        compared = chosen("methods", _split(methods), METHODS, FAMILIES)
         folder = _folder(results, study or "speed")
         chosen_device = _prepare(device, threads, names)
     if peer and not peer_is_installed():
@@ -341,7 +423,8 @@ def diagnose(
     """Show why LFP learns or does not: secant slopes and feedback norms, before and after."""
     with _refusing(ValueError, DataError):
         # The slope of a spike depends on what came before it.
-        kinds = _names("activations", activations, [a for a in ACTIVATIONS if a != "lif"])
+        without = {name: slope for name, slope in ACTIVATIONS.items() if name != "lif"}
+        kinds = chosen("activations", _split(activations), without)
         settings = Settings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
         pick("model", model, MODELS)
         data = load(dataset)
@@ -383,22 +466,9 @@ def diagnose(
 # --- reading the options --------------------------------------------------------------------------
 
 
-def _names(
-    field: str,
-    text: str,
-    known: Iterable[str],
-    families: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
-) -> tuple[str, ...]:
-    """Return the names in a comma-separated text, in the order of the known ones.
-
-    A family stands for all names in it.
-    """
-    names = tuple(known)
-    if text == "all":
-        return names
-    allowed = {**families, **{name: (name,) for name in names}}
-    chosen = {n for given in text.split(",") for n in pick(field, given.strip(), allowed)}
-    return tuple(name for name in names if name in chosen)
+def _split(text: str) -> list[str] | Literal["all"]:
+    """Return the names in a comma-separated text."""
+    return "all" if text == "all" else [name.strip() for name in text.split(",")]
 
 
 def _number(field: str, text: str) -> float:
@@ -409,14 +479,13 @@ def _number(field: str, text: str) -> float:
 
 
 def _by_method(field: str, unit: str, texts: Iterable[str]) -> dict[str, float]:
-    """Return the number that is given for each method, or for each of a family."""
+    """Return the number that is given for each method or family."""
     numbers = {}
     for text in texts:
         name, sign, number = text.partition("=")
         if not sign:
             raise ValueError(f"{field}: {text!r} is not of the form METHOD={unit}")
-        for method in FAMILIES.get(name, (name,)):
-            numbers[method] = _number(field, number)
+        numbers[name] = _number(field, number)
     return numbers
 
 
@@ -455,6 +524,36 @@ def _executor(
             raise ValueError(f"gpu_share: {share}; allowed: above 0, 1 for a whole one")
         return RayCluster(worker, address, share if device.type == "cuda" else 0.0)
     return Local(worker, jobs) if jobs > 1 else Here(worker)
+
+
+def _make(
+    plan: Study,
+    store: Store,
+    device: torch.device,
+    place: Executor,
+    command: str,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Carry out a study, write and (if not quiet) show its report; return it in JSON types."""
+    description = {
+        "command": command,
+        "configuration": asdict(plan),
+        "environment": describe(device),
+    }
+    with (
+        _refusing(StoreError, ExecutorError, OSError, MemoryError),
+        _resumable(command, store),
+        store.locked(),
+    ):
+        write_json(store.folder / "study.json", description)
+        with _progress(plan.size) as tick:
+            outcome = carry_out(plan, store, device, tick, place)
+        summary = write_report(store, outcome, command)
+    _say(f"The report is in {store.folder}: table.md, figure.png, results.csv, results.parquet")
+    if not quiet:
+        _print_table(table.lines(summary), table.notes(outcome, summary))
+    return {**description, "folder": str(store.folder), "rows": rows(summary)}
 
 
 # --- talking --------------------------------------------------------------------------------------

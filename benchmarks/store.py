@@ -55,15 +55,15 @@ class Store:
 
         Raises `StoreError` if the file cannot be read as the result of this run.
         """
-        path = self.path(run)
-        with _readable(path):
-            record = read_json(path)
-            if record is None:
-                return None
-            stored = Stored(_result(record), dict(record["environment"]))
-            if stored.result.run != run:
-                raise ValueError("it describes another run than its name says")
+        stored = _read(self.path(run))
+        if stored is not None and stored.result.run != run:
+            raise _unreadable(self.path(run), "it describes another run than its name says")
         return stored
+
+    def all(self) -> list[Stored]:
+        """Return all stored results; raises `StoreError` as `load` does."""
+        paths = sorted((self.folder / "runs").glob("*.json"))
+        return [stored for path in paths if (stored := _read(path)) is not None]
 
     def save(self, stored: Stored) -> None:
         """Store a result."""
@@ -124,13 +124,22 @@ def _result(record: dict[str, Any]) -> Result:
     )
 
 
+def _read(path: Path) -> Stored | None:
+    with _readable(path):
+        record = read_json(path)
+        return None if record is None else Stored(_result(record), dict(record["environment"]))
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Raise `StoreError` where the content of the file is not what it has to be."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path}: not a file that this harness wrote ({type(error).__name__}: {error}); "
-            "delete it to have it made again"
-        ) from None
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from None
+
+
+def _unreadable(path: Path, reason: str) -> StoreError:
+    return StoreError(
+        f"{path}: not a file that this harness wrote ({reason}); delete it to have it made again"
+    )

@@ -167,10 +167,14 @@ class Study:
         )
 
     @property
+    def runs(self) -> int:
+        """The number of runs."""
+        return sum(len(self.sweep(cell)) + self.seeds for cell in self.trained)
+
+    @property
     def size(self) -> int:
         """The number of runs, and of activations whose costs are measured."""
-        runs = sum(len(self.sweep(cell)) + self.seeds for cell in self.trained)
-        return runs + len({cell.activation for cell in self.trained})
+        return self.runs + len({cell.activation for cell in self.trained})
 
 
 @dataclass(frozen=True)

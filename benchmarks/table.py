@@ -18,6 +18,8 @@ from benchmarks.sweep import Choice
 
 #: What all other methods are tested against.
 REFERENCE = "lfp"
+#: Columns of names: rows that differ in one of them but the last are set apart.
+GROUPING = ("study", "part", "model", "activation", "method", "time")
 SPIKING = [field.name for field in fields(Spiking)]
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
 
@@ -366,11 +368,11 @@ def document(table: Lines, remarks: Iterable[str]) -> str:
 def terminal(table: Lines) -> Table:
     """Return the table for a rich console; columns of names are left, numbers right."""
     header, rows = table
-    names = [name for name in ("model", "activation", "method", "time") if name in header]
+    names = [name for name in header if name in GROUPING]
     groups = [row[: header.index(names[-1])] for row in rows]
     rich = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in header:
-        rich.add_column(name, justify="left" if name in names else "right")
+        rich.add_column(name, justify="left" if name in (*names, "title") else "right")
     for row, group, following in zip(rows, groups, [*groups[1:], None], strict=True):
         rich.add_row(*row, end_section=following != group)
     return rich

@@ -226,3 +226,71 @@ def test_diagnose_refuses_bad_input_in_one_line(arguments: tuple[str, ...], fiel
     assert result.exit_code == 2
     assert field in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+# --- studies that are written down ----------------------------------------------------------------
+
+PLAN = """
+title: a study
+common: {model: toy-mlp, methods: [lfp, sgd], activations: [relu], learning_rates: [0.1, 0.3]}
+parts: {one: {dataset: blobs}, two: {dataset: circles}}
+sizes: {smoke: {seeds: 1, epochs: 1, sweep_epochs: 1, sweep_seeds: 1, batch_size: 512}}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> str:
+    (tmp_path / "mine.yaml").write_text(PLAN)
+    return str(tmp_path / "mine.yaml")
+
+
+def test_a_written_study_is_run_part_by_part_and_not_twice(plan: str, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "mine-smoke"
+    first = invoke("run", plan, "--size", "smoke", "--json")
+    parts = json.loads(first.stdout)["parts"]
+    assert [part["part"] for part in parts] == ["one", "two"]
+    assert [len(part["rows"]) for part in parts] == [2, 2]
+    stored = {path: path.stat().st_mtime_ns for path in folder.glob("*/runs/*")}
+    assert len(stored) == 2 * 2 * (2 + 1)
+    assert (
+        json.loads(invoke("run", plan, "--size", "smoke", "--json").stdout)["parts"][0]["rows"]
+        == parts[0]["rows"]
+    )
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/runs/*")} == stored
+    assert all((folder / part / "table.md").exists() for part in ("one", "two"))
+
+
+def test_status_counts_what_is_done(plan: str, tmp_path: Path) -> None:
+    def counted() -> list[tuple[int, int]]:
+        told = json.loads(invoke("status", plan, "--size", "smoke", "--json").stdout)
+        return [(part["done"], part["of"]) for part in told["parts"]]
+
+    assert counted() == [(0, 6), (0, 6)]
+    invoke("run", plan, "--size", "smoke")
+    assert counted() == [(6, 6), (6, 6)]
+    next((tmp_path / "results" / "mine-smoke" / "two" / "runs").iterdir()).unlink()
+    assert counted() == [(6, 6), (5, 6)]
+    assert "two" in invoke("status", plan, "--size", "smoke").stdout
+
+
+def test_studies_are_listed_with_their_sizes() -> None:
+    listed = json.loads(invoke("list", "--json").stdout)["studies"]
+    toy = next(study for study in listed if study["study"] == "toy")
+    assert toy["runs"]["smoke"] == 3 * 2 * (2 + 1)
+    assert toy["title"] in invoke("list").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "toys"), "study: unknown name 'toys'; did you mean 'toy'?"),
+        (("run", "toy", "--size", "tiny"), "size: unknown name 'tiny'"),
+        (("run", "missing.yaml"), "missing.yaml: there is no such file"),
+        (("status", "toys"), "study: unknown name 'toys'"),
+        (("run",), "Missing argument 'STUDY'"),
+    ],
+)
+def test_what_is_no_study_is_refused(arguments: tuple[str, ...], message: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
