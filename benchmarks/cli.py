@@ -1,4 +1,4 @@
-"""The command line: `lfp-bench compare` and `lfp-bench speed`.
+"""The command line: `lfp-bench compare`, `run`, `status`, `list`, `speed` and `diagnose`.
 
 Reports go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
 2 for bad input (with one line that says what is wrong), 130 for Ctrl-C.
