@@ -1,7 +1,7 @@
 """The command line: `lfp-bench compare`, `run`, `status`, `list`, `speed` and `diagnose`.
 
 Reports go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
-2 for bad input (with one line that says what is wrong), 130 for Ctrl-C.
+1 for a check that fails, 2 for bad input (with one line that says what is wrong), 130 for Ctrl-C.
 """
 
 import json
@@ -407,6 +407,43 @@ def speed(
 
 
 @app.command()
+def verify(
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="PACKAGE:CALLABLE", help="Returns a model of your own to check."),
+    ] = None,
+    shape: Annotated[
+        str, typer.Option("--input", help="Shape of an input of that model, like 3,32,32.")
+    ] = "",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Check the engine on this machine against Theorem 1 and an oracle; exit code 1: it differs."""
+    from validation import verify as checks  # noqa: PLC0415  (tests, of no use to other commands)
+
+    with _refusing(ValueError, TypeError, RuntimeError):
+        precision = pick("dtype", dtype, {"float32": torch.float32, "float64": torch.float64})
+        chosen_device = _prepare(device, None, ["mlp"])
+        if model is None:
+            found = list(checks.machine(chosen_device, precision))
+        else:
+            sizes = [_size("input", text) for text in shape.split(",")]
+            torch.manual_seed(0)
+            inputs = torch.randn(checks.BATCH, *sizes).to(chosen_device, precision)
+            found = list(checks.users_model(checks.load(model)(), inputs))
+    environment = describe(chosen_device)
+    if as_json:
+        _print_json({"checks": [asdict(check) for check in found], "environment": environment})
+    else:
+        lines = [(check.name, check.verdict, check.detail) for check in found]
+        origins = [f"Checked on: {o}." for o in table.origin([environment])]
+        _print_table((("check", "verdict", "detail"), lines), origins)
+    if any(check.verdict == "differs" for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def diagnose(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(DATASETS)}.")] = "mnist",
@@ -476,6 +513,16 @@ def _number(field: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{field}: {text!r} is not a number; allowed: above 0") from None
+
+
+def _size(field: str, text: str) -> int:
+    try:
+        size = int(text)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"{field}: {text!r}; allowed: whole numbers from 1, like 3,32,32")
+    return size
 
 
 def _by_method(field: str, unit: str, texts: Iterable[str]) -> dict[str, float]:

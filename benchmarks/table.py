@@ -19,7 +19,8 @@ from benchmarks.sweep import Choice
 #: What all other methods are tested against.
 REFERENCE = "lfp"
 #: Columns of names: rows that differ in one of them but the last are set apart.
-GROUPING = ("study", "part", "model", "activation", "method", "time")
+GROUPING = ("study", "part", "check", "model", "activation", "method", "time")
+PROSE = ("title", "verdict", "detail")
 SPIKING = [field.name for field in fields(Spiking)]
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
 
@@ -372,7 +373,7 @@ def terminal(table: Lines) -> Table:
     groups = [row[: header.index(names[-1])] for row in rows]
     rich = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in header:
-        rich.add_column(name, justify="left" if name in (*names, "title") else "right")
+        rich.add_column(name, justify="left" if name in (*names, *PROSE) else "right")
     for row, group, following in zip(rows, groups, [*groups[1:], None], strict=True):
         rich.add_row(*row, end_section=following != group)
     return rich

@@ -1,0 +1,174 @@
+"""The engine's correctness on a user's own machine, and on a user's own model.
+
+``lfp-bench verify`` compares the engine, on the device and in the dtype that will be used, with
+backpropagation times |w| (Theorem 1, for networks that are linear on each side of 0) and with the
+oracle (:mod:`validation.oracle`, for every activation). A control that must fail shows that the
+comparison can.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from math import inf, isfinite
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+import lfp_core as lfp
+from benchmarks.models import ACTIVATIONS, build
+from validation import oracle
+from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
+
+#: The largest relative error of a parameter's feedback that is rounding, by dtype.
+TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4}
+#: Theorem 1 holds for these, as they are linear or linear on each side of 0.
+LINEAR = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Flatten,
+    nn.Identity,
+)
+EPSILON = 0.1  # of the comparison with the oracle, which is well-conditioned then
+BATCH = 4
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was compared, and with which result.
+
+    Attributes:
+        name: what was checked.
+        verdict: "agrees", "differs", or "does not apply".
+        detail: the error and what it is compared with, or why the check does not apply.
+    """
+
+    name: str
+    verdict: Literal["agrees", "differs", "does not apply"]
+    detail: str
+
+
+def machine(device: torch.device, dtype: torch.dtype) -> Iterator[Check]:
+    """Check the engine with networks of its own; yield each result when it is there."""
+    shapes = {"mlp": (1, 8, 8), "lenet": (1, 28, 28)}
+    for name, shape in shapes.items():
+        model, inputs, targets = _network(name, "relu", shape, device, dtype)
+        yield _judged(f"Theorem 1, {name}, relu", theorem1(model, inputs, targets), dtype)
+    model, inputs, targets = _network("mlp", "silu", (1, 8, 8), device, dtype)
+    error = theorem1(model, inputs, targets)
+    caught = error > 10 * TOLERANCES[dtype]
+    told = f"relative error {error:.1e}, as it has to be where the theorem does not hold"
+    yield Check("control: SiLU violates Theorem 1", "agrees" if caught else "differs", told)
+    for activation in ACTIVATIONS:
+        if activation != "lif":
+            model, inputs, targets = _network("mlp", activation, (1, 8, 8), device, dtype)
+            error = oracle_error(model, inputs, targets)
+            yield _judged(f"oracle, mlp, {activation}", error, dtype)
+
+
+def users_model(model: nn.Module, inputs: Tensor) -> Iterator[Check]:
+    """Check the engine with a model that has outputs (batch, classes) for the inputs (batch, ...).
+
+    It is in evaluation mode for the checks; device and dtype are the inputs'. Its activations have
+    to be modules, or Theorem 1 is taken to apply where it does not.
+    """
+    model = copy.deepcopy(model).to(inputs.device, inputs.dtype).eval()
+    targets = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+    try:
+        engine_feedback(model, inputs, lambda o: lfp.rewards.softmax(o, targets), EPSILON)
+    except lfp.UnsupportedOperation as missing:
+        yield Check("every operation has a rule", "differs", str(missing))
+        return
+    yield Check("every operation has a rule", "agrees", "feedback reaches the model's parameters")
+    leaves = [module for module in model.modules() if not list(module.children())]
+    others = sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, LINEAR)})
+    if others:
+        reason = f"it is for layers that are linear on each side of 0, not {', '.join(others)}"
+        yield Check("Theorem 1", "does not apply", reason)
+    else:
+        yield _judged("Theorem 1", theorem1(model, inputs, targets), inputs.dtype)
+    try:
+        error = oracle_error(model, inputs, targets)
+    except TypeError as reason:
+        yield Check("oracle", "does not apply", str(reason))
+    else:
+        yield _judged("oracle", error, inputs.dtype)
+
+
+def theorem1(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    """Return the relative distance of LFP-0 from ``-|w| dL/dw``, L the cross-entropy."""
+    reward_of = lfp.rewards.from_loss(nn.functional.cross_entropy)
+    found = engine_feedback(model, inputs, lambda o: reward_of(o, targets), epsilon=0.0)
+    loss = nn.functional.cross_entropy(model(inputs), targets)
+    return relative_error(found, weight_scaled_gradient(model, loss))
+
+
+def oracle_error(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    """Return the relative distance of the engine from the oracle, which is in float64 on the CPU.
+
+    Raises:
+        TypeError: the oracle has no definition of a layer.
+    """
+    exact = copy.deepcopy(model).cpu().double()
+    # The same reward for both: what is compared is how it is shared out.
+    with torch.no_grad():
+        reward = lfp.rewards.softmax(model(inputs), targets)
+    trace = oracle.run(exact, inputs.cpu().double(), lambda _: reward.cpu().double(), EPSILON)
+    found = engine_feedback(model, inputs, lambda _: reward, EPSILON)
+    pairs = zip(model.parameters(), exact.parameters(), strict=True)
+    known = {p: (found[p].cpu().double(), trace.feedback.get(twin)) for p, twin in pairs}
+    return relative_error(
+        {p: mine for p, (mine, _) in known.items()},
+        {p: torch.zeros_like(mine) if its is None else its for p, (mine, its) in known.items()},
+    )
+
+
+def load(name: str) -> Callable[[], nn.Module]:
+    """Return what ``package.module:callable`` names.
+
+    Raises:
+        ValueError: there is no such thing.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found: Callable[[], nn.Module] = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"model: {name!r} is no package:callable ({error})") from None
+    return found
+
+
+def _network(
+    name: str, activation: str, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a model, inputs and targets."""
+    model = build(name, activation=activation, input_shape=shape, classes=10, seed=0)
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH, *shape, generator=random).to(device, dtype)
+    targets = torch.arange(BATCH, device=device) % 10
+    return model.to(device, dtype).eval(), inputs, targets
+
+
+def _judged(name: str, error: float, dtype: torch.dtype) -> Check:
+    tolerance = TOLERANCES[dtype]
+    fine = (error if isfinite(error) else inf) <= tolerance
+    told = f"relative error {error:.1e}, of at most {tolerance:g}"
+    return Check(name, "agrees" if fine else "differs", told)
