@@ -33,23 +33,24 @@ peer: .venv/ready
 reproduce: peer
 	$(COMPARE) --study digits --methods $(GENERAL),pso,pso-torch,rstdp,rstdp-batched,rstdp-dense \
 	  --seconds pso=10 --seconds pso-torch=10
-	$(COMPARE) --study mnist-mlp --dataset mnist --model mlp --methods all --epochs 5 --threads 1 \
-	  --seconds pso=60 --seconds pso-torch=60
+	$(COMPARE) --study mnist-mlp --dataset mnist --model mlp --threads 1 --epochs 5 --sweep-seeds 1 \
+	  --methods $(GENERAL),pso-torch,rstdp,rstdp-tuned,rstdp-dense --seconds pso-torch=60 \
+	  --seconds rstdp=120 --seconds rstdp-tuned=120
 	$(COMPARE) --study mnist-swarms --dataset mnist --model mlp --activations relu --epochs 100 \
 	  --methods pso-stable,pso-torch-stable --seeds 1 --threads 1 \
 	  --seconds pso-stable=590 --seconds pso-torch-stable=590
 	$(BIN)/python -m benchmarks.pso_ablation $(STORED)
 	$(COMPARE) --study mnist-rstdp --dataset mnist --model mlp --methods rstdp-tuned \
 	  --activations lif --epochs 10 --threads 1
-	$(BIN)/python -m benchmarks.rstdp_selection $(STORED)
 	for beta in 0.3 0.6 0.9; do for T in 5 15 25; do $(COMPARE) \
 	  --study mnist-snn-beta-$$beta-T-$$T --beta $$beta --time-steps $$T --dataset mnist \
 	  --model mlp-1000 --methods lfp --activations lif --epochs 3 --schedule one-cycle \
 	  --adaptive-clip 0.06 --max-norm --clip-norm 0 --learning-rate lfp=0.1 --threads 1 \
 	  || exit; done; done
-	for what in pso rstdp; do $(BIN)/python -m benchmarks.speed_$$what \
-	  > benchmarks/stored/speed-$$what.json || exit; done
-	.tox/peer/bin/python -m benchmarks.speed_spiking > benchmarks/stored/speed-spiking.json
+	for what in pso rstdp; do $(BIN)/python -m benchmarks.speed_$$what > speed.tmp \
+	  && mv speed.tmp benchmarks/stored/speed-$$what.json || exit; done
+	.tox/peer/bin/python -m benchmarks.speed_spiking > speed.tmp \
+	  && mv speed.tmp benchmarks/stored/speed-spiking.json
 	for set in blobs circles swirls; do $(COMPARE) --study toy-$$set --dataset $$set \
 	  --methods lfp,sgd --activations relu --seeds 5 --sweep-seeds 5 --momentum 0.95 \
 	  --clip-norm 0 --reduction sum --learning-rates $(CARD_GRID) || exit; done
