@@ -20,7 +20,8 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        # Results are no code: a study that is stored again must not call itself uncommitted.
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/stored")),
         "code": _code(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
