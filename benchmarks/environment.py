@@ -21,7 +21,9 @@ def describe(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         # Results are no code: a study that is stored again must not call itself uncommitted.
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/stored")),
+        "dirty": bool(
+            _git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/stored")
+        ),
         "code": _code(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
@@ -47,7 +49,7 @@ def _code() -> str:
     """Return 16 hexadecimal digits of the SHA-256 of this code, committed or not."""
     digest = sha256()
     for folder in CODE:
-        for path in sorted((ROOT / folder).glob("*.py")):
+        for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

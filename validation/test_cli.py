@@ -8,9 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from benchmarks import cli, executors, study
+from benchmarks import executors, study
 from benchmarks import speed as speed_module
-from benchmarks.cli import app
+from benchmarks.cli import app, measurements
 from benchmarks.store import Store
 
 QUICK = (
@@ -173,7 +173,7 @@ def test_cuda_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_speed_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "peer_is_installed", lambda: False)
+    monkeypatch.setattr(measurements, "peer_is_installed", lambda: False)
     arguments = ("--models", "toy-mlp", "--activations", "relu,tanh", "--repeats", "2", "--peer")
     result = invoke("speed", *arguments, "--json")
     assert result.exit_code == 0, result.output

@@ -1,0 +1,12 @@
+"""The command line: `lfp-bench compare`, `run`, `status`, `list`, `speed`, `diagnose`, `verify`.
+
+Reports go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
+1 for a check that fails, 2 for bad input (with one line that says what is wrong), 130 for Ctrl-C.
+The commands are in :mod:`~benchmarks.cli.studies`, :mod:`~benchmarks.cli.measurements` and
+:mod:`~benchmarks.cli.checks`; what they share is in the other modules.
+"""
+
+from benchmarks.cli import checks, measurements, studies
+from benchmarks.cli.app import app
+
+__all__ = ["app", "checks", "measurements", "studies"]

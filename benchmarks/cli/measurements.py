@@ -1,0 +1,169 @@
+"""The commands that measure without a study: what a step costs, and why LFP learns or does not."""
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from baselines import FAMILIES, METHODS, Settings, Spiking
+from benchmarks import table
+from benchmarks.cli.app import app, refusing
+from benchmarks.cli.options import (
+    Activations,
+    AsJson,
+    Device,
+    Methods,
+    Results,
+    StudyName,
+    Threads,
+    parse_real,
+    parse_whole,
+    prepare,
+    split,
+    study_folder,
+)
+from benchmarks.cli.output import print_json, print_table, progress, say
+from benchmarks.data import DATASETS, DataError, load
+from benchmarks.diagnose import before_and_after, png
+from benchmarks.environment import describe, processor
+from benchmarks.files import write, write_json
+from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.plans import chosen
+from benchmarks.registry import pick
+from benchmarks.speed import (
+    CLASSES,
+    PEER,
+    SETTINGS,
+    SHAPES,
+    Measurement,
+    Workload,
+    measure,
+    peer_is_installed,
+)
+
+
+@app.command()
+def speed(
+    context: typer.Context,
+    models: Annotated[
+        str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(SHAPES)}.")
+    ] = ("lenet,vgg-like"),
+    activations: Activations = "all",
+    methods: Methods = "lfp,sgd,wsgd",
+    batch_size: Annotated[int, typer.Option(parser=parse_whole, help="Of random inputs.")] = 128,
+    repeats: Annotated[
+        int, typer.Option(parser=parse_whole, help="Timed rounds of one step each.")
+    ] = 10,
+    peer: Annotated[bool, typer.Option("--peer", help=f"Also the authors' {PEER}.")] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    results: Results = Path("results"),
+    study: StudyName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure time and peak memory of a training step against SGD's, on random inputs."""
+    with refusing(ValueError):
+        names = chosen("models", split(models), SHAPES)
+        kinds = chosen("activations", split(activations), ACTIVATIONS)
+        compared = chosen("methods", split(methods), METHODS, FAMILIES)
+        folder = study_folder(results, study or "speed")
+        chosen_device = prepare(device, threads, names)
+    if peer and not peer_is_installed():
+        say(f"{PEER} is missing or does not import here, so it is left out (see `make peer`)")
+        peer = False
+    found = []
+    with refusing(OSError), progress(len(names) * len(kinds)) as tick:
+        for name in names:
+            for kind in kinds:
+                # Of all activations, the authors' package knows only its own step function, and of
+                # neurons only its own layers (see `python -m benchmarks.speed_spiking`).
+                rivals = (PEER,) if peer and kind not in ("heaviside", "lif") else ()
+                spiking = Spiking() if kind == "lif" else None
+                going = [m for m in compared if kind not in METHODS[m].refusals]
+                measurement = Measurement(
+                    workload=Workload(name, kind, SHAPES[name], CLASSES, batch_size, spiking),
+                    methods=(*going, *rivals),
+                    repeats=repeats,
+                    settings=SETTINGS,
+                    processor=processor(chosen_device),
+                    threads=torch.get_num_threads(),
+                )
+                costs = measure(measurement, chosen_device)
+                found += [{"model": name, "activation": kind, **asdict(c)} for c in costs]
+                tick(f"{name} {kind}")
+        environment, command = describe(chosen_device), shlex.join(["lfp-bench", *context.obj])
+        description = {"command": command, "environment": environment, "rows": found}
+        lines = table.speed_lines(found)
+        write_json(folder / "speed.json", description)
+        remarks = [
+            "Heaviside's ratios are to SGD's step with ReLU: no gradient passes a step function.",
+            f"Batches of {batch_size}; median of {repeats} interleaved rounds, with the quartiles.",
+            *(f"Made on: {origin}." for origin in table.origin([environment])),
+            f"Command: `{command}`",
+        ]
+        write(folder / "speed.md", table.document(lines, remarks).encode())
+    if as_json:
+        print_json(description)
+    else:
+        print_table(lines, remarks)
+    say(f"The report is in {folder}: speed.md, speed.json")
+
+
+@app.command()
+def diagnose(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(DATASETS)}.")] = "mnist",
+    model: Annotated[str, typer.Option(help=f"One of: {', '.join(MODELS)}.")] = "mlp",
+    activations: Activations = "all",
+    learning_rate: Annotated[float, typer.Option(parser=parse_real, help="Of LFP.")] = 0.01,
+    reduction: Annotated[str, typer.Option(help="Of the batch's rewards: mean or sum.")] = "sum",
+    epsilon: Annotated[float, typer.Option(parser=parse_real, help="Stabiliser of LFP.")] = 1e-6,
+    epochs: Annotated[int, typer.Option(parser=parse_whole, help="Of training.")] = 2,
+    results: Results = Path("results"),
+    study: StudyName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why LFP learns or does not: secant slopes and feedback norms, before and after."""
+    with refusing(ValueError, DataError):
+        # The slope of a spike depends on what came before it.
+        without = {name: slope for name, slope in ACTIVATIONS.items() if name != "lif"}
+        kinds = chosen("activations", split(activations), without)
+        settings = Settings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
+        pick("model", model, MODELS)
+        data = load(dataset)
+        folder = study_folder(results, study or f"diagnosis-{dataset}-{model}")
+        device = prepare("cpu", None, [model])
+        found = {}
+        with progress(len(kinds)) as tick:
+            for kind in kinds:
+                found[kind] = before_and_after(data, model, kind, settings, epochs)
+                tick(kind)
+    environment, command = describe(device), shlex.join(["lfp-bench", *context.obj])
+    description = {
+        "command": command,
+        "environment": environment,
+        "activations": {
+            kind: {time: [asdict(layer) for layer in layers] for time, layers in of_kind.items()}
+            for kind, of_kind in found.items()
+        },
+    }
+    lines = table.diagnosis_lines(found)
+    remarks = [
+        f"{dataset}, {model}: slopes f(z) / (z + eps s(z)) of the hidden units, eps = {epsilon:g}, "
+        f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}). Norms "
+        "are of the feedback of the layer's weights, and of their gradient times |w|.",
+        *(f"Made on: {origin}." for origin in table.origin([environment])),
+        f"Command: `{command}`",
+    ]
+    with refusing(OSError):
+        write_json(folder / "diagnosis.json", description)
+        write(folder / "diagnosis.md", table.document(lines, remarks).encode())
+        write(folder / "diagnosis.png", png(found))
+    if as_json:
+        print_json(description)
+    else:
+        print_table(lines, remarks)
+    say(f"The report is in {folder}: diagnosis.md, diagnosis.png, diagnosis.json")

@@ -1,0 +1,142 @@
+"""The options that commands share, and how their values are read."""
+
+import os
+import re
+from collections.abc import Iterable
+from math import inf
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+
+from baselines import FAMILIES, METHODS
+from benchmarks.executors import Executor, Here, Local, RayCluster, Worker
+from benchmarks.models import ACTIVATIONS
+from benchmarks.registry import pick
+from benchmarks.store import Store
+
+#: With these, the work of an operation is less than the cost of sharing it among threads: on two
+#: busy cores a step of the digits MLP took 1 ms with one thread and 36 ms with two.
+SMALL_MODELS = {"toy-mlp", "mlp"}
+EXECUTORS = ("local", "ray")
+
+
+def parse_whole(text: str | int) -> int:
+    """Parse an option; typer's own message does not say what it was given."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1")
+    return number
+
+
+def parse_real(text: str | float) -> float:
+    """Parse an option; which numbers make sense is checked where they are used."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_whole, help="Of the CPU; by default 1 for small models, else all but one."
+    ),
+]
+Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
+StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+ExecutorName = Annotated[
+    str, typer.Option("--executor", help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
+]
+Jobs = Annotated[int, typer.Option(parser=parse_whole, help="Runs at a time on this machine.")]
+RayAddress = Annotated[
+    str, typer.Option(help="Of a Ray cluster, or auto for the one of this machine.")
+]
+GpuShare = Annotated[
+    float, typer.Option(parser=parse_real, help="Of a GPU, for a run on a Ray cluster.")
+]
+Methods = Annotated[
+    str,
+    typer.Option(help=f"'all', or a list like a,b of: {', '.join([*FAMILIES, *METHODS])}."),
+]
+Activations = Annotated[
+    str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(ACTIVATIONS)}.")
+]
+
+
+def split(text: str) -> list[str] | Literal["all"]:
+    """Return the names in a comma-separated text."""
+    return "all" if text == "all" else [name.strip() for name in text.split(",")]
+
+
+def parse_number(field: str, text: str) -> float:
+    """Return the number that a part of an option is; ValueError names the field."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{field}: {text!r} is not a number; allowed: above 0") from None
+
+
+def parse_size(field: str, text: str) -> int:
+    """Return the number of units along a dimension; ValueError names the field."""
+    try:
+        size = int(text)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"{field}: {text!r}; allowed: whole numbers from 1, like 3,32,32")
+    return size
+
+
+def by_method(field: str, unit: str, texts: Iterable[str]) -> dict[str, float]:
+    """Return the number that is given for each method or family."""
+    numbers = {}
+    for text in texts:
+        name, sign, number = text.partition("=")
+        if not sign:
+            raise ValueError(f"{field}: {text!r} is not of the form METHOD={unit}")
+        numbers[name] = parse_number(field, number)
+    return numbers
+
+
+def study_folder(results: Path, study: str) -> Path:
+    """Return the study's folder; its name must not lead elsewhere."""
+    if not re.fullmatch(r"\w[\w.-]*", study):
+        raise ValueError(
+            f"study: {study!r} is no name for a folder; allowed: letters, digits, and . _ - inside"
+        )
+    return results / study
+
+
+def prepare(device: str, threads: int | None, models: Iterable[str]) -> torch.device:
+    """Return the device, after setting the number of threads."""
+    available = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device == "cuda" and device not in available:
+        raise ValueError("device: 'cuda' is not available on this machine; allowed: auto, cpu")
+    pick("device", device, dict.fromkeys(available))
+    if threads is None:
+        # One core is left to the rest of the machine: threads wait for the slowest of them.
+        threads = 1 if SMALL_MODELS.issuperset(models) else max((os.cpu_count() or 1) - 1, 1)
+    torch.set_num_threads(threads)
+    # Deterministic matrix products on a GPU need this before the first one.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device(available[-1] if device == "auto" and len(available) > 2 else "cpu")
+
+
+def executor_named(
+    name: str, store: Store, device: torch.device, jobs: int, address: str, share: float
+) -> Executor:
+    """Return where runs are made."""
+    pick("executor", name, dict.fromkeys(EXECUTORS))
+    worker = Worker(store.folder.absolute(), device.type, torch.get_num_threads())
+    if name == "ray":
+        if not 0 < share < inf:
+            raise ValueError(f"gpu_share: {share}; allowed: above 0, 1 for a whole one")
+        return RayCluster(worker, address, share if device.type == "cuda" else 0.0)
+    return Local(worker, jobs) if jobs > 1 else Here(worker)

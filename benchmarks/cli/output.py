@@ -1,0 +1,67 @@
+"""What the commands say: reports on stdout, everything else on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from benchmarks import table
+from benchmarks.store import Store
+
+
+def say(message: str) -> None:
+    """Tell the user on stderr."""
+    print(message, file=sys.stderr)
+
+
+def print_table(lines: table.Lines, remarks: Iterable[str]) -> None:
+    """Print a table and what is to be known of it."""
+    console = Console(width=None if sys.stdout.isatty() else 170)
+    console.print(table.terminal(lines))
+    for remark in remarks:
+        console.print(f"- {remark}", style="dim", highlight=False, markup=False)
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one strict JSON document."""
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+@contextmanager
+def resumable(command: str, store: Store) -> Iterator[None]:
+    """On Ctrl-C, say that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(
+            f"interrupted; finished runs are in {store.folder}, the same command resumes: {command}"
+        )
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar on stderr; yield what moves it on by one."""
+    columns = (
+        TextColumn("{task.description:18}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("starting", total=total)
+        yield lambda description: bar.update(task, advance=1, description=description)
