@@ -4,6 +4,7 @@
 
     title: LFP and SGD on three toy data sets
     source: arXiv 2308.12053, appendix A.7.1
+    experiment: comparison                             the kind; this one may be left out
     common: {model: toy-mlp, methods: [lfp, sgd]}      what all parts have
     parts:                                             one table each
       blobs: {dataset: blobs}
@@ -12,175 +13,82 @@
     sizes:                                             what a size changes, in all parts
       smoke: {seeds: 1, epochs: 1}
       cpu: {seeds: 3}
-      paper: {seeds: 5}
+      paper: {seeds: 5, parts: [blobs]}                `parts` of a size: those that it has
 
-All fields are those of :class:`Options`, which are the options of ``lfp-bench compare``.
+What a part may say is for the kind of experiment to tell (:mod:`benchmarks.experiments`); of a
+comparison, it is the options of ``lfp-bench compare`` (:class:`benchmarks.comparison.Options`).
 """
 
-from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from baselines import FAMILIES, METHODS, Settings, Spiking
-from benchmarks.models import ACTIVATIONS
+from benchmarks.experiment import STRICT, Experiment
+from benchmarks.experiments import EXPERIMENTS
 from benchmarks.registry import pick
-from benchmarks.study import PRESETS, Study
 
 FOLDER = Path(__file__).parent / "studies"
 SIZES = ("smoke", "cpu", "paper")
 Size = Literal["smoke", "cpu", "paper"]
-Whole = Annotated[int, Field(ge=1)]
-Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
 
 
 class PlanError(ValueError):
     """A study file that does not say what it has to."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Options(_Strict):
-    """How methods are compared; None leaves a number to the data set's preset.
-
-    Attributes:
-        dataset, model: names.
-        methods, activations: names, or "all"; a family of methods stands for all in it.
-        seeds: reported runs of each method and activation.
-        epochs, batch_size: of them.
-        momentum, clip_norm, reduction, epsilon, schedule, adaptive_clip, normaliser, max_norm: as
-            in :class:`baselines.Settings`, but that 0 stands for no clipping.
-        learning_rates: the grid of the sweep.
-        learning_rate: of methods that have no sweep.
-        sweep_epochs, sweep_seeds: of the sweep.
-        beta, time_steps, encoding: of the activation lif.
-        seconds: time budget of a run, by method.
-    """
-
-    dataset: str = "digits"
-    model: str | None = None
-    methods: Names = ["lfp", "sgd", "wsgd"]
-    activations: Names = "all"
-    seeds: Whole = 3
-    epochs: Whole | None = None
-    batch_size: Whole | None = None
-    momentum: float = 0.9
-    clip_norm: float = 3.0
-    reduction: str = "mean"
-    epsilon: float = 1e-6
-    learning_rates: Annotated[list[float], Field(min_length=1)] = [
-        0.003,
-        0.01,
-        0.03,
-        0.1,
-        0.3,
-        1,
-        3,
-    ]
-    learning_rate: dict[str, float] = {}
-    sweep_epochs: Whole | None = None
-    sweep_seeds: Whole = 2
-    schedule: str = "constant"
-    adaptive_clip: float = 0.0
-    max_norm: bool = False
-    normaliser: str = "current"
-    beta: float = Spiking.beta
-    time_steps: int = Spiking.steps
-    encoding: str = Spiking.encoding
-    seconds: dict[str, float] = {}
-
-    def study(self) -> Study:
-        """Return the study; raises `ValueError` naming a field, its value and what is allowed."""
-        preset = pick("dataset", self.dataset, PRESETS)
-        return Study(
-            dataset=self.dataset,
-            model=self.model or preset.model,
-            methods=chosen("methods", self.methods, METHODS, FAMILIES),
-            activations=chosen("activations", self.activations, ACTIVATIONS),
-            seeds=self.seeds,
-            epochs=self.epochs or preset.epochs,
-            batch_size=self.batch_size or preset.batch_size,
-            settings=Settings(
-                learning_rate=1.0,  # the study's runs have others
-                momentum=self.momentum,
-                clip_norm=self.clip_norm or None,
-                reduction=self.reduction,  # type: ignore[arg-type]  # checked by Settings, as others
-                epsilon=self.epsilon,
-                schedule=self.schedule,  # type: ignore[arg-type]
-                adaptive_clip=self.adaptive_clip or None,
-                normaliser=self.normaliser,  # type: ignore[arg-type]
-                max_norm=self.max_norm,
-            ),
-            spiking=Spiking(self.beta, self.time_steps, self.encoding),  # type: ignore[arg-type]
-            rates=tuple(self.learning_rates),
-            fixed_rates=_by_method(self.learning_rate),
-            budgets=_by_method(self.seconds),
-            sweep_epochs=self.sweep_epochs or preset.sweep_epochs,
-            sweep_seeds=self.sweep_seeds,
-        )
-
-
-def chosen(
-    field: str,
-    names: list[str] | str,
-    known: Mapping[str, Any],
-    families: Mapping[str, tuple[str, ...]] | None = None,
-) -> tuple[str, ...]:
-    """Return the names in the order of the known ones; a family stands for all in it.
-
-    Raises:
-        ValueError: a name is not known.
-    """
-    if names == "all":
-        return tuple(known)
-    allowed = {**(families or {}), **{name: (name,) for name in known}}
-    picked = {n for given in names for n in pick(field, given, allowed)}
-    return tuple(name for name in known if name in picked)
-
-
-def _by_method(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return a number for each method, in which families have been replaced by theirs."""
-    return {
-        method: number for name, number in numbers.items() for method in FAMILIES.get(name, (name,))
-    }
-
-
-class Plan(_Strict):
+class Plan(BaseModel):
     """The content of a study file; see the module."""
+
+    model_config = STRICT
 
     title: str
     source: str = ""
+    experiment: str = "comparison"
     common: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     sizes: dict[Size, dict[str, Any]]
 
+    @property
+    def kind(self) -> Experiment[Any]:
+        """What all parts are; raises `ValueError` if there is no such experiment."""
+        return pick("experiment", self.experiment, EXPERIMENTS)
+
     def options(self, size: str) -> dict[str, dict[str, Any]]:
-        """Return the options of every part, by its name, as the size has them."""
-        changes = pick("size", size, {str(name): own for name, own in self.sizes.items()})
+        """Return the options of every part, by its name, as the size has them.
+
+        Raises `ValueError` for a size or one of its parts that there is not.
+        """
+        changes = dict(pick("size", size, {str(name): own for name, own in self.sizes.items()}))
+        parts = self.parts or {"": {}}
+        if "parts" in changes:
+            parts = {part: pick("parts", part, parts) for part in changes.pop("parts")}
         found = {}
         for (part, own), *point in product(
-            (self.parts or {"": {}}).items(),
+            parts.items(),
             *([(field, value) for value in values] for field, values in self.grid.items()),
         ):
             name = "-".join([*([part] if part else []), *(f"{f}-{v}" for f, v in point)])
             found[name] = {**self.common, **own, **dict(point), **changes}
         return found
 
-    def studies(self, size: str) -> dict[str, Study]:
-        """Return every part; raises :class:`PlanError` naming the path of what is wrong."""
-        found = {}
+    def studies(self, size: str) -> dict[str, Any]:
+        """Return the options of every part, checked but for what only the data could tell.
+
+        They are of the type that the kind of experiment has. Raises :class:`PlanError` naming the
+        path of what is wrong.
+        """
+        kind, found = self.kind, {}
         for name, options in self.options(size).items():
             try:
-                found[name] = Options.model_validate(options, strict=False).study()
+                found[name] = kind.schema.model_validate(options, strict=False)
+                kind.runs(found[name])
             except ValidationError as error:
-                raise PlanError(f"{name} ({size}): {_first(error, Options)}") from None
+                raise PlanError(f"{name} ({size}): {_first(error, kind.schema)}") from None
             except ValueError as error:
                 raise PlanError(f"{name} ({size}): {error}") from None
         return found
@@ -208,7 +116,7 @@ def read(name: str) -> Plan:
         raise PlanError(f"{name}: not YAML; {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise PlanError(f"{name}: {_first(error, Plan)}") from None
-    except PlanError as error:
+    except ValueError as error:
         raise PlanError(f"{name}: {error}") from None
     return plan
 
@@ -219,8 +127,11 @@ def names() -> list[str]:
 
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first of pydantic's complaints: where, what was given, and what is allowed."""
-    found = error.errors()[0]
+    """Return one of pydantic's complaints: where, what was given, and what is allowed.
+
+    A key that is unknown explains one that is missing.
+    """
+    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     path = ".".join(str(part) for part in found["loc"]) or "the file"
     if found["type"] == "extra_forbidden":
         fields = list(model.model_fields)

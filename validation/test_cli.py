@@ -36,7 +36,7 @@ def test_compare_reports_and_resumes(tmp_path: Path) -> None:
     first = invoke(*QUICK)
     assert first.exit_code == 0, first.output
     assert "relu" in first.stdout
-    assert first.stderr.strip().endswith("table.md, figure.png, results.csv, results.parquet")
+    assert first.stderr.strip().endswith("figure.png, results.csv, results.parquet, table.md")
     folder = tmp_path / "results" / "blobs-toy-mlp"
     described = json.loads((folder / "study.json").read_text())
     assert described["command"] == f"lfp-bench {' '.join(QUICK)}"

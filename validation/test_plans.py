@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.plans import SIZES, Options, Plan, PlanError, names, read
+from benchmarks.comparison import Options
+from benchmarks.plans import SIZES, Plan, PlanError, names, read
 
 GOOD: dict[str, Any] = {
     "title": "a study",
@@ -38,7 +39,7 @@ def written(folder: Path, content: Any) -> str:
 def test_shipped_studies_have_all_sizes(name: str) -> None:
     plan = read(name)
     assert tuple(plan.sizes) == SIZES
-    runs = [sum(study.runs for study in plan.studies(size).values()) for size in SIZES]
+    runs = [sum(map(plan.kind.runs, plan.studies(size).values())) for size in SIZES]
     assert runs == sorted(runs)
     assert plan.source
     assert runs[0] <= 120, "too many for a smoke test"
@@ -50,7 +51,10 @@ def test_the_shipped_studies_are_those_of_the_paper() -> None:
 
 def test_a_size_comes_before_a_part_before_what_is_common(tmp_path: Path) -> None:
     plan = read(written(tmp_path, GOOD))
-    smoke, cpu = plan.studies("smoke"), plan.studies("cpu")
+    smoke, cpu = (
+        {part: options.study() for part, options in plan.studies(size).items()}
+        for size in ("smoke", "cpu")
+    )
     assert list(smoke) == ["one", "two"]
     assert (smoke["one"].dataset, smoke["two"].dataset) == ("blobs", "circles")
     assert [s.seeds for s in (*smoke.values(), *cpu.values())] == [1, 1, 4, 4]
@@ -63,9 +67,15 @@ def test_a_grid_makes_every_combination(tmp_path: Path) -> None:
     studies = read(written(tmp_path, grid)).studies("smoke")
     assert len(studies) == 2 * 4
     found = studies["two-epsilon-0.1-momentum-0.5"]
-    assert (found.settings.epsilon, found.settings.momentum) == (0.1, 0.5)
+    assert (found.epsilon, found.momentum) == (0.1, 0.5)
     del grid["parts"]
     assert next(iter(read(written(tmp_path, grid)).studies("smoke"))) == "epsilon-0.0-momentum-0.5"
+
+
+def test_a_size_may_have_some_of_the_parts(tmp_path: Path) -> None:
+    plan = read(written(tmp_path, changed("sizes", "cpu", "parts", to=["two"])))
+    assert list(plan.studies("cpu")) == ["two"]
+    assert list(plan.studies("smoke")) == ["one", "two"]
 
 
 def test_families_stand_for_their_methods() -> None:
@@ -83,9 +93,17 @@ def test_families_stand_for_their_methods() -> None:
         ("just text", "the file: Input should be"),
         ({"title": "a"}, "sizes: Field required, not"),
         (changed("titel", to="a"), "titel: unknown key; did you mean 'title'?"),
+        (
+            changed("experiment", to="comparson"),
+            "experiment: unknown name 'comparson'",
+        ),
         (changed("title", to=3), "title: Input should be a valid string, not 3"),
         (changed("sizes", to={"huge": {}}), "sizes.huge"),
         (changed("grid", to={"epsilon": []}), "grid.epsilon: List should have at least 1 item"),
+        (
+            changed("sizes", "cpu", "parts", to=["on"]),
+            "parts: unknown name 'on'; did you mean 'one'",
+        ),
         (changed("parts", to={}), "parts: there is none, and no grid"),
         (changed("parts", "one", "epoch", to=1), "one (smoke): epoch: unknown key; did you mean"),
         (changed("common", "epochs", to=0), "epochs: Input should be greater than or equal to 1"),

@@ -26,12 +26,12 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, say
+from benchmarks.comparison import chosen
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
 from benchmarks.environment import describe, processor
 from benchmarks.files import write, write_json
 from benchmarks.models import ACTIVATIONS, MODELS
-from benchmarks.plans import chosen
 from benchmarks.registry import pick
 from benchmarks.speed import (
     CLASSES,

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +14,6 @@ from baselines import FAMILIES, METHODS
 from benchmarks.executors import Executor, Here, Local, RayCluster, Worker
 from benchmarks.models import ACTIVATIONS
 from benchmarks.registry import pick
-from benchmarks.store import Store
 
 #: With these, the work of an operation is less than the cost of sharing it among threads: on two
 #: busy cores a step of the digits MLP took 1 ms with one thread and 36 ms with two.
@@ -130,13 +129,18 @@ def prepare(device: str, threads: int | None, models: Iterable[str]) -> torch.de
 
 
 def executor_named(
-    name: str, store: Store, device: torch.device, jobs: int, address: str, share: float
-) -> Executor:
-    """Return where runs are made."""
+    name: str, device: torch.device, jobs: int, address: str, share: float
+) -> Callable[[Path], Executor]:
+    """Return what makes the runs of the study in a folder."""
     pick("executor", name, dict.fromkeys(EXECUTORS))
-    worker = Worker(store.folder.absolute(), device.type, torch.get_num_threads())
-    if name == "ray":
-        if not 0 < share < inf:
-            raise ValueError(f"gpu_share: {share}; allowed: above 0, 1 for a whole one")
-        return RayCluster(worker, address, share if device.type == "cuda" else 0.0)
-    return Local(worker, jobs) if jobs > 1 else Here(worker)
+    if name == "ray" and not 0 < share < inf:
+        raise ValueError(f"gpu_share: {share}; allowed: above 0, 1 for a whole one")
+    threads = torch.get_num_threads()
+
+    def executor(folder: Path) -> Executor:
+        worker = Worker(folder.absolute(), device.type, threads)
+        if name == "ray":
+            return RayCluster(worker, address, share if device.type == "cuda" else 0.0)
+        return Local(worker, jobs) if jobs > 1 else Here(worker)
+
+    return executor

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -18,7 +19,6 @@ from rich.progress import (
 )
 
 from benchmarks import table
-from benchmarks.store import Store
 
 
 def say(message: str) -> None:
@@ -40,14 +40,12 @@ def print_json(content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def resumable(command: str, store: Store) -> Iterator[None]:
+def resumable(command: str, folder: Path) -> Iterator[None]:
     """On Ctrl-C, say that nothing is lost."""
     try:
         yield
     except KeyboardInterrupt:
-        say(
-            f"interrupted; finished runs are in {store.folder}, the same command resumes: {command}"
-        )
+        say(f"interrupted; finished runs are in {folder}, the same command resumes: {command}")
         raise typer.Exit(130) from None
 
 

@@ -1,15 +1,15 @@
 """The commands that carry out studies, and tell of them."""
 
 import shlex
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from pydantic import BaseModel
 
 from baselines import Spiking
-from benchmarks import table
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -33,15 +33,19 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, resumable, say
+from benchmarks.comparison import Options
 from benchmarks.data import DATASETS, DataError
 from benchmarks.environment import describe
 from benchmarks.executors import Executor, ExecutorError
+from benchmarks.experiment import Place
+from benchmarks.experiments import EXPERIMENTS
 from benchmarks.files import StoreError, write_json
 from benchmarks.models import MODELS
-from benchmarks.plans import SIZES, Options, names, read
-from benchmarks.report import rows, write_report
+from benchmarks.plans import SIZES, names, read
 from benchmarks.store import Store
-from benchmarks.study import Study, carry_out, check
+
+#: Endings of the files that a report consists of.
+REPORTS = {".csv", ".html", ".md", ".parquet", ".png"}
 
 
 @app.command()
@@ -120,7 +124,7 @@ def compare(
     done: the same command again makes only those that are missing.
     """
     with refusing(ValueError, DataError):
-        plan = Options(
+        options = Options(
             dataset=dataset,
             model=model,
             methods=split(methods),
@@ -146,13 +150,14 @@ def compare(
             time_steps=time_steps,
             encoding=encoding,
             seconds=by_method("seconds", "SECONDS", seconds or []),
-        ).study()
-        store = Store(study_folder(results, study or f"{dataset}-{plan.model}"))
-        chosen_device = prepare(device, threads, [plan.model])
-        place = executor_named(executor, store, chosen_device, jobs, ray_address, gpu_share)
-        check(plan)
+        )
+        kind = EXPERIMENTS["comparison"]
+        folder = study_folder(results, study or f"{dataset}-{kind.model(options)}")
+        chosen_device = prepare(device, threads, [kind.model(options)])
+        at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
+        kind.check(options)
     command = shlex.join(["lfp-bench", *context.obj])
-    found = _make(plan, store, chosen_device, place, command, quiet=as_json)
+    found = _make("comparison", options, folder, chosen_device, at, command, quiet=as_json)
     if as_json:
         print_json(found)
 
@@ -178,19 +183,19 @@ def run(
     The same command again goes on where it was interrupted.
     """
     with refusing(ValueError, DataError):
-        studies = read(name).studies(size)
+        plan = read(name)
+        studies = plan.studies(size)
         folder = study_folder(results, f"{Path(name).stem}-{size}")
-        chosen_device = prepare(device, threads, [plan.model for plan in studies.values()])
-        for plan in studies.values():
-            check(plan)
-    found = []
-    for part, plan in studies.items():
+        chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()))
+        at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
+        for options in studies.values():
+            plan.kind.check(options)
+    command, found = shlex.join(["lfp-bench", *context.obj]), []
+    for part, options in studies.items():
         say(f"{name}: {part}")
-        store = Store(folder / part)
-        with refusing(ValueError):
-            place = executor_named(executor, store, chosen_device, jobs, ray_address, gpu_share)
-        command = shlex.join(["lfp-bench", *context.obj])
-        made = _make(plan, store, chosen_device, place, command, quiet=as_json)
+        made = _make(
+            plan.experiment, options, folder / part, chosen_device, at, command, quiet=as_json
+        )
         found.append({"part": part, **made})
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
@@ -203,8 +208,7 @@ def list_studies(as_json: AsJson = False) -> None:
         plans = {name: read(name) for name in names()}
     runs = {
         name: {
-            str(size): sum(study.runs for study in plan.studies(size).values())
-            for size in plan.sizes
+            str(size): sum(map(plan.kind.runs, plan.studies(size).values())) for size in plan.sizes
         }
         for name, plan in plans.items()
     }
@@ -233,17 +237,16 @@ def status(
     """Tell how far a study is: runs that are done, have diverged, and are under way."""
     with refusing(ValueError, StoreError):
         folder = study_folder(results, f"{Path(name).stem}-{size}")
-        found = []
-        for part, plan in read(name).studies(size).items():
-            store = Store(folder / part)
-            stored = store.all()
+        plan, found = read(name), []
+        for part, options in plan.studies(size).items():
+            told = plan.kind.status(options, folder / part)
             found.append(
                 {
                     "part": part,
-                    "done": len(stored),
-                    "of": plan.runs,
-                    "diverged": sum(s.result.divergence is not None for s in stored),
-                    "under way": len(list((store.folder / "checkpoints").glob("*.pt"))),
+                    "done": told.done,
+                    "of": plan.kind.runs(options),
+                    "diverged": told.diverged,
+                    "under way": told.under_way,
                 }
             )
     if as_json:
@@ -254,30 +257,34 @@ def status(
 
 
 def _make(
-    plan: Study,
-    store: Store,
+    experiment: str,
+    options: BaseModel,
+    folder: Path,
     device: torch.device,
-    place: Executor,
+    executor: Callable[[Path], Executor],
     command: str,
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Carry out a study, write and (if not quiet) show its report; return it in JSON types."""
+    """Carry out an experiment, and (if not quiet) show its report; return it in JSON types."""
+    kind = EXPERIMENTS[experiment]
     description = {
         "command": command,
-        "configuration": asdict(plan),
+        "experiment": experiment,
+        "configuration": kind.configuration(options),
         "environment": describe(device),
     }
     with (
-        refusing(StoreError, ExecutorError, OSError, MemoryError),
-        resumable(command, store),
-        store.locked(),
+        refusing(ValueError, StoreError, ExecutorError, DataError, OSError, MemoryError),
+        resumable(command, folder),
+        Store(folder).locked(),
     ):
-        write_json(store.folder / "study.json", description)
-        with progress(plan.size) as tick:
-            outcome = carry_out(plan, store, device, tick, place)
-        summary = write_report(store, outcome, command)
-    say(f"The report is in {store.folder}: table.md, figure.png, results.csv, results.parquet")
+        write_json(folder / "study.json", description)
+        with progress(kind.steps(options)) as advance:
+            place = Place(device, advance, executor, command)
+            report = kind.carry_out(options, folder, place)
+    written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
+    say(f"The report is in {folder}: {', '.join(written)}")
     if not quiet:
-        print_table(table.lines(summary), table.notes(outcome, summary))
-    return {**description, "folder": str(store.folder), "rows": rows(summary)}
+        print_table(report.lines, report.remarks)
+    return {**description, "folder": str(folder), "rows": report.rows}

@@ -1,0 +1,166 @@
+"""The comparison of methods: accuracy, time and memory of each with each activation."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from baselines import FAMILIES, METHODS, Settings, Spiking
+from benchmarks import table
+from benchmarks.experiment import STRICT, Experiment, Place, Report, Status
+from benchmarks.models import ACTIVATIONS
+from benchmarks.registry import pick
+from benchmarks.report import rows, write_report
+from benchmarks.store import Store
+from benchmarks.study import PRESETS, Study, carry_out, check
+
+Whole = Annotated[int, Field(ge=1)]
+Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
+
+
+class Options(BaseModel):
+    """How methods are compared; None leaves a number to the data set's preset.
+
+    Attributes:
+        dataset, model: names.
+        methods, activations: names, or "all"; a family of methods stands for all in it.
+        seeds: reported runs of each method and activation.
+        epochs, batch_size: of them.
+        momentum, clip_norm, reduction, epsilon, schedule, adaptive_clip, normaliser, max_norm: as
+            in :class:`baselines.Settings`, but that 0 stands for no clipping.
+        learning_rates: the grid of the sweep.
+        learning_rate: of methods that have no sweep.
+        sweep_epochs, sweep_seeds: of the sweep.
+        beta, time_steps, encoding: of the activation lif.
+        seconds: time budget of a run, by method.
+    """
+
+    model_config = STRICT
+
+    dataset: str = "digits"
+    model: str | None = None
+    methods: Names = ["lfp", "sgd", "wsgd"]
+    activations: Names = "all"
+    seeds: Whole = 3
+    epochs: Whole | None = None
+    batch_size: Whole | None = None
+    momentum: float = 0.9
+    clip_norm: float = 3.0
+    reduction: str = "mean"
+    epsilon: float = 1e-6
+    learning_rates: Annotated[list[float], Field(min_length=1)] = [
+        0.003,
+        0.01,
+        0.03,
+        0.1,
+        0.3,
+        1,
+        3,
+    ]
+    learning_rate: dict[str, float] = {}
+    sweep_epochs: Whole | None = None
+    sweep_seeds: Whole = 2
+    schedule: str = "constant"
+    adaptive_clip: float = 0.0
+    max_norm: bool = False
+    normaliser: str = "current"
+    beta: float = Spiking.beta
+    time_steps: int = Spiking.steps
+    encoding: str = Spiking.encoding
+    seconds: dict[str, float] = {}
+
+    def study(self) -> Study:
+        """Return the study; raises `ValueError` naming a field, its value and what is allowed."""
+        preset = pick("dataset", self.dataset, PRESETS)
+        return Study(
+            dataset=self.dataset,
+            model=self.model or preset.model,
+            methods=chosen("methods", self.methods, METHODS, FAMILIES),
+            activations=chosen("activations", self.activations, ACTIVATIONS),
+            seeds=self.seeds,
+            epochs=self.epochs or preset.epochs,
+            batch_size=self.batch_size or preset.batch_size,
+            settings=Settings(
+                learning_rate=1.0,  # the study's runs have others
+                momentum=self.momentum,
+                clip_norm=self.clip_norm or None,
+                reduction=self.reduction,  # type: ignore[arg-type]  # checked by Settings, as others
+                epsilon=self.epsilon,
+                schedule=self.schedule,  # type: ignore[arg-type]
+                adaptive_clip=self.adaptive_clip or None,
+                normaliser=self.normaliser,  # type: ignore[arg-type]
+                max_norm=self.max_norm,
+            ),
+            spiking=Spiking(self.beta, self.time_steps, self.encoding),  # type: ignore[arg-type]
+            rates=tuple(self.learning_rates),
+            fixed_rates=_by_method(self.learning_rate),
+            budgets=_by_method(self.seconds),
+            sweep_epochs=self.sweep_epochs or preset.sweep_epochs,
+            sweep_seeds=self.sweep_seeds,
+        )
+
+
+def chosen(
+    field: str,
+    names: list[str] | str,
+    known: Mapping[str, Any],
+    families: Mapping[str, tuple[str, ...]] | None = None,
+) -> tuple[str, ...]:
+    """Return the names in the order of the known ones; a family stands for all in it.
+
+    Raises:
+        ValueError: a name is not known.
+    """
+    if names == "all":
+        return tuple(known)
+    allowed = {**(families or {}), **{name: (name,) for name in known}}
+    picked = {n for given in names for n in pick(field, given, allowed)}
+    return tuple(name for name in known if name in picked)
+
+
+def _by_method(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return a number for each method, in which families have been replaced by theirs."""
+    return {
+        method: number for name, number in numbers.items() for method in FAMILIES.get(name, (name,))
+    }
+
+
+class Comparison(Experiment[Options]):
+    """Methods x activations x seeds; see :mod:`benchmarks.study`."""
+
+    schema = Options
+
+    def runs(self, options: Options) -> int:
+        """See :class:`Experiment`."""
+        return options.study().runs
+
+    def steps(self, options: Options) -> int:
+        """See :class:`Experiment`; costs are measured besides the runs."""
+        return options.study().size
+
+    def check(self, options: Options) -> None:
+        """See :class:`Experiment`."""
+        check(options.study())
+
+    def model(self, options: Options) -> str:
+        """See :class:`Experiment`."""
+        return options.study().model
+
+    def configuration(self, options: Options) -> dict[str, Any]:
+        """See :class:`Experiment`; with all that a preset decides."""
+        return asdict(options.study())
+
+    def status(self, options: Options, folder: Path) -> Status:
+        """See :class:`Experiment`."""
+        stored = Store(folder).all()
+        diverged = sum(s.result.divergence is not None for s in stored)
+        return Status(len(stored), diverged, len(list((folder / "checkpoints").glob("*.pt"))))
+
+    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+        """See :class:`Experiment`."""
+        study, store = options.study(), Store(folder)
+        outcome = carry_out(study, store, place.device, place.advance, place.executor(folder))
+        summary = write_report(store, outcome, place.command)
+        return Report(table.lines(summary), table.notes(outcome, summary), rows(summary))

@@ -1,0 +1,121 @@
+"""What an experiment is to the harness: what a study file asks for and `lfp-bench run` makes.
+
+A kind of experiment is a class that is entered in :mod:`benchmarks.experiments` under the name that
+a study file gives as `experiment`. All it has to know is how many runs its options ask for, and how
+to make them in a folder, of which none is made twice::
+
+    class Options(BaseModel):                 # the keys of a part in the file
+        model_config = STRICT
+        methods: list[str]
+        seeds: int = 3
+
+    class Pruning(Experiment[Options]):
+        schema = Options
+
+        def runs(self, options: Options) -> int:
+            return options.seeds * len(options.methods)
+
+        def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+            records = Records(folder / RECORDS)
+            for ...:
+                records.get({"method": method, "seed": seed}, partial(train_and_prune, ...))
+                place.advance(f"{method} {seed}")
+            write(folder / "table.md", table.document(lines, remarks).encode())
+            return Report(lines, remarks, records.runs)
+
+The command line keeps other processes from the folder meanwhile, and has written what the study is
+to ``study.json``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks.executors import Executor
+from benchmarks.records import Records
+from benchmarks.table import Lines
+
+#: Where an experiment of few runs keeps them; see :class:`benchmarks.records.Records`.
+RECORDS = "records.json"
+
+
+#: The configuration of options of which none may be misspelt.
+STRICT = ConfigDict(extra="forbid", frozen=True)
+
+O = TypeVar("O", bound=BaseModel)  # noqa: E741  (the options)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an experiment is made; what it measures does not depend on it, but for time.
+
+    Attributes:
+        device: of what is made in this process.
+        advance: moves the progress on by one of :meth:`Experiment.steps`, and says what was done.
+        executor: makes the runs (:class:`benchmarks.runner.Run`) of the study in a folder.
+        command: that is at work, to be quoted in reports.
+    """
+
+    device: torch.device
+    advance: Callable[[str], None]
+    executor: Callable[[Path], Executor]
+    command: str
+
+
+class Report(NamedTuple):
+    """What was found: a table, what a reader of it has to know, and its rows in JSON types."""
+
+    lines: Lines
+    remarks: Sequence[str]
+    rows: list[dict[str, Any]]
+
+
+class Status(NamedTuple):
+    """How many runs of a study are done, how many of these diverged, and how many are under way."""
+
+    done: int
+    diverged: int = 0
+    under_way: int = 0
+
+
+class Experiment(ABC, Generic[O]):
+    """One kind of experiment; see the module."""
+
+    #: What the keys of a part in a study file are.
+    schema: ClassVar[type[BaseModel]]
+
+    @abstractmethod
+    def runs(self, options: O) -> int:
+        """Return the number of runs; raises `ValueError` naming a field that is wrong."""
+
+    @abstractmethod
+    def carry_out(self, options: O, folder: Path, place: Place) -> Report:
+        """Make the runs that the folder does not have, and write the report there.
+
+        Each run is stored when it is done, so that a kill loses no other. Errors that are the
+        user's to solve are `ValueError`, `StoreError`, `ExecutorError`, `DataError` or `OSError`.
+        """
+
+    def steps(self, options: O) -> int:
+        """Return how often :meth:`carry_out` advances."""
+        return self.runs(options)
+
+    def check(self, options: O) -> None:
+        """Raise `ValueError` or `DataError` for what cannot be made, before anything is."""
+
+    def model(self, options: O) -> str:
+        """Return the model that decides how many threads are best; see ``cli/options.py``."""
+        return str(getattr(options, "model", ""))
+
+    def configuration(self, options: O) -> dict[str, Any]:
+        """Return what ``study.json`` says of the study, in JSON types."""
+        return options.model_dump(mode="json")
+
+    def status(self, options: O, folder: Path) -> Status:
+        """Return how far the study in the folder is; `ValueError` or `StoreError` if unreadable."""
+        return Status(len(Records(folder / RECORDS).runs))
