@@ -16,6 +16,7 @@ from baselines import METHODS, Settings, Spiking, Step, Trainer
 from benchmarks.checkpoint import Checkpoint
 from benchmarks.data import Dataset, Split
 from benchmarks.identity import identity
+from benchmarks.inspection import Inspection, inspect
 from benchmarks.models import build
 
 EVALUATION_BATCH = 2000
@@ -59,7 +60,8 @@ class Epoch:
     """What one epoch measured; None where nothing finite was measured.
 
     Loss and norms are of the epoch's training steps (only those before a divergence), accuracies,
-    in [0, 1], of the model after it.
+    in [0, 1], of the model after it. `seconds` are of all training until then, without evaluation;
+    results that were stored before they were measured have none.
     """
 
     train_loss: float | None = None
@@ -67,6 +69,7 @@ class Epoch:
     feedback_norm_max: float | None = None
     validation_accuracy: float | None = None
     test_accuracy: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class Divergence:
 class Result:
     """What a run measured: `history[e]` after e epochs, so `history[0]` is before training.
 
-    A diverged run ends with the epoch in which it diverged, which has no accuracies.
+    A diverged run ends with the epoch in which it diverged, which has no accuracies. Its network is
+    not inspected, nor is that of a sweep.
     """
 
     run: Run
@@ -90,6 +94,7 @@ class Result:
     steps: int
     seconds: float  # of training, without evaluation
     spikes: float | None = None  # of a sample of the validation split at the end, on average
+    inspection: Inspection | None = None
 
     @property
     def train_loss(self) -> float | None:
@@ -142,7 +147,7 @@ def execute(
         training = _Training(model, trainer, torch.Generator().manual_seed(order_seed), device)
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
-            training.history.append(_evaluated(Epoch(), model, run, dataset))
+            training.history.append(_evaluated(Epoch(seconds=0.0), model, run, dataset))
         else:
             training.load_state_dict(saved)
         budget = math.inf if run.budget is None else run.budget
@@ -154,10 +159,17 @@ def execute(
                 checkpoint.save(training.state_dict())
                 last_saved = perf_counter()
             divergence = training.epoch(run, dataset, budget)
-        spikes = _spikes(model, dataset.validation)
-    return Result(
-        run, tuple(training.history), divergence, training.steps, training.seconds, spikes
-    )
+        return Result(
+            run,
+            tuple(training.history),
+            divergence,
+            training.steps,
+            training.seconds,
+            spikes=_spikes(model, dataset.validation),
+            inspection=inspect(model, dataset.train, dataset.classes)
+            if run.kind == "final" and divergence is None
+            else None,
+        )
 
 
 @dataclass
@@ -188,7 +200,7 @@ class _Training:
         self.seconds += perf_counter() - started
         divergence = _divergence(losses, norms, self.model, self.steps)
         healthy = len(losses) if divergence is None else divergence.step - 1 - self.steps
-        epoch = _summary(losses[:healthy], norms[:healthy])
+        epoch = replace(_summary(losses[:healthy], norms[:healthy]), seconds=self.seconds)
         self.steps += len(losses)
         if divergence is None:
             epoch = _evaluated(epoch, self.model, run, dataset)

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
-from baselines import Settings, Spiking
 from benchmarks.checkpoint import Checkpoint
 from benchmarks.files import StoreError, read_json, write_json
 from benchmarks.identity import identity
-from benchmarks.runner import Divergence, Epoch, Result, Run
+from benchmarks.runner import Result, Run
 from benchmarks.speed import Cost, Measurement
+
+#: Reads what a file holds; fields that a file is too old to have are None.
+RESULT = TypeAdapter(Result)
 
 
 class Stored(NamedTuple):
@@ -111,23 +114,12 @@ class Store:
         write_json(self.costs_path(measurement), record)
 
 
-def _result(record: dict[str, Any]) -> Result:
-    run, divergence = record["run"], record["divergence"]
-    spiking = None if run["spiking"] is None else Spiking(**run["spiking"])
-    return Result(
-        run=Run(**{**run, "settings": Settings(**run["settings"]), "spiking": spiking}),
-        history=tuple(Epoch(**epoch) for epoch in record["history"]),
-        divergence=Divergence(**divergence) if divergence is not None else None,
-        steps=record["steps"],
-        seconds=record["seconds"],
-        spikes=record["spikes"],
-    )
-
-
 def _read(path: Path) -> Stored | None:
     with _readable(path):
         record = read_json(path)
-        return None if record is None else Stored(_result(record), dict(record["environment"]))
+        if record is None:
+            return None
+        return Stored(RESULT.validate_python(record), dict(record["environment"]))
 
 
 @contextmanager
@@ -136,7 +128,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _unreadable(path, f"{type(error).__name__}: {error}") from None
+        told = " ".join(str(error).split())
+        raise _unreadable(path, f"{type(error).__name__}: {told}") from None
 
 
 def _unreadable(path: Path, reason: str) -> StoreError:

@@ -41,7 +41,8 @@ RUNS = [replace(RUN, seed=seed, method=method) for seed in (0, 1) for method in 
 
 def measured(stored: Stored) -> tuple[Any, ...]:
     result: Result = stored.result
-    return result.history, result.divergence, result.steps
+    history = [replace(epoch, seconds=None) for epoch in result.history]
+    return history, result.divergence, result.steps, result.inspection
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ def noise() -> Dataset:
 
 def measured(result: Result) -> tuple[object, ...]:
     """All of a result but the time that it took."""
-    return result.history, result.divergence, result.steps
+    history = [replace(epoch, seconds=None) for epoch in result.history]
+    return history, result.divergence, result.steps, result.inspection
 
 
 @pytest.mark.usefixtures("small_swarms")
