@@ -31,7 +31,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import MNIST, FashionMNIST
 
-from benchmarks.registry import pick
+from benchmarks.registry import Registry, pick
 
 log = logging.getLogger(__name__)
 
@@ -402,10 +402,14 @@ ARCHIVES = {
     ),
 }
 
-DATASETS: dict[str, Callable[[str, int, Path], Dataset]] = {
-    "digits": _digits,
-    "blobs": partial(_toy, draw=_blobs, sizes=(1000, 100), classes=2),
-    "circles": partial(_toy, draw=_circles, sizes=(10000, 500), classes=2),
-    "swirls": partial(_toy, draw=_swirls, sizes=(10000, 500), classes=3),
-    **{name: partial(_mnist, archive=archive) for name, archive in ARCHIVES.items()},
-}
+#: Functions of a name, a seed and the folder of fetched files.
+DATASETS: Registry[Callable[[str, int, Path], Dataset]] = Registry(
+    "lfp_bench.datasets",
+    {
+        "digits": _digits,
+        "blobs": partial(_toy, draw=_blobs, sizes=(1000, 100), classes=2),
+        "circles": partial(_toy, draw=_circles, sizes=(10000, 500), classes=2),
+        "swirls": partial(_toy, draw=_swirls, sizes=(10000, 500), classes=3),
+        **{name: partial(_mnist, archive=archive) for name, archive in ARCHIVES.items()},
+    },
+)

@@ -42,6 +42,10 @@ PRESETS = {
 }
 
 
+#: Of the data sets of other packages.
+UNKNOWN = Preset("mlp", epochs=10, sweep_epochs=2, batch_size=128)
+
+
 class Cell(NamedTuple):
     """One line of the table."""
 
