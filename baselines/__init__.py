@@ -5,6 +5,8 @@ from baselines.fa import FeedbackAlignment
 from baselines.lfp import LFP
 from baselines.madam import Madam
 from baselines.pso import PaperPSO, PaperTorchPSO, StablePSO, StableTorchPSO
+from baselines.registry import Registry
+from baselines.rewards import REWARDS
 from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP, TunedRSTDP
 from baselines.sgd import SGD
 from baselines.spiking_network import Spiking, SpikingNetwork
@@ -13,26 +15,29 @@ from baselines.trainer import Settings, Step, Trainer
 from baselines.wsgd import WeightScaledSGD
 
 #: By name, in the order of tables and figures.
-METHODS: dict[str, type[Trainer]] = {
-    method.name: method
-    for method in (
-        LFP,
-        SGD,
-        WeightScaledSGD,
-        FeedbackAlignment,
-        ExponentiatedGradient,
-        Madam,
-        Surrogate,
-        PaperPSO,
-        StablePSO,
-        PaperTorchPSO,
-        StableTorchPSO,
-        RSTDP,
-        TunedRSTDP,
-        BatchedRSTDP,
-        DenseRSTDP,
-    )
-}
+METHODS: Registry[type[Trainer]] = Registry(
+    "lfp_bench.methods",
+    {
+        method.name: method
+        for method in (
+            LFP,
+            SGD,
+            WeightScaledSGD,
+            FeedbackAlignment,
+            ExponentiatedGradient,
+            Madam,
+            Surrogate,
+            PaperPSO,
+            StablePSO,
+            PaperTorchPSO,
+            StableTorchPSO,
+            RSTDP,
+            TunedRSTDP,
+            BatchedRSTDP,
+            DenseRSTDP,
+        )
+    },
+)
 
 #: Names for methods that belong side by side in a table.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -40,4 +45,13 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "pso-torch": ("pso-torch-paper", "pso-torch-stable"),
 }
 
-__all__ = ["FAMILIES", "METHODS", "Settings", "Spiking", "SpikingNetwork", "Step", "Trainer"]
+__all__ = [
+    "FAMILIES",
+    "METHODS",
+    "REWARDS",
+    "Settings",
+    "Spiking",
+    "SpikingNetwork",
+    "Step",
+    "Trainer",
+]

@@ -1,4 +1,4 @@
-"""Layer-wise Feedback Propagation with the softmax reward (#3 of the paper's table).
+"""Layer-wise Feedback Propagation, by default with the softmax reward (#3 of the paper's table).
 
 Spiking networks get the reward of a rate code instead.
 """
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lfp_core as lfp
+from baselines.rewards import REWARDS
 from baselines.spiking_network import SpikingNetwork
 from baselines.surrogate import rate_loss
 from baselines.trainer import DescentTrainer
@@ -26,7 +27,8 @@ class LFP(DescentTrainer):
             return self._fill_from_spikes(self.model, inputs, targets)
         with lfp.feedback(self.settings.epsilon):
             logits = self.model(inputs)
-        lfp.backward(logits, lfp.rewards.softmax(logits, targets, self.settings.reduction))
+        reward_of = REWARDS[self.settings.reward]
+        lfp.backward(logits, reward_of(logits, targets, self.settings.reduction))
         with torch.no_grad():
             return F.cross_entropy(logits, targets)
 

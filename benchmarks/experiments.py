@@ -4,7 +4,8 @@ from typing import Any
 
 from benchmarks.comparison import Comparison
 from benchmarks.experiment import Experiment
+from benchmarks.registry import Registry
 
-EXPERIMENTS: dict[str, Experiment[Any]] = {
-    "comparison": Comparison(),
-}
+EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
+    "lfp_bench.experiments", {"comparison": Comparison}
+)

@@ -70,8 +70,8 @@ def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
 
 def _styles() -> dict[str, tuple[str, str, str]]:
     """Return colour, stroke and hatch of every method, the same in every figure."""
-    hatches = (hatch for hatch in HATCHES for _ in PALETTE)
-    styles = zip(cycle(PALETTE), STROKES, hatches, strict=False)
+    hatches = cycle([hatch for hatch in HATCHES for _ in PALETTE])
+    styles = zip(cycle(PALETTE), cycle(STROKES), hatches, strict=False)
     return dict(zip(METHODS, styles, strict=False))
 
 

@@ -16,19 +16,22 @@ from torch import nn
 
 import lfp_core as lfp
 from baselines.spiking_network import Spiking, SpikingNetwork, leaky
-from benchmarks.registry import pick
+from benchmarks.registry import Registry, pick
 
 Activation = Callable[[], nn.Module]
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "elu": nn.ELU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "heaviside": lfp.Heaviside,
-    "lif": partial(leaky, Spiking.beta),
-}
+ACTIVATIONS: Registry[Activation] = Registry(
+    "lfp_bench.activations",
+    {
+        "relu": nn.ReLU,
+        "silu": nn.SiLU,
+        "elu": nn.ELU,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+        "heaviside": lfp.Heaviside,
+        "lif": partial(leaky, Spiking.beta),
+    },
+)
 
 
 def build(
@@ -163,12 +166,17 @@ def _conv_12_64(input_shape: tuple[int, ...], classes: int, act: Activation) -> 
     yield nn.Linear(64 * 4 * 4, classes)
 
 
-MODELS: dict[str, Callable[[tuple[int, ...], int, Activation], Iterator[nn.Module]]] = {
-    "toy-mlp": _toy_mlp,
-    "mlp": _mlp,
-    "lenet": _lenet,
-    "vgg-like": _vgg_like,
-    "mlp-1000": _mlp_1000,
-    "mlp-1000-1000": _mlp_1000_1000,
-    "conv-12-64": _conv_12_64,
-}
+#: A function of an input shape, a number of classes and an activation, which yields the layers.
+Builder = Callable[[tuple[int, ...], int, Activation], Iterator[nn.Module]]
+MODELS: Registry[Builder] = Registry(
+    "lfp_bench.models",
+    {
+        "toy-mlp": _toy_mlp,
+        "mlp": _mlp,
+        "lenet": _lenet,
+        "vgg-like": _vgg_like,
+        "mlp-1000": _mlp_1000,
+        "mlp-1000-1000": _mlp_1000_1000,
+        "conv-12-64": _conv_12_64,
+    },
+)

@@ -56,7 +56,7 @@ class Plan(BaseModel):
     @property
     def kind(self) -> Experiment[Any]:
         """What all parts are; raises `ValueError` if there is no such experiment."""
-        return pick("experiment", self.experiment, EXPERIMENTS)
+        return pick("experiment", self.experiment, EXPERIMENTS)()
 
     def options(self, size: str) -> dict[str, dict[str, Any]]:
         """Return the options of every part, by its name, as the size has them.

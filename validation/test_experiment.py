@@ -62,7 +62,7 @@ class Squares(Experiment[Options]):
 def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Squares:
     """The experiment, and a study file in the working directory that asks for it."""
     kind = Squares()
-    monkeypatch.setitem(EXPERIMENTS, "squares", kind)
+    monkeypatch.setitem(EXPERIMENTS.own, "squares", lambda: kind)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(
         "title: squares\nexperiment: squares\nparts: {few: {numbers: 2}, many: {numbers: 3}}\n"

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines import METHODS, Settings
+import lfp_core as lfp
+from baselines import METHODS, REWARDS, Settings
 from baselines.trainer import DescentTrainer
 
 DESCENT = [name for name, method in METHODS.items() if issubclass(method, DescentTrainer)]
@@ -267,6 +268,29 @@ def test_bad_setting_raises_value_error_with_its_name_and_value(field: str, bad:
 )
 def test_setting_at_its_bound_is_accepted(field: str, good: Any) -> None:
     assert getattr(dataclasses.replace(DEFAULT, **{field: good}), field) == good
+
+
+def test_an_unknown_reward_is_refused() -> None:
+    with pytest.raises(ValueError, match="reward: unknown name 'sofmax'; did you mean 'softmax'"):
+        dataclasses.replace(DEFAULT, reward="sofmax")
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_lfp_descends_the_feedback_of_its_reward(reward: str) -> None:
+    """And no other reward gives the same, or the option would do nothing."""
+    x, targets = problem(torch.float64)
+    x = 20 * x  # so that some logits are beyond the bounds of "bounded-softmax"
+    expected = {}
+    for name, reward_of in REWARDS.items():
+        model = network(torch.float64)
+        with lfp.feedback(DEFAULT.epsilon):
+            logits = model(x)
+        lfp.backward(logits, reward_of(logits, targets, "mean"))
+        expected[name] = torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
+    model = network(torch.float64)
+    trainer("lfp", model, reward=reward).fill_gradients(x, targets)
+    found = torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
+    assert [name for name, one in expected.items() if torch.equal(one, found)] == [reward]
 
 
 # --- LFP-0 on ReLU is weight-scaled gradient descent, step after step -----------------------------

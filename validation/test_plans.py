@@ -46,7 +46,7 @@ def test_shipped_studies_have_all_sizes(name: str) -> None:
 
 
 def test_the_shipped_studies_are_those_of_the_paper() -> None:
-    assert {"toy", "activations", "optimizers", "snn", "rstdp"} <= set(names())
+    assert {"toy", "activations", "optimizers", "snn", "rstdp", "rewards"} <= set(names())
 
 
 def test_a_size_comes_before_a_part_before_what_is_common(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from baselines import Spiking
+from baselines import REWARDS, Spiking
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -33,7 +33,7 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, resumable, say
-from benchmarks.comparison import Options
+from benchmarks.comparison import Comparison, Options
 from benchmarks.data import DATASETS, DataError
 from benchmarks.environment import describe
 from benchmarks.executors import Executor, ExecutorError
@@ -88,6 +88,7 @@ def compare(
     schedule: Annotated[
         str, typer.Option(help="Of the learning rate: constant or one-cycle.")
     ] = "constant",
+    reward: Annotated[str, typer.Option(help=f"Of LFP; one of: {', '.join(REWARDS)}.")] = "softmax",
     adaptive_clip: Annotated[
         float, typer.Option(parser=parse_real, help="Largest relative change of a unit; 0: any.")
     ] = 0.0,
@@ -143,6 +144,7 @@ def compare(
             sweep_epochs=sweep_epochs,
             sweep_seeds=sweep_seeds,
             schedule=schedule,
+            reward=reward,
             adaptive_clip=adaptive_clip,
             max_norm=max_norm,
             normaliser=normaliser,
@@ -151,7 +153,7 @@ def compare(
             encoding=encoding,
             seconds=by_method("seconds", "SECONDS", seconds or []),
         )
-        kind = EXPERIMENTS["comparison"]
+        kind = Comparison()
         folder = study_folder(results, study or f"{dataset}-{kind.model(options)}")
         chosen_device = prepare(device, threads, [kind.model(options)])
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
@@ -267,7 +269,7 @@ def _make(
     quiet: bool,
 ) -> dict[str, Any]:
     """Carry out an experiment, and (if not quiet) show its report; return it in JSON types."""
-    kind = EXPERIMENTS[experiment]
+    kind = EXPERIMENTS[experiment]()
     description = {
         "command": command,
         "experiment": experiment,

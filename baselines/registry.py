@@ -1,0 +1,92 @@
+"""Names and what they stand for: looked up with an error that helps, and open to other packages."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Registry(Mapping[str, T]):
+    """A table of ours that a user's own code extends, by a decorator or when it is installed.
+
+    In a script, before the names are used::
+
+        @METHODS.register("mine")
+        class Mine(DescentTrainer): ...
+
+    In the ``pyproject.toml`` of a package, which every command and every worker then knows::
+
+        [project.entry-points."lfp_bench.methods"]
+        mine = "package.module:Mine"
+
+    Packages are imported when a name is asked for that is not ours, or all names are. One that
+    cannot be imported is told on stderr and left out; so is a name that is taken.
+
+    Attributes:
+        group: of the entry points.
+        own: what is registered, in order, without what packages add.
+    """
+
+    def __init__(self, group: str, own: Mapping[str, T]) -> None:
+        self.group = group
+        self.own = dict(own)
+        self._added: dict[str, T] | None = None
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that enters what it decorates; `ValueError` if the name is taken."""
+
+        def enter(item: T) -> T:
+            if name in self.own:
+                raise ValueError(f"{self.group}: {name!r} is registered already")
+            self.own[name] = item
+            return item
+
+        return enter
+
+    def __getitem__(self, name: str) -> T:
+        """Return what the name stands for."""
+        return self.own[name] if name in self.own else self._packages()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Return all names: ours in their order, then those of packages."""
+        return iter({**self.own, **self._packages()})
+
+    def __len__(self) -> int:
+        """Return the number of names."""
+        return len(list(iter(self)))
+
+    def _packages(self) -> dict[str, T]:
+        """Return what other packages add; they are imported once."""
+        if self._added is None:
+            self._added = {}  # what a package imports may ask for names as well
+            for point in entry_points(group=self.group):
+                told = f"{point.value} is not {point.name!r} of {self.group}"
+                if point.name in self.own or point.name in self._added:
+                    log.warning("%s: the name is taken", told)
+                    continue
+                try:
+                    self._added[point.name] = point.load()
+                except Exception as error:  # whatever a package does, the others must work
+                    log.warning("%s: %s: %s", told, type(error).__name__, error)
+        return self._added
+
+
+def pick(field: str, name: str, table: Mapping[str, T]) -> T:
+    """Return `table[name]`.
+
+    Raises `ValueError` naming the field, the value, the nearest allowed name and all of them:
+
+    >>> pick("model", "lenett", {"mlp": 1, "lenet": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: model: unknown name 'lenett'; did you mean 'lenet'? Allowed: mlp, lenet
+    """
+    if name in table:
+        return table[name]
+    nearest = get_close_matches(str(name).lower(), table, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    raise ValueError(f"{field}: unknown name {name!r}{hint} Allowed: {', '.join(table)}")
