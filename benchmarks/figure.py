@@ -68,7 +68,7 @@ def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
-def _styles() -> dict[str, tuple[str, str, str]]:
+def styles() -> dict[str, tuple[str, str, str]]:
     """Return colour, stroke and hatch of every method, the same in every figure."""
     hatches = cycle([hatch for hatch in HATCHES for _ in PALETTE])
     styles = zip(cycle(PALETTE), cycle(STROKES), hatches, strict=False)
@@ -90,7 +90,7 @@ def _draw_bars(axis: Axes, summary: pd.DataFrame) -> None:
     width = 0.8 / len(methods)
     for number, method in enumerate(methods):
         of_method = summary[summary["method"] == method].to_dict("records")
-        colour, _, hatch = _styles()[method]
+        colour, _, hatch = styles()[method]
         centres = np.arange(len(activations)) + (number - (len(methods) - 1) / 2) * width
         axis.bar(
             centres,
@@ -135,7 +135,7 @@ def _annotate(axis: Axes, centre: float, row: Mapping[Hashable, Any], rotation: 
 
 def _draw_curves(axis: Axes, activation: str, results: Sequence[Result]) -> None:
     """Draw the mean and the range over the seeds that are still running."""
-    for method, (colour, stroke, _) in _styles().items():
+    for method, (colour, stroke, _) in styles().items():
         curves = [
             [epoch.test_accuracy for epoch in result.history]
             for result in results

@@ -15,8 +15,9 @@ from benchmarks.identity import identity
 from benchmarks.runner import Result, Run
 from benchmarks.speed import Cost, Measurement
 
-#: Reads what a file holds; fields that a file is too old to have are None.
+#: These read what a file holds; fields that a file is too old to have are None.
 RESULT = TypeAdapter(Result)
+MEASUREMENT = TypeAdapter(Measurement)
 
 
 class Stored(NamedTuple):
@@ -97,12 +98,14 @@ class Store:
     def load_costs(self, measurement: Measurement) -> StoredCosts | None:
         """Return what was measured, if it was; raises `StoreError` as `load` does."""
         path = self.costs_path(measurement)
-        with _readable(path):
-            record = read_json(path)
-            if record is None:
-                return None
-            costs = [Cost(**cost) for cost in record["costs"]]
-            return StoredCosts(costs, dict(record["environment"]))
+        found = _read_costs(path)
+        return None if found is None else found[1]
+
+    def all_costs(self) -> list[tuple[Measurement, StoredCosts]]:
+        """Return all costs, the latest last, with what was measured; raises as `load` does."""
+        paths = (self.folder / "costs").glob("*.json")
+        found = [costs for path in paths if (costs := _read_costs(path)) is not None]
+        return sorted(found, key=lambda costs: str(costs[1].environment.get("date")))
 
     def save_costs(self, measurement: Measurement, stored: StoredCosts) -> None:
         """Store what was measured."""
@@ -120,6 +123,16 @@ def _read(path: Path) -> Stored | None:
         if record is None:
             return None
         return Stored(RESULT.validate_python(record), dict(record["environment"]))
+
+
+def _read_costs(path: Path) -> tuple[Measurement, StoredCosts] | None:
+    with _readable(path):
+        record = read_json(path)
+        if record is None:
+            return None
+        costs = [Cost(**cost) for cost in record["costs"]]
+        measurement = MEASUREMENT.validate_python(record["measurement"])
+        return measurement, StoredCosts(costs, dict(record["environment"]))
 
 
 @contextmanager

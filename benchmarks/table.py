@@ -1,5 +1,7 @@
 """What a study found, as data frames, as text for a terminal and as Markdown."""
 
+import re
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -22,6 +24,8 @@ REFERENCE = "lfp"
 GROUPING = ("study", "part", "check", "model", "activation", "method", "time")
 PROSE = ("title", "verdict", "detail")
 SPIKING = [field.name for field in fields(Spiking)]
+#: What is between two cells of a row in Markdown; a line in a cell is escaped.
+CELL = re.compile(r"(?<!\\) \| ")
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
 
 
@@ -33,13 +37,14 @@ def tidy(outcome: Outcome) -> pd.DataFrame:
 def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
     result, run = stored.result, asdict(stored.result.run)
     settings, spiking = run.pop("settings"), run.pop("spiking") or {}
+    choice = choices.get(Cell(run["activation"], run["method"]))
     divergence = result.divergence
     return {
         "id": result.run.id,
         **run,
         **settings,
         **{field: spiking.get(field) for field in SPIKING},
-        "chosen_learning_rate": choices[Cell(run["activation"], run["method"])].learning_rate,
+        "chosen_learning_rate": choice.learning_rate if choice else None,
         "train_loss": result.train_loss,
         "validation_accuracy": result.validation_accuracy,
         "test_accuracy": result.test_accuracy,
@@ -59,7 +64,8 @@ def summary(outcome: Outcome) -> pd.DataFrame:
     """Return one row for each activation and method, in the study's order.
 
     The standard deviation is that of a sample (ddof = 1), NaN for one seed. Where the method does
-    not go with the activation, `refusal` says why and there are no numbers.
+    not go with the activation, `refusal` says why and there are no numbers; nor are there any for
+    what is not made yet. `missing` counts the reported runs that are still to come.
     """
     runs = tidy(outcome)
     finals = runs[runs["kind"] == "final"]
@@ -75,6 +81,7 @@ def summary(outcome: Outcome) -> pd.DataFrame:
                 "refusal": cell.refusal or "",
                 "remark": METHODS[cell.method].remarks.get(cell.activation, ""),
                 "seeds": len(of_cell),
+                "missing": 0 if cell.refusal else outcome.study.seeds - len(of_cell),
                 "test_accuracy_mean": of_cell["test_accuracy"].mean(),
                 "test_accuracy_std": of_cell["test_accuracy"].std(ddof=1),
                 "training_seconds": of_cell["seconds"].mean(),
@@ -88,18 +95,17 @@ def summary(outcome: Outcome) -> pd.DataFrame:
 
 
 def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
-    """Return what a step of the cell costs and at which rate; nothing if it is refused."""
-    if cell.refusal:
-        return {}
-    choice, cost = outcome.choices[cell], outcome.costs[cell]
+    """Return what a step of the cell costs and at which rate, as far as either is known."""
+    choice, cost = outcome.choices.get(cell), outcome.costs.get(cell)
+    no_rate = choice is None or METHODS[cell.method].learning_rate
     return {
-        "learning_rate": None if METHODS[cell.method].learning_rate else choice.learning_rate,
-        "learning_rate_edge": choice.edge,
-        "sample_seconds": cost.seconds / cost.samples,
-        "sample_time_ratio": cost.time_ratio,
-        "peak_bytes": cost.peak_bytes,
-        "peak_ratio": cost.peak_ratio,
-        "macs": cost.macs,
+        "learning_rate": None if no_rate else choice.learning_rate,
+        "learning_rate_edge": choice.edge if choice else None,
+        "sample_seconds": cost.seconds / cost.samples if cost else None,
+        "sample_time_ratio": cost.time_ratio if cost else None,
+        "peak_bytes": cost.peak_bytes if cost else None,
+        "peak_ratio": cost.peak_ratio if cost else None,
+        "macs": cost.macs if cost else None,
     }
 
 
@@ -107,17 +113,21 @@ def comparisons(outcome: Outcome) -> pd.DataFrame:
     """Return one row for each method but LFP with each activation that both were trained with.
 
     Differences are of test accuracies in [0, 1], seed by seed (:mod:`benchmarks.statistics`).
-    Holm's correction is for all rows together. There is no row without LFP in the study.
+    Holm's correction is for all rows together. There is no row without LFP in the study, and seeds
+    that only one of the two methods has do not count.
     """
-    runs = tidy(outcome)
-    finals = runs[runs["kind"] == "final"].sort_values("seed")
-    accuracies = finals.groupby(["activation", "method"])["test_accuracy"].apply(list)
+    accuracies: dict[Cell, dict[int, float]] = defaultdict(dict)
+    for stored in outcome.results:
+        run, accuracy = stored.result.run, stored.result.test_accuracy
+        if run.kind == "final" and accuracy is not None:
+            accuracies[Cell(run.activation, run.method)][run.seed] = accuracy
     rows = []
     for cell in outcome.study.trained:
-        reference = (cell.activation, REFERENCE)
-        if cell.method == REFERENCE or reference not in accuracies:
+        ours, lfps = accuracies[cell], accuracies[Cell(cell.activation, REFERENCE)]
+        both = sorted(ours.keys() & lfps.keys())
+        if cell.method == REFERENCE or not both:
             continue
-        found = compare(accuracies[tuple(cell)], accuracies[reference])
+        found = compare([ours[seed] for seed in both], [lfps[seed] for seed in both])
         rows.append(
             {
                 "activation": cell.activation,
@@ -143,11 +153,11 @@ def comparison_lines(comparisons: pd.DataFrame) -> Lines:
         (
             row["activation"],
             row["method"],
-            _number(100 * row["difference"], "+.1f") + ("*" if _significant(row) else ""),
-            f"{_number(100 * row['low'], '+.1f')} to {_number(100 * row['high'], '+.1f')}",
-            _number(row["effect"], "+.1f"),
-            _number(row["p"], ".2g"),
-            _number(row["p_holm"], ".2g"),
+            number(100 * row["difference"], "+.1f") + ("*" if _significant(row) else ""),
+            f"{number(100 * row['low'], '+.1f')} to {number(100 * row['high'], '+.1f')}",
+            number(row["effect"], "+.1f"),
+            number(row["p"], ".2g"),
+            number(row["p_holm"], ".2g"),
         )
         for row in comparisons.to_dict("records")
     ]
@@ -193,16 +203,16 @@ def lines(summary: pd.DataFrame) -> Lines:
             row["activation"],
             row["method"],
             _accuracy(row),
-            _number(row["learning_rate"], "g") + _edge(row["learning_rate_edge"]),
-            _number(1e6 * row["sample_seconds"], ".3g"),
-            _number(row["sample_time_ratio"], ".2f"),
-            _number(row["peak_bytes"] / MEGABYTE, ".2f"),
-            _number(row["peak_ratio"], ".2f"),
-            _number(row["macs"] / 1000, ".4g"),
-            _number(row["spikes"], ".0f"),
-            _number(row["training_seconds"], ".3g"),
-            _number(row["feedback_norm_max"], ".2g"),
-            "-" if row["refusal"] else f"{row['diverged']}/{row['seeds']}",
+            number(row["learning_rate"], "g") + _edge(row["learning_rate_edge"]),
+            number(row["sample_seconds"], ".3g", 1e6),
+            number(row["sample_time_ratio"], ".2f"),
+            number(row["peak_bytes"], ".2f", 1 / MEGABYTE),
+            number(row["peak_ratio"], ".2f"),
+            number(row["macs"], ".4g", 1e-3),
+            number(row["spikes"], ".0f"),
+            number(row["training_seconds"], ".3g"),
+            number(row["feedback_norm_max"], ".2g"),
+            f"{row['diverged']}/{row['seeds']}" if row["seeds"] else "-",
         )
         for row in summary.to_dict("records")
     ]
@@ -212,14 +222,23 @@ def _accuracy(row: Mapping[Hashable, Any]) -> str:
     """Return the accuracy with what is special about it, or why there is none."""
     if row["refusal"]:
         return f"- ({row['refusal']})"
-    remark = f" ({row['remark']})" if row["remark"] else ""
-    deviation = _number(100 * row["test_accuracy_std"], ".1f")
-    return f"{100 * row['test_accuracy_mean']:.1f} ± {deviation}{remark}"
+    if not row["seeds"]:
+        return "- (not made yet)"
+    remarks = [row["remark"]] if row["remark"] else []
+    if row["missing"]:
+        remarks.append(f"{row['seeds']} of {row['seeds'] + row['missing']} seeds")
+    told = f" ({'; '.join(remarks)})" if remarks else ""
+    return mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"]) + told
 
 
-def _number(value: float | None, form: str) -> str:
-    """Return the number in this form; a line where there is none."""
-    return "-" if value is None or pd.isna(value) else format(value, form)
+def mean_and_deviation(mean: float, deviation: float) -> str:
+    """Return both in percent, as text."""
+    return f"{number(mean, '.1f', 100)} ± {number(deviation, '.1f', 100)}"
+
+
+def number(value: float | None, form: str, times: float = 1) -> str:
+    """Return the number, times another one, in this form; a line where there is none."""
+    return "-" if value is None or pd.isna(value) else format(times * value, form)
 
 
 def speed_lines(rows: Iterable[Mapping[str, Any]]) -> Lines:
@@ -358,12 +377,43 @@ def markdown(table: Lines) -> str:
     """Return the table in Markdown."""
     header, rows = table
     rule = ["---"] * len(header)
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in (header, rule, *rows))
+    return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
 
 
 def document(table: Lines, remarks: Iterable[str]) -> str:
     """Return the table in Markdown with a list of remarks below it."""
     return "\n".join([markdown(table), *(f"- {remark}" for remark in remarks), ""])
+
+
+def parse(text: str) -> list[tuple[str, Lines, list[str]]]:
+    """Return the tables in a text of :func:`document`, with their captions and remarks.
+
+    The caption is the last line before a table that begins with #, or empty. Raises `ValueError`
+    if a row has not as many cells as its header.
+
+    >>> parse("# What\\n\\n| a | b |\\n| --- | --- |\\n| 1 | 2 |\\n\\n- a remark\\n")
+    [('What', (('a', 'b'), [('1', '2')]), ['a remark'])]
+    """
+    found: list[tuple[str, Lines, list[str]]] = []
+    caption, before = "", ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            caption = line.lstrip("# ")
+        elif line.startswith("| "):
+            row = tuple(cell.replace("\\|", "|") for cell in CELL.split(line.strip()[2:-2]))
+            if not before.startswith("| "):
+                rows: list[tuple[str, ...]] = []
+                found.append((caption, (row, rows), []))
+                caption = ""
+            elif len(row) != len(found[-1][1][0]):
+                raise ValueError(f"a row has {len(row)} cells: {line}")
+            elif set(row) != {"---"}:
+                rows.append(row)
+        elif line.startswith("- ") and found:
+            found[-1][2].append(line[2:])
+        before = line
+    return found
 
 
 def terminal(table: Lines) -> Table:

@@ -33,6 +33,7 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, resumable, say
+from benchmarks.collect import find
 from benchmarks.comparison import Comparison, Options
 from benchmarks.data import DATASETS, DataError
 from benchmarks.environment import describe
@@ -41,6 +42,7 @@ from benchmarks.experiment import Place
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.files import StoreError, write_json
 from benchmarks.models import MODELS
+from benchmarks.page import write_page
 from benchmarks.plans import SIZES, names, read
 from benchmarks.store import Store
 
@@ -256,6 +258,21 @@ def status(
     else:
         header = ("part", "done", "of", "diverged", "under way")
         print_table((header, [tuple(map(str, part.values())) for part in found]), [])
+
+
+@app.command()
+def report(
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY", help="As given to `run`, or a folder of `compare`.")
+    ],
+    size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
+    results: Results = Path("results"),
+) -> None:
+    """Write a page on what is stored of a study, and its tables as Markdown, LaTeX and CSV."""
+    with refusing(ValueError, StoreError, DataError, OSError):
+        page, *others = write_page(find(name, size, results))
+    print(page)
+    say(f"Beside it: report.md, report.tex and {len(others) - 2} tables in tables")
 
 
 def _make(

@@ -1,0 +1,353 @@
+"""The sections of a report on one comparison; a section that has nothing to show is left out."""
+
+from collections.abc import Callable, Sequence
+from math import isinf
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import pace, panels, table
+from benchmarks.data import Split, load
+from benchmarks.document import Figure as Image
+from benchmarks.document import Section, Table
+from benchmarks.inspection import SMALL, Layer
+from benchmarks.published import published
+from benchmarks.runner import Result
+from benchmarks.statistics import FEWEST_SEEDS
+from benchmarks.study import Outcome
+from benchmarks.table import Lines, mean_and_deviation, number
+
+OLD = (
+    "Runs that were stored before this was recorded do not have it; delete them to make them again."
+)
+
+
+def sections(outcome: Outcome) -> list[Section]:
+    """Return the sections of a study of which at least one run is stored."""
+    make: list[Callable[[Outcome], Section | None]] = [
+        results,
+        statistics,
+        curves,
+        time,
+        boundaries,
+        sparsity,
+        histograms,
+        divergences,
+        runs,
+    ]
+    return [section for one in make if (section := one(outcome)) is not None]
+
+
+def _final(outcome: Outcome) -> list[Result]:
+    """Return the reported runs."""
+    return [s.result for s in outcome.results if s.result.run.kind == "final"]
+
+
+def results(outcome: Outcome) -> Section:
+    """Return what `table.md` has, and what others published beside it."""
+    study, summary = outcome.study, table.summary(outcome)
+    (header, rows), notes = table.lines(summary), table.notes(outcome, summary)
+    others = published(study.dataset, study.model)
+    found = [others.get((row["activation"], row["method"])) for _, row in summary.iterrows()]
+    if any(found):
+        sources = list(dict.fromkeys(str(one[1]) for one in found if one))
+        column = [
+            f"{'≈ ' if one[1].obtained == 'digitised' else ''}{100 * one[0]:.4g} "
+            f"[{sources.index(str(one[1])) + 1}]"
+            if one
+            else "-"
+            for one in found
+        ]
+        header = (*header[:3], "published %", *header[3:])
+        rows = [(*row[:3], cell, *row[3:]) for row, cell in zip(rows, column, strict=True)]
+        notes += [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
+        summary["published_accuracy"] = [one[0] if one else None for one in found]
+        summary["published_obtained"] = [one[1].obtained if one else None for one in found]
+    one = Table("results", "Accuracy, time and memory", (header, rows), summary, notes)
+    return Section("Results", tables=[one])
+
+
+def statistics(outcome: Outcome) -> Section | None:
+    """Return the paired tests."""
+    found = table.comparisons(outcome)
+    if found.empty:
+        return None
+    notes = table.comparison_notes(outcome.study)
+    lines = table.comparison_lines(found)
+    caption = f"Differences to {table.REFERENCE}, in percentage points"
+    return Section("Paired statistics", tables=[Table("paired", caption, lines, found, notes)])
+
+
+def curves(outcome: Outcome) -> Section | None:
+    """Return accuracy and loss by epoch."""
+    final = _final(outcome)
+    if not final:
+        return None
+    spread = "mean and range over the seeds that are still running"
+    return Section(
+        "Learning curves",
+        figures=[
+            Image(f"Test accuracy by epoch: {spread}.", panels.accuracies(final)),
+            Image(f"Training loss by epoch, logarithmic: {spread}.", panels.losses(final)),
+        ],
+    )
+
+
+def time(outcome: Outcome) -> Section | None:
+    """Return how accuracy relates to training time."""
+    final = _final(outcome)
+    if not final:
+        return None
+    title = "Accuracy and time"
+    if not pace.timed(final):
+        return Section(title, text=[OLD])
+    equal, to_target = pace.at_equal_cost(final), pace.times_to_targets(final)
+    tables = []
+    if len(equal):
+        notes = [
+            "Equal time: for each activation, the training time of the method that is done first "
+            "(of its slowest run). Equal epochs: as many as every run has. Mean ± sample standard "
+            "deviation of the last accuracy that was measured by then; accuracies are measured "
+            "after epochs, so a method with long epochs is told from an earlier one.",
+        ]
+        caption = "Accuracy at equal wall-clock time and after equally many epochs"
+        tables.append(Table("equal", caption, _equal_lines(equal), equal, notes))
+    if len(to_target):
+        notes = [
+            "Seconds of training until the test accuracy is first at least the target, median over "
+            "seeds; in brackets, how many of the runs got there. ∞: half of them or more never do.",
+        ]
+        caption = "Time to a target accuracy"
+        tables.append(Table("targets", caption, _target_lines(to_target), to_target, notes))
+    front = Image(
+        "Mean test accuracy after each epoch against mean training time; the grey line joins what "
+        "no method beats in both.",
+        panels.fronts(final),
+    )
+    return Section(title, tables=tables, figures=[front])
+
+
+def _equal_lines(frame: pd.DataFrame) -> Lines:
+    header = (
+        "activation",
+        "method",
+        "seconds",
+        "accuracy % then",
+        "epochs",
+        "accuracy % after them",
+    )
+    return header, [
+        (
+            row["activation"],
+            row["method"],
+            number(row["seconds"], ".3g"),
+            mean_and_deviation(row["accuracy_at_time_mean"], row["accuracy_at_time_std"]),
+            str(row["epochs"]),
+            mean_and_deviation(row["accuracy_at_epochs_mean"], row["accuracy_at_epochs_std"]),
+        )
+        for row in frame.to_dict("records")
+    ]
+
+
+def _target_lines(frame: pd.DataFrame) -> Lines:
+    targets = list(dict.fromkeys(frame["target"]))
+    header = ("activation", "method", *(f"s to {100 * target:g}%" for target in targets))
+    return header, [
+        (
+            *cell,
+            *(
+                f"{'∞' if isinf(row['seconds']) else number(row['seconds'], '.3g')} "
+                f"({row['reached']}/{row['seeds']})"
+                for row in of_cell.to_dict("records")
+            ),
+        )
+        for cell, of_cell in frame.groupby(["activation", "method"], sort=False)
+    ]
+
+
+def boundaries(outcome: Outcome) -> Section | None:
+    """Return the decisions over the plane, where inputs are points of it."""
+    found = [r for r in _final(outcome) if r.inspection and r.inspection.decisions]
+    if not found:
+        return None
+
+    def points(seed: int) -> Split:
+        return load(outcome.study.dataset, seed=seed).test
+
+    caption = (
+        "Decisions over the plane, of the first seed of each method and activation that did not "
+        "diverge, with the points and the accuracy of its test split."
+    )
+    image = Image(caption, panels.boundaries(found, points))
+    return Section("Decision boundaries", figures=[image])
+
+
+def sparsity(outcome: Outcome) -> Section | None:
+    """Return how unequal the weights are after training."""
+    rows = []
+    for (activation, method), of_cell in _inspected(outcome).items():
+        for shown, value in (("small", _share_of_small), ("gini", _mean_gini)):
+            values = pd.Series([value(layers) for layers in of_cell])
+            rows.append((activation, method, shown, values.mean(), values.std(ddof=1), len(values)))
+    if not rows:
+        return None
+    names = ["activation", "method", "measure", "mean", "std", "seeds"]
+    frame = pd.DataFrame(rows, columns=names)
+    header = ("activation", "method", "small weights %", "Gini index")
+    lines = [
+        (
+            *cell,
+            mean_and_deviation(small["mean"], small["std"]),
+            f"{number(gini['mean'], '.3f')} ± {number(gini['std'], '.3f')}",
+        )
+        for cell, of_cell in frame.groupby(["activation", "method"], sort=False)
+        for small, gini in [of_cell.to_dict("records")]
+    ]
+    notes = [
+        f"Small: below {SMALL:g} of the largest magnitude of their layer. Gini index of the "
+        "magnitudes, 0 if all are equal: mean over the layers, each as often as it has weights. "
+        "Mean ± sample standard deviation over the runs that did not diverge. Weights as torch "
+        "draws them at first, uniformly around 0, have 25% and 0.333.",
+    ]
+    one = Table("sparsity", "How unequal trained weights are", (header, lines), frame, notes)
+    return Section("Sparsity", tables=[one])
+
+
+def _inspected(outcome: Outcome) -> dict[tuple[str, str], list[tuple[Layer, ...]]]:
+    """Return the layers of the runs that have been inspected, by activation and method."""
+    found: dict[tuple[str, str], list[tuple[Layer, ...]]] = {}
+    for result in _final(outcome):
+        if result.inspection is not None:
+            cell = (result.run.activation, result.run.method)
+            found.setdefault(cell, []).append(result.inspection.layers)
+    return found
+
+
+def _share_of_small(layers: Sequence[Layer]) -> float:
+    return float(np.average([x.small for x in layers], weights=[x.size for x in layers]))
+
+
+def _mean_gini(layers: Sequence[Layer]) -> float:
+    return float(np.average([x.gini for x in layers], weights=[x.size for x in layers]))
+
+
+def histograms(outcome: Outcome) -> Section | None:
+    """Return the distributions of weights and feedback."""
+    inspected = [r for r in _final(outcome) if r.inspection is not None]
+    activations = list(dict.fromkeys(r.run.activation for r in inspected))
+    images = [
+        Image(
+            f"{activation}: weights of each layer after training, over the largest of them, and "
+            "the feedback that last moved them (as p.grad, of the last batch, after clipping; what "
+            "is exactly 0 is not shown, nor are methods that fill no gradients). All seeds.",
+            panels.histograms([r for r in inspected if r.run.activation == activation]),
+        )
+        for activation in activations
+    ]
+    return Section("Histograms", figures=images, folded=True) if images else None
+
+
+def divergences(outcome: Outcome) -> Section:
+    """Return which runs diverged, sweeps included, and why."""
+    tidy = table.tidy(outcome)
+    bad = tidy[tidy["diverged"]]
+    if bad.empty:
+        return Section("Divergence", text=[f"None of {len(tidy)} runs diverged."])
+    final = tidy[tidy["kind"] == "final"]
+    tables = [_divergence_map(outcome, final)] if len(final) else []
+    rows = []
+    grouping = ["kind", "activation", "method", "learning_rate"]
+    for key, of_key in tidy.groupby(grouping, sort=False):
+        diverged = of_key[of_key["diverged"]]
+        if len(diverged):
+            rows.append(
+                {
+                    **dict(zip(grouping, key, strict=True)),
+                    "diverged": len(diverged),
+                    "runs": len(of_key),
+                    "first_step": int(diverged["diverged_step"].min()),
+                    "reason": ", ".join(dict.fromkeys(diverged["diverged_reason"])),
+                    "feedback_norm_max": diverged["feedback_norm_max"].max(),
+                }
+            )
+    frame = pd.DataFrame(rows)
+    header = (
+        *("activation", "method", "kind", "learning rate"),
+        *("diverged", "first step", "largest norm", "reason"),
+    )
+    lines = [
+        (
+            row["activation"],
+            row["method"],
+            row["kind"],
+            number(row["learning_rate"], "g"),
+            f"{row['diverged']}/{row['runs']}",
+            str(row["first_step"]),
+            number(row["feedback_norm_max"], ".2g"),
+            row["reason"],
+        )
+        for row in rows
+    ]
+    notes = [
+        "Kind: final runs are reported, those of a sweep only choose a rate. First step: the "
+        "earliest, from 1, after which a run could not go on. Largest norm: finite, of the "
+        "feedback of any step until then, before clipping."
+    ]
+    tables.append(Table("diverged", "Where and why", (header, lines), frame, notes))
+    return Section("Divergence", tables=tables)
+
+
+def _divergence_map(outcome: Outcome, final: pd.DataFrame) -> Table:
+    """Return how many of the reported runs diverged, by activation and method."""
+    counts = final.groupby(["activation", "method"])["diverged"].agg(["sum", "size"])
+    study = outcome.study
+    methods = list(dict.fromkeys(cell.method for cell in study.cells))
+    lines, heat = [], []
+    for activation in dict.fromkeys(cell.activation for cell in study.cells):
+        found = [
+            tuple(counts.loc[(activation, m)]) if (activation, m) in counts.index else None
+            for m in methods
+        ]
+        lines.append((activation, *(f"{one[0]}/{one[1]}" if one else "-" for one in found)))
+        heat.append([None, *(one[0] / one[1] if one and one[0] else None for one in found)])
+    frame = counts.reset_index().rename(columns={"sum": "diverged", "size": "runs"})
+    caption = "Reported runs that diverged, of all"
+    return Table("divergence", caption, (("activation", *methods), lines), frame, heat=heat)
+
+
+def runs(outcome: Outcome) -> Section | None:
+    """Return every reported run with what identifies it."""
+    tidy = table.tidy(outcome)
+    final = tidy[tidy["kind"] == "final"]
+    if final.empty:
+        return None
+    header = ("activation", "method", "seed", "learning rate", "test accuracy %", "run", "commit")
+    lines = [
+        (
+            row["activation"],
+            row["method"],
+            str(row["seed"]),
+            number(row["learning_rate"], "g"),
+            number(row["test_accuracy"], ".2f", 100),
+            row["id"],
+            (row["commit"] or "unknown")[:12],
+        )
+        for row in final.to_dict("records")
+    ]
+    text = [
+        f"Every number above is of these {len(final)} runs, and of {len(tidy) - len(final)} runs "
+        "that chose their rates. A run's file is runs/RUN.json in the study's folder; the same "
+        "code, versions and machine give the same bits."
+    ]
+    notes = [f"Made on: {origin}." for origin in table.origin(outcome.environments)]
+    one = Table("runs", "Reported runs", (header, lines), tidy, notes)
+    return Section("Every run", text=text, tables=[one], folded=True)
+
+
+def incomplete(outcome: Outcome) -> str | None:
+    """Return how much of a study is stored, if it is not all of it."""
+    study, done = outcome.study, len(outcome.results)
+    if done == study.runs:
+        return None
+    few = "" if study.seeds >= FEWEST_SEEDS else " Fewer than three seeds allow no test."
+    return f"Only partly done: {done} of {study.runs} runs are stored. Numbers are of these.{few}"
