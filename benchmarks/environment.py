@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 CODE = ("lfp_core", "baselines", "benchmarks")
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "lfp-bench")
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
+    "lfp-bench",
+)
 ROOT = Path(__file__).parent.parent
 
 
