@@ -304,12 +304,13 @@ def status(
                     "of": plan.kind.runs(options),
                     "diverged": told.diverged,
                     "under way": told.under_way,
+                    "of other code": told.of_other_code,
                 }
             )
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
     else:
-        header = ("part", "done", "of", "diverged", "under way")
+        header = ("part", "done", "of", "diverged", "under way", "of other code")
         print_table((header, [tuple(map(str, part.values())) for part in found]), [])
 
 
@@ -331,6 +332,8 @@ def _make(
         Store(folder).locked(),
     ):
         description = _describe(experiment, options, folder, device, command)
+        if others := kind.status(options, folder).of_other_code:
+            say(f"{folder}: {others} results of other code are kept, and not used")
         with progress(kind.steps(options)) as advance:
             place = Place(device, advance, executor, command)
             report = kind.carry_out(options, folder, place)
