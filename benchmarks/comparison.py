@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from baselines import FAMILIES, METHODS, Settings, Spiking
 from benchmarks import table
 from benchmarks.data import DATASETS
+from benchmarks.environment import code_version
 from benchmarks.experiment import STRICT, Experiment, Place, Report, Status
 from benchmarks.models import ACTIVATIONS
 from benchmarks.registry import pick
@@ -158,9 +159,11 @@ class Comparison(Experiment[Options]):
 
     def status(self, options: Options, folder: Path) -> Status:
         """See :class:`Experiment`."""
-        stored = Store(folder).all()
+        store = Store(folder)
+        stored = [s for s in store.all() if s.environment.get("code") == code_version()]
         diverged = sum(s.result.divergence is not None for s in stored)
-        return Status(len(stored), diverged, len(list((folder / "checkpoints").glob("*.pt"))))
+        under_way = len(list((folder / "checkpoints").glob("*.pt")))
+        return Status(len(stored), diverged, under_way, store.of_other_code())
 
     def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
         """See :class:`Experiment`."""

@@ -257,6 +257,10 @@ class Archive:
         """Return where the files are or come to be, which is where torchvision looks."""
         return root / self.name / "raw"
 
+    def is_there(self, root: Path) -> bool:
+        """Return whether there are files of all names; their content is for `fetch` to verify."""
+        return all((self.folder(root) / name).exists() for name in self.sha256)
+
 
 def fetch(archive: Archive, root: Path) -> None:
     """Make sure that the files of `archive` lie, verified, in torchvision's layout under `root`.

@@ -1,17 +1,27 @@
 """What a result depends on besides its configuration: code, versions and machine."""
 
+import ast
+import os
 import platform
 import subprocess
 from datetime import datetime, timezone
+from functools import cache
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-CODE = ("lfp_core", "baselines", "benchmarks")
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "lfp-bench")
+#: The code that decides what a run or a step measures.
+CODE = (
+    *("lfp_core/*.py", "baselines/*.py"),
+    *(f"benchmarks/{module}.py" for module in ("data", "memory", "models", "runner", "speed")),
+)
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
+    "lfp-bench",
+)
 ROOT = Path(__file__).parent.parent
 
 
@@ -24,15 +34,30 @@ def describe(device: torch.device) -> dict[str, Any]:
         "dirty": bool(
             _git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/stored")
         ),
-        "code": _code(),
+        "code": code_version(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "platform": platform.platform(),
         "device": device.type,
         "processor": processor(device),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        # Runs ask torch for deterministic algorithms whatever this says (benchmarks.runner).
+        "determinism": {
+            "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        },
+        "plugins": _plugins(),
     }
+
+
+def _plugins() -> dict[str, str]:
+    """Return the versions of the packages that add names (:mod:`baselines.registry`)."""
+    groups = [group for group in entry_points().groups if group.startswith("lfp_bench.")]
+    points = [point for group in groups for point in entry_points(group=group)]
+    return {p.dist.name: p.dist.version for p in points if p.dist is not None}
 
 
 def processor(device: torch.device) -> str:
@@ -45,13 +70,30 @@ def processor(device: torch.device) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _code() -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of this code, committed or not."""
+@cache
+def code_version() -> str:
+    """Return 16 hexadecimal digits that change with the code that decides what is measured.
+
+    Of the sources alone, committed or not, without comments and docstrings. Another version of
+    Python may count as other code.
+    """
     digest = sha256()
-    for folder in CODE:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for path in sorted(path for pattern in CODE for path in ROOT.glob(pattern)):
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and _is_docstring(body[0]):
+                body[0] = ast.Pass()
+        digest.update(path.relative_to(ROOT).as_posix().encode() + ast.dump(tree).encode())
     return digest.hexdigest()[:16]
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _git(*arguments: str) -> str | None:

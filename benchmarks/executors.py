@@ -22,6 +22,9 @@ from benchmarks.environment import describe
 from benchmarks.runner import Run, execute
 from benchmarks.store import Store, Stored
 
+#: How often workers may be killed one after the other before anything is finished.
+RETRIES = 1
+
 
 class ExecutorError(RuntimeError):
     """Workers die without finishing anything, or there are none."""
@@ -89,9 +92,10 @@ class Here(Executor):
 class Local(Executor):
     """In processes on this machine.
 
-    When one of them is killed, those that are left end too, and what was not finished goes on in
-    new ones from its checkpoints; unless nothing was finished since the last time. The processes
-    end with this one, however it ends.
+    When one of them is killed, as the kernel does when memory is short, those that are left end
+    too, and what was not finished goes on in new ones from its checkpoints; once, if nothing has
+    been finished in between. A run that diverges is finished. The processes end with this one,
+    however it ends.
     """
 
     worker: Worker
@@ -99,7 +103,7 @@ class Local(Executor):
 
     def results(self, runs: Sequence[Run]) -> Iterator[Stored]:
         """See :class:`Executor`."""
-        left = list(runs)
+        left, fruitless = list(runs), 0
         while left:
             before = len(left)
             try:
@@ -107,7 +111,8 @@ class Local(Executor):
                     left.remove(stored.result.run)
                     yield stored
             except BrokenProcessPool as error:
-                if len(left) == before:
+                fruitless = fruitless + 1 if len(left) == before else 0
+                if fruitless > RETRIES:
                     raise ExecutorError(f"jobs: all of {self.jobs} died; {error}") from None
 
     def _results(self, runs: Sequence[Run]) -> Iterator[Stored]:
@@ -158,7 +163,11 @@ class RayCluster(Executor):
     def results(self, runs: Sequence[Run]) -> Iterator[Stored]:
         """See :class:`Executor`; ExecutorError also if Ray is not installed or not there."""
         with _cluster(self.address) as ray:
-            options = {"num_cpus": self.worker.threads, "num_gpus": self.gpus, "max_retries": 1}
+            options = {
+                "num_cpus": self.worker.threads,
+                "num_gpus": self.gpus,
+                "max_retries": RETRIES,
+            }
             make = ray.remote(**options)(_apply)
             pending = [make.remote(self.worker, run) for run in runs]
             while pending:

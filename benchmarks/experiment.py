@@ -18,7 +18,8 @@ know is how many runs its options ask for, and how to make them in a folder, non
         def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
             records = Records(folder / RECORDS)
             for ...:
-                records.get({"method": method, "seed": seed}, partial(train_and_prune, ...))
+                wanted = {"method": method, "seed": seed, "code": code_version()}
+                records.get(wanted, partial(train_and_prune, ...))
                 place.advance(f"{method} {seed}")
             write(folder / "table.md", table.document(lines, remarks).encode())
             return Report(lines, remarks, records.runs)
@@ -36,6 +37,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.environment import code_version
 from benchmarks.executors import Executor
 from benchmarks.records import Records
 from benchmarks.table import Lines
@@ -76,11 +78,15 @@ class Report(NamedTuple):
 
 
 class Status(NamedTuple):
-    """How many runs of a study are done, how many of these diverged, and how many are under way."""
+    """How many runs of a study are done, how many of these diverged, and how many are under way.
+
+    Those of other code (:func:`benchmarks.environment.code_version`) are not done.
+    """
 
     done: int
     diverged: int = 0
     under_way: int = 0
+    of_other_code: int = 0
 
 
 class Experiment(ABC, Generic[O]):
@@ -118,4 +124,6 @@ class Experiment(ABC, Generic[O]):
 
     def status(self, options: O, folder: Path) -> Status:
         """Return how far the study in the folder is; `ValueError` or `StoreError` if unreadable."""
-        return Status(len(Records(folder / RECORDS).runs))
+        codes = [record.get("code") for record in Records(folder / RECORDS).runs]
+        done = codes.count(code_version())
+        return Status(done, of_other_code=len(codes) - done)

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from benchmarks.checkpoint import Checkpoint
+from benchmarks.environment import code_version
 from benchmarks.files import StoreError, read_json, write_json
 from benchmarks.identity import identity
 from benchmarks.runner import Result, Run
@@ -40,10 +41,13 @@ class Store:
     ::
 
         study.json                    configuration and environment of the last command
-        runs/<id>.json                one result each, with the environment it was made in
+        runs/<id>-<code>.json         one result each, with the environment it was made in
         checkpoints/<id>.pt           a run that is under way, or was interrupted
-        costs/<id>.json               time and memory of a step
+        costs/<id>-<code>.json        time and memory of a step
         results.csv, results.parquet, table.md, figure.png       derived from these
+
+    <code> is :func:`benchmarks.environment.code_version`: results of other code are kept, but never
+    taken for those of this code.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,8 +55,8 @@ class Store:
         self.folder = folder
 
     def path(self, run: Run) -> Path:
-        """Return where the result of the run is or would be."""
-        return self.folder / "runs" / f"{run.id}.json"
+        """Return where the result of the run with this code is or would be."""
+        return self.folder / "runs" / f"{run.id}-{code_version()}.json"
 
     def load(self, run: Run) -> Stored | None:
         """Return the stored result of the run, if there is one.
@@ -68,6 +72,11 @@ class Store:
         """Return all stored results; raises `StoreError` as `load` does."""
         paths = sorted((self.folder / "runs").glob("*.json"))
         return [stored for path in paths if (stored := _read(path)) is not None]
+
+    def of_other_code(self) -> int:
+        """Return the number of results that this code has not made."""
+        paths = (self.folder / "runs").glob("*.json")
+        return sum(not path.stem.endswith(f"-{code_version()}") for path in paths)
 
     def save(self, stored: Stored) -> None:
         """Store a result."""
@@ -92,8 +101,8 @@ class Store:
         return Checkpoint(self.folder / "checkpoints" / f"{run.id}.pt", environment)
 
     def costs_path(self, measurement: Measurement) -> Path:
-        """Return where the costs are or would be."""
-        return self.folder / "costs" / f"{identity(measurement)}.json"
+        """Return where the costs with this code are or would be."""
+        return self.folder / "costs" / f"{identity(measurement)}-{code_version()}.json"
 
     def load_costs(self, measurement: Measurement) -> StoredCosts | None:
         """Return what was measured, if it was; raises `StoreError` as `load` does."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from baselines import METHODS, Spiking
@@ -21,7 +22,7 @@ from benchmarks.sweep import Choice
 #: What all other methods are tested against.
 REFERENCE = "lfp"
 #: Columns of names: rows that differ in one of them but the last are set apart.
-GROUPING = ("study", "part", "check", "model", "activation", "method", "time")
+GROUPING = ("study", "data set", "part", "check", "model", "activation", "method", "time")
 PROSE = ("title", "verdict", "detail")
 SPIKING = [field.name for field in fields(Spiking)]
 #: What is between two cells of a row in Markdown; a line in a cell is escaped.
@@ -420,10 +421,11 @@ def terminal(table: Lines) -> Table:
     """Return the table for a rich console; columns of names are left, numbers right."""
     header, rows = table
     names = [name for name in header if name in GROUPING]
-    groups = [row[: header.index(names[-1])] for row in rows]
+    grouped = header.index(names[-1]) if names else 0
+    groups = [row[:grouped] for row in rows]
     rich = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in header:
         rich.add_column(name, justify="left" if name in (*names, *PROSE) else "right")
     for row, group, following in zip(rows, groups, [*groups[1:], None], strict=True):
-        rich.add_row(*row, end_section=following != group)
+        rich.add_row(*map(escape, row), end_section=following != group)
     return rich

@@ -294,3 +294,91 @@ def test_what_is_no_study_is_refused(arguments: tuple[str, ...], message: str) -
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+# --- going on, and what is there ------------------------------------------------------------------
+
+
+def test_resume_needs_no_options(tmp_path: Path) -> None:
+    first = json.loads(invoke(*QUICK, "--json").stdout)
+    runs = tmp_path / "results" / "blobs-toy-mlp" / "runs"
+    gone = min(runs.iterdir())
+    gone.unlink()
+    again = invoke("resume", "results/blobs-toy-mlp", "--json")
+    assert again.exit_code == 0, again.stderr
+    assert gone.exists()
+    (part,) = json.loads(again.stdout)["parts"]
+    assert (part["command"], part["configuration"]) == (first["command"], first["configuration"])
+    fields = ("test_accuracy_mean", "learning_rate")
+    assert [[r[f] for f in fields] for r in part["rows"]] == [
+        [r[f] for f in fields] for r in first["rows"]
+    ]
+
+
+def test_resume_makes_the_parts_that_were_not_begun(plan: str, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "mine-smoke"
+    invoke("run", plan, "--size", "smoke")
+    Path(plan).unlink()  # the folder is enough
+    for path in list((folder / "two").glob("*/*")):
+        path.unlink()
+    parts = json.loads(invoke("resume", str(folder), "--json").stdout)["parts"]
+    assert [part["part"] for part in parts] == ["one", "two"]
+    assert len(list((folder / "two" / "runs").iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no study.json"),
+        ("{", "study.json: does not say how to go on (JSONDecodeError"),
+        ("{}", "study.json: does not say how to go on (KeyError: 'command')"),
+        ('{"command": "", "experiment": "comparson", "options": {}}', "did you mean 'comparison'?"),
+        ('{"command": "", "experiment": "comparison", "options": {"seeds": 0}}', "seeds"),
+    ],
+)
+def test_a_folder_that_cannot_be_resumed_is_refused(
+    content: str | None, message: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "study.json").write_text(content)
+    result = invoke("resume", str(tmp_path))
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert message in line
+
+
+def test_doctor_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LFP_DATA", str(tmp_path))
+    healthy = invoke("doctor", "--json")
+    assert healthy.exit_code == 0, healthy.stdout
+    verdicts = {f["thing"]: f["verdict"] for f in json.loads(healthy.stdout)["found"]}
+    assert verdicts["torch"] == "there"
+    assert verdicts["data: mnist"] == "optional"
+    (tmp_path / "a-file").touch()
+    ill = invoke("doctor", "--results", "a-file/results")
+    assert ill.exit_code == 1
+    assert "a-file/results cannot be written" in ill.stdout
+    assert "pip install 'lfp-bench[ray]'" in ill.stdout
+
+
+def test_data_tells_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LFP_DATA", str(tmp_path))
+    told = json.loads(invoke("data", "--json").stdout)["data sets"]
+    verdicts = {one["name"]: one["verdict"] for one in told}
+    assert verdicts["digits"] == "needs no files"
+    assert verdicts["cifar10"] == "missing"
+    assert all(len(f["sha256"]) == 64 for one in told for f in one["files"])
+    (digits,) = json.loads(invoke("data", "digits", "--json").stdout)["data sets"]
+    assert digits["examples"] == {"train": 1221, "validation": 216, "test": 360}
+    assert "cifar10" in invoke("data").stdout
+    assert "did you mean 'mnist'?" in invoke("data", "mnits").stderr
+
+
+def test_shells_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    script = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="lfp-bench")
+    assert "_LFP_BENCH_COMPLETE=complete_bash" in script.stdout
+    monkeypatch.setenv("_LFP_BENCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "lfp-bench re")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert "resume" in CliRunner().invoke(app, [], prog_name="lfp-bench").stdout.split()

@@ -92,6 +92,20 @@ def test_workers_that_keep_dying_are_given_up(tmp_path: Path) -> None:
     mortal = Mortal(tmp_path, "cpu", 1, deaths=tuple(range(99)))
     with pytest.raises(ExecutorError, match="jobs: all of 1 died"):
         list(Local(mortal, 1).results(RUNS))
+    assert len(list(tmp_path.glob("attempt-*"))) == 2
+
+
+def test_a_run_is_tried_once_more_when_its_worker_is_killed_at_once(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, "cpu", 1, deaths=(0,))
+    (stored,) = Local(mortal, 1).results(RUNS[:1])
+    assert stored.result.run == RUNS[0]
+    assert len(list(tmp_path.glob("attempt-*"))) == 2
+
+
+def test_a_run_that_diverges_is_not_tried_again(tmp_path: Path) -> None:
+    diverging = replace(RUN, method="sgd", settings=Settings(1e30, clip_norm=None))
+    (stored,) = Local(Mortal(tmp_path, "cpu", 1), 1).results([diverging])
+    assert stored.result.divergence is not None
     assert len(list(tmp_path.glob("attempt-*"))) == 1
 
 
@@ -210,8 +224,8 @@ def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
                 path.unlink()
             progress = [0]
     assert whole(folder) == expected
-    names = {path.stem for path in (folder / "runs").glob("*.json")}
-    assert names == {run.id for run in expected}
+    names = {path.name for path in (folder / "runs").glob("*.json")}
+    assert names == {Store(folder).path(run).name for run in expected}
 
 
 # --- Ray ------------------------------------------------------------------------------------------

@@ -90,6 +90,19 @@ def test_a_file_under_a_wrong_name_is_noticed(tmp_path: Path) -> None:
         store.load(other)
 
 
+def test_results_of_other_code_are_kept_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    assert store.of_other_code() == 0
+    monkeypatch.setattr("benchmarks.store.code_version", lambda: "other")
+    assert store.load(RUN) is None
+    assert store.of_other_code() == 1
+    store.save(STORED)
+    assert len(store.all()) == 2
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_write_that_fails_changes_nothing(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

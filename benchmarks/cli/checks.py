@@ -1,15 +1,19 @@
-"""The commands that check something, with exit code 1 if it fails."""
+"""The commands that look at what is there, with exit code 1 if something is not as it has to be."""
 
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 import typer
 
+from benchmarks import data as data_sets
 from benchmarks import table
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.options import AsJson, Device, parse_size, prepare
+from benchmarks.cli.options import AsJson, Device, Results, parse_size, prepare
 from benchmarks.cli.output import print_json, print_table
+from benchmarks.data import ARCHIVES, DATASETS, DataError
+from benchmarks.doctor import examine
 from benchmarks.environment import describe
 from benchmarks.registry import pick
 
@@ -49,3 +53,76 @@ def verify(
         print_table((("check", "verdict", "detail"), lines), origins)
     if any(check.verdict == "differs" for check in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def doctor(results: Results = Path("results"), as_json: AsJson = False) -> None:
+    """Tell what this machine has, and how to get what is missing; exit code 1: it is needed."""
+    found = list(examine(results))
+    if as_json:
+        print_json({"found": [asdict(finding) for finding in found]})
+    else:
+        lines = [(finding.thing, finding.verdict, finding.detail) for finding in found]
+        print_table((("check", "verdict", "detail"), lines), [])
+    if any(finding.verdict == "missing" for finding in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def data(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME|all]", help=f"One of: {', '.join(DATASETS)}; or all."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a data set, or verify it if it is there; without a name, tell which are there."""
+    with refusing(ValueError, DataError, OSError):
+        pick("name", name or "all", {"all": None, **DATASETS})
+        wanted = list(DATASETS) if name in ("all", None) else [str(name)]
+        found = [_data_set(one, fetch=name is not None) for one in wanted]
+    if as_json:
+        print_json({"folder": str(data_sets.default_root()), "data sets": found})
+    else:
+        header = ("data set", "verdict", "train", "validation", "test", "MB", "source")
+        lines = [
+            (
+                one["name"],
+                one["verdict"],
+                *(str(one["examples"].get(split, "-")) for split in header[2:5]),
+                f"{sum(file['bytes'] or 0 for file in one['files']) / 1e6:.0f}",
+                one["source"],
+            )
+            for one in found
+        ]
+        print_table((header, lines), [f"Files are in {data_sets.default_root()} ($LFP_DATA)."])
+
+
+def _data_set(name: str, fetch: bool) -> dict[str, Any]:
+    """Return what is known of a data set, after fetching or verifying it if that is asked for."""
+    archive, root = ARCHIVES.get(name), data_sets.default_root()
+    examples = {}
+    if fetch:
+        loaded = data_sets.load(name)
+        splits = {"train": loaded.train, "validation": loaded.validation, "test": loaded.test}
+        examples = {split: len(part) for split, part in splits.items()}
+    if archive is None:
+        verdict = "needs no files"
+    elif fetch:
+        verdict = "verified"
+    else:
+        verdict = "there" if archive.is_there(root) else "missing"
+    files: list[dict[str, Any]] = []
+    if archive is not None:
+        for file, checksum in archive.sha256.items():
+            path = archive.folder(root) / file
+            size = path.stat().st_size if path.exists() else None
+            files.append({"file": str(path), "bytes": size, "sha256": checksum})
+    source = "-" if archive is None else ", then ".join(archive.sources)
+    return {
+        "name": name,
+        "verdict": verdict,
+        "examples": examples,
+        "files": files,
+        "source": source,
+    }

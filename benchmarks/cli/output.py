@@ -45,7 +45,10 @@ def resumable(command: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted; finished runs are in {folder}, the same command resumes: {command}")
+        say(
+            f"interrupted; finished runs are in {folder}, the same command resumes: {command}\n"
+            f"or: lfp-bench resume {folder}"
+        )
         raise typer.Exit(130) from None
 
 

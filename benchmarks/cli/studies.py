@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -38,12 +38,13 @@ from benchmarks.comparison import Comparison, Options
 from benchmarks.data import DATASETS, DataError
 from benchmarks.environment import describe
 from benchmarks.executors import Executor, ExecutorError
-from benchmarks.experiment import Place
+from benchmarks.experiment import Experiment, Place
 from benchmarks.experiments import EXPERIMENTS
-from benchmarks.files import StoreError, write_json
+from benchmarks.files import StoreError, read_json, write_json
 from benchmarks.models import MODELS
 from benchmarks.page import write_page
 from benchmarks.plans import SIZES, names, read
+from benchmarks.registry import pick
 from benchmarks.store import Store
 
 #: Endings of the files that a report consists of.
@@ -195,6 +196,10 @@ def run(
         for options in studies.values():
             plan.kind.check(options)
     command, found = shlex.join(["lfp-bench", *context.obj]), []
+    for part, options in studies.items():  # so that `resume` knows of those not begun yet
+        if not (folder / part / "study.json").exists():
+            with refusing(OSError):
+                _describe(plan.experiment, options, folder / part, chosen_device, command)
     for part, options in studies.items():
         say(f"{name}: {part}")
         made = _make(
@@ -203,6 +208,56 @@ def run(
         found.append({"part": part, **made})
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Of a study, as `compare` or `run` has told it.")],
+    executor: ExecutorName = "local",
+    jobs: Jobs = 1,
+    ray_address: RayAddress = "auto",
+    gpu_share: GpuShare = 1.0,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with what was interrupted, as the folder says; no option has to be repeated."""
+    with refusing(ValueError, DataError, OSError):
+        paths = sorted([*folder.glob("study.json"), *folder.glob("*/study.json")])
+        if not paths:
+            raise ValueError(f"folder: {folder} holds no study.json; allowed: one with a study")
+        studies = {path.parent: _described(path) for path in paths}
+        models = [s.kind.model(s.options) for s in studies.values()]
+        chosen_device = prepare(device, threads, models)
+        at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
+    found = []
+    for part, s in studies.items():
+        say(f"{part}: {s.command}")
+        made = _make(s.experiment, s.options, part, chosen_device, at, s.command, quiet=as_json)
+        found.append({"part": part.name, **made})
+    if as_json:
+        print_json({"study": str(folder), "parts": found})
+
+
+class _Described(NamedTuple):
+    """What study.json says."""
+
+    command: str
+    experiment: str
+    kind: Experiment[Any]
+    options: BaseModel
+
+
+def _described(path: Path) -> _Described:
+    """Return what the file says; `ValueError` if it does not say how to go on."""
+    try:
+        content: dict[str, Any] = read_json(path) or {}
+        command, name = content["command"], content["experiment"]
+        kind = pick("experiment", name, EXPERIMENTS)()
+        return _Described(command, name, kind, kind.schema.model_validate(content["options"]))
+    except (KeyError, TypeError, ValueError) as error:
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{path}: does not say how to go on ({told})") from None
 
 
 @app.command("list")
@@ -251,12 +306,13 @@ def status(
                     "of": plan.kind.runs(options),
                     "diverged": told.diverged,
                     "under way": told.under_way,
+                    "of other code": told.of_other_code,
                 }
             )
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
     else:
-        header = ("part", "done", "of", "diverged", "under way")
+        header = ("part", "done", "of", "diverged", "under way", "of other code")
         print_table((header, [tuple(map(str, part.values())) for part in found]), [])
 
 
@@ -287,18 +343,14 @@ def _make(
 ) -> dict[str, Any]:
     """Carry out an experiment, and (if not quiet) show its report; return it in JSON types."""
     kind = EXPERIMENTS[experiment]()
-    description = {
-        "command": command,
-        "experiment": experiment,
-        "configuration": kind.configuration(options),
-        "environment": describe(device),
-    }
     with (
         refusing(ValueError, StoreError, ExecutorError, DataError, OSError, MemoryError),
         resumable(command, folder),
         Store(folder).locked(),
     ):
-        write_json(folder / "study.json", description)
+        description = _describe(experiment, options, folder, device, command)
+        if others := kind.status(options, folder).of_other_code:
+            say(f"{folder}: {others} results of other code are kept, and not used")
         with progress(kind.steps(options)) as advance:
             place = Place(device, advance, executor, command)
             report = kind.carry_out(options, folder, place)
@@ -307,3 +359,18 @@ def _make(
     if not quiet:
         print_table(report.lines, report.remarks)
     return {**description, "folder": str(folder), "rows": report.rows}
+
+
+def _describe(
+    experiment: str, options: BaseModel, folder: Path, device: torch.device, command: str
+) -> dict[str, Any]:
+    """Write what the study in the folder is to its study.json, and return it."""
+    description = {
+        "command": command,
+        "experiment": experiment,
+        "options": options.model_dump(mode="json"),
+        "configuration": EXPERIMENTS[experiment]().configuration(options),
+        "environment": describe(device),
+    }
+    write_json(folder / "study.json", description)
+    return description

@@ -1,0 +1,49 @@
+"""What a result is told to depend on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import environment
+from benchmarks.environment import code_version, describe
+
+SOURCE = '"""What it is."""\ndef f(x):\n    """Double."""\n    return 2 * x  # twice\n'
+
+
+def version_of(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (folder / "lfp_core").mkdir(exist_ok=True)
+    (folder / "lfp_core" / "engine.py").write_text(source)
+    monkeypatch.setattr(environment, "ROOT", folder)
+    return code_version.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("2 * x", "3 * x", False),
+        ("# twice", "# two times", True),
+        ("Double.", "Return 2 x.", True),
+        ("What it is.", "What else.", True),
+        ("    return", "\n    return", True),
+        ("2 * x", '"""2""" * x', False),
+    ],
+)
+def test_code_counts_and_prose_does_not(
+    old: str, new: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = version_of(SOURCE, tmp_path, monkeypatch)
+    after = version_of(SOURCE.replace(old, new), tmp_path, monkeypatch)
+    assert (before == after) is same
+
+
+def test_all_code_that_measures_counts() -> None:
+    found = {path.name for pattern in environment.CODE for path in environment.ROOT.glob(pattern)}
+    assert {"operations.py", "lfp.py", "runner.py", "models.py", "data.py", "speed.py"} <= found
+
+
+def test_everything_is_told_without_paths_or_names() -> None:
+    told = describe(torch.device("cpu"))
+    assert {"commit", "dirty", "code", "scipy", "snntorch", "pyswarms", "processor"} <= told.keys()
+    assert {"threads", "cores", "determinism", "plugins", "cuda", "python"} <= told.keys()
+    assert str(Path.home()) not in str(told)
