@@ -41,8 +41,13 @@ def resolved(commit: str) -> str:
     return found.stdout.strip()
 
 
-def measure(commits: list[str], bench: list[str]) -> int:
-    """Run asv on commits, in turn; return its exit code, 2 if a benchmark failed."""
+def measure(
+    commits: list[str], bench: list[str], *, new_only: bool = False, store: bool = True
+) -> int:
+    """Run asv on commits, in turn; return its exit code, 2 if a benchmark failed.
+
+    With `new_only`, leave out what they have.
+    """
     on_gpu = torch.cuda.is_available()
     name = machine_name(torch.device("cuda" if on_gpu else "cpu"))
     register(name)
@@ -50,6 +55,7 @@ def measure(commits: list[str], bench: list[str]) -> int:
     # Forked processes start at once, but cannot use a GPU.
     command += ["--launch-method", "spawn" if on_gpu else "forkserver", "--show-stderr"]
     command += [f"--bench={pattern}" for pattern in bench]
+    command += ["--skip-existing-successful"] * new_only + ["--dry-run"] * (not store)
     hashes = "\n".join(map(resolved, commits))
     return subprocess.run(
         [*command, "HASHFILE:-"], input=hashes, text=True, cwd=ROOT, check=False
