@@ -4,8 +4,9 @@ from typing import Any
 
 from benchmarks.comparison import Comparison
 from benchmarks.experiment import Experiment
+from benchmarks.language import Language
 from benchmarks.registry import Registry
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
-    "lfp_bench.experiments", {"comparison": Comparison}
+    "lfp_bench.experiments", {"comparison": Comparison, "language": Language}
 )

@@ -17,6 +17,7 @@ from torch import nn
 import lfp_core as lfp
 from baselines.spiking_network import Spiking, SpikingNetwork, leaky
 from benchmarks.registry import Registry, pick
+from benchmarks.transformer import Block, Patches, Positions, TokenMean
 
 Activation = Callable[[], nn.Module]
 
@@ -55,6 +56,8 @@ def build(
     hidden = pick("activation", activation, ACTIVATIONS)
     spiking = spiking or Spiking()
     if activation == "lif":
+        if name == "vit-tiny":
+            raise ValueError("model: vit-tiny does not go with 'lif'; attention needs numbers")
         hidden = partial(leaky, spiking.beta)
         if spiking.encoding != "constant" and len(input_shape) != 3:
             raise ValueError(
@@ -166,6 +169,23 @@ def _conv_12_64(input_shape: tuple[int, ...], classes: int, act: Activation) -> 
     yield nn.Linear(64 * 4 * 4, classes)
 
 
+def _vit_tiny(input_shape: tuple[int, ...], classes: int, act: Activation) -> Iterator[nn.Module]:
+    """Two blocks of four heads and 64 features over 4x4 patches, whose mean is classified."""
+    side = input_shape[-1]
+    channels = _channels("vit-tiny", input_shape, side)
+    if side % 4:
+        raise ValueError(
+            f"input_shape: vit-tiny does not take {input_shape}; allowed: sides divisible by 4"
+        )
+    yield Patches(channels, 64, side // 4)
+    yield Positions(16, 64)
+    for _ in range(2):
+        yield Block(64, heads=4, activation=act)
+    yield nn.LayerNorm(64)
+    yield TokenMean()
+    yield nn.Linear(64, classes)
+
+
 #: A function of an input shape, a number of classes and an activation, which yields the layers.
 Builder = Callable[[tuple[int, ...], int, Activation], Iterator[nn.Module]]
 MODELS: Registry[Builder] = Registry(
@@ -178,5 +198,6 @@ MODELS: Registry[Builder] = Registry(
         "mlp-1000": _mlp_1000,
         "mlp-1000-1000": _mlp_1000_1000,
         "conv-12-64": _conv_12_64,
+        "vit-tiny": _vit_tiny,
     },
 )

@@ -14,6 +14,8 @@ rescale    dropout, negation                               passes unchanged from
 route      reshape, indexing, concatenation, max-pooling   goes where the value came from
 ========== =============================================== =====================================
 
+Products of two activations and softmax have theirs in :mod:`lfp_core.attention`.
+
 The output z of an epsilon rule *owes* the factor ``z / (z + eps s(z))``: an activation folds it
 into its slope, a route passes the debt on, anything else pays it through
 :class:`~lfp_core.slopes.EpsilonShare`. What a tensor owes is kept on the tensor as the attribute
@@ -42,6 +44,8 @@ Rule = Callable[[float, Operation, Args, Kwargs], Any]
 
 OWED = "_lfp_epsilon"
 WEIGHT = None
+#: Marks what is made of weights and constants: a masked weight, or a layer's output for data.
+UNSURE = "_lfp_unsure"
 
 
 class UnsupportedOperation(RuntimeError):  # noqa: N818  (the public name)
@@ -111,9 +115,19 @@ def pay(tensor: Tensor, in_place: bool = False) -> Tensor:
 
 def owe(output: Any, epsilon: float | None) -> Any:
     """Mark every output through which a reward can arrive, and return the output."""
-    for tensor in [output] if isinstance(output, Tensor) else tensors(output):
+    if not isinstance(output, Tensor) and torch.compiler.is_compiling():
+        # torch.compile lets no part of an output be marked, but a view of one.
+        output = substitute(lambda t: t.view_as(t) if t.requires_grad else t, output)
+    for tensor in [output] if isinstance(output, Tensor) else tensors((output,)):
         if tensor.requires_grad:
             setattr(tensor, OWED, epsilon)
+    return output
+
+
+def doubt(output: Any) -> Any:
+    """Mark every output as what may be a weight as well as an activation, and return the output."""
+    for tensor in tensors((output,)):
+        setattr(tensor, UNSURE, True)
     return output
 
 
@@ -189,8 +203,10 @@ def product(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) ->
     if operation in DIVISION and carriers and carriers[0] is not args[0]:
         raise UnsupportedOperation(f"no LFP rule for {name_of(operation)} by an activation")
     weighted = any(o.requires_grad and not carries_reward(o) for o in operands)
-    owed = 0.0 if operation in ELEMENTWISE and not weighted else epsilon
-    return settle(operation, args, kwargs, owed, in_place=operation in IN_PLACE)
+    elementwise = operation in ELEMENTWISE
+    owed = 0.0 if elementwise and not weighted else epsilon
+    output = settle(operation, args, kwargs, owed, in_place=operation in IN_PLACE)
+    return doubt(output) if elementwise and weighted and not carriers else output
 
 
 def rescale(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -204,10 +220,13 @@ def route(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> A
     sources = [t for t in tensors((*args, *kwargs.values())) if t.requires_grad]
     debts = [getattr(source, OWED, WEIGHT) for source in sources]
     if debts and debts[0] is not WEIGHT and debts.count(debts[0]) == len(debts):
-        return owe(operation(*args, **kwargs), debts[0])
-    # Weights alone are contributions by themselves: ``weight[index]`` is an embedding.
-    owed = 0.0 if any(map(carries_reward, sources)) else epsilon
-    return settle(operation, args, kwargs, owed, in_place=operation in IN_PLACE)
+        output = owe(operation(*args, **kwargs), debts[0])
+    else:
+        # Weights alone are contributions by themselves: ``weight[index]`` is an embedding.
+        owed = 0.0 if any(map(carries_reward, sources)) else epsilon
+        output = settle(operation, args, kwargs, owed, in_place=operation in IN_PLACE)
+    unsure = all(hasattr(s, UNSURE) or not carries_reward(s) for s in sources)
+    return doubt(output) if unsure and sources else output
 
 
 # --- which operation follows which ----------------------------------------------------------------
@@ -216,7 +235,8 @@ def route(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> A
 def named(*names: str) -> set[Operation]:
     """Return the operations of these names in torch, as functions, methods and in place."""
     spellings = [spelling for name in names for spelling in (name, name + "_")]
-    found = {getattr(home, s, None) for home in (torch, Tensor, F) for s in spellings}
+    homes = (torch, Tensor, torch._C.TensorBase, F)  # TensorBase: what torch.compile sees
+    found = {getattr(home, s, None) for home in homes for s in spellings}
     return {operation for operation in found if operation is not None}
 
 
@@ -291,6 +311,7 @@ RULES: dict[Operation, Rule] = {
             *("hstack", "vstack", "swapdims", "moveaxis", "tensor_split", "diagonal"),
             *("masked_select", "amax", "max", "maximum"),
             *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "repeat", "tile"),
+            "repeat_interleave",
             *("transpose", "swapaxes", "movedim", "permute", "t", "roll", "flip", "unfold"),
             *("cat", "concat", "stack", "chunk", "split", "unbind", "select", "narrow"),
             *("index_select", "gather", "where", "masked_fill", "pad", "pixel_shuffle"),

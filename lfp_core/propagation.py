@@ -24,13 +24,14 @@ import math
 import sys
 from collections.abc import Iterable
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
+from lfp_core.attention import ATTENTION, COMPOSED
 from lfp_core.operations import (
     IN_PLACE,
     OWED,
@@ -47,6 +48,8 @@ from lfp_core.operations import (
 )
 from lfp_core.slopes import stabilize
 
+Attention = Literal["uniform", "constant"]
+
 
 class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with feedback():``)
     """Context in which the forward pass of any model prepares for :func:`backward`.
@@ -55,9 +58,12 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         epsilon: stabiliser of the epsilon rule; 0 is LFP-0, with 0/0 taken as the limit f'(0) where
             f(0) = 0, as 0 for ReLU-like units and where f(0) is not 0.
         strict: raise on operations without a rule; if False they propagate as the chain rule does.
+        attention: "uniform" shares the reward of attention evenly between its weights, on to
+            queries and keys, and the values; "constant" leaves all of it to the values, so that
+            queries and keys do not learn (:mod:`lfp_core.attention`).
 
     Raises:
-        ValueError: epsilon is not a finite number >= 0.
+        ValueError: epsilon is not a finite number >= 0, or attention is neither of the two.
         UnsupportedOperation: in the context, where the model uses an operation without a rule.
 
     Example:
@@ -72,15 +78,21 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     epsilon: float
     strict: bool
+    attention: str
 
-    def __init__(self, epsilon: float = 1e-6, *, strict: bool = True) -> None:
+    def __init__(
+        self, epsilon: float = 1e-6, *, strict: bool = True, attention: Attention = "uniform"
+    ) -> None:
         if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
             raise ValueError(f"epsilon must be a number >= 0, not {epsilon!r}")
         if not (math.isfinite(epsilon) and epsilon >= 0):
             raise ValueError(f"epsilon must be finite and >= 0, not {epsilon!r}")
+        if attention not in ATTENTION:
+            raise ValueError(f"attention must be 'uniform' or 'constant', not {attention!r}")
         super().__init__()
         self.epsilon = float(epsilon)
         self.strict = strict
+        self.attention = attention
         # Only then can the model have spiking neurons, whose derivatives are not LFP.
         if "snntorch" in sys.modules and not torch.compiler.is_compiling():
             importlib.import_module("lfp_core.spiking")
@@ -100,7 +112,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             if func is Tensor.clone and hasattr(args[0], OWED):
                 setattr(output, OWED, getattr(args[0], OWED))
             return output
-        rule = RULES.get(func)
+        if func in COMPOSED:
+            with self:
+                return COMPOSED[func](*args, **kwargs)
+        rule = RULES.get(func) or ATTENTION[self.attention].get(func)
         if rule is None:
             return self._without_rule(func, args, kwargs)
         if not args:  # F.linear(input=x, ...), torch.cat(tensors=[...])

@@ -41,6 +41,8 @@ def share(a: Tensor, z: Tensor, epsilon: float, limit: float) -> Tensor:
     # a is not 0, which takes a sigmoid whose inputs are all 0: then no weight is credited anyway.
     denominator = torch.copysign(torch.full((), epsilon, dtype=z.dtype, device=z.device), z)
     denominator += z
+    if torch.compiler.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
+        return a / denominator
     return torch.div(a, denominator, out=denominator)
 
 

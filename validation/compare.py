@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from lfp_core.propagation import Attention
 
 Feedback = dict[Tensor, Tensor]
 
@@ -16,10 +17,11 @@ def engine_feedback(
     inputs: Tensor,
     reward_of: Callable[[Tensor], Tensor],
     epsilon: float,
+    attention: Attention = "uniform",
 ) -> Feedback:
     """Return the engine's feedback, minus ``p.grad``, of every parameter (zeros for None)."""
     model.zero_grad(set_to_none=True)
-    with lfp.feedback(epsilon):
+    with lfp.feedback(epsilon, attention=attention):
         outputs = model(inputs)
     lfp.backward(outputs, reward_of(outputs))
     return {

@@ -1,6 +1,9 @@
 """The few modules that generated networks need beyond torch's own: wiring, and fixed randomness."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -40,3 +43,94 @@ class FixedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply by the mask."""
         return x * self.mask
+
+
+class Positions(nn.Module):
+    """``x + embedding``: a learned vector for every token of x (batch, tokens, features)."""
+
+    def __init__(self, tokens: int, features: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(tokens, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the embedding."""
+        return x + self.embedding
+
+
+class Attention(nn.Module):
+    """Self-attention over (batch, tokens, features), written in one of several ways.
+
+    Args:
+        features: of a token, for all heads together.
+        heads: that share the features.
+        way: "written", "einsum", "fused" (``F.scaled_dot_product_attention``), "multihead"
+            (``F.multi_head_attention_forward``), or "weights" (the same where it also returns the
+            attention weights, for which it scales the queries, not the scores).
+        mask: (tokens, tokens); of booleans, True where a token (row) may look at another, or of
+            numbers that are added to the scores.
+        bias: whether the projections have one.
+    """
+
+    WAYS = ("written", "einsum", "fused", "multihead", "weights")
+    mask: Tensor | None
+
+    def __init__(
+        self, features: int, heads: int, way: str, mask: Tensor | None = None, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.heads, self.way = heads, way
+        self.register_buffer("mask", mask)
+        self.query, self.key, self.value, self.out = (
+            nn.Linear(features, features, bias=bias) for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Let every token look at the tokens."""
+        if self.way in ("multihead", "weights"):
+            return self._multihead(x)
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        if self.way == "fused":
+            causal = self.mask is not None and self.mask.equal(torch.ones_like(self.mask).tril())
+            looked_at = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=None if causal else self.mask, is_causal=causal
+            )
+        else:
+            product = torch.einsum("nhid,nhjd->nhij", q, k) if self.way == "einsum" else q @ k.mT
+            scores = product / math.sqrt(q.shape[-1])
+            if self.mask is not None and self.mask.dtype == torch.bool:
+                scores = scores.masked_fill(~self.mask, -math.inf)
+            elif self.mask is not None:
+                scores = scores + self.mask
+            looked_at = scores.softmax(dim=-1) @ v
+        return self.out(looked_at.transpose(1, 2).flatten(2))
+
+    def _multihead(self, x: Tensor) -> Tensor:
+        """Run torch's own function, which takes the tokens first, and masks the other way round."""
+        layers = (self.query, self.key, self.value)
+        biased = self.out.bias is not None
+        mask, tokens = self.mask, x.transpose(0, 1)
+        outputs, _ = F.multi_head_attention_forward(
+            query=tokens,
+            key=tokens,
+            value=tokens,
+            embed_dim_to_check=x.shape[-1],
+            num_heads=self.heads,
+            in_proj_weight=None,
+            in_proj_bias=torch.cat([layer.bias for layer in layers]) if biased else None,
+            bias_k=None,
+            bias_v=None,
+            add_zero_attn=False,
+            dropout_p=0.0,
+            out_proj_weight=self.out.weight,
+            out_proj_bias=self.out.bias,
+            need_weights=self.way == "weights",
+            attn_mask=~mask if mask is not None and mask.dtype == torch.bool else mask,
+            use_separate_proj_weight=True,
+            q_proj_weight=self.query.weight,
+            k_proj_weight=self.key.weight,
+            v_proj_weight=self.value.weight,
+        )
+        return outputs.transpose(0, 1)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import lfp_core as lfp
-from validation.networks import Concatenation, FixedDropout, Residual
+from validation.networks import Attention, Concatenation, FixedDropout, Positions, Residual
 
 Array = NDArray[np.float64]
 #: A backward pass: reward on the outputs -> reward on the inputs.
@@ -48,6 +48,7 @@ class Trace:
     """
 
     epsilon: float
+    attention: str = "uniform"
     outputs: Array = field(default_factory=lambda: np.zeros(0))
     feedback: dict[torch.Tensor, Array] = field(default_factory=dict)
     input_reward: Array = field(default_factory=lambda: np.zeros(0))
@@ -78,6 +79,7 @@ def run(
     inputs: torch.Tensor,
     reward_of: Callable[[torch.Tensor], torch.Tensor],
     epsilon: float,
+    attention: str = "uniform",
 ) -> Trace:
     """Propagate the reward of the outputs through the model; return the feedback.
 
@@ -86,18 +88,19 @@ def run(
         inputs: (batch, ...) in float64, or integers for an embedding.
         reward_of: the reward as a function of the outputs.
         epsilon: stabiliser >= 0.
+        attention: "uniform", or "constant" attention weights, which get no reward.
 
     Raises:
         TypeError: a module has no definition here.
     """
-    trace = Trace(epsilon)
+    trace = Trace(epsilon, attention)
     trace.outputs, backward = walk(model, inputs.detach().numpy(), trace)
     reward = reward_of(torch.from_numpy(trace.outputs)).numpy()
     trace.input_reward = backward(reward)
     return trace
 
 
-def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  # noqa: PLR0911
+def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  # noqa: PLR0911, PLR0912
     """Return the module's outputs and its backward pass, which credits the trace."""
     if isinstance(module, nn.Sequential):
         return _chain(module, a, trace)
@@ -105,6 +108,14 @@ def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  
         return _residual(module, a, trace)
     if isinstance(module, Concatenation):
         return _concatenation(module, a, trace)
+    if isinstance(module, Attention):
+        return _attention(module, a, trace)
+    if isinstance(module, Positions):
+        return _positions(module, a, trace)
+    if a.ndim == 3 and _is_per_token(module):
+        outputs, rows = walk(module, a.reshape(-1, a.shape[2]), trace)
+        shape = (*a.shape[:2], -1)
+        return outputs.reshape(shape), lambda r: rows(r.reshape(outputs.shape)).reshape(a.shape)
     if isinstance(module, nn.Flatten):
         return a.reshape(len(a), -1), lambda r: r.reshape(a.shape)
     if isinstance(module, FixedDropout):
@@ -337,6 +348,83 @@ def _concatenation(module: Concatenation, a: Array, trace: Trace) -> tuple[Array
     return np.concatenate(parts, axis=1), backward
 
 
+def _is_per_token(module: nn.Module) -> bool:
+    """Whether the module treats the tokens of (batch, tokens, features) as if each was a sample."""
+    norm = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
+    return norm or isinstance(module, nn.Linear)
+
+
+def _positions(module: Positions, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    """z = a + w: a contribution of the token, and one of its position, which is a parameter."""
+    w = module.embedding.detach().numpy()
+    z = a + w
+    trace.saw(z, abs(a) + abs(w))
+
+    def backward(r: Array) -> Array:
+        share = r / trace.stabilized(z)
+        trace.credit(module.embedding, (abs(w) * 1.0 * share).sum(0))
+        return a * share
+
+    return z, backward
+
+
+def _attention(module: Attention, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    """o = p v with p = softmax(x), x = q k / sqrt(d) + mask: a token i looks at the tokens j.
+
+    A product of two activations has the contributions q_id k_jd to s_ij, and p_ij v_jd to o_id. The
+    reward of each, ``z_c / (2 z + eps s(z)) r``, goes to both of its factors. The softmax hands
+    down ``r_x = x (r_p - p sum r_p)``. What is masked has no part in it.
+    """
+
+    def heads(x: Array) -> Array:
+        return np.moveaxis(x.reshape(*x.shape[:2], module.heads, -1), 2, 1)  # n h i d
+
+    def merged(x: Array) -> Array:
+        return np.moveaxis(x, 1, 2).reshape(a.shape)
+
+    layers = [module.query, module.key, module.value]
+    (q, k, v), to_layers = zip(*(walk(layer, a, trace) for layer in layers), strict=True)
+    q, k, v = heads(q), heads(k), heads(v)
+    scale = 1 / math.sqrt(q.shape[-1])
+    if module.way == "weights":
+        q, scale = scale * q, 1.0
+    z_s = q[:, :, :, None, :] * k[:, :, None, :, :]  # n h i j d
+    s = z_s.sum(-1)
+    trace.saw(s, abs(z_s).sum(-1))
+    mask = np.zeros(s.shape[2:]) if module.mask is None else module.mask.numpy()
+    # torch's multi-head attention adds booleans, too: 0 or -inf.
+    added = module.mask is not None and (mask.dtype != bool or module.way in MULTIHEAD)
+    seen = np.broadcast_to(mask if mask.dtype == bool else mask > -np.inf, s.shape)
+    x = np.where(seen, scale * s + (0.0 if mask.dtype == bool else mask), 0.0)
+    if added:
+        trace.saw(x, abs(scale * s) + np.where(seen, abs(x - scale * s), 0.0))
+    weight = np.where(seen, np.exp(x), 0.0)
+    p = weight / weight.sum(-1, keepdims=True)
+    z_o = p[..., None] * v[:, :, None, :, :]  # n h i j d
+    o = z_o.sum(3)
+    trace.saw(o, abs(z_o).sum(3))
+    outputs, to_heads = walk(module.out, merged(o), trace)
+
+    def backward(r: Array) -> Array:
+        to_query, to_key, to_value = to_layers
+        r_o = heads(to_heads(r))
+        if trace.attention == "constant":
+            share = z_o * (r_o / trace.stabilized(o))[:, :, :, None, :]
+            return to_value(merged(share.sum(2)))
+        share = z_o * (r_o / trace.stabilized(2 * o))[:, :, :, None, :]
+        r_p, r_v = share.sum(4), share.sum(2)
+        r_x = x * (r_p - p * r_p.sum(-1, keepdims=True))
+        r_s = scale * s * r_x / trace.stabilized(x) if added else r_x
+        part = z_s * (np.where(seen, r_s, 0.0) / trace.stabilized(2 * s))[..., None]
+        r_q, r_k = part.sum(3), part.sum(2)
+        return to_query(merged(r_q)) + to_key(merged(r_k)) + to_value(merged(r_v))
+
+    return outputs, backward
+
+
+MULTIHEAD = ("multihead", "weights")
+
+
 def _embedding(module: nn.Embedding, a: Array, trace: Trace) -> tuple[Array, Backward]:
     """One-hot inputs: the weight of the chosen row is the only contribution to each output."""
     rows = a.astype(int)
@@ -443,7 +531,9 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 NORMALISATIONS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
 
 
-def _gelu(module: nn.Module, z: Array) -> Array:
+def _gelu(module: nn.GELU, z: Array) -> Array:
+    if module.approximate == "tanh":
+        return z * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
     cdf = [0.5 * (1 + math.erf(x / math.sqrt(2))) for x in z.flat]
     return z * np.array(cdf).reshape(z.shape)
 

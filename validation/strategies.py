@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from validation.networks import Concatenation, FixedDropout, Residual
+from validation.networks import Attention, Concatenation, FixedDropout, Positions, Residual
 
 CLASSES = 3
 
@@ -22,6 +22,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "elu": lambda: nn.ELU(0.7),
     "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU("tanh"),
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "softplus": lambda: nn.Softplus(beta=2.0),
@@ -241,6 +242,73 @@ def cases(
             loss=draw(st.sampled_from(sorted(LOSSES))),
             reward=2 * torch.rand(batch, CLASSES, dtype=torch.float64) - 1,
         )
+
+
+@st.composite
+def transformers(draw: st.DrawFn, activations: list[str] | None = None) -> Case:
+    """Draw a small transformer, every part of which may be missing, with one batch.
+
+    Args:
+        draw: given by hypothesis.
+        activations: names the network's activation is drawn from; all by default.
+    """
+    features, tokens = 4, draw(st.integers(2, 4))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw(st.integers(0, 2**32 - 1)))
+        batch = draw(st.integers(1, 2))
+        inputs = torch.randn(batch, tokens, features, dtype=torch.float64)
+        builder = Builder(draw, inputs, activations or list(ACTIVATIONS), train=False)
+        if builder.flip():
+            builder.add(Positions(tokens, features))
+        for _ in range(draw(st.integers(1, 2))):
+            attention = Attention(
+                features,
+                heads=draw(st.sampled_from([1, 2])),
+                way=draw(st.sampled_from(Attention.WAYS)),
+                mask=draw(st.sampled_from([no_mask, causal_mask, sparse_mask, added_mask]))(tokens),
+                bias=builder.flip(),
+            )
+            builder.add(_block(builder, attention))
+            hidden = draw(st.integers(1, 4))
+            layers = [nn.Linear(features, hidden), builder.activation()]
+            builder.add(_block(builder, *layers, nn.Linear(hidden, features)))
+        builder.add(nn.Flatten())
+        builder.add(nn.Linear(builder.flow.shape[1], CLASSES, bias=builder.flip()))
+        return Case(
+            model=nn.Sequential(*builder.modules).eval(),
+            inputs=inputs,
+            targets=torch.randint(0, CLASSES, (batch,)),
+            loss=draw(st.sampled_from(sorted(LOSSES))),
+            reward=2 * torch.rand(batch, CLASSES, dtype=torch.float64) - 1,
+        )
+
+
+def _block(builder: Builder, *modules: nn.Module) -> nn.Module:
+    """Put the modules behind a LayerNorm, maybe, and a residual connection around them, maybe."""
+    norm = [nn.LayerNorm(builder.flow.shape[-1])] if builder.flip() else []
+    body = nn.Sequential(*norm, *modules)
+    return Residual(body) if builder.flip() else body
+
+
+def no_mask(tokens: int) -> Tensor | None:
+    """Let all tokens look at all."""
+    return None
+
+
+def causal_mask(tokens: int) -> Tensor:
+    """Let tokens look at themselves and those before them."""
+    return torch.ones(tokens, tokens, dtype=torch.bool).tril()
+
+
+def sparse_mask(tokens: int) -> Tensor:
+    """Let tokens look at themselves and some others."""
+    return (torch.rand(tokens, tokens) < 0.5) | torch.eye(tokens, dtype=torch.bool)
+
+
+def added_mask(tokens: int) -> Tensor:
+    """Draw numbers for the scores, some of them -inf."""
+    numbers = torch.randn(tokens, tokens, dtype=torch.float64)
+    return numbers.masked_fill(~sparse_mask(tokens), -torch.inf)
 
 
 def epsilons() -> st.SearchStrategy[float]:

@@ -291,8 +291,8 @@ def test_compiled_code_does_not_confuse_epsilons() -> None:
 
 @pytest.mark.usefixtures("compiler")
 def test_compiled_model_still_refuses_what_has_no_rule() -> None:
-    model = nn.Sequential(nn.Linear(6, 5), nn.Softmax(dim=1), nn.Linear(5, 3))
-    with pytest.raises(Exception, match="no LFP rule for softmax"), lfp.feedback():
+    model = nn.Sequential(nn.Linear(6, 5), nn.LogSoftmax(dim=1), nn.Linear(5, 3))
+    with pytest.raises(Exception, match="no LFP rule for log_softmax"), lfp.feedback():
         torch.compile(model, backend="aot_eager", fullgraph=True)(torch.randn(4, 6))
 
 

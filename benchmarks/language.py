@@ -1,0 +1,272 @@
+"""A small GPT that learns English letter by letter: LFP's epsilon and optimiser against gradients.
+
+The text is what scikit-learn ships as descriptions of its data sets, 43 kB of prose and tables: its
+last tenth is for the test, the tenth before for validation. That is little text, and a model that
+is trained for minutes; what is compared is how far each arm gets in the same number of steps.
+
+An arm is what fills ``p.grad`` (LFP with an epsilon and a treatment of attention, or the gradient
+of the cross-entropy) and the optimiser that follows it. Every arm has the same learning rates to
+choose from, by the validation loss averaged over the seeds, and is reported by its test loss there.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+
+import lfp_core as lfp
+from benchmarks.experiment import RECORDS, STRICT, Experiment, Place, Report
+from benchmarks.files import write
+from benchmarks.records import Record, Records
+from benchmarks.table import Lines, document
+from benchmarks.transformer import Block, Positions
+from lfp_core.propagation import Attention
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Optimizer = Literal["sgd", "adam"]
+EVALUATIONS = 10  # of the validation loss within a run, the last one at its end
+
+
+class Arm(NamedTuple):
+    """What fills ``p.grad`` (the gradient has no epsilon and no attention), and what steps."""
+
+    method: str
+    optimizer: Optimizer
+    epsilon: float | None = None
+    attention: Attention | None = None
+
+
+class Options(BaseModel):
+    """The keys of a part in a study file.
+
+    Attributes:
+        optimizers: that each arm is made with.
+        epsilons: of LFP.
+        attentions: LFP's treatments of attention.
+        learning_rates: by optimiser: those that every arm with it chooses from.
+        seeds: of initialisation and batches.
+        steps: of training.
+        batch: how many sequences a step sees.
+        context: how many characters a sequence has.
+        features: of a character; heads have 16 of them.
+        layers: how many blocks.
+        clip_norm: the 2-norm that ``p.grad`` is clipped to.
+    """
+
+    model_config = STRICT
+    optimizers: list[Optimizer] = ["sgd", "adam"]
+    epsilons: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = [1e-6, 1e-2, 1.0]
+    attentions: list[Attention] = ["uniform", "constant"]
+    learning_rates: dict[Optimizer, Annotated[list[Positive], Field(min_length=1)]]
+    seeds: Annotated[int, Field(ge=1)] = 3
+    steps: Annotated[int, Field(ge=EVALUATIONS)] = 1000
+    batch: Annotated[int, Field(ge=1)] = 16
+    context: Annotated[int, Field(ge=2, le=1000)] = 64
+    features: Annotated[int, Field(ge=16, multiple_of=16)] = 64
+    layers: Annotated[int, Field(ge=1)] = 2
+    clip_norm: Positive = 1.0
+
+    def arms(self) -> list[Arm]:
+        """Return the gradient with every optimiser, then LFP with every combination."""
+        gradients = [Arm("gradient", optimizer) for optimizer in self.optimizers]
+        return gradients + [
+            Arm("lfp", optimizer, epsilon, attention)
+            for optimizer in self.optimizers
+            for attention in self.attentions
+            for epsilon in self.epsilons
+        ]
+
+
+class Text(NamedTuple):
+    """Characters as indices (length,), and how many different ones there are."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    characters: int
+
+
+def corpus() -> Text:
+    """Return scikit-learn's descriptions, in the order of their names."""
+    folder = files("sklearn.datasets") / "descr"
+    parts = sorted(
+        (path.name, path.read_text("utf-8")) for path in folder.iterdir() if path.is_file()
+    )
+    text = "".join(content for name, content in parts if name.endswith(".rst"))
+    alphabet = sorted(set(text))
+    index = {character: i for i, character in enumerate(alphabet)}
+    indices = torch.tensor([index[character] for character in text])
+    cuts = [int(0.8 * len(indices)), int(0.9 * len(indices))]
+    training, validation, test = torch.tensor_split(indices, cuts)
+    return Text(training, validation, test, len(alphabet))
+
+
+class GPT(nn.Sequential):
+    """Characters (N, T) to logits (N T, characters) of the one that follows each."""
+
+    def __init__(self, characters: int, options: Options) -> None:
+        features = options.features
+        super().__init__(
+            nn.Embedding(characters, features),
+            Positions(options.context, features),
+            *(Block(features, features // 16, nn.GELU, causal=True) for _ in range(options.layers)),
+            nn.LayerNorm(features),
+            nn.Flatten(0, 1),
+            nn.Linear(features, characters),
+        )
+
+
+def windows(text: Tensor, starts: Sequence[int] | Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Return inputs (N, length) that begin at the starts, and what follows (N length,)."""
+    cut = torch.stack([text[start : start + length + 1] for start in starts])
+    return cut[:, :-1], cut[:, 1:].flatten()
+
+
+def loss_on(model: nn.Module, text: Tensor, context: int) -> float:
+    """Return the cross-entropy of a character in nats, over consecutive windows."""
+    inputs, targets = windows(text, range(0, len(text) - context, context), context)
+    with torch.no_grad():
+        return float(F.cross_entropy(model(inputs), targets))
+
+
+def fill_gradients(model: nn.Module, arm: Arm, inputs: Tensor, targets: Tensor) -> None:
+    """Add what the arm descends to ``p.grad``."""
+    if arm.epsilon is None or arm.attention is None:
+        F.cross_entropy(model(inputs), targets).backward()
+        return
+    with lfp.feedback(arm.epsilon, attention=arm.attention):
+        logits = model(inputs)
+    lfp.backward(logits, lfp.rewards.softmax(logits, targets))
+
+
+def train(arm: Arm, learning_rate: float, seed: int, options: Options, text: Text) -> Record:
+    """Train one GPT; return its validation losses on the way (None: not finite), and test loss."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = GPT(text.characters, options)
+    batches = torch.Generator().manual_seed(seed)
+    optimizer: torch.optim.Optimizer
+    if arm.optimizer == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9)
+    curve: list[float | None] = []
+    last_start = len(text.train) - options.context - 1
+    for step in range(options.steps):
+        starts = torch.randint(last_start, (options.batch,), generator=batches)
+        optimizer.zero_grad()
+        fill_gradients(model, arm, *windows(text.train, starts, options.context))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
+        optimizer.step()
+        if (step + 1) * EVALUATIONS // options.steps > len(curve):
+            curve.append(_finite(loss_on(model, text.validation, options.context)))
+    test = _finite(loss_on(model, text.test, options.context))
+    return {"validation_losses": curve, "test_loss": test}
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
+
+
+class Language(Experiment[Options]):
+    """See the module."""
+
+    schema = Options
+
+    def check(self, options: Options) -> None:
+        """Raise `ValueError` for an optimiser without rates."""
+        for name in options.optimizers:
+            if name not in options.learning_rates:
+                raise ValueError(f"learning_rates: there must be some for {name!r}")
+
+    def runs(self, options: Options) -> int:
+        """Return the number of trainings."""
+        return sum(1 for _ in self._runs(options))
+
+    def _runs(self, options: Options) -> Iterator[tuple[Arm, float, int]]:
+        self.check(options)
+        for arm in options.arms():
+            for rate in options.learning_rates[arm.optimizer]:
+                for seed in range(options.seeds):
+                    yield arm, rate, seed
+
+    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+        """Make the runs, and write the table."""
+        records, text = Records(folder / RECORDS), corpus()
+        found: list[Record] = []
+        for arm, rate, seed in self._runs(options):
+            description = {**arm._asdict(), "learning_rate": rate, "seed": seed}
+            make = partial(train, arm, rate, seed, options, text)
+            found.append(records.get(description, make))
+            place.advance(f"{arm.method} {arm.optimizer} {rate:g} {seed}")
+        rows = [chosen(arm, found) for arm in options.arms()]
+        remarks = [
+            "Losses in nats a character, mean ± standard deviation over "
+            f"{options.seeds} seeds, after {options.steps} steps of {options.batch} sequences of "
+            f"{options.context} characters.",
+            f"Guessing evenly among the {text.characters} characters costs "
+            f"{math.log(text.characters):.2f}, and by their frequency {entropy(text):.2f}.",
+            "The learning rate was chosen for each arm by its validation loss, out of "
+            + "; ".join(f"{n}: {r}" for n, r in options.learning_rates.items())
+            + ".",
+            f"Command: `{place.command}`",
+        ]
+        table = lines(rows)
+        write(folder / "table.md", document(table, remarks).encode())
+        return Report(table, remarks, rows)
+
+
+def entropy(text: Text) -> float:
+    """Return the cross-entropy of the test text under the letters' frequencies in training."""
+    counts = torch.bincount(text.train, minlength=text.characters) + 1.0
+    return float(-(counts / counts.sum()).log()[text.test].mean())
+
+
+def chosen(arm: Arm, records: Sequence[Record]) -> dict[str, Any]:
+    """Return the arm's rate with the least validation loss, and the losses there."""
+
+    def losses(rate: float, key: str) -> list[float]:
+        own = [r for r in records if r.items() >= {**arm._asdict(), "learning_rate": rate}.items()]
+        values = [r["test_loss"] if key == "test" else r["validation_losses"][-1] for r in own]
+        return [math.inf if value is None else value for value in values]
+
+    rates: set[float] = {r["learning_rate"] for r in records if r["optimizer"] == arm.optimizer}
+    best = min(sorted(rates), key=lambda rate: sum(losses(rate, "validation")))
+    return {
+        **arm._asdict(),
+        "learning_rate": best,
+        "validation_loss": losses(best, "validation"),
+        "test_loss": losses(best, "test"),
+    }
+
+
+def lines(rows: Sequence[dict[str, Any]]) -> Lines:
+    """Return the table of the rows that :func:`chosen` returns."""
+    header = ("method", "optimiser", "epsilon", "attention", "rate", "validation loss", "test loss")
+    return header, [
+        (
+            row["method"],
+            row["optimizer"],
+            "-" if row["epsilon"] is None else f"{row['epsilon']:g}",
+            row["attention"] or "-",
+            f"{row['learning_rate']:g}",
+            spread(row["validation_loss"]),
+            spread(row["test_loss"]),
+        )
+        for row in rows
+    ]
+
+
+def spread(losses: Sequence[float]) -> str:
+    """Return mean ± standard deviation."""
+    if not all(map(math.isfinite, losses)):
+        return "diverged"
+    values = torch.tensor(losses, dtype=torch.float64)
+    return f"{values.mean():.3f} ± {values.std(correction=0):.3f}"

@@ -1,0 +1,500 @@
+"""Transformers: the rules of attention against the oracle, against autograd, and unmodified models.
+
+Theorem 1 does not hold where a reward is shared evenly between two factors. What holds at epsilon 0
+is the chain rule with a half at each product (:func:`halved_attention`).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import Phase, find, given, reject, settings
+from torch import Tensor, nn
+from torchvision.models import SwinTransformer, VisionTransformer
+
+import lfp_core as lfp
+from lfp_core import attention as rules
+from lfp_core.propagation import Attention as Treatment
+from validation import oracle
+from validation.compare import Feedback, engine_feedback, relative_error, weight_scaled_gradient
+from validation.networks import Attention, Residual
+from validation.strategies import Case, added_mask, causal_mask, epsilons, transformers
+
+TOLERANCE = 1e-9
+EPSILON = 0.1
+TREATMENTS: tuple[Treatment, ...] = ("uniform", "constant")
+TOKENS, FEATURES, HEADS = 3, 4, 2
+PRODUCT_SIZE = FEATURES // HEADS
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    """Make models and data in float64, the same in every test."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+# --- the oracle -----------------------------------------------------------------------------------
+
+
+def disagreement(case: Case, epsilon: float, attention: Treatment) -> float | None:
+    """Return the relative error against the oracle; None if some sum cancels too far to tell."""
+    expected = oracle.run(case.model, case.inputs, lambda _: case.reward, epsilon, attention)
+    if expected.condition > 1e5:
+        return None
+    found = engine_feedback(case.model, case.inputs, lambda _: case.reward, epsilon, attention)
+    if attention == "uniform":
+        assert set(found) == set(expected.feedback)
+    without = {p: 0 * f for p, f in found.items()}  # of queries and keys
+    return relative_error(found, {**without, **expected.feedback})
+
+
+@pytest.mark.parametrize("attention", TREATMENTS)
+def test_engine_equals_oracle(attention: Treatment) -> None:
+    @settings(max_examples=80)
+    @given(transformers(), epsilons())
+    def check(case: Case, epsilon: float) -> None:
+        error = disagreement(case, epsilon, attention)
+        if error is None:
+            reject()
+        assert error < TOLERANCE
+
+    check()
+
+
+class Uncentred(torch.autograd.Function):
+    """A softmax that hands down ``p G``: the reward of each weight, without what all lose."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: D102
+        p = x.softmax(dim=-1)
+        ctx.save_for_backward(p)
+        return p
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # noqa: D102
+        (p,) = ctx.saved_tensors
+        return p * g
+
+
+def uncentred(epsilon: float, operation: Any, args: Any, kwargs: Any) -> Tensor:
+    return rules.owe(Uncentred.apply(rules._paid(args[0])), 0.0)
+
+
+def whole_epsilon(epsilon: float, operation: Any, args: Any, kwargs: Any) -> Any:
+    return rules.owe(rules.matrix_product(epsilon, operation, args, kwargs), epsilon)
+
+
+def break_half(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.EvenShare, "backward", staticmethod(lambda ctx, g: (g, None)))
+
+
+def break_centring(patch: pytest.MonkeyPatch) -> None:
+    for operation in rules.SOFTMAX:
+        patch.setitem(rules.ATTENTION["uniform"], operation, uncentred)
+
+
+def break_stabiliser(patch: pytest.MonkeyPatch) -> None:
+    for operation in (torch.matmul, Tensor.__matmul__, torch.einsum, torch.bmm):
+        patch.setitem(rules.RULES, operation, whole_epsilon)
+
+
+def break_mask(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "_paid", lambda scores: scores)
+
+
+@pytest.mark.parametrize("damage", [break_half, break_centring, break_stabiliser, break_mask])
+def test_a_broken_rule_is_caught(
+    monkeypatch: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    damage(monkeypatch)
+
+    def differs(case: Case) -> bool:
+        error = disagreement(case, 1e-2, "uniform")
+        return error is not None and not error <= TOLERANCE  # NaN, too
+
+    case = find(transformers(["silu"]), differs, settings=settings(phases=[Phase.generate]))
+    monkeypatch.undo()
+    error = disagreement(case, 1e-2, "uniform")
+    assert error is not None
+    assert error < TOLERANCE
+
+
+def test_the_oracle_by_hand() -> None:
+    """One head of one feature, two tokens, no projection but 1: every number by the formulas."""
+    module = Attention(1, 1, "written", bias=False)
+    for layer in (module.query, module.key, module.value, module.out):
+        layer.weight.data.fill_(1.0)
+    a, r, epsilon = (0.5, 2.0), (0.7, -0.3), 0.1
+    trace = oracle.run(module, torch.tensor([a]).unsqueeze(-1), lambda o: 0 * o, epsilon)
+    r_q, r_k, r_v = [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
+    for i in range(2):
+        s = [a[i] * a[j] for j in range(2)]
+        p = [math.exp(s[j]) / (math.exp(s[0]) + math.exp(s[1])) for j in range(2)]
+        o = p[0] * a[0] + p[1] * a[1]
+        assert trace.outputs[0, i, 0] == pytest.approx(o, rel=1e-14)
+        r_o = o / (o + epsilon) * r[i]  # the output projection
+        r_p = [p[j] * a[j] / (2 * o + epsilon) * r_o for j in range(2)]
+        for j in range(2):
+            r_v[j] += r_p[j]
+            r_x = s[j] * (r_p[j] - p[j] * (r_p[0] + r_p[1]))
+            r_q[i] += s[j] / (2 * s[j] + epsilon) * r_x
+            r_k[j] += s[j] / (2 * s[j] + epsilon) * r_x
+    reward = torch.tensor([r]).unsqueeze(-1)
+    trace = oracle.run(module, torch.tensor([a]).unsqueeze(-1), lambda _: reward, epsilon)
+    expected = [a[i] / (a[i] + epsilon) * (r_q[i] + r_k[i] + r_v[i]) for i in range(2)]
+    assert trace.input_reward.ravel().tolist() == pytest.approx(expected, rel=1e-13)
+
+
+# --- the chain rule -------------------------------------------------------------------------------
+
+
+def partly(x: Tensor, part: float) -> Tensor:
+    """Return x, of whose gradient only a part arrives."""
+    return part * x + (1 - part) * x.detach()
+
+
+def halved_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Fused attention with a half at the product with v, and another at that of q and k."""
+    return FUSED(partly(q, 0.25), partly(k, 0.25), partly(v, 0.5), *args, **kwargs)
+
+
+def constant_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Fused attention whose weights are constants."""
+    return FUSED(q.detach(), k.detach(), v, *args, **kwargs)
+
+
+FUSED = F.scaled_dot_product_attention
+REFERENCES = {"uniform": halved_attention, "constant": constant_attention}
+
+
+def encoder(**options: Any) -> Callable[[], nn.TransformerEncoderLayer]:
+    """Return a maker of torch's own encoder layer."""
+    return lambda: nn.TransformerEncoderLayer(
+        FEATURES, HEADS, 5, dropout=0.0, batch_first=True, **options
+    )
+
+
+def vision_transformer() -> nn.Module:
+    """Return torchvision's ViT, as it is but small, with ReLU for GELU and nothing at zero."""
+    model = VisionTransformer(32, 8, 2, 2, hidden_dim=16, mlp_dim=32, num_classes=3)
+    for block in model.encoder.layers:
+        block.mlp[1] = nn.ReLU()
+    return awake(model)
+
+
+def arrived(gradient: Tensor | None) -> Tensor:
+    """Return the gradient, which must be there."""
+    assert gradient is not None
+    return gradient
+
+
+def awake(model: nn.Module) -> nn.Module:
+    """Give what starts at zero, and so would stay there, other values."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model
+
+
+#: Models that end in fused attention, and the shape of a batch for them.
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "encoder layer": (encoder(), (2, TOKENS, FEATURES)),
+    "encoder layer, norm first": (encoder(norm_first=True), (2, TOKENS, FEATURES)),
+    "encoder layer without bias": (encoder(bias=False), (2, TOKENS, FEATURES)),
+    "encoder": (
+        lambda: nn.TransformerEncoder(encoder()(), 2, enable_nested_tensor=False),
+        (2, TOKENS, FEATURES),
+    ),
+    "vision transformer": (vision_transformer, (2, 3, 32, 32)),
+}
+
+
+def error_of_chain_rule(
+    model: nn.Module,
+    inputs: Tensor,
+    attention: Treatment,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: Callable[..., Tensor],
+) -> float:
+    """Return how far LFP-0 is from |w| times autograd's gradient through the reference."""
+    push = torch.randn_like(model(inputs))
+    found = engine_feedback(model, inputs, lambda o: push * o.detach(), 0.0, attention)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", reference)
+    loss = -(push * model(inputs)).sum()
+    return relative_error(found, weight_scaled_gradient(model, loss))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("attention", TREATMENTS)
+@pytest.mark.parametrize("name", MODELS)
+def test_unmodified_model_obeys_the_chain_rule_with_halves(
+    name: str, attention: Treatment, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, shape = MODELS[name]
+    model = awake(build()).train(training)
+    reference = REFERENCES[attention]
+    error = error_of_chain_rule(model, torch.randn(shape), attention, monkeypatch, reference)
+    assert error < TOLERANCE
+
+
+@pytest.mark.parametrize("attention", TREATMENTS)
+def test_the_plain_chain_rule_is_another(
+    attention: Treatment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = awake(encoder()()).train(), torch.randn(2, TOKENS, FEATURES)
+    assert error_of_chain_rule(model, inputs, attention, monkeypatch, FUSED) > 0.1
+
+
+def packed_twin() -> tuple[nn.MultiheadAttention, nn.MultiheadAttention]:
+    """Return multi-head attention with packed projections, and the same with separate ones."""
+    packed = nn.MultiheadAttention(FEATURES, HEADS, batch_first=True)
+    nn.init.normal_(packed.in_proj_bias)
+    separate = nn.MultiheadAttention(FEATURES, HEADS, kdim=FEATURES, batch_first=True)
+    separate._qkv_same_embed_dim = False
+    parts = packed.in_proj_weight.detach().chunk(3)
+    for name, part in zip(("q", "k", "v"), parts, strict=True):
+        setattr(separate, f"{name}_proj_weight", nn.Parameter(part.clone()))
+    separate.register_parameter("in_proj_weight", None)
+    separate.in_proj_bias = nn.Parameter(packed.in_proj_bias.detach().clone())
+    separate.out_proj = deepcopy(packed.out_proj)
+    return packed, separate
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("crossed", [True, False], ids=["cross", "self"])
+def test_packed_projections_get_the_feedback_of_separate_ones(
+    crossed: bool, need_weights: bool
+) -> None:
+    x = torch.randn(2, TOKENS, FEATURES)
+    y = torch.randn(2, TOKENS + 2, FEATURES) if crossed else x
+    found = []
+    for module in packed_twin():
+        with lfp.feedback(EPSILON):
+            outputs, _ = module(x, y, y, need_weights=need_weights)
+        lfp.backward(outputs, outputs.detach().cos())
+        found.append(module)
+    packed, separate = found
+    parts = [arrived(separate.get_parameter(f"{name}_proj_weight").grad) for name in "qkv"]
+    together = arrived(packed.in_proj_weight.grad)
+    torch.testing.assert_close(together, torch.cat(parts), rtol=1e-12, atol=0)
+    for name in ("in_proj_bias", "out_proj.weight", "out_proj.bias"):
+        both = [module.get_parameter(name).grad for module in found]
+        torch.testing.assert_close(*both, rtol=1e-12, atol=1e-15)
+
+
+def test_swin_transformer_runs_unmodified() -> None:
+    """Its shifted windows are masked, and its position biases are gathered from a table."""
+    model = awake(SwinTransformer([2, 2], 8, [2, 2], [2, 2], [2, 2], num_classes=3)).eval()
+    found = engine_feedback(model, torch.randn(1, 3, 16, 16), lambda o: o.detach(), 1e-6)
+    assert all(value.isfinite().all() and value.any() for value in found.values())
+
+
+# --- fused attention ------------------------------------------------------------------------------
+
+FUSED_OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "boolean mask": {"attn_mask": causal_mask(TOKENS)},
+    "added mask": {"attn_mask": added_mask(TOKENS)},
+    "scale": {"scale": 0.3},
+    "grouped heads": {"enable_gqa": True},
+    "a row without any token": {"attn_mask": causal_mask(TOKENS).roll(1, 0) & False},
+}
+
+
+@pytest.mark.parametrize("name", FUSED_OPTIONS)
+def test_fused_attention_is_torchs_and_obeys_the_chain_rule(name: str) -> None:
+    options = FUSED_OPTIONS[name]
+    heads = [4, 2, 2] if name == "grouped heads" else [2, 2, 2]
+    q, k, v = (torch.randn(2, h, TOKENS, PRODUCT_SIZE, requires_grad=True) for h in heads)
+    with lfp.feedback(0):
+        outputs = F.scaled_dot_product_attention(q, k, v, **options)
+    torch.testing.assert_close(outputs, FUSED(q, k, v, **options), rtol=1e-12, atol=1e-14)
+    push = torch.randn_like(outputs)
+    lfp.backward(outputs, -push * outputs.detach())
+    halved = halved_attention(q, k, v, **options)
+    expected = torch.autograd.grad((push * halved).sum(), (q, k, v))
+    for tensor, gradient in zip((q, k, v), expected, strict=True):
+        torch.testing.assert_close(tensor.grad, gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_dropout_within_fused_attention_drops() -> None:
+    q, k, v = (torch.randn(1, 1, 8, 2, requires_grad=True) for _ in range(3))
+    with lfp.feedback(EPSILON):
+        assert not F.scaled_dot_product_attention(q, k, v, dropout_p=1.0).any()
+        kept = F.scaled_dot_product_attention(q, k, v, dropout_p=0.5)
+    assert kept.any()
+    assert not torch.allclose(kept, FUSED(q, k, v))
+
+
+def test_mask_and_causality_together_are_refused() -> None:
+    q = torch.randn(1, 1, TOKENS, 2, requires_grad=True)
+    with pytest.raises(lfp.UnsupportedOperation, match="attn_mask and is_causal"), lfp.feedback():
+        F.scaled_dot_product_attention(q, q, q, attn_mask=causal_mask(TOKENS), is_causal=True)
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+MASKED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "masked_fill": lambda s, seen: s.masked_fill(~seen, -math.inf),
+    "masked_fill in place": lambda s, seen: s.masked_fill_(~seen, -math.inf),
+    "where": lambda s, seen: torch.where(seen, s, -math.inf),
+    "added": lambda s, seen: s + torch.zeros(seen.shape).masked_fill(~seen, -math.inf),
+    "added, finite": lambda s, seen: (
+        s + torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(s.dtype).min)
+    ),
+}
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_tokens_get_no_reward_and_no_nan(name: str, scaled: bool) -> None:
+    """The last token looks at all, the first at itself alone; the first is rewarded."""
+    seen = causal_mask(TOKENS)
+    tokens = torch.randn(1, TOKENS, FEATURES, requires_grad=True)
+    layers = [nn.Linear(FEATURES, FEATURES) for _ in range(3)]
+    with lfp.feedback(EPSILON):
+        q, k, v = (layer(tokens) for layer in layers)
+        scores = q @ k.mT / 2 if scaled else q @ k.mT
+        outputs = MASKED[name](scores, seen).softmax(-1) @ v
+    reward = torch.zeros_like(outputs)
+    reward[:, 0] = 1.0
+    lfp.backward(outputs, reward)
+    gradient = arrived(tokens.grad)
+    assert gradient[:, 0].all()
+    assert not gradient[:, 1:].any()
+    assert all(arrived(layer.weight.grad).isfinite().all() for layer in layers)
+
+
+# --- conservation ---------------------------------------------------------------------------------
+
+
+def rewards_of_factors(epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a reward on A B, and what of it arrived at A and at B."""
+    a, b = torch.randn(2, 3, 4, requires_grad=True), torch.randn(2, 4, 5, requires_grad=True)
+    with lfp.feedback(epsilon):
+        outputs = a @ b
+    reward = torch.rand_like(outputs)
+    lfp.backward(outputs, reward)
+    to_a, to_b = ((-factor * arrived(factor.grad)).detach().sum((1, 2)) for factor in (a, b))
+    return reward.sum((1, 2)), to_a, to_b
+
+
+def test_a_product_shares_its_reward_evenly_and_keeps_nothing() -> None:
+    reward, to_a, to_b = rewards_of_factors(0.0)
+    torch.testing.assert_close(to_a, reward / 2)
+    torch.testing.assert_close(to_b, reward / 2)
+
+
+def test_the_stabiliser_of_a_product_keeps_reward() -> None:
+    reward, to_a, to_b = rewards_of_factors(EPSILON)
+    torch.testing.assert_close(to_a, to_b)
+    assert ((reward - to_a - to_b).abs() > 1e-3).all()
+
+
+def lost_reward(attention: Treatment) -> float:
+    """Return which part of the reward is lost in a transformer without biases at epsilon 0."""
+    body = nn.Sequential(
+        nn.Linear(FEATURES, 6, bias=False), nn.SiLU(), nn.Linear(6, FEATURES, False)
+    )
+    attend = Attention(FEATURES, HEADS, "fused", causal_mask(TOKENS), bias=False)
+    model = nn.Sequential(Residual(attend), Residual(body))
+    inputs = torch.randn(2, TOKENS, FEATURES, requires_grad=True)
+    with lfp.feedback(0, attention=attention):
+        outputs = model(inputs)
+    reward = torch.rand_like(outputs)
+    lfp.backward(outputs, reward)
+    return abs(1 + float((inputs.detach() * arrived(inputs.grad)).sum() / reward.sum()))
+
+
+def test_constant_attention_conserves_reward() -> None:
+    assert lost_reward("constant") < 1e-12
+
+
+def test_the_softmax_of_uniform_attention_does_not() -> None:
+    assert lost_reward("uniform") > 0.01
+
+
+def test_queries_and_keys_learn_under_uniform_attention_alone() -> None:
+    model = Attention(FEATURES, HEADS, "fused")
+    for attention in TREATMENTS:
+        learns = attention == "uniform"
+        inputs = torch.randn(2, TOKENS, FEATURES)
+        found = engine_feedback(model, inputs, lambda o: o.detach(), EPSILON, attention)
+        assert found[model.value.weight].any()
+        assert bool(found[model.query.weight].any()) is learns
+        assert bool(found[model.key.weight].any()) is learns
+
+
+# --- what else can go wrong -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["", "Uniform", "gradient", None, 1])
+def test_wrong_attention_raises_value_error_that_shows_it(attention: Any) -> None:
+    with pytest.raises(ValueError, match=f"'uniform' or 'constant', not {attention!r}"):
+        lfp.feedback(attention=attention)
+
+
+def test_a_product_with_what_may_be_a_weight_is_refused() -> None:
+    """A masked weight gets all of a reward, a factor that was computed half of it."""
+    layer, weight = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 4))
+    x, mask = torch.randn(2, 4), torch.rand(4, 4) < 0.5
+    doubtful: list[Callable[[], Tensor]] = [lambda: weight * mask, lambda: weight[torch.arange(3)]]
+    for make in doubtful:
+        with pytest.raises(lfp.UnsupportedOperation, match="may be a weight"), lfp.feedback():
+            layer(x) @ make().t()
+
+
+class Block(nn.Module):
+    """Pre-norm causal attention with packed projections, as in a GPT."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.fused = fused
+        self.norm, self.project = nn.LayerNorm(FEATURES), nn.Linear(FEATURES, 3 * FEATURES)
+        self.out = nn.Linear(FEATURES, FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform x (batch, tokens, features)."""
+        packed = self.project(self.norm(x)).view(*x.shape[:2], 3, HEADS, PRODUCT_SIZE)
+        q, k, v = packed.transpose(1, 3).unbind(2)
+        if self.fused:
+            looked_at = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            blocked = ~causal_mask(TOKENS)
+            looked_at = (q @ k.transpose(-2, -1) * 0.5).masked_fill(blocked, -math.inf).softmax(
+                -1
+            ) @ v
+        return x + self.out(looked_at.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(("fused", "attention"), [(True, "uniform"), (False, "constant")])
+def test_compiled_attention_gives_the_feedback_of_eager(fused: bool, attention: Treatment) -> None:
+    torch.compiler.reset()
+    model, inputs = Block(fused), torch.randn(2, TOKENS, FEATURES)
+
+    def reward(outputs: Tensor) -> Tensor:
+        return outputs.detach().cos()
+
+    expected = engine_feedback(model, inputs, reward, EPSILON, attention)
+    model.zero_grad()
+
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def forward(x: Tensor) -> Tensor:
+        with lfp.feedback(EPSILON, attention=attention):
+            return model(x)
+
+    outputs = forward(inputs)
+    lfp.backward(outputs, reward(outputs))
+    found: Feedback = {p: -p.grad for p in model.parameters() if p.grad is not None}
+    torch.compiler.reset()
+    assert relative_error(found, expected) < 1e-12
