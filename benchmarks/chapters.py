@@ -88,7 +88,10 @@ def curves(outcome: Outcome) -> Section | None:
         "Learning curves",
         figures=[
             Image(f"Test accuracy by epoch: {spread}.", panels.accuracies(final)),
-            Image(f"Training loss by epoch, logarithmic: {spread}.", panels.losses(final)),
+            Image(
+                f"Training loss by epoch, logarithmic if it is over decades: {spread}.",
+                panels.losses(final),
+            ),
         ],
     )
 
@@ -106,9 +109,10 @@ def time(outcome: Outcome) -> Section | None:
     if len(equal):
         notes = [
             "Equal time: for each activation, the training time of the method that is done first "
-            "(of its slowest run). Equal epochs: as many as every run has. Mean ± sample standard "
-            "deviation of the last accuracy that was measured by then; accuracies are measured "
-            "after epochs, so a method with long epochs is told from an earlier one.",
+            "(of its slowest run). Equal epochs: as many as every run has but those that end by "
+            "time. Mean ± sample standard deviation of the last accuracy that was measured by "
+            "then; accuracies are measured after epochs, so a method with long epochs is told from "
+            "an earlier one.",
         ]
         caption = "Accuracy at equal wall-clock time and after equally many epochs"
         tables.append(Table("equal", caption, _equal_lines(equal), equal, notes))

@@ -36,7 +36,7 @@ LABELS = {
     "rstdp-dense": "R-STDP, dense",
 }
 #: Curves that coincide, as LFP and |w|-scaled SGD nearly do with ReLU, stay visible.
-STROKES = ("-", "-", "--", "-", "--", "-.", "-", ":", *["--"] * 3, *[":"] * 5)
+STROKES = ("-", "-", "--", "-", "--", "-.", "-", ":", *["--"] * 2, *[":"] * 6)
 HATCHES = ("", "///")  # of bars, the first and the second time round
 GREY = "#666666"
 COLUMNS = 7  # learning curves beside each other, at most

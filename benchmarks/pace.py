@@ -58,8 +58,9 @@ def at_equal_cost(results: Sequence[Result]) -> pd.DataFrame:
 
     The time, for each activation, is what the method that is done first takes for its slowest run,
     so that each of its runs counts with all of its epochs; the number of epochs is the smallest
-    that any run has. Diverged runs set neither, and count with the last accuracy before. There are
-    no rows for an activation with which all runs diverge.
+    that any run has, but for those that end by time if there are others. Diverged runs set neither,
+    and count with the last accuracy before. There are no rows for an activation with which all runs
+    diverge.
     """
     rows = []
     for activation, of_activation in _by("activation", results).items():
@@ -70,7 +71,9 @@ def at_equal_cost(results: Sequence[Result]) -> pd.DataFrame:
         if not any(healthy.values()):
             continue
         seconds = min(max(r.seconds for r in runs) for runs in healthy.values() if runs)
-        epochs = min(len(r.history) - 1 for runs in healthy.values() for r in runs)
+        whole = [r for runs in healthy.values() for r in runs]
+        unlimited = [r for r in whole if r.run.budget is None]
+        epochs = min(len(r.history) - 1 for r in unlimited or whole)
         for method, runs in methods.items():
             by_time = pd.Series([accuracy_at(r.history, seconds=seconds) for r in runs])
             by_epoch = pd.Series([accuracy_at(r.history, epochs=epochs) for r in runs])

@@ -43,6 +43,7 @@ def report(collection: Collection) -> Document:
     found = [chapter(part) for part in parts]
     if not any(one.sections for one in found):
         raise StoreError(f"{collection.folder}: no run of this study is stored there")
+    done = f"{sum(bool(one.sections) for one in found)} of {len(found)} with results"
     if plan is not None and plan.grid and (overview := _grid(collection)):
         found.insert(0, overview)
     begun = [part.description for part in parts if part.description is not None]
@@ -51,12 +52,10 @@ def report(collection: Collection) -> Document:
     facts = [
         *([("Source", plan.source)] if plan and plan.source else []),
         *([("Size", collection.size)] if collection.size else []),
-        ("Parts", f"{sum(bool(one.sections) for one in found)} of {len(found)} with results"),
+        *([("Parts", done)] if plan else []),
         *(("Command", command) for command in commands),
         *(("Environment", origin) for origin in table.origin(environments)),
     ]
-    if len(parts) == 1:
-        facts = [fact for fact in facts if fact[0] != "Parts"]
     name = plan.title if plan else _title(parts)
     return Document(TITLE.format(name), [], facts, found)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from benchmarks.data import Split
 from benchmarks.figure import LABELS, PALETTE, styles
@@ -17,6 +18,7 @@ from benchmarks.inspection import DECADES, SIDE, Layer
 from benchmarks.pace import front
 from benchmarks.runner import Epoch, Result
 
+LOSS = "training loss"
 COLUMNS = 4  # panels beside each other, at most
 WIDTH, HEIGHT = 2.9, 2.3  # of a panel, in inches
 #: Text stays text, and the same results give the same bytes.
@@ -30,15 +32,14 @@ def accuracies(results: Sequence[Result]) -> bytes:
 
 
 def losses(results: Sequence[Result]) -> bytes:
-    """Return training losses by epoch, on a logarithmic scale."""
-    return _curves(results, lambda epoch: epoch.train_loss or None, "training loss", "log")
+    """Return training losses by epoch; 0 is left out, as it has no logarithm."""
+    return _curves(results, lambda epoch: epoch.train_loss or None, LOSS)
 
 
 def _curves(
     results: Sequence[Result],
     value: Callable[[Epoch], float | None],
     label: str,
-    scale: str = "linear",
 ) -> bytes:
     """Return the mean and the range over the seeds that are still running."""
 
@@ -53,9 +54,11 @@ def _curves(
             axis.fill_between(
                 values.columns, values.min(), values.max(), color=colour, alpha=0.2, linewidth=0
             )
-        axis.set_yscale(scale)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.set_xlabel("epoch")
         axis.set_ylabel(label)
+        if label == LOSS:
+            _in_decades(axis, "y")
 
     return _by_activation(results, draw)
 
@@ -93,7 +96,7 @@ def fronts(results: Sequence[Result]) -> bytes:
             alpha=0.18,
             label="front",
         )
-        axis.set_xscale("log")
+        _in_decades(axis, "x")
         axis.set_xlabel("training time (s)")
         axis.set_ylabel("test accuracy")
 
@@ -177,6 +180,18 @@ def histograms(results: Sequence[Result]) -> bytes:
         return draw
 
     return _svg([panel(name) for name in layers for panel in (weights, feedback)])
+
+
+def _in_decades(axis: Axes, x_or_y: str) -> None:
+    """Make the axis logarithmic where it spans more than one decade, with few and plain numbers."""
+    low, high = getattr(axis.dataLim, f"interval{x_or_y}")
+    if not 0 < 10 * low < high:
+        return
+    axis.set(**{f"{x_or_y}scale": "log"})
+    drawn = getattr(axis, f"{x_or_y}axis")
+    drawn.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    drawn.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    drawn.set_minor_formatter(NullFormatter())
 
 
 def _step(axis: Axes, method: str, centres: np.ndarray, counts: np.ndarray) -> None:
