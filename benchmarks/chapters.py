@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import isinf
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ def results(outcome: Outcome) -> Section:
     """Return what `table.md` has, and what others published beside it."""
     study, summary = outcome.study, table.summary(outcome)
     (header, rows), notes = table.lines(summary), table.notes(outcome, summary)
-    others = published(study.dataset, study.model)
+    others = published(study.dataset, study.model, study.settings.reward)
     found = [others.get((row["activation"], row["method"])) for _, row in summary.iterrows()]
     if any(found):
         sources = list(dict.fromkeys(str(one[1]) for one in found if one))
@@ -158,7 +159,7 @@ def _target_lines(frame: pd.DataFrame) -> Lines:
     header = ("activation", "method", *(f"s to {100 * target:g}%" for target in targets))
     return header, [
         (
-            *cell,
+            *map(str, cell),
             *(
                 f"{'∞' if isinf(row['seconds']) else number(row['seconds'], '.3g')} "
                 f"({row['reached']}/{row['seeds']})"
@@ -188,24 +189,32 @@ def boundaries(outcome: Outcome) -> Section | None:
 
 def sparsity(outcome: Outcome) -> Section | None:
     """Return how unequal the weights are after training."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (activation, method), of_cell in _inspected(outcome).items():
-        for shown, value in (("small", _share_of_small), ("gini", _mean_gini)):
-            values = pd.Series([value(layers) for layers in of_cell])
-            rows.append((activation, method, shown, values.mean(), values.std(ddof=1), len(values)))
+        small = pd.Series([_share_of_small(layers) for layers in of_cell])
+        gini = pd.Series([_mean_gini(layers) for layers in of_cell])
+        rows.append(
+            {
+                "activation": activation,
+                "method": method,
+                "seeds": len(of_cell),
+                "small_mean": small.mean(),
+                "small_std": small.std(ddof=1),
+                "gini_mean": gini.mean(),
+                "gini_std": gini.std(ddof=1),
+            }
+        )
     if not rows:
         return None
-    names = ["activation", "method", "measure", "mean", "std", "seeds"]
-    frame = pd.DataFrame(rows, columns=names)
     header = ("activation", "method", "small weights %", "Gini index")
     lines = [
         (
-            *cell,
-            mean_and_deviation(small["mean"], small["std"]),
-            f"{number(gini['mean'], '.3f')} ± {number(gini['std'], '.3f')}",
+            row["activation"],
+            row["method"],
+            mean_and_deviation(row["small_mean"], row["small_std"]),
+            f"{number(row['gini_mean'], '.3f')} ± {number(row['gini_std'], '.3f')}",
         )
-        for cell, of_cell in frame.groupby(["activation", "method"], sort=False)
-        for small, gini in [of_cell.to_dict("records")]
+        for row in rows
     ]
     notes = [
         f"Small: below {SMALL:g} of the largest magnitude of their layer. Gini index of the "
@@ -213,7 +222,8 @@ def sparsity(outcome: Outcome) -> Section | None:
         "Mean ± sample standard deviation over the runs that did not diverge. Weights as torch "
         "draws them at first, uniformly around 0, have 25% and 0.333.",
     ]
-    one = Table("sparsity", "How unequal trained weights are", (header, lines), frame, notes)
+    caption, frame = "How unequal trained weights are", pd.DataFrame(rows)
+    one = Table("sparsity", caption, (header, lines), frame, notes)
     return Section("Sparsity", tables=[one])
 
 
@@ -303,18 +313,22 @@ def divergences(outcome: Outcome) -> Section:
 
 def _divergence_map(outcome: Outcome, final: pd.DataFrame) -> Table:
     """Return how many of the reported runs diverged, by activation and method."""
-    counts = final.groupby(["activation", "method"])["diverged"].agg(["sum", "size"])
     study = outcome.study
     methods = list(dict.fromkeys(cell.method for cell in study.cells))
+    frame = (
+        final.groupby(["activation", "method"], sort=False)["diverged"]
+        .agg(diverged="sum", runs="size")
+        .reset_index()
+    )
+    counts = {
+        (row["activation"], row["method"]): (row["diverged"], row["runs"])
+        for row in frame.to_dict("records")
+    }
     lines, heat = [], []
     for activation in dict.fromkeys(cell.activation for cell in study.cells):
-        found = [
-            tuple(counts.loc[(activation, m)]) if (activation, m) in counts.index else None
-            for m in methods
-        ]
+        found = [counts.get((activation, method)) for method in methods]
         lines.append((activation, *(f"{one[0]}/{one[1]}" if one else "-" for one in found)))
         heat.append([None, *(one[0] / one[1] if one and one[0] else None for one in found)])
-    frame = counts.reset_index().rename(columns={"sum": "diverged", "size": "runs"})
     caption = "Reported runs that diverged, of all"
     return Table("divergence", caption, (("activation", *methods), lines), frame, heat=heat)
 

@@ -12,8 +12,9 @@ folder beside `study.json`:
 That is all that a new kind of experiment has to do to be in the report.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -145,6 +146,6 @@ def _grid(collection: Collection) -> Chapter | None:
     return Chapter("", "Over the grid", [], [Section("Accuracy", tables=[one])])
 
 
-def _cell(row: dict[str, float]) -> str:
+def _cell(row: Mapping[Hashable, Any]) -> str:
     told = table.mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"])
     return f"{told} ✗ {row['diverged']}/{row['seeds']}" if row["diverged"] else told

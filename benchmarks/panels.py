@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from math import ceil
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -22,7 +24,7 @@ LOSS = "training loss"
 COLUMNS = 4  # panels beside each other, at most
 WIDTH, HEIGHT = 2.9, 2.3  # of a panel, in inches
 #: Text stays text, and the same results give the same bytes.
-SVG = {"svg.fonttype": "none", "svg.hashsalt": "lfp-bench", "font.size": 9.0}
+SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "lfp-bench", "font.size": 9.0}
 Draw = Callable[[Axes], None]
 
 
@@ -67,7 +69,7 @@ def fronts(results: Sequence[Result]) -> bytes:
     """Return mean accuracy after mean training time, a point an epoch, and the best of all."""
 
     def draw(axis: Axes, of_activation: Sequence[Result]) -> None:
-        points = []
+        points: list[tuple[float, float]] = []
         for method, runs in _methods(of_activation):
             colour, stroke, _ = styles()[method]
             seconds, accuracy = (
@@ -122,7 +124,7 @@ def boundaries(results: Sequence[Result], data: Callable[[int], Split]) -> bytes
             classes = int(points.targets.max()) + 1
             colours = ListedColormap(PALETTE[: max(classes, 2)])
             grid = np.array(list(decisions.classes), dtype=int).reshape(SIDE, SIDE)
-            style = {"cmap": colours, "vmin": 0, "vmax": max(classes, 2) - 1}
+            style: dict[str, Any] = {"cmap": colours, "vmin": 0, "vmax": max(classes, 2) - 1}
             axis.imshow(
                 grid,
                 origin="lower",
@@ -189,7 +191,8 @@ def _in_decades(axis: Axes, x_or_y: str) -> None:
         return
     axis.set(**{f"{x_or_y}scale": "log"})
     drawn = getattr(axis, f"{x_or_y}axis")
-    drawn.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    subs = (1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)
+    drawn.set_major_locator(LogLocator(subs=subs, numticks=6))
     drawn.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     drawn.set_minor_formatter(NullFormatter())
 
@@ -243,7 +246,7 @@ def _svg(panels: Sequence[Draw]) -> bytes:
             figsize=(max(WIDTH * columns, 5.8), HEIGHT * rows + 0.4), layout="constrained"
         )
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
-        labels = {}
+        labels: dict[str, Artist] = {}
         for axis, draw in zip(axes, panels, strict=False):
             draw(axis)
             axis.spines[["top", "right"]].set_visible(False)
@@ -259,8 +262,8 @@ def _svg(panels: Sequence[Draw]) -> bytes:
             axis.remove()
         if labels:
             figure.legend(
-                labels.values(),
-                labels,
+                list(labels.values()),
+                list(labels),
                 loc="outside upper left",
                 ncols=5,
                 frameon=False,

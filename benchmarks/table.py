@@ -98,9 +98,9 @@ def summary(outcome: Outcome) -> pd.DataFrame:
 def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
     """Return what a step of the cell costs and at which rate, as far as either is known."""
     choice, cost = outcome.choices.get(cell), outcome.costs.get(cell)
-    no_rate = choice is None or METHODS[cell.method].learning_rate
+    tunable = not METHODS[cell.method].learning_rate
     return {
-        "learning_rate": None if no_rate else choice.learning_rate,
+        "learning_rate": choice.learning_rate if choice and tunable else None,
         "learning_rate_edge": choice.edge if choice else None,
         "sample_seconds": cost.seconds / cost.samples if cost else None,
         "sample_time_ratio": cost.time_ratio if cost else None,

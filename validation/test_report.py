@@ -17,11 +17,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from baselines import METHODS, Settings, Spiking
-from benchmarks import study as study_module
+from baselines import METHODS, REWARDS, Settings, Spiking
 from benchmarks import panels, table
+from benchmarks import study as study_module
 from benchmarks.cli import app
 from benchmarks.collect import collect, find
+from benchmarks.data import DATASETS
 from benchmarks.document import Chapter, Document, Figure, Section, Table, html, latex, markdown
 from benchmarks.files import StoreError, write_json
 from benchmarks.models import ACTIVATIONS, MODELS
@@ -298,16 +299,21 @@ def test_another_kind_of_experiment_is_shown_as_it_was_written(mine: Path, resul
 
 def test_published_numbers_are_of_what_there_is() -> None:
     for experiment in EXPERIMENTS:
+        assert experiment.dataset in DATASETS
         assert experiment.model in MODELS
+        assert experiment.reward in REWARDS
         assert experiment.caveats.endswith(".")
         for (activation, method), accuracy in experiment.accuracies.items():
             assert activation in ACTIVATIONS
             assert method in METHODS
             assert 0 < accuracy <= 1
-    accuracy, experiment = published("mnist", "mlp")["relu", "lfp"]
+    accuracy, experiment = published("mnist", "mlp", "softmax")["relu", "lfp"]
     assert (accuracy, experiment.obtained) == (0.91, "digitised")
-    assert published("digits", "mlp") == {}
-    cells = [(e.dataset, e.model, cell) for e in EXPERIMENTS for cell in e.accuracies]
+    assert published("digits", "mlp", "softmax") == {}
+    assert published("blobs", "toy-mlp", "misclassification")["relu", "lfp"][0] == 0.978
+    assert ("relu", "lfp") not in published("blobs", "toy-mlp", "sigmoid")
+    assert ("relu", "sgd") in published("blobs", "toy-mlp", "sigmoid"), "it has no reward"
+    cells = [(e.dataset, e.model, e.reward, cell) for e in EXPERIMENTS for cell in e.accuracies]
     assert len(cells) == len(set(cells)), "no number hides another"
 
 
