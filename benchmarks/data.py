@@ -102,12 +102,26 @@ def load(name: str, *, seed: int = 0, root: Path | None = None) -> Dataset:
     folder of the fetched files; by default `$LFP_DATA`, else `~/.cache/lfp-bench`.
 
     Raises `ValueError` for an unknown name or a negative seed, and `DataError` if the files can
-    neither be found nor fetched or have the wrong checksum.
+    neither be found nor fetched or have the wrong checksum, and for inputs that are not finite or
+    targets out of range.
     """
     loader = pick("dataset", name, DATASETS)
     if seed < 0:
         raise ValueError(f"seed: {seed} is negative; allowed: 0 and above")
-    return loader(name, seed, default_root() if root is None else root)
+    dataset = loader(name, seed, default_root() if root is None else root)
+    for part in ("train", "validation", "test"):
+        _check(name, part, getattr(dataset, part), dataset.classes)
+    return dataset
+
+
+def _check(name: str, part: str, split: Split, classes: int) -> None:
+    low, high = (int(bound) for bound in split.targets.aminmax())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"{name}: targets of {part} lie in [{low}, {high}]; allowed: [0, {classes - 1}]"
+        )
+    if not bool(split.inputs.isfinite().all()):
+        raise DataError(f"{name}: inputs of {part} are not all finite")
 
 
 def default_root() -> Path:

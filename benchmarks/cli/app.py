@@ -38,7 +38,7 @@ def refusing(*errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise Refused(str(error)) from error
+        raise Refused(" ".join(str(error).split())) from error
 
 
 app = typer.Typer(
