@@ -196,7 +196,7 @@ def test_studies_are_listed_with_their_sizes() -> None:
 
 
 def test_ctrl_c_during_a_run_leaves_whole_files_and_says_how_to_go_on(tmp_path: Path) -> None:
-    (tmp_path / "long.yaml").write_text(PLAN.replace("seeds: 1", "seeds: 100000"))
+    (tmp_path / "long.yaml").write_text(PLAN.replace("{seeds: 1", "{seeds: 300"))
     command = "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
     arguments = ("run", "long.yaml", "--size", "smoke", "--threads", "1")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
