@@ -50,7 +50,10 @@ class SecantSlope(torch.autograd.Function):
     """An activation ``a = f(z)`` that hands its reward to z unchanged (LXT's identity rule).
 
     The reward ``a G`` that arrives is what the linear map below shares out, divided by
-    ``z + eps s(z)``; so G is multiplied by the slope of the secant through the origin.
+    ``z + eps s(z)``; so G is multiplied by the slope of the secant through the origin. The slope is
+    all that is kept, so neither z nor a is, where no other layer wants it, and both may be
+    overwritten. No slope can be had from the output a alone, as in :class:`ReluSlope`: in float32
+    a saturated tanh, and a sigmoid near z = 0, have lost the digits of z.
     """
 
     @staticmethod
@@ -62,24 +65,17 @@ class SecantSlope(torch.autograd.Function):
         epsilon: float,
         in_place: bool,
     ) -> Tensor:
-        ctx.save_for_backward(z.clone() if in_place else z)
-        ctx.function, ctx.limit, ctx.epsilon, ctx.in_place = function, limit, epsilon, in_place
+        before = z.clone() if in_place else z
         a = function(z)
-        # Not by save_for_backward: the model may overwrite its output, as it may that of torch's
-        # own SiLU. Then it is computed again, and so it is in a compiled graph, which fuses that.
-        keep = not in_place and not torch.compiler.is_compiling()
-        ctx.output, ctx.version = (a.detach(), a._version) if keep else (None, None)
+        ctx.save_for_backward(share(a, before, epsilon, limit))
         if in_place:
             ctx.mark_dirty(z)
         return z if in_place else a  # the same, but torch.compile wants to see it
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: D102
-        (z,) = ctx.saved_tensors
-        a, ctx.output = ctx.output, None
-        if a is None or a._version != ctx.version:
-            a = ctx.function(z.clone() if ctx.in_place else z)
-        return share(a, z, ctx.epsilon, ctx.limit).mul_(g), None, None, None, None
+        (slope,) = ctx.saved_tensors
+        return slope * g, None, None, None, None
 
 
 class ReluSlope(torch.autograd.Function):
