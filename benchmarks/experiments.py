@@ -4,8 +4,13 @@ from typing import Any
 
 from benchmarks.comparison import Comparison
 from benchmarks.experiment import Experiment
+from benchmarks.pruning import Pruning
 from benchmarks.registry import Registry
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
-    "lfp_bench.experiments", {"comparison": Comparison}
+    "lfp_bench.experiments",
+    {
+        "comparison": Comparison,
+        "pruning": Pruning,
+    },
 )

@@ -14,8 +14,7 @@ part of the layer in front of it first, as it would scale what is left. Weights 
   With that reward the shares of LFP-epsilon are the relevances of Layer-wise Relevance Propagation
   (LRP-epsilon), by which the paper prunes (arXiv 2308.12053, section 3.3).
 
-Also measured is what makes pruning easy: how unequal the magnitudes of a layer are, and whether the
-magnitude of a weight tells what is lost without it.
+Also measured is what pruning by magnitude relies on: that it tells what is lost without a weight.
 """
 
 import copy
@@ -35,7 +34,7 @@ from benchmarks.data import Split
 from benchmarks.runner import EVALUATION_BATCH, accuracy
 
 Scope = Literal["global", "layer"]
-Weights = Mapping[str, nn.Parameter]  # by the name of the layer
+Weights = Mapping[str, Tensor]  # by the name of the layer
 Scores = Mapping[str, Tensor]  # one for each weight: the lowest go first
 
 PRUNED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -54,9 +53,10 @@ def merged(model: nn.Module) -> nn.Module:
     return fuse(model)
 
 
-def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the weights that may be pruned, by the name of their layer."""
-    return {name: m.weight for name, m in model.named_modules() if isinstance(m, PRUNED)}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, PRUNED)}
+    return {name: layer.weight for name, layer in layers.items()}
 
 
 # --- which weights go -----------------------------------------------------------------------------
@@ -144,29 +144,7 @@ def curve(
     return found
 
 
-# --- what the weights look like -------------------------------------------------------------------
-
-
-def gini(magnitudes: Tensor) -> float:
-    """Return the Gini index in [0, 1) of n >= 1 magnitudes of any shape: 0 if all are equal.
-
-    ``G = 2 sum_i i m_(i) / (n sum_i m_(i)) - (n + 1) / n`` for magnitudes in ascending order, with
-    i from 1; the authors' code counts from 0, which makes it smaller by 2 / n.
-
-    >>> gini(torch.tensor([1.0, 1.0])), gini(torch.tensor([0.0, 4.0]))
-    (0.0, 0.5)
-    """
-    ascending = magnitudes.detach().flatten().double().sort().values
-    total, n = float(ascending.sum()), len(ascending)
-    if total == 0:
-        return 0.0
-    ranks = torch.arange(1, n + 1, dtype=torch.float64, device=ascending.device)
-    return 2 * float(ranks @ ascending) / (n * total) - (n + 1) / n
-
-
-def small(magnitudes: Tensor) -> float:
-    """Return the share of magnitudes below a quarter of the largest one."""
-    return float((magnitudes < magnitudes.max() / 4).double().mean())
+# --- whether |w| tells what is lost ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
