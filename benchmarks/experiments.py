@@ -6,11 +6,13 @@ from benchmarks.comparison import Comparison
 from benchmarks.experiment import Experiment
 from benchmarks.pruning import Pruning
 from benchmarks.registry import Registry
+from benchmarks.regression import Regression
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
     "lfp_bench.experiments",
     {
         "comparison": Comparison,
         "pruning": Pruning,
+        "regression": Regression,
     },
 )
