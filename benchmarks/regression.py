@@ -36,7 +36,7 @@ from baselines import Settings
 from baselines.trainer import DescentTrainer
 from benchmarks import curves, paired, table
 from benchmarks.comparison import Whole
-from benchmarks.data import DataError, Split, default_root
+from benchmarks.data import SILENCE, DataError, Split, default_root, socket_timeout
 from benchmarks.environment import describe
 from benchmarks.experiment import RECORDS, STRICT, Experiment, Place, Report, Status
 from benchmarks.files import write
@@ -66,7 +66,8 @@ def california() -> tuple[Numbers, Numbers]:
     """
     home = default_root() / "california"
     try:
-        return fetch_california_housing(data_home=home, return_X_y=True)
+        with socket_timeout(SILENCE):  # as scikit-learn sets none
+            return fetch_california_housing(data_home=home, return_X_y=True, n_retries=0)
     except OSError as error:  # URLError, HTTPError, timeouts
         raise DataError(
             f"dataset: 'california' could not be fetched to {home} ({error}); it needs a network, "

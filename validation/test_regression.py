@@ -75,7 +75,7 @@ def test_what_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(regression, "fetch_california_housing", unreachable)
     with pytest.raises(
-        DataError, match=r"dataset: 'california' could not be fetched to .*diabetes"
+        DataError, match=r"'california' could not be fetched to .*diabetes"
     ):
         Regression().check(Options(dataset="california"))
     Regression().check(Options(dataset="diabetes"))  # there is no fallback, it has to be asked for
