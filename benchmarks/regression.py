@@ -40,7 +40,7 @@ from benchmarks.data import SILENCE, DataError, Split, default_root, socket_time
 from benchmarks.environment import describe
 from benchmarks.experiment import RECORDS, STRICT, Experiment, Place, Report, Status
 from benchmarks.files import write
-from benchmarks.records import Record, Records
+from benchmarks.records import Record, Records, by_method
 from benchmarks.registry import pick
 from benchmarks.report import rows
 from benchmarks.runner import reproducible, train_epoch
@@ -372,12 +372,6 @@ def error_lines(records: Sequence[Record], epochs: int) -> Lines:
             )
         )
     return header, found
-
-
-def by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Return the runs of each method, in the order of the runs."""
-    methods = dict.fromkeys(record["run"]["method"] for record in records)
-    return {m: [record for record in records if record["run"]["method"] == m] for m in methods}
 
 
 def tidy(records: Sequence[Record]) -> pd.DataFrame:
