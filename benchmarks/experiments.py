@@ -7,6 +7,7 @@ from benchmarks.experiment import Experiment
 from benchmarks.pruning import Pruning
 from benchmarks.registry import Registry
 from benchmarks.regression import Regression
+from benchmarks.transfer import Transfer
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
     "lfp_bench.experiments",
@@ -14,5 +15,6 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "comparison": Comparison,
         "pruning": Pruning,
         "regression": Regression,
+        "transfer": Transfer,
     },
 )

@@ -62,7 +62,7 @@ def section(found: pd.DataFrame, digits: int) -> str:
     if found.empty:
         return ""
     seeds = int(found["seeds"].max())
-    return "\n" + document(lines(found, digits), remarks(seeds))
+    return "\n# Differences, paired by seed\n\n" + document(lines(found, digits), remarks(seeds))
 
 
 def remarks(seeds: int) -> Sequence[str]:

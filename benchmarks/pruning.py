@@ -304,7 +304,7 @@ def figure(frame: pd.DataFrame, shares: Sequence[float], title: str) -> bytes:
 
 
 def write_report(folder: Path, options: Options, records: Sequence[Record], command: str) -> Report:
-    """Write ``table.md``, ``figure.png``, ``curves.csv``, ``layers.csv`` and ``paired.csv``."""
+    """Write ``table.md``, ``accuracy-by-sparsity.png``, ``curves.csv``, ``layers.csv`` and ``paired.csv``."""
     study, shares = options.study(), options.shares
     healthy = [record for record in records if not record["diverged"]]
     remarks = [
@@ -326,16 +326,17 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
     lines = accuracy_lines(frame, shares)
     text = table.document(lines, remarks) + paired.section(differences, digits=1)
     of_layers = "Small: weights under a quarter of the layer's largest. Gini: 0 if all are equal."
-    text += "\n" + table.document(layer_lines(layers), [of_layers])
+    text += "\n# Weights of the layers\n\n" + table.document(layer_lines(layers), [of_layers])
     of_removal = (
         "Spearman's rank correlation of |w| with the increase of the cross-entropy, or the loss "
         f"of accuracy, when one of {options.removed} weights is removed alone. Accuracy is coarse: "
         "most weights alone cost none."
     )
-    text += "\n" + table.document(correlation_lines(healthy), [of_removal])
+    text += "\n# Magnitude and what is lost\n\n"
+    text += table.document(correlation_lines(healthy), [of_removal])
     title = f"{study.dataset}, {study.model}: mean and range over {study.seeds} seeds"
     write(folder / "table.md", text.encode())
-    write(folder / "figure.png", figure(frame, shares, title))
+    write(folder / "accuracy-by-sparsity.png", figure(frame, shares, title))
     for name, content in (("curves", frame), ("layers", layers), ("paired", differences)):
         write(folder / f"{name}.csv", content.to_csv(index=False).encode())
     return Report(lines, remarks, rows(frame))

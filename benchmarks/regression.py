@@ -390,7 +390,7 @@ def tidy(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def write_report(folder: Path, options: Options, records: Sequence[Record], command: str) -> Report:
-    """Write ``table.md``, ``figure.png``, ``errors.csv`` and ``paired.csv``."""
+    """Write ``table.md``, ``test-error-by-epoch.png``, ``errors.csv`` and ``paired.csv``."""
     frame = tidy(records)
     last = frame[frame["epoch"] == options.epochs]
     measured = last.rename(columns={"test_mse": "value"}).assign(
@@ -419,7 +419,7 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
         title=f"{options.dataset}: mean and range over {options.seeds} seeds",
     )
     write(folder / "table.md", text.encode())
-    write(folder / "figure.png", image)
+    write(folder / "test-error-by-epoch.png", image)
     write(folder / "errors.csv", frame.to_csv(index=False).encode())
     write(folder / "paired.csv", differences.to_csv(index=False).encode())
     return Report(lines, remarks, rows(last))

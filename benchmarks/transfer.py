@@ -1,9 +1,10 @@
 """Transfer: networks with weights from ImageNet, fine-tuned by LFP and its rivals.
 
 The experiment `transfer` of study files. A network of torchvision gets the weights of a file, or
-those that torchvision publishes under a name; its last layer is replaced by a new one, and its ReLUs
-by another activation, if that is asked for. The paper does it with VGG-16 and ResNet-18 on CUB-200,
-ISIC 2019 and Food-11, at largest rates of 1e-3 and 5e-3 of a one-cycle schedule (arXiv 2308.12053).
+those that torchvision publishes under a name; its last layer is replaced by a new one, and its
+ReLUs by another activation, if that is asked for. The paper does it with VGG-16 and ResNet-18 on
+CUB-200, ISIC 2019 and Food-11, at largest rates of 1e-3 and 5e-3 of a one-cycle schedule (arXiv
+2308.12053).
 
 Images are of a data set of :mod:`benchmarks.data`, or of a folder with ``train/CLASS/*`` and
 ``test/CLASS/*``; they are scaled to one size and by ImageNet's mean and standard deviation. Unlike
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.error import URLError
 
 import pandas as pd
@@ -147,12 +148,16 @@ def images(name: str, side: int) -> Dataset:
     data = load(name)
     if len(data.input_shape) != 3:
         raise ValueError(f"dataset: {name!r} does not consist of images")
-    splits = {
-        part: Split(scaled(split.inputs / 2 + 0.5, side), split.targets)  # from [-1, 1]
-        for part, split in (("train", data.train), ("validation", data.validation))
-    }
-    test = Split(scaled(data.test.inputs / 2 + 0.5, side), data.test.targets)
-    return replace(data, **splits, test=test)
+
+    def prepared(split: Split) -> Split:
+        return Split(scaled(split.inputs / 2 + 0.5, side), split.targets)  # from [-1, 1]
+
+    return replace(
+        data,
+        train=prepared(data.train),
+        validation=prepared(data.validation),
+        test=prepared(data.test),
+    )
 
 
 def _folder(folder: Path, side: int) -> Dataset:
@@ -223,9 +228,8 @@ class Options(BaseModel):
     def finals(self) -> list[Run]:
         """Return all runs; raises `ValueError` naming a field that is wrong."""
         pick("model", self.model, HEADS)
-        if pick("activation", self.activation, dict.fromkeys(ACTIVATIONS)) or self.activation == (
-            "lif"
-        ):
+        pick("activation", self.activation, ACTIVATIONS)
+        if self.activation == "lif":
             raise ValueError("activation: 'lif' has no network in torchvision")
         if bool(self.weights) == self.from_scratch:
             raise ValueError(
@@ -335,10 +339,8 @@ def accuracy_lines(records: Sequence[Record]) -> Lines:
     return header, found
 
 
-def write_report(
-    folder: Path, options: Options, records: Sequence[Record], command: str
-) -> Report:
-    """Write ``table.md``, ``figure.png``, ``accuracies.csv`` and ``paired.csv``."""
+def write_report(folder: Path, options: Options, records: Sequence[Record], command: str) -> Report:
+    """Write ``table.md``, ``test-accuracy-by-epoch.png``, ``accuracies.csv`` and ``paired.csv``."""
     frame = pd.DataFrame(
         {
             "quantity": "test accuracy %",
@@ -372,7 +374,7 @@ def write_report(
         title=f"{options.model}, {origin}: mean and range over {options.seeds} seeds",
     )
     write(folder / "table.md", text.encode())
-    write(folder / "figure.png", image)
+    write(folder / "test-accuracy-by-epoch.png", image)
     write(folder / "accuracies.csv", frame.to_csv(index=False).encode())
     write(folder / "paired.csv", differences.to_csv(index=False).encode())
     return Report(lines, remarks, rows(last))

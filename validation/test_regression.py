@@ -74,9 +74,7 @@ def test_what_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         raise URLError("no network")
 
     monkeypatch.setattr(regression, "fetch_california_housing", unreachable)
-    with pytest.raises(
-        DataError, match=r"'california' could not be fetched to .*diabetes"
-    ):
+    with pytest.raises(DataError, match=r"'california' could not be fetched to .*diabetes"):
         Regression().check(Options(dataset="california"))
     Regression().check(Options(dataset="diabetes"))  # there is no fallback, it has to be asked for
 
@@ -177,7 +175,7 @@ def test_the_lowest_mean_error_is_chosen() -> None:
 def test_the_experiment_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(EXPERIMENTS["regression"], Regression)
+    assert EXPERIMENTS["regression"] is Regression
     options = Options(
         seeds=2,
         epochs=2,
@@ -210,7 +208,7 @@ def test_the_experiment_goes_on_where_it_was(
     text = (tmp_path / "table.md").read_text()
     assert "the command" in text
     assert "| lfp-squared - sgd |" in text
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "test-error-by-epoch.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
