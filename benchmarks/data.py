@@ -332,7 +332,8 @@ def _decompress(path: Path) -> None:
 
 
 @contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
+def socket_timeout(seconds: float) -> Iterator[None]:
+    """Let no connection that the block makes stay silent for longer."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -369,7 +370,7 @@ def _only(folder: Path, pattern: str) -> Path:
 
 
 def _from_torchvision(reader: type[MNIST], folder: Path) -> Path:
-    with _socket_timeout(SILENCE):  # torchvision sets none: a dead mirror would block for minutes
+    with socket_timeout(SILENCE):  # torchvision sets none: a dead mirror would block for minutes
         reader(folder, download=True)
     return folder / reader.__name__ / "raw"
 

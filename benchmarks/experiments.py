@@ -5,8 +5,18 @@ from typing import Any
 from benchmarks.comparison import Comparison
 from benchmarks.experiment import Experiment
 from benchmarks.language import Language
+from benchmarks.pruning import Pruning
 from benchmarks.registry import Registry
+from benchmarks.regression import Regression
+from benchmarks.transfer import Transfer
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
-    "lfp_bench.experiments", {"comparison": Comparison, "language": Language}
+    "lfp_bench.experiments",
+    {
+        "comparison": Comparison,
+        "pruning": Pruning,
+        "regression": Regression,
+        "transfer": Transfer,
+        "language": Language,
+    },
 )

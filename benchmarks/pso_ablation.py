@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from statistics import mean, stdev
 from time import perf_counter
 
 import torch
@@ -27,7 +26,7 @@ from benchmarks.files import write
 from benchmarks.models import build
 from benchmarks.records import Record, Records
 from benchmarks.runner import accuracy
-from benchmarks.table import Lines, document, origin
+from benchmarks.table import Lines, document, origin, spread
 
 #: The fields of a recipe that each change sets.
 CHANGES: Mapping[str, tuple[str, ...]] = {
@@ -129,12 +128,6 @@ def by_recipe(records: list[Record]) -> Iterator[tuple[str, list[Record]]]:
     """Yield each recipe's name and its runs, in the order of the runs."""
     for name in dict.fromkeys(record["name"] for record in records):
         yield name, [record for record in records if record["name"] == name]
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Return mean ± sample standard deviation."""
-    deviation = f"{stdev(values):.{digits}f}" if len(values) > 1 else "-"
-    return f"{mean(values):.{digits}f} ± {deviation}"
 
 
 def remarks(records: list[Record], plan: Plan, data: Dataset) -> list[str]:

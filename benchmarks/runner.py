@@ -127,21 +127,35 @@ def execute(
 ) -> Result:
     """Train from scratch as `run` says on `dataset`, whose splits must be on `device`.
 
+    See :func:`train`.
+    """
+    model = network(
+        run.method,
+        run.model,
+        activation=run.activation,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+        seed=run.seed,
+        spiking=run.spiking,
+    ).to(device)
+    return train(model, run, dataset, device, checkpoint)
+
+
+def train(
+    model: nn.Module,
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+) -> Result:
+    """Train a model in place as `run` says on `dataset`; both must be on `device`.
+
     The same run gives the same bits on the same machine, whatever ran before it, and however often
     it was interrupted, if it has a checkpoint: then it goes on from there. The device is waited for
     once an epoch, so a divergence is noticed at the end of its epoch.
     """
     order_seed, dropout_seed = (int(s) for s in SeedSequence(run.seed).generate_state(2))
-    with _reproducible(device, dropout_seed):
-        model = network(
-            run.method,
-            run.model,
-            activation=run.activation,
-            input_shape=dataset.input_shape,
-            classes=dataset.classes,
-            seed=run.seed,
-            spiking=run.spiking,
-        ).to(device)
+    with reproducible(device, dropout_seed):
         in_all = run.epochs * math.ceil(len(dataset.train) / run.batch_size)
         trainer = METHODS[run.method](model, replace(run.settings, total_steps=in_all))
         training = _Training(model, trainer, torch.Generator().manual_seed(order_seed), device)
@@ -271,7 +285,7 @@ def _spikes(model: nn.Module, split: Split) -> float | None:
 
 
 @contextmanager
-def _reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
+def reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
     """Use deterministic kernels and a random state of one's own; leave torch as it was."""
     before = torch.are_deterministic_algorithms_enabled()
     gpus = [device] if device.type == "cuda" else []

@@ -245,26 +245,9 @@ def carry_out(
     if executor is None:
         executor = Here(Worker(store.folder, device.type, torch.get_num_threads()))
 
-    def results(plan: Mapping[Cell, list[Run]]) -> dict[Cell, list[Stored]]:
-        runs = [run for of_cell in plan.values() for run in of_cell]
-        found = {run: stored for run in runs if (stored := store.load(run)) is not None}
-        for run in found:
-            advance(run.label)
-        for stored in executor.results([run for run in runs if run not in found]):
-            store.save(stored)
-            store.checkpoint(stored.result.run, stored.environment).remove()
-            found[stored.result.run] = stored
-            advance(stored.result.run.label)
-        return {cell: [found[run] for run in of_cell] for cell, of_cell in plan.items()}
-
-    tried = results({cell: study.sweep(cell) for cell in study.trained})
-    choices = {
-        cell: choose(s.result for s in of_cell)
-        if (fixed := study.fixed_rate(cell.method)) is None
-        else Choice(fixed)
-        for cell, of_cell in tried.items()
-    }
-    finals = results({cell: study.final(cell, c.learning_rate) for cell, c in choices.items()})
+    tried, choices = tune(study, store, executor, advance)
+    plan = {cell: study.final(cell, choice.learning_rate) for cell, choice in choices.items()}
+    finals = _results(plan, store, executor, advance)
     all_results = [stored for cell in choices for stored in (*tried[cell], *finals[cell])]
     costs: dict[Cell, Cost] = {}
     environments = [stored.environment for stored in all_results]
@@ -278,6 +261,42 @@ def carry_out(
         environments.append(measured.environment)
         advance(f"{activation} cost")
     return Outcome(study, all_results, choices, costs, environments)
+
+
+def tune(
+    study: Study, store: Store, executor: Executor, advance: Callable[[str], None]
+) -> tuple[dict[Cell, list[Stored]], dict[Cell, Choice]]:
+    """Make the sweeps that are not stored yet; return them, and the learning rates they decide.
+
+    Args and errors as :func:`carry_out`; `advance` is called for every run of a sweep.
+    """
+    plan = {cell: study.sweep(cell) for cell in study.trained}
+    tried = _results(plan, store, executor, advance)
+    return tried, {
+        cell: choose(s.result for s in of_cell)
+        if (fixed := study.fixed_rate(cell.method)) is None
+        else Choice(fixed)
+        for cell, of_cell in tried.items()
+    }
+
+
+def _results(
+    plan: Mapping[Cell, list[Run]],
+    store: Store,
+    executor: Executor,
+    advance: Callable[[str], None],
+) -> dict[Cell, list[Stored]]:
+    """Make the runs that are not stored yet, and return all."""
+    runs = [run for of_cell in plan.values() for run in of_cell]
+    found = {run: stored for run in runs if (stored := store.load(run)) is not None}
+    for run in found:
+        advance(run.label)
+    for stored in executor.results([run for run in runs if run not in found]):
+        store.save(stored)
+        store.checkpoint(stored.result.run, stored.environment).remove()
+        found[stored.result.run] = stored
+        advance(stored.result.run.label)
+    return {cell: [found[run] for run in of_cell] for cell, of_cell in plan.items()}
 
 
 def _measurement(study: Study, activation: str, data: Dataset, device: torch.device) -> Measurement:

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
+from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
@@ -300,6 +301,12 @@ def diagnosis_lines(found: Mapping[str, Diagnoses]) -> Lines:
         for time, layers in times.items()
         for layer in layers
     ]
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return mean ± sample standard deviation of at least one value, the latter if it has one."""
+    deviation = f"{stdev(values):.{digits}f}" if len(values) > 1 else "-"
+    return f"{mean(values):.{digits}f} ± {deviation}"
 
 
 def _edge(edge: str | None) -> str:
