@@ -16,7 +16,10 @@ import torch
 #: The code that decides what a run or a step measures.
 CODE = (
     *("lfp_core/*.py", "baselines/*.py"),
-    *(f"benchmarks/{module}.py" for module in ("data", "memory", "models", "runner", "speed")),
+    *(
+        f"benchmarks/{module}.py"
+        for module in ("data", "inspection", "memory", "models", "runner", "speed", "transformer")
+    ),
 )
 PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
@@ -71,20 +74,21 @@ def processor(device: torch.device) -> str:
 
 
 @cache
-def code_version() -> str:
+def code_version(*more: Path) -> str:
     """Return 16 hexadecimal digits that change with the code that decides what is measured.
 
-    Of the sources alone, committed or not, without comments and docstrings. Another version of
-    Python may count as other code.
+    That is :data:`CODE`, and more files with an experiment of their own. Of the sources alone,
+    committed or not, without comments and docstrings. Another version of Python may count as other
+    code.
     """
     digest = sha256()
-    for path in sorted(path for pattern in CODE for path in ROOT.glob(pattern)):
+    for path in (*sorted(path for pattern in CODE for path in ROOT.glob(pattern)), *more):
         tree = ast.parse(path.read_bytes())
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and _is_docstring(body[0]):
                 body[0] = ast.Pass()
-        digest.update(path.relative_to(ROOT).as_posix().encode() + ast.dump(tree).encode())
+        digest.update(path.name.encode() + ast.dump(tree).encode())
     return digest.hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ know is how many runs its options ask for, and how to make them in a folder, non
         def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
             records = Records(folder / RECORDS)
             for ...:
-                wanted = {"method": method, "seed": seed, "code": code_version()}
+                wanted = {"method": method, "seed": seed, "code": self.code}
                 records.get(wanted, partial(train_and_prune, ...))
                 place.advance(f"{method} {seed}")
             write(folder / "table.md", table.document(lines, remarks).encode())
@@ -28,6 +28,7 @@ The command line keeps other processes from the folder meanwhile, and has writte
 to ``study.json``.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ class Experiment(ABC, Generic[O]):
         user's to solve are `ValueError`, `StoreError`, `ExecutorError`, `DataError` or `OSError`.
         """
 
+    @property
+    def code(self) -> str:
+        """The version of the harness's code and of the module that the experiment is in."""
+        return code_version(Path(inspect.getfile(type(self))))
+
     def steps(self, options: O) -> int:
         """Return how often :meth:`carry_out` advances."""
         return self.runs(options)
@@ -125,5 +131,5 @@ class Experiment(ABC, Generic[O]):
     def status(self, options: O, folder: Path) -> Status:
         """Return how far the study in the folder is; `ValueError` or `StoreError` if unreadable."""
         codes = [record.get("code") for record in Records(folder / RECORDS).runs]
-        done = codes.count(code_version())
+        done = codes.count(self.code)
         return Status(done, of_other_code=len(codes) - done)

@@ -202,7 +202,7 @@ class Language(Experiment[Options]):
         records, text = Records(folder / RECORDS), corpus()
         found: list[Record] = []
         for arm, rate, seed in self._runs(options):
-            description = {**arm._asdict(), "learning_rate": rate, "seed": seed}
+            description = {**arm._asdict(), "learning_rate": rate, "seed": seed, "code": self.code}
             make = partial(train, arm, rate, seed, options, text)
             found.append(records.get(description, make))
             place.advance(f"{arm.method} {arm.optimizer} {rate:g} {seed}")

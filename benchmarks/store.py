@@ -69,9 +69,10 @@ class Store:
         return stored
 
     def all(self) -> list[Stored]:
-        """Return all stored results; raises `StoreError` as `load` does."""
+        """Return all stored results, the latest last; raises `StoreError` as `load` does."""
         paths = sorted((self.folder / "runs").glob("*.json"))
-        return [stored for path in paths if (stored := _read(path)) is not None]
+        found = [stored for path in paths if (stored := _read(path)) is not None]
+        return sorted(found, key=lambda stored: str(stored.environment.get("date")))
 
     def of_other_code(self) -> int:
         """Return the number of results that this code has not made."""

@@ -51,7 +51,7 @@ class Squares(Experiment[Options]):
         """See the protocol."""
         records = Records(folder / RECORDS)
         for number in range(options.numbers):
-            records.get({"number": number}, partial(self.square, number))
+            records.get({"number": number, "code": self.code}, partial(self.square, number))
             place.advance(str(number))
         lines = ("number", "square"), [(str(r["number"]), str(r["square"])) for r in records.runs]
         write(folder / "table.md", table.document(lines, []).encode())
@@ -103,6 +103,17 @@ def test_it_goes_on_where_it_was_interrupted(squares: Squares) -> None:
     squares.fails_at = None
     assert invoke("run").exit_code == 0
     assert squares.made == [0, 1, 0, 1, 2]
+
+
+def test_runs_of_other_code_are_told_and_not_used(
+    squares: Squares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke("run")
+    monkeypatch.setattr(Squares, "code", "other")
+    assert done() == [(0, 2), (0, 3)]
+    assert "many: 3 results of other code are kept, and not used" in invoke("run").stderr
+    assert squares.made == [0, 1, 0, 1, 2] * 2
+    assert done() == [(2, 2), (3, 3)]
 
 
 @pytest.mark.parametrize(
