@@ -165,7 +165,7 @@ def test_every_number_of_the_table_is_the_summarys(tables: Rows, outcome: Outcom
 
 def test_the_numbers_are_those_of_the_run_files(tables: Rows, results: Path) -> None:
     files = (results / "one" / "runs").glob("*.json")
-    records = {path.stem: json.loads(path.read_text()) for path in files}
+    records = {path.stem.partition("-")[0]: json.loads(path.read_text()) for path in files}
     of_final = {name: r for name, r in records.items() if r["run"]["kind"] == "final"}
     finals = of_final.values()
     assert len(finals) == 3 * 3, "sgd does not go with lif"
