@@ -354,18 +354,26 @@ def runs(outcome: Outcome) -> Section | None:
     ]
     text = [
         f"Every number above is of these {len(final)} runs, and of {len(tidy) - len(final)} runs "
-        "that chose their rates. A run's file is runs/RUN.json in the study's folder; the same "
-        "code, versions and machine give the same bits."
+        "that chose their rates. A run's file is runs/RUN-CODE.json in the study's folder; the "
+        "same code, versions and machine give the same bits."
     ]
     notes = [f"Made on: {origin}." for origin in table.origin(outcome.environments)]
     one = Table("runs", "Reported runs", (header, lines), tidy, notes)
     return Section("Every run", text=text, tables=[one], folded=True)
 
 
-def incomplete(outcome: Outcome) -> str | None:
-    """Return how much of a study is stored, if it is not all of it."""
-    study, done = outcome.study, len(outcome.results)
-    if done == study.runs:
-        return None
-    few = "" if study.seeds >= FEWEST_SEEDS else " Fewer than three seeds allow no test."
-    return f"Only partly done: {done} of {study.runs} runs are stored. Numbers are of these.{few}"
+def warnings(outcome: Outcome) -> list[str]:
+    """Return what is not as it is to be in a report that is complete."""
+    study, done, found = outcome.study, len(outcome.results), []
+    if done < study.runs:
+        few = "" if study.seeds >= FEWEST_SEEDS else " Fewer than three seeds allow no test."
+        found.append(
+            f"Only partly done: {done} of {study.runs} runs are stored. Numbers are of these.{few}"
+        )
+    versions = {stored.environment.get("code") for stored in outcome.results}
+    if len(versions) > 1:
+        found.append(
+            f"These runs were made with {len(versions)} versions of the code, so they may differ "
+            "in more than their configuration; see the commits under “Every run”."
+        )
+    return found

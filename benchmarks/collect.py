@@ -86,9 +86,11 @@ def _part(name: str, folder: Path) -> Part:
 def collect(study: Study, store: Store) -> Outcome:
     """Return what is stored of the study: a choice where a sweep is whole, the runs that follow it.
 
-    Raises `StoreError` if a file cannot be read.
+    Of results of the same run with other versions of the code, the latest counts. Raises
+    `StoreError` if a file cannot be read.
     """
-    stored = {found.result.run: found for found in store.all()}
+    by_date = sorted(store.all(), key=lambda found: str(found.environment.get("date")))
+    stored = {found.result.run: found for found in by_date}
     results: list[Stored] = []
     choices: dict[Cell, Choice] = {}
     for cell in study.trained:

@@ -28,7 +28,7 @@ LATEX = str.maketrans(
     }
 )
 #: How a cell with a number begins; a line stands for none.
-NUMBER = re.compile(r"-$|- \(|≈ ?\d|[+-]?(\d|∞)")
+NUMBER = re.compile(r"-$|- \(|(≈ ?)?[+-]?(∞|\d+(\.\d+)?(e[+-]?\d+)?)(?!\w)")
 MEDIA = {"svg": "image/svg+xml", "png": "image/png"}
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import chapters, document, table
-from benchmarks.chapters import incomplete
 from benchmarks.collect import Collection, Part
 from benchmarks.document import Chapter, Document, Figure, Section, Table
 from benchmarks.files import StoreError, write
@@ -77,10 +76,9 @@ def chapter(part: Part) -> Chapter:
         return Chapter(part.name, title, ["Not begun."], [])
     if part.outcome is None:
         return Chapter(part.name, title, [], [_other(part)])
-    missing = incomplete(part.outcome)
     if not part.outcome.results:
         return Chapter(part.name, title, ["Begun, but no run is done."], [])
-    text = [missing] if missing else []
+    text = chapters.warnings(part.outcome)
     return Chapter(part.name, title, text, chapters.sections(part.outcome))
 
 

@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.data import Split
 from benchmarks.figure import LABELS, PALETTE, styles
@@ -194,7 +194,7 @@ def _in_decades(axis: Axes, x_or_y: str) -> None:
     subs = (1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)
     drawn.set_major_locator(LogLocator(subs=subs, numticks=6))
     drawn.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    drawn.set_minor_formatter(NullFormatter())
+    drawn.set_minor_locator(NullLocator())
 
 
 def _step(axis: Axes, method: str, centres: np.ndarray, counts: np.ndarray) -> None:
@@ -209,7 +209,7 @@ def _step(axis: Axes, method: str, centres: np.ndarray, counts: np.ndarray) -> N
         linewidth=1.2,
         label=method,
     )
-    axis.set_yscale("log")
+    _in_decades(axis, "y")
 
 
 def _methods(results: Iterable[Result]) -> list[tuple[str, list[Result]]]:

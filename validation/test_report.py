@@ -265,6 +265,20 @@ def test_what_is_partly_done_says_so(mine: Path) -> None:
     assert paired[-1] == "-", "two pairs allow no test"
 
 
+def test_of_several_versions_of_the_code_the_latest_counts_and_it_is_told(mine: Path) -> None:
+    store = Store(mine / "one")
+    stored = store.all()[0]
+    path = store.path(stored.result.run)
+    other = json.loads(path.read_text())
+    other["environment"] |= {"code": "another", "date": "2000-01-01T00:00:00+00:00"}
+    write_json(path.with_name(f"{stored.result.run.id}-another.json"), other)
+    assert report(find("one", "cpu", mine)).chapters[0].text == []
+    other["environment"]["date"] = "2999-01-01T00:00:00+00:00"
+    write_json(path.with_name(f"{stored.result.run.id}-another.json"), other)
+    (text,) = report(find("one", "cpu", mine)).chapters[0].text
+    assert "made with 2 versions of the code" in text
+
+
 def test_runs_from_before_are_reported_without_what_they_lack(mine: Path) -> None:
     for path in (mine / "one" / "runs").glob("*.json"):
         record = json.loads(path.read_text())
