@@ -25,7 +25,8 @@ REFERENCE = "lfp"
 #: Columns of names: rows that differ in one of them but the last are set apart.
 GROUPING = ("study", "data set", "part", "check", "model", "activation", "method", "time")
 PROSE = ("title", "verdict", "detail")
-SPIKING = [field.name for field in fields(Spiking)]
+#: The columns of :class:`baselines.Spiking`, whose `steps` are others than those of the training.
+SPIKING = {{"steps": "time_steps"}.get(f.name, f.name): f.name for f in fields(Spiking)}
 #: What is between two cells of a row in Markdown; a line in a cell is escaped.
 CELL = re.compile(r"(?<!\\) \| ")
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
@@ -45,7 +46,7 @@ def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
         "id": result.run.id,
         **run,
         **settings,
-        **{field: spiking.get(field) for field in SPIKING},
+        **{column: spiking.get(field) for column, field in SPIKING.items()},
         "chosen_learning_rate": choice.learning_rate if choice else None,
         "train_loss": result.train_loss,
         "validation_accuracy": result.validation_accuracy,

@@ -441,6 +441,9 @@ def test_the_command_says_where_the_page_is(mine: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(mine / "one" / "report.html")
     assert (mine / "one" / "report.html").exists()
+    found = json.loads(invoke("report", "one", "--results", str(mine), "--json").stdout)
+    assert found["files"][0] == str(mine / "one" / "report.html")
+    assert all(Path(file).exists() for file in found["files"])
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,13 @@ def test_diverged_runs_are_told(diverging: Outcome) -> None:
     assert any("a better one may lie beyond" in note for note in table.notes(diverging, summary))
 
 
+def test_the_rows_of_spiking_runs_tell_time_steps_and_training_steps_apart(tmp_path: Path) -> None:
+    spiking = replace(STUDY, methods=("lfp",), activations=("lif",), fixed_rates={"lfp": 0.1})
+    tidy = table.tidy(carry_out(spiking, Store(tmp_path), CPU, ignore))
+    assert set(tidy["time_steps"]) == {3}
+    assert 3 not in set(tidy["steps"])
+
+
 def test_a_report_names_every_environment() -> None:
     one = {
         **dict.fromkeys(("processor", "threads", "device", "platform", "python", "torch"), "x"),

@@ -1,7 +1,7 @@
 """The command line.
 
-Studies: `lfp-bench compare`, `run`, `resume`, `status` and `list`. Without a study: `speed` and
-`diagnose`. What is there: `verify`, `doctor` and `data`.
+Studies: `lfp-bench compare`, `run`, `resume`, `status`, `report` and `list`. Without a study:
+`speed` and `diagnose`. What is there: `verify`, `doctor` and `data`.
 
 Reports go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
 1 for a check that fails, 2 for bad input (with one line that says what is wrong), 130 for Ctrl-C.

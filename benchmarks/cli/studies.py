@@ -323,10 +323,14 @@ def report(
     ],
     size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
     results: Results = Path("results"),
+    as_json: AsJson = False,
 ) -> None:
     """Write a page on what is stored of a study, and its tables as Markdown, LaTeX and CSV."""
     with refusing(ValueError, StoreError, DataError, OSError):
         page, *others = write_page(find(name, size, results))
+    if as_json:
+        print_json({"study": name, "files": [str(path) for path in (page, *others)]})
+        return
     print(page)
     say(f"Beside it: report.md, report.tex and {len(others) - 2} tables in tables")
 
