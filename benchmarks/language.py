@@ -208,8 +208,8 @@ class Language(Experiment[Options]):
             place.advance(f"{arm.method} {arm.optimizer} {rate:g} {seed}")
         rows = [chosen(arm, found) for arm in options.arms()]
         remarks = [
-            "Losses in nats a character, mean ± standard deviation over "
-            f"{options.seeds} seeds, after {options.steps} steps of {options.batch} sequences of "
+            "Losses in nats a character, mean ± standard deviation, seeds: "
+            f"{options.seeds}; after {options.steps} steps of {options.batch} sequences of "
             f"{options.context} characters.",
             f"Guessing evenly among the {text.characters} characters costs "
             f"{math.log(text.characters):.2f}, and by their frequency {entropy(text):.2f}.",
@@ -265,8 +265,10 @@ def lines(rows: Sequence[dict[str, Any]]) -> Lines:
 
 
 def spread(losses: Sequence[float]) -> str:
-    """Return mean ± standard deviation."""
+    """Return mean ± standard deviation; of one loss, the loss."""
     if not all(map(math.isfinite, losses)):
         return "diverged"
     values = torch.tensor(losses, dtype=torch.float64)
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
     return f"{values.mean():.3f} ± {values.std(correction=0):.3f}"
