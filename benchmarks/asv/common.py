@@ -82,7 +82,7 @@ DEVICES = ("cpu", "cuda")
 SMALL_IMAGES = (3, 32, 32)
 TORCHVISION = ("resnet18", "vgg16")
 WARM_UP = 1  # rounds that are not counted; every step was taken once before
-FEWEST, MOST = 5, 200  # rounds that are
+FEWEST, MOST = 9, 200  # rounds that are
 #: So small that the weights stay as they are, however many steps are timed.
 SETTINGS = Settings(learning_rate=1e-8)
 RATIO = "times SGD"  # the unit of what `benchmarks.gate` looks at
