@@ -431,4 +431,4 @@ def main(folder: Path = FOLDER, workloads: Sequence[Workload] = WORKLOADS) -> No
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)

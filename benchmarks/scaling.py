@@ -204,4 +204,4 @@ def main(folder: Path = FOLDER, laws: Sequence[Law] = LAWS) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)
