@@ -67,7 +67,7 @@ def california() -> tuple[Numbers, Numbers]:
     home = default_root() / "california"
     try:
         with socket_timeout(SILENCE):  # as scikit-learn sets none
-            return fetch_california_housing(data_home=home, return_X_y=True, n_retries=0)
+            return fetch_california_housing(data_home=home, return_X_y=True, n_retries=1)
     except OSError as error:  # URLError, HTTPError, timeouts
         raise DataError(
             f"dataset: 'california' could not be fetched to {home} ({error}); it needs a network, "

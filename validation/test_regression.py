@@ -69,11 +69,12 @@ def test_a_sweep_never_sees_the_test_split(monkeypatch: pytest.MonkeyPatch) -> N
     assert not seen & set(test.targets.tolist())
 
 
-def test_what_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(**_: Any) -> None:
+def test_what_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr(regression, "fetch_california_housing", unreachable)
+    monkeypatch.setenv("LFP_DATA", str(tmp_path))
+    monkeypatch.setattr("sklearn.datasets._california_housing._fetch_remote", unreachable)
     with pytest.raises(DataError, match=r"'california' could not be fetched to .*diabetes"):
         Regression().check(Options(dataset="california"))
     Regression().check(Options(dataset="diabetes"))  # there is no fallback, it has to be asked for
