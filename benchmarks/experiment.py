@@ -8,21 +8,23 @@ know is how many runs its options ask for, and how to make them in a folder, non
         model_config = STRICT
         methods: list[str]
         seeds: int = 3
+        epochs: int = 5
 
     class Pruning(Experiment[Options]):
         schema = Options
+        axes = frozenset({"methods", "seeds"})
 
         def runs(self, options: Options) -> int:
             return options.seeds * len(options.methods)
 
         def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
-            records = Records(folder / RECORDS)
+            records = self.records(options, folder)
             for ...:
-                wanted = {"method": method, "seed": seed, "code": self.code}
+                wanted = {"method": method, "seed": seed}
                 records.get(wanted, partial(train_and_prune, ...))
                 place.advance(f"{method} {seed}")
             write(folder / "table.md", table.document(lines, remarks).encode())
-            return Report(lines, remarks, records.runs)
+            return Report(lines, remarks, records.own)
 
 The command line keeps other processes from the folder meanwhile, and has written what the study is
 to ``study.json``.
@@ -81,7 +83,8 @@ class Report(NamedTuple):
 class Status(NamedTuple):
     """How many runs of a study are done, how many of these diverged, and how many are under way.
 
-    Those of other code (:func:`benchmarks.environment.code_version`) are not done.
+    Those of other code (:func:`benchmarks.environment.code_version`) are not done, nor are those of
+    other options.
     """
 
     done: int
@@ -95,6 +98,8 @@ class Experiment(ABC, Generic[O]):
 
     #: What the keys of a part in a study file are.
     schema: ClassVar[type[BaseModel]]
+    #: The options that decide which runs there are, and nothing that one of them measures.
+    axes: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def runs(self, options: O) -> int:
@@ -113,6 +118,14 @@ class Experiment(ABC, Generic[O]):
         """The version of the harness's code and of the module that the experiment is in."""
         return code_version(Path(inspect.getfile(type(self))))
 
+    def records(self, options: O, folder: Path) -> Records:
+        """Return the folder's runs: what it gets and makes is of this code and these options.
+
+        So a run that is asked for has to be described by its place on the axes alone.
+        """
+        settings = options.model_dump(mode="json", exclude=set(self.axes))
+        return Records(folder / RECORDS, {"code": self.code, "options": settings})
+
     def steps(self, options: O) -> int:
         """Return how often :meth:`carry_out` advances."""
         return self.runs(options)
@@ -130,6 +143,6 @@ class Experiment(ABC, Generic[O]):
 
     def status(self, options: O, folder: Path) -> Status:
         """Return how far the study in the folder is; `ValueError` or `StoreError` if unreadable."""
-        codes = [record.get("code") for record in Records(folder / RECORDS).runs]
-        done = codes.count(self.code)
-        return Status(done, of_other_code=len(codes) - done)
+        records = self.records(options, folder)
+        other = sum(record.get("code") != self.code for record in records.runs)
+        return Status(len(records.own), of_other_code=other)

@@ -22,9 +22,9 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from benchmarks.experiment import RECORDS, STRICT, Experiment, Place, Report
+from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.files import write
-from benchmarks.records import Record, Records
+from benchmarks.records import Record
 from benchmarks.table import Lines, document
 from benchmarks.transformer import Block, Positions
 from lfp_core.propagation import Attention
@@ -179,6 +179,7 @@ class Language(Experiment[Options]):
     """See the module."""
 
     schema = Options
+    axes = frozenset({"optimizers", "epsilons", "attentions", "learning_rates", "seeds"})
 
     def check(self, options: Options) -> None:
         """Raise `ValueError` for an optimiser without rates."""
@@ -199,10 +200,10 @@ class Language(Experiment[Options]):
 
     def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
         """Make the runs, and write the table."""
-        records, text = Records(folder / RECORDS), corpus()
+        records, text = self.records(options, folder), corpus()
         found: list[Record] = []
         for arm, rate, seed in self._runs(options):
-            description = {**arm._asdict(), "learning_rate": rate, "seed": seed, "code": self.code}
+            description = {**arm._asdict(), "learning_rate": rate, "seed": seed}
             make = partial(train, arm, rate, seed, options, text)
             found.append(records.get(description, make))
             place.advance(f"{arm.method} {arm.optimizer} {rate:g} {seed}")

@@ -11,10 +11,9 @@ from typer.testing import CliRunner, Result
 
 from benchmarks import table
 from benchmarks.cli import app
-from benchmarks.experiment import RECORDS, STRICT, Experiment, Place, Report
+from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.files import write
-from benchmarks.records import Records
 
 
 class Options(BaseModel):
@@ -22,12 +21,14 @@ class Options(BaseModel):
 
     model_config = STRICT
     numbers: int
+    power: int = 2
 
 
 class Squares(Experiment[Options]):
     """Squares numbers; fails at a number that is set."""
 
     schema = Options
+    axes = frozenset({"numbers"})
     made: list[int]
     fails_at: int | None = None
 
@@ -40,22 +41,22 @@ class Squares(Experiment[Options]):
             raise ValueError(f"numbers: {options.numbers}; allowed: 1 and above")
         return options.numbers
 
-    def square(self, number: int) -> dict[str, Any]:
+    def square(self, number: int, power: int) -> dict[str, Any]:
         """Make a run."""
         if number == self.fails_at:
             raise KeyboardInterrupt
         self.made.append(number)
-        return {"square": number**2}
+        return {"square": number**power}
 
     def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
         """See the protocol."""
-        records = Records(folder / RECORDS)
+        records = self.records(options, folder)
         for number in range(options.numbers):
-            records.get({"number": number, "code": self.code}, partial(self.square, number))
+            records.get({"number": number}, partial(self.square, number, options.power))
             place.advance(str(number))
-        lines = ("number", "square"), [(str(r["number"]), str(r["square"])) for r in records.runs]
+        lines = ("number", "square"), [(str(r["number"]), str(r["square"])) for r in records.own]
         write(folder / "table.md", table.document(lines, []).encode())
-        return Report(lines, [f"Command: {place.command}"], records.runs)
+        return Report(lines, [f"Command: {place.command}"], records.own)
 
 
 @pytest.fixture
@@ -88,7 +89,10 @@ def test_it_is_run_part_by_part_and_not_twice(squares: Squares) -> None:
     folder = Path("results/mine-smoke/many")
     assert (folder / "table.md").exists()
     described = json.loads((folder / "study.json").read_text())
-    assert (described["experiment"], described["configuration"]) == ("squares", {"numbers": 3})
+    assert (described["experiment"], described["configuration"]) == (
+        "squares",
+        {"numbers": 3, "power": 2},
+    )
     made = list(squares.made)
     assert json.loads(invoke("run").stdout)["parts"][1]["rows"] == parts[1]["rows"]
     assert squares.made == made
@@ -114,6 +118,21 @@ def test_runs_of_other_code_are_told_and_not_used(
     assert "many: 3 results of other code are kept, and not used" in invoke("run").stderr
     assert squares.made == [0, 1, 0, 1, 2] * 2
     assert done() == [(2, 2), (3, 3)]
+
+
+def test_runs_of_other_options_are_not_used_but_those_along_an_axis_are(squares: Squares) -> None:
+    invoke("run")
+    plan, text = Path("mine.yaml"), Path("mine.yaml").read_text()
+    plan.write_text(text.replace("numbers: 3", "numbers: 4"))
+    parts = json.loads(invoke("run").stdout)["parts"]
+    assert [row["square"] for row in parts[1]["rows"]] == [0, 1, 4, 9]
+    assert squares.made == [0, 1, 0, 1, 2, 3]
+    plan.write_text(text.replace("numbers: 3", "numbers: 3, power: 3"))
+    assert done() == [(2, 2), (0, 3)]
+    parts = json.loads(invoke("run").stdout)["parts"]
+    assert [row["square"] for row in parts[1]["rows"]] == [0, 1, 8]
+    plan.write_text(text.replace("numbers: 3", "numbers: 4"))
+    assert done() == [(2, 2), (4, 4)]  # nothing is lost
 
 
 @pytest.mark.parametrize(
