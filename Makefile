@@ -34,8 +34,8 @@ reproduce: peer
 	$(COMPARE) --study digits --methods $(GENERAL),pso,pso-torch,rstdp,rstdp-batched,rstdp-dense \
 	  --seconds pso=10 --seconds pso-torch=10
 	$(COMPARE) --study mnist-mlp --dataset mnist --model mlp --threads 1 --epochs 5 --sweep-seeds 1 \
-	  --methods $(GENERAL),pso-torch,rstdp,rstdp-tuned,rstdp-dense --seconds pso-torch=60 \
-	  --seconds rstdp=120 --seconds rstdp-tuned=120
+	  --methods $(GENERAL),pso-torch,rstdp,rstdp-dense --seconds pso-torch=60 \
+	  --seconds rstdp=120
 	$(COMPARE) --study mnist-swarms --dataset mnist --model mlp --activations relu --epochs 100 \
 	  --methods pso-stable,pso-torch-stable --seeds 1 --threads 1 \
 	  --seconds pso-stable=590 --seconds pso-torch-stable=590
