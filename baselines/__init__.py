@@ -11,7 +11,7 @@ from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP, TunedRSTDP
 from baselines.sgd import SGD
 from baselines.spiking_network import Spiking, SpikingNetwork
 from baselines.surrogate import Surrogate
-from baselines.trainer import Settings, Step, Trainer
+from baselines.trainer import OPTIMIZERS, Settings, Step, Trainer
 from baselines.wsgd import WeightScaledSGD
 
 #: By name, in the order of tables and figures.
@@ -48,6 +48,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 __all__ = [
     "FAMILIES",
     "METHODS",
+    "OPTIMIZERS",
     "REWARDS",
     "Settings",
     "Spiking",

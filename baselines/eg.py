@@ -5,6 +5,7 @@ first order in the learning rate this is ``w - lr |w| g``, which is LFP-0 on a R
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -25,8 +26,8 @@ class ExponentiatedGradient(Trainer):
     remarks: ClassVar[Mapping[str, str]] = LAST_LAYER
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
-        """Prepare SGD."""
-        self.sgd = SGD(model, settings)
+        """Prepare SGD, whatever the settings' optimiser is."""
+        self.sgd = SGD(model, replace(settings, optimizer="sgd"))
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
         """Take the step of SGD as the change of ``sign(w) log |w|``."""

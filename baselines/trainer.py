@@ -1,12 +1,13 @@
 """What every training method is to the benchmark: something that makes one step on one batch."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from baselines.clipping import clip_adaptively
@@ -14,14 +15,30 @@ from baselines.registry import pick
 from baselines.rewards import REWARDS
 from lfp_core.rewards import Reduction
 
+#: What makes an optimiser of (parameters, learning rate, momentum).
+OptimizerOf = Callable[[Iterable[Tensor], float, float], Optimizer]
+
+
+def _sgd(parameters: Iterable[Tensor], learning_rate: float, momentum: float) -> Optimizer:
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
+
+
+def _adam(parameters: Iterable[Tensor], learning_rate: float, momentum: float) -> Optimizer:
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=(momentum, 0.999))
+
+
+OPTIMIZERS: Mapping[str, OptimizerOf] = {"sgd": _sgd, "adam": _adam}
+
 
 @dataclass(frozen=True)
 class Settings:
     """What a method may be tuned by, with the defaults of the paper's MNIST experiments.
 
     Attributes:
-        learning_rate: step size of SGD on ``p.grad``.
-        momentum: of SGD, in [0, 1).
+        optimizer: what steps on ``p.grad``, a name in :data:`OPTIMIZERS`; methods that do not fill
+            ``p.grad`` have a rule of their own and ignore it.
+        learning_rate: step size of the optimiser.
+        momentum: of SGD, in [0, 1); of Adam, the decay of its running mean of ``p.grad``.
         clip_norm: the 2-norm that ``p.grad`` over all parameters is clipped to; None does not clip.
         reduction: "mean" divides losses and rewards by the batch size, "sum" does not; the authors'
             code sums rewards, so their learning rates for LFP are meant for "sum".
@@ -50,6 +67,7 @@ class Settings:
     normaliser: Literal["current", "earlier"] = "current"
     max_norm: bool = False
     reward: str = "softmax"
+    optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field out of range, naming it."""
@@ -74,6 +92,7 @@ class Settings:
         if self.normaliser not in ("current", "earlier"):
             raise ValueError(f"normaliser must be 'current' or 'earlier', not {self.normaliser!r}")
         pick("reward", self.reward, REWARDS)
+        pick("optimizer", self.optimizer, OPTIMIZERS)
 
 
 #: Of methods that need derivatives.
@@ -130,15 +149,15 @@ class Trainer(Protocol):
 
 
 class DescentTrainer(Trainer):
-    """A method that fills ``p.grad`` and lets SGD with momentum and clipping do the rest."""
+    """A method that fills ``p.grad`` and lets clipping and an optimiser of torch do the rest."""
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
-        """Prepare SGD on the model's trainable parameters; ValueError without total_steps."""
+        """Prepare to optimise the trainable parameters; ValueError without total_steps."""
         self.model = model
         self.settings = settings
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            self.parameters, lr=settings.learning_rate, momentum=settings.momentum
+        self.optimizer = OPTIMIZERS[settings.optimizer](
+            self.parameters, settings.learning_rate, settings.momentum
         )
         self.schedule = scheduler(self.optimizer, settings)
 
@@ -147,7 +166,7 @@ class DescentTrainer(Trainer):
         """Add what the method descends to ``p.grad`` and return the mean cross-entropy (scalar)."""
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
-        """Fill the gradients, clip them, and take a step of SGD."""
+        """Fill the gradients, clip them, and take a step of the optimiser."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.fill_gradients(inputs, targets)
         norm = self._clip()
@@ -157,7 +176,7 @@ class DescentTrainer(Trainer):
         return Step(loss.detach(), norm.detach())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return momentum, and how far the schedule is."""
+        """Return the optimiser's running means, and how far the schedule is."""
         schedule = None if self.schedule is None else self.schedule.state_dict()
         return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
 
@@ -181,7 +200,7 @@ class DescentTrainer(Trainer):
         return clipped if norm is None else norm
 
 
-def scheduler(optimizer: torch.optim.Optimizer, settings: Settings) -> LRScheduler | None:
+def scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler | None:
     """Return what changes the learning rate after every step, if anything is to."""
     if settings.schedule == "constant":
         return None

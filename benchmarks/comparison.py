@@ -30,8 +30,8 @@ class Options(BaseModel):
         methods, activations: names, or "all"; a family of methods stands for all in it.
         seeds: reported runs of each method and activation.
         epochs, batch_size: of them.
-        momentum, clip_norm, reduction, epsilon, schedule, adaptive_clip, normaliser, max_norm,
-            reward: as in :class:`baselines.Settings`, but that 0 stands for no clipping.
+        optimizer, momentum, clip_norm, reduction, epsilon, schedule, adaptive_clip, normaliser,
+            max_norm, reward: as in :class:`baselines.Settings`, but that 0 stands for no clipping.
         learning_rates: the grid of the sweep.
         learning_rate: of methods that have no sweep.
         sweep_epochs, sweep_seeds: of the sweep.
@@ -48,6 +48,7 @@ class Options(BaseModel):
     seeds: Whole = 3
     epochs: Whole | None = None
     batch_size: Whole | None = None
+    optimizer: str = "sgd"
     momentum: float = 0.9
     clip_norm: float = 3.0
     reduction: str = "mean"
@@ -88,6 +89,7 @@ class Options(BaseModel):
             batch_size=self.batch_size or preset.batch_size,
             settings=Settings(
                 learning_rate=1.0,  # the study's runs have others
+                optimizer=self.optimizer,
                 momentum=self.momentum,
                 clip_norm=self.clip_norm or None,
                 reduction=self.reduction,  # type: ignore[arg-type]  # checked by Settings, as others

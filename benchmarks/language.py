@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from baselines import OPTIMIZERS
 from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.files import write
 from benchmarks.records import Record
@@ -31,6 +32,7 @@ from lfp_core.propagation import Attention
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Optimizer = Literal["sgd", "adam"]
+MOMENTUM = 0.9
 EVALUATIONS = 10  # of the validation loss within a run, the last one at its end
 
 
@@ -152,11 +154,7 @@ def train(arm: Arm, learning_rate: float, seed: int, options: Options, text: Tex
         torch.default_generator.manual_seed(seed)
         model = GPT(text.characters, options)
     batches = torch.Generator().manual_seed(seed)
-    optimizer: torch.optim.Optimizer
-    if arm.optimizer == "adam":
-        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9)
+    optimizer = OPTIMIZERS[arm.optimizer](model.parameters(), learning_rate, MOMENTUM)
     curve: list[float | None] = []
     last_start = len(text.train) - options.context - 1
     for step in range(options.steps):

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from baselines import METHODS, Spiking
+from baselines.trainer import DescentTrainer
 from benchmarks.diagnose import Diagnoses
 from benchmarks.memory import MEGABYTE
 from benchmarks.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
@@ -321,6 +322,7 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
         f"{study.dataset}, {study.model}: test accuracy after {study.epochs} epochs with batches "
         f"of {study.batch_size}, mean ± sample standard deviation over "
         f"{_seeds(0, study.seeds)}; a diverged run counts with the last accuracy it reached.",
+        *_note_on_the_optimizer(study),
         *_notes_on_rates(study, summary),
         "Time: of training, median of interleaved steps. Memory: the most that model, optimiser, "
         "batch and a step take together. MAC: multiply-accumulates of products and convolutions in "
@@ -344,6 +346,16 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
             "a validation sample after training, the input's included."
         )
     return found
+
+
+def _note_on_the_optimizer(study: Study) -> list[str]:
+    if study.settings.optimizer == "sgd":
+        return []
+    following = [m for m in study.methods if issubclass(METHODS[m], DescentTrainer)]
+    return [
+        f"Optimiser: {study.settings.optimizer}, which takes the p.grad of {', '.join(following)}; "
+        "sgd names the plain gradient."
+    ]
 
 
 def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:

@@ -87,6 +87,7 @@ CASES: list[tuple[tuple[str, ...], str]] = [
     (("compare", "--epsilon", "nan"), "epsilon must be finite and >= 0, not nan"),
     (("compare", "--adaptive-clip", "-1"), "adaptive_clip must be finite and > 0"),
     (("compare", "--schedule", "cosine"), "schedule must be 'constant' or 'one-cycle'"),
+    (("compare", "--optimizer", "adma"), "optimizer: unknown name 'adma'; did you mean 'adam'?"),
     (("compare", "--normaliser", "new"), "normaliser must be 'current' or 'earlier', not 'new'"),
     (("compare", "--reward", "sofmax"), "reward: unknown name 'sofmax'; did you mean 'softmax'?"),
     (("compare", "--beta", "2"), "beta"),

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from baselines import METHODS, REWARDS, Settings
+from baselines import METHODS, OPTIMIZERS, REWARDS, Settings
 from baselines.trainer import DescentTrainer
 
 DESCENT = [name for name, method in METHODS.items() if issubclass(method, DescentTrainer)]
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.usefixtures("small_swarms")
 
 #: Those that can train any network.
 GENERAL = [name for name, method in METHODS.items() if method.network is None]
+#: With every optimiser that they take.
+OPTIMIZED = [*((name, "sgd") for name in GENERAL), *((name, "adam") for name in DESCENT)]
 #: What each method learns the separable problem with, where that is not the default.
 SETTINGS: dict[str, Settings] = {}
 DEFAULT = Settings(learning_rate=0.1)
@@ -67,10 +70,11 @@ def test_methods_are_listed_under_their_own_names() -> None:
 # --- the contract ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", GENERAL)
-def test_loss_falls_on_a_separable_problem(name: str) -> None:
+@pytest.mark.parametrize(("name", "optimizer"), OPTIMIZED)
+def test_loss_falls_on_a_separable_problem(name: str, optimizer: str) -> None:
     model, (x, targets) = network(), problem()
-    method = trainer(name, model)
+    rate = {"learning_rate": 0.01} if optimizer == "adam" else {}
+    method = trainer(name, model, optimizer=optimizer, **rate)
     torch.manual_seed(2)
     # The speed limit of the stable recipe is for weights of larger networks.
     steps = 200 if name.endswith("-stable") else 60
@@ -141,9 +145,9 @@ def saved(model: nn.Module, method: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
-@pytest.mark.parametrize("name", GENERAL)
-def test_saved_state_goes_on_bit_for_bit(name: str, schedule: str) -> None:
-    changes = {"schedule": schedule, "total_steps": 8}
+@pytest.mark.parametrize(("name", "optimizer"), OPTIMIZED)
+def test_saved_state_goes_on_bit_for_bit(name: str, optimizer: str, schedule: str) -> None:
+    changes = {"optimizer": optimizer, "schedule": schedule, "total_steps": 8}
     expected = trajectory(name, network(), 8, **changes)
     model = network()
     method = trainer(name, model, **changes)
@@ -185,6 +189,46 @@ def test_step_tells_detached_scalars(name: str) -> None:
         assert value.shape == ()
         assert not value.requires_grad
         assert value.isfinite()
+
+
+@pytest.mark.parametrize("name", DESCENT)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_an_optimiser_takes_the_clipped_gradients(
+    name: str, momentum: float, optimizer: str
+) -> None:
+    """The trajectory is that of the formula, from what the method fills ``p.grad`` with."""
+    changes = {"momentum": momentum, "learning_rate": 0.01, "clip_norm": 0.1}
+    model, (x, targets) = network(torch.float64), problem(torch.float64)
+    method = trainer(name, model, **changes)
+    expected, first, second = [], torch.zeros(()), torch.zeros(())
+    for step in range(1, 6):
+        model.zero_grad()
+        method.fill_gradients(x, targets)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        gradient = torch.cat([p.grad.flatten() for p in method.parameters])
+        if optimizer == "sgd":
+            first = change = momentum * first + gradient
+        else:  # Kingma and Ba 2015, algorithm 1
+            first = momentum * first + (1 - momentum) * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            root = (second / (1 - 0.999**step)).sqrt()
+            change = first / (1 - momentum**step) / (root + 1e-8)
+        point = nn.utils.parameters_to_vector(model.parameters()).detach() - 0.01 * change
+        nn.utils.vector_to_parameters(point, model.parameters())
+        expected.append(point)
+    found = {
+        name_of: trajectory(name, network(torch.float64), 5, optimizer=name_of, **changes)
+        for name_of in OPTIMIZERS
+    }
+    same = [n for n, w in found.items() if torch.allclose(w, torch.stack(expected), rtol=1e-10)]
+    assert same == [optimizer]
+
+
+@pytest.mark.parametrize("name", [name for name in GENERAL if name not in DESCENT])
+def test_methods_with_a_rule_of_their_own_ignore_the_optimiser(name: str) -> None:
+    with_sgd, with_adam = (trajectory(name, network(), 3, optimizer=o) for o in OPTIMIZERS)
+    assert torch.equal(with_sgd, with_adam)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -273,6 +317,12 @@ def test_setting_at_its_bound_is_accepted(field: str, good: Any) -> None:
 def test_an_unknown_reward_is_refused() -> None:
     with pytest.raises(ValueError, match="reward: unknown name 'sofmax'; did you mean 'softmax'"):
         dataclasses.replace(DEFAULT, reward="sofmax")
+
+
+def test_an_unknown_optimiser_is_refused() -> None:
+    message = "optimizer: unknown name 'adamm'; did you mean 'adam'? Allowed: sgd, adam"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataclasses.replace(DEFAULT, optimizer="adamm")
 
 
 @pytest.mark.parametrize("reward", REWARDS)

@@ -9,7 +9,7 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from baselines import REWARDS, Spiking
+from baselines import OPTIMIZERS, REWARDS, Spiking
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -69,7 +69,12 @@ def compare(
     batch_size: Annotated[
         int | None, typer.Option(parser=parse_whole, help="By default the data set's.")
     ] = None,
-    momentum: Annotated[float, typer.Option(parser=parse_real, help="Of SGD, in [0, 1).")] = 0.9,
+    optimizer: Annotated[
+        str, typer.Option(help=f"Of methods that fill p.grad; one of: {', '.join(OPTIMIZERS)}.")
+    ] = "sgd",
+    momentum: Annotated[
+        float, typer.Option(parser=parse_real, help="Of SGD, or Adam's first, in [0, 1).")
+    ] = 0.9,
     clip_norm: Annotated[
         float, typer.Option(parser=parse_real, help="Largest feedback norm; 0: no limit.")
     ] = 3.0,
@@ -136,6 +141,7 @@ def compare(
             seeds=seeds,
             epochs=epochs,
             batch_size=batch_size,
+            optimizer=optimizer,
             momentum=momentum,
             clip_norm=clip_norm,
             reduction=reduction,
