@@ -36,7 +36,10 @@ def test_efficiency_is_of_one_process_over_the_first_run() -> None:
 def test_wrong_options_end_with_code_2(option: list[str]) -> None:
     """Without torchrun, right options too."""
     done = subprocess.run(
-        [sys.executable, str(weak_scaling.EXAMPLE), *option], capture_output=True, text=True, check=False
+        [sys.executable, str(weak_scaling.EXAMPLE), *option],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert (option[0] if option else "torchrun") in done.stderr
