@@ -1,8 +1,8 @@
 """Weak scaling: images a second of LFP on one process and on more, each with batches of its own.
 
-``python -m benchmarks.weak_scaling FOLDER --processes 1 2`` runs ``examples/train_distributed.py``
-with each number of processes in turn, one thread each, and writes scaling.json and scaling.md. With
-a core for every process, perfect scaling has the efficiency 1.
+``python -m benchmarks.weak_scaling FOLDER --processes 1 2`` runs the example
+``examples/train_distributed.py`` with each number of processes in turn, one thread each, and writes
+scaling.json and scaling.md. With a core for every process, perfect scaling has the efficiency 1.
 """
 
 import argparse
