@@ -10,9 +10,10 @@ choose from, by the validation loss averaged over the seeds, and is reported by 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from baselines import OPTIMIZERS
+from benchmarks import curves
 from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.files import write
 from benchmarks.records import Record
@@ -155,7 +157,7 @@ def train(arm: Arm, learning_rate: float, seed: int, options: Options, text: Tex
         model = GPT(text.characters, options)
     batches = torch.Generator().manual_seed(seed)
     optimizer = OPTIMIZERS[arm.optimizer](model.parameters(), learning_rate, MOMENTUM)
-    curve: list[float | None] = []
+    losses: list[float | None] = []
     last_start = len(text.train) - options.context - 1
     for step in range(options.steps):
         starts = torch.randint(last_start, (options.batch,), generator=batches)
@@ -163,10 +165,10 @@ def train(arm: Arm, learning_rate: float, seed: int, options: Options, text: Tex
         fill_gradients(model, arm, *windows(text.train, starts, options.context))
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
         optimizer.step()
-        if (step + 1) * EVALUATIONS // options.steps > len(curve):
-            curve.append(_finite(loss_on(model, text.validation, options.context)))
+        if (step + 1) * EVALUATIONS // options.steps > len(losses):
+            losses.append(_finite(loss_on(model, text.validation, options.context)))
     test = _finite(loss_on(model, text.test, options.context))
-    return {"validation_losses": curve, "test_loss": test}
+    return {"validation_losses": losses, "test_loss": test}
 
 
 def _finite(loss: float) -> float | None:
@@ -197,7 +199,7 @@ class Language(Experiment[Options]):
                     yield arm, rate, seed
 
     def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
-        """Make the runs, and write the table."""
+        """Make the runs, and write the table and the figure."""
         records, text = self.records(options, folder), corpus()
         found: list[Record] = []
         for arm, rate, seed in self._runs(options):
@@ -206,6 +208,7 @@ class Language(Experiment[Options]):
             found.append(records.get(description, make))
             place.advance(f"{arm.method} {arm.optimizer} {rate:g} {seed}")
         rows = [chosen(arm, found) for arm in options.arms()]
+        at_edge = any(row["at_edge"] for row in rows)
         remarks = [
             "Losses in nats a character, mean ± standard deviation, seeds: "
             f"{options.seeds}; after {options.steps} steps of {options.batch} sequences of "
@@ -215,10 +218,12 @@ class Language(Experiment[Options]):
             "The learning rate was chosen for each arm by its validation loss, out of "
             + "; ".join(f"{n}: {r}" for n, r in options.learning_rates.items())
             + ".",
+            *(["(edge): the best rate ends the grid, a better one may lie beyond."] * at_edge),
             f"Command: `{place.command}`",
         ]
         table = lines(rows)
         write(folder / "table.md", document(table, remarks).encode())
+        write(folder / "validation-loss-by-step.png", figure(rows, options))
         return Report(table, remarks, rows)
 
 
@@ -231,19 +236,48 @@ def entropy(text: Text) -> float:
 def chosen(arm: Arm, records: Sequence[Record]) -> dict[str, Any]:
     """Return the arm's rate with the least validation loss, and the losses there."""
 
-    def losses(rate: float, key: str) -> list[float]:
-        own = [r for r in records if r.items() >= {**arm._asdict(), "learning_rate": rate}.items()]
-        values = [r["test_loss"] if key == "test" else r["validation_losses"][-1] for r in own]
-        return [math.inf if value is None else value for value in values]
+    def runs(rate: float) -> list[Record]:
+        own = {**arm._asdict(), "learning_rate": rate}.items()
+        return [record for record in records if record.items() >= own]
 
-    rates: set[float] = {r["learning_rate"] for r in records if r["optimizer"] == arm.optimizer}
-    best = min(sorted(rates), key=lambda rate: sum(losses(rate, "validation")))
+    def finite(losses: Iterable[float | None]) -> list[float]:
+        return [math.inf if loss is None else loss for loss in losses]
+
+    def validation(rate: float) -> list[float]:
+        return finite(record["validation_losses"][-1] for record in runs(rate))
+
+    rates = sorted({r["learning_rate"] for r in records if r["optimizer"] == arm.optimizer})
+    best = min(rates, key=lambda rate: sum(validation(rate)))
     return {
         **arm._asdict(),
         "learning_rate": best,
-        "validation_loss": losses(best, "validation"),
-        "test_loss": losses(best, "test"),
+        "at_edge": len(rates) > 1 and best in (rates[0], rates[-1]),
+        "validation_losses": [record["validation_losses"] for record in runs(best)],
+        "validation_loss": validation(best),
+        "test_loss": finite(record["test_loss"] for record in runs(best)),
     }
+
+
+def figure(rows: Sequence[dict[str, Any]], options: Options) -> bytes:
+    """Return the validation losses of the rows that :func:`chosen` returns, by step, as a PNG."""
+    steps = [math.ceil(i * options.steps / EVALUATIONS) for i in range(1, EVALUATIONS + 1)]
+    panels: dict[str, dict[str, list[list[float]]]] = {name: {} for name in options.optimizers}
+    for row in rows:
+        own = [
+            row["method"],
+            *([f"{row['epsilon']:g}", row["attention"]] if row["attention"] else []),
+        ]
+        panels[row["optimizer"]][" ".join(own)] = [
+            list(takewhile(lambda loss: loss is not None, losses))
+            for losses in row["validation_losses"]
+        ]
+    return curves.png(
+        panels,
+        steps,
+        across="step",
+        up="validation loss (nats a character)",
+        title=f"A small GPT by optimiser: mean and range over {options.seeds} seeds",
+    )
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> Lines:
@@ -255,7 +289,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> Lines:
             row["optimizer"],
             "-" if row["epsilon"] is None else f"{row['epsilon']:g}",
             row["attention"] or "-",
-            f"{row['learning_rate']:g}",
+            f"{row['learning_rate']:g}" + (" (edge)" if row["at_edge"] else ""),
             spread(row["validation_loss"]),
             spread(row["test_loss"]),
         )

@@ -68,6 +68,10 @@ def test_a_rate_is_chosen_by_validation_not_by_test() -> None:
 
     row = chosen(arm, [run(0.1, 2.0, 3.0), run(0.2, 2.5, 1.0), run(0.3, None, None)])
     assert (row["learning_rate"], row["test_loss"]) == (0.1, [3.0])
+    assert row["at_edge"]
+    assert not chosen(arm, [run(0.1, 2.6, 1.0), run(0.2, 2.5, 3.0), run(0.3, None, None)])[
+        "at_edge"
+    ]
 
 
 def test_an_optimiser_without_rates_is_named(tmp_path: Path) -> None:
@@ -92,3 +96,4 @@ def test_the_study_runs_and_goes_on_without_new_runs(tmp_path: Path) -> None:
     assert records.stat().st_mtime_ns == before
     (table,) = tmp_path.rglob("table.md")
     assert "| lfp | adam | 0.01 | constant |" in table.read_text()
+    assert (table.parent / "validation-loss-by-step.png").read_bytes().startswith(b"\x89PNG")
