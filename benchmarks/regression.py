@@ -409,7 +409,9 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
         f"Command: `{command}`",
     ]
     lines = error_lines(records, options.epochs)
-    text = table.document(lines, remarks) + paired.section(differences, digits=3)
+    note = "Tested is the error at the end, for all pairs."
+    text = "# Test error\n\n" + table.document(lines, remarks)
+    text += paired.section(differences, digits=3, note=note)
     panel = {m: [r["errors"][1:] for r in runs] for m, runs in by_method(records).items()}
     image = curves.png(
         {options.dataset: panel},
