@@ -79,9 +79,9 @@ reproduce: peer
 	  --study diagnosis-epsilon-$$epsilon --epsilon $$epsilon \
 	  --activations relu,tanh,sigmoid,heaviside --learning-rate 0.003 || exit; done
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-lenet --models lenet \
-	  --peer --threads 2 --repeats 60
+	  --peer --threads 1 --repeats 60
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-vgg-like --models vgg-like \
-	  --peer --threads 2 --repeats 8
+	  --peer --threads 1 --repeats 8
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.scaling
 	for study in pruning regression transfer language vit; do \
