@@ -10,7 +10,7 @@ CARD_GRID := $(shell printf '%se-5,' $(A))$(shell printf '%se-4,' $(A))1e-3
 GENERAL := lfp,sgd,wsgd,fa,eg,madam,surrogate
 EPSILONS := 1e-6 0.03 0.1 0.3 1
 
-.PHONY: compare test lint types peer reproduce clean
+.PHONY: compare test lint types peer perf dashboard gate reproduce clean
 
 compare: .venv/ready
 	$(BIN)/lfp-bench compare
@@ -28,14 +28,24 @@ types: .venv/ready
 peer: .venv/ready
 	$(BIN)/tox -e peer
 
-# All that the README quotes: about six hours on two cores. `speed` runs in the environment that has
+# The performance history: measure HEAD into it on an idle machine, show it, compare with a release.
+perf: .venv/ready
+	$(BIN)/python -m benchmarks.history
+
+dashboard: .venv/ready
+	$(BIN)/python -m benchmarks.dashboard
+
+gate: .venv/ready
+	$(BIN)/python -m benchmarks.gate $(BASE)
+
+# All that the README quotes: about eight hours on two cores. `speed` runs in the environment that has
 # the authors' package. Delete a study's folder to make it again; what is there is not repeated.
 reproduce: peer
 	$(COMPARE) --study digits --methods $(GENERAL),pso,pso-torch,rstdp,rstdp-batched,rstdp-dense \
 	  --seconds pso=10 --seconds pso-torch=10
 	$(COMPARE) --study mnist-mlp --dataset mnist --model mlp --threads 1 --epochs 5 --sweep-seeds 1 \
-	  --methods $(GENERAL),pso-torch,rstdp,rstdp-tuned,rstdp-dense --seconds pso-torch=60 \
-	  --seconds rstdp=120 --seconds rstdp-tuned=120
+	  --methods $(GENERAL),pso-torch,rstdp,rstdp-dense --seconds pso-torch=60 \
+	  --seconds rstdp=120
 	$(COMPARE) --study mnist-swarms --dataset mnist --model mlp --activations relu --epochs 100 \
 	  --methods pso-stable,pso-torch-stable --seeds 1 --threads 1 \
 	  --seconds pso-stable=590 --seconds pso-torch-stable=590
@@ -72,6 +82,10 @@ reproduce: peer
 	  --peer --threads 2 --repeats 60
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-vgg-like --models vgg-like \
 	  --peer --threads 2 --repeats 8
+	$(BIN)/python -m benchmarks.roofline
+	$(BIN)/python -m benchmarks.scaling
+	for study in pruning regression transfer language vit; do \
+	  $(BIN)/lfp-bench run $$study --size cpu $(STORED) || exit; done
 
 # Written last, so that an interrupted installation is done again.
 .venv/ready: pyproject.toml
@@ -80,4 +94,4 @@ reproduce: peer
 	touch $@
 
 clean:
-	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tox .asv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -25,6 +25,7 @@ PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
     "lfp-bench",
 )
+NOT_RESULTS = (":!benchmarks/stored", ":!benchmarks/asv/results")
 ROOT = Path(__file__).parent.parent
 
 
@@ -34,9 +35,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         # Results are no code: a study that is stored again must not call itself uncommitted.
-        "dirty": bool(
-            _git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/stored")
-        ),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)),
         "code": code_version(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},

@@ -145,4 +145,6 @@ class Experiment(ABC, Generic[O]):
         """Return how far the study in the folder is; `ValueError` or `StoreError` if unreadable."""
         records = self.records(options, folder)
         other = sum(record.get("code") != self.code for record in records.runs)
-        return Status(len(records.own), of_other_code=other)
+        diverged = sum(bool(record.get("diverged")) for record in records.own)
+        under_way = len(list((folder / "checkpoints").glob("*.pt")))
+        return Status(len(records.own), diverged, under_way, other)

@@ -55,7 +55,9 @@ WITHIN_A_LEASE = {
     "sweep_seeds": 1,
     "schedule": "one-cycle",
 }
-LFP_BENCH = "from benchmarks.cli import app; app()"
+#: What a shell starts in the background ignores Ctrl-C, and so would what it starts in turn.
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+LFP_BENCH = HEED + "from benchmarks.cli import app; app()"
 INTERRUPTED = (130, -signal.SIGINT)  # exit codes after Ctrl-C: of lfp-bench, and of its imports
 GRACE = 20.0  # seconds that it gets to end by itself
 

@@ -1,7 +1,7 @@
 """Differences between methods in what a study of few runs measures, paired by seed."""
 
 from collections.abc import Iterable, Sequence
-from math import isnan
+from math import isnan, nan
 
 import pandas as pd
 
@@ -9,14 +9,18 @@ from benchmarks.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.table import Lines, document
 
 
-def differences(measured: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+def differences(
+    measured: pd.DataFrame, pairs: Iterable[tuple[str, str]], *, tested: bool = True
+) -> pd.DataFrame:
     """Return a row for each quantity and pair of methods that have values of the same seeds.
 
-    Holm's correction is for all rows together.
+    Holm's correction is for all rows together, so the more is tested, the less is found: a study
+    says beforehand which few rows answer its question, and shows the others untested.
 
     Args:
         measured: with columns quantity, method, seed and value.
         pairs: the first of two methods minus the second.
+        tested: whether there are p-values; NaN if not.
     """
     rows = []
     for quantity, of_quantity in measured.groupby("quantity", sort=False):
@@ -28,7 +32,7 @@ def differences(measured: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.
                 row = {"quantity": quantity, "methods": f"{one} - {other}", "seeds": found.seeds}
                 bounds = {"low": found.interval.low, "high": found.interval.high}
                 row |= {"difference": found.difference, **bounds}
-                rows.append({**row, "effect": found.effect, "p": found.p})
+                rows.append({**row, "effect": found.effect, "p": found.p if tested else nan})
     frame = pd.DataFrame(rows)
     if rows:
         frame["p_holm"] = holm(frame["p"].tolist())
@@ -57,12 +61,16 @@ def lines(found: pd.DataFrame, digits: int) -> Lines:
     ]
 
 
-def section(found: pd.DataFrame, digits: int) -> str:
-    """Return the differences in Markdown, with what a reader has to know; "" if there is none."""
+def section(found: pd.DataFrame, digits: int, note: str) -> str:
+    """Return the differences in Markdown, with what a reader has to know; "" if there is none.
+
+    The note tells which of them are tested, and why.
+    """
     if found.empty:
         return ""
     seeds = int(found["seeds"].max())
-    return "\n# Differences, paired by seed\n\n" + document(lines(found, digits), remarks(seeds))
+    told = [*remarks(seeds), note]
+    return "\n# Differences, paired by seed\n\n" + document(lines(found, digits), told)
 
 
 def remarks(seeds: int) -> Sequence[str]:
@@ -71,6 +79,6 @@ def remarks(seeds: int) -> Sequence[str]:
     return [
         "Differences are in pairs with the same seed: mean, bootstrap interval, mean over standard "
         "deviation (Cohen's d_z), and the two-sided p of a sign-flip permutation test, also with "
-        f"Holm's correction for all rows. (*): at most {SIGNIFICANCE:g} after it; p is at least "
-        f"{2 ** (1 - seeds):g} with {seeds} pairs.{few}"
+        f"Holm's correction for all rows that have one. (*): at most {SIGNIFICANCE:g} after it; p "
+        f"is at least {2 ** (1 - seeds):g} with {seeds} pairs.{few}"
     ]

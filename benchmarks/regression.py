@@ -3,21 +3,24 @@
 The experiment `regression` of study files. The paper trains an MLP with two hidden layers and the
 reward ``r = sign(o) (y - o)^3`` on California Housing (arXiv 2308.12053, and its authors' notebook,
 where a run ends with a test error of 0.33 after 100 epochs). Beside it stand LFP with the reward of
-the squared error, ``r = -o dL/do``, and gradient descent.
+the squared error, ``r = -o dL/do``, gradient descent, and gradient descent scaled by ``|w|``, which
+by Theorem 1 is what LFP with that reward becomes for epsilon 0.
 
 What differs from the notebook: inputs are scaled by mean and standard deviation of the training
 split (theirs by those of all data), and every seed draws a split of its own, with 30% of the
-examples for the test. A sweep chooses learning rates on 15% of the training split.
+examples for the test. A sweep chooses learning rates on 15% of the training split, by the error
+after as many epochs as reported runs have, so that what overfits is not preferred. The epoch with
+the lowest mean error at that rate is reported too, as methods overfit at different times.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,19 +36,22 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from baselines import Settings
+from baselines.sgd import SGD
 from baselines.trainer import DescentTrainer
+from baselines.wsgd import WeightScaledSGD
 from benchmarks import curves, paired, table
 from benchmarks.comparison import Whole
 from benchmarks.data import SILENCE, DataError, Split, default_root, socket_timeout
 from benchmarks.environment import describe
-from benchmarks.experiment import RECORDS, STRICT, Experiment, Place, Report, Status
+from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.files import write
-from benchmarks.records import Record, Records, by_method
+from benchmarks.records import Record, by_method
 from benchmarks.registry import pick
 from benchmarks.report import rows
 from benchmarks.runner import reproducible, train_epoch
 from benchmarks.study import FIRST_SWEEP_SEED
-from benchmarks.table import Lines, spread
+from benchmarks.sweep import Edge, edge_of
+from benchmarks.table import Lines, at_edge, spread
 from lfp_core.rewards import Reduction
 
 Numbers = NDArray[np.float64]
@@ -54,6 +60,8 @@ TEST_SHARE = 0.3
 VALIDATION_SHARE = 0.15  # of the training split, in a sweep
 #: Epochs that the table shows, with the last one.
 SHOWN = (1, 5, 10, 20, 50, 100)
+#: Of learning rates, in steps of about 2.
+GRID = [1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2]
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -67,7 +75,7 @@ def california() -> tuple[Numbers, Numbers]:
     home = default_root() / "california"
     try:
         with socket_timeout(SILENCE):  # as scikit-learn sets none
-            return fetch_california_housing(data_home=home, return_X_y=True, n_retries=0)
+            return fetch_california_housing(data_home=home, return_X_y=True, n_retries=1)
     except OSError as error:  # URLError, HTTPError, timeouts
         raise DataError(
             f"dataset: 'california' could not be fetched to {home} ({error}); it needs a network, "
@@ -156,7 +164,7 @@ class SquaredLFP(CubicLFP):
         return lfp.rewards.from_loss(loss)(outputs, targets)
 
 
-class SquaredSGD(DescentTrainer):
+class SquaredSGD(SGD):
     """Gradient descent on the squared error."""
 
     name: ClassVar[str] = "sgd"
@@ -168,10 +176,19 @@ class SquaredSGD(DescentTrainer):
         return F.mse_loss(outputs.detach(), targets)
 
 
+class SquaredWSGD(WeightScaledSGD, SquaredSGD):  # scales what the second one fills in
+    """Gradient descent on the squared error, scaled by |w|."""
+
+    name: ClassVar[str] = "wsgd"
+
+
 METHODS: dict[str, type[DescentTrainer]] = {
-    method.name: method for method in (CubicLFP, SquaredLFP, SquaredSGD)
+    method.name: method for method in (CubicLFP, SquaredLFP, SquaredSGD, SquaredWSGD)
 }
-PAIRS = (("lfp-cubic", "sgd"), ("lfp-squared", "sgd"), ("lfp-cubic", "lfp-squared"))
+#: Pairs whose differences are tested, at the last epoch and at the one that validation chose.
+TESTED = (("lfp-cubic", "sgd"), ("lfp-squared", "sgd"), ("wsgd", "sgd"))
+#: Pairs whose differences are shown beside them: what the scaling, and what the reward explains.
+SHOWN_PAIRS = (("lfp-squared", "wsgd"), ("lfp-cubic", "lfp-squared"))
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -247,9 +264,9 @@ class Options(BaseModel):
         seeds: reported runs of each method.
         epochs, batch_size: of them.
         momentum, clip_norm, reduction, epsilon: as in :class:`baselines.Settings`.
-        learning_rates: the grid of the sweep.
+        learning_rates: the grid of the sweep, whose runs have as many epochs.
         learning_rate: of methods that have no sweep.
-        sweep_epochs, sweep_seeds: of the sweep.
+        sweep_seeds: of the sweep.
     """
 
     model_config = STRICT
@@ -263,9 +280,8 @@ class Options(BaseModel):
     clip_norm: float = 3.0
     reduction: Reduction = "sum"
     epsilon: float = 1e-6
-    learning_rates: Annotated[list[float], Field(min_length=1)] = [5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
+    learning_rates: Annotated[list[float], Field(min_length=1)] = GRID
     learning_rate: dict[str, float] = {}
-    sweep_epochs: Whole = 20
     sweep_seeds: Whole = 2
 
     def settings(self, rate: float) -> Settings:
@@ -283,26 +299,26 @@ class Options(BaseModel):
         if method in self.learning_rate:
             return []
         return [
-            self._run("sweep", method, seed, self.sweep_epochs, rate)
+            self._run("sweep", method, seed, rate)
             for rate in self.learning_rates
             for seed in range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + self.sweep_seeds)
         ]
 
     def final(self, method: str, rate: float) -> list[Run]:
         """Return the reported runs of a method."""
-        return [self._run("final", method, seed, self.epochs, rate) for seed in range(self.seeds)]
+        return [self._run("final", method, seed, rate) for seed in range(self.seeds)]
 
-    def _run(
-        self, kind: Literal["sweep", "final"], method: str, seed: int, epochs: int, rate: float
-    ) -> Run:
+    def _run(self, kind: Literal["sweep", "final"], method: str, seed: int, rate: float) -> Run:
         settings = self.settings(rate)
-        return Run(kind, self.dataset, method, seed, epochs, self.batch_size, settings)
+        return Run(kind, self.dataset, method, seed, self.epochs, self.batch_size, settings)
 
 
 class Regression(Experiment[Options]):
     """See the module."""
 
     schema = Options
+    # The chosen rate is a place on an axis, and so is whatever decides it.
+    axes = frozenset({"methods", "seeds", "learning_rates", "learning_rate", "sweep_seeds"})
 
     def runs(self, options: Options) -> int:
         """See :class:`Experiment`."""
@@ -321,57 +337,84 @@ class Regression(Experiment[Options]):
         """See :class:`Experiment`; as small as that one."""
         return "mlp"
 
-    def status(self, options: Options, folder: Path) -> Status:
-        """See :class:`Experiment`."""
-        records = Records(folder / RECORDS).runs
-        return Status(len(records), sum(record["diverged"] for record in records))
-
     def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
         """See :class:`Experiment`."""
-        records = Records(folder / RECORDS)
+        records = self.records(options, folder)
 
         def made(runs: Sequence[Run]) -> Iterator[Record]:
             for run in runs:
                 yield records.get({"run": asdict(run)}, partial(train, run, place.device))
                 place.advance(f"{run.method} {run.seed}")
 
-        rates = {
-            method: options.learning_rate.get(method) or choose(list(made(options.sweep(method))))
+        choices = {
+            method: Choice(options.learning_rate[method])
+            if method in options.learning_rate
+            else choose(list(made(options.sweep(method))))
             for method in options.methods
         }
-        found = [r for method, rate in rates.items() for r in made(options.final(method, rate))]
-        return write_report(folder, options, found, place.command)
+        found = [
+            record
+            for method, choice in choices.items()
+            for record in made(options.final(method, choice.learning_rate))
+        ]
+        return write_report(folder, options, choices, found, place.command)
 
 
-def choose(tried: Sequence[Record]) -> float:
-    """Return the rate with the lowest mean error at the end; one that diverged is the worst."""
-    errors: dict[float, list[float]] = {}
+class Choice(NamedTuple):
+    """A learning rate; if from a sweep, the best epoch with it, and where the grid ends with it."""
+
+    learning_rate: float
+    epoch: int | None = None
+    edge: Edge | None = None
+
+
+def choose(tried: Sequence[Record]) -> Choice:
+    """Return the rate with the lowest mean error at the end; one that diverged is the worst.
+
+    Its epoch is that with the lowest mean error, the first of equals; none if the rate diverged.
+    """
+    curves: dict[float, list[list[float]]] = {}
     for record in tried:
-        last = math.inf if record["diverged"] else record["errors"][-1]
-        errors.setdefault(record["run"]["settings"]["learning_rate"], []).append(last)
-    return min(sorted(errors), key=lambda rate: mean(errors[rate]))
+        curve = [math.inf] if record["diverged"] else record["errors"]
+        curves.setdefault(record["run"]["settings"]["learning_rate"], []).append(curve)
+    best = min(sorted(curves), key=lambda rate: mean(curve[-1] for curve in curves[rate]))
+    means = [mean(errors) for errors in zip(*curves[best], strict=False)]
+    lowest = min(means)
+    epoch = means.index(lowest) if math.isfinite(lowest) else None
+    return Choice(best, epoch, edge_of(curves, best))
 
 
 # --- the report -----------------------------------------------------------------------------------
 
 
-def error_lines(records: Sequence[Record], epochs: int) -> Lines:
+def error_lines(records: Sequence[Record], choices: Mapping[str, Choice], epochs: int) -> Lines:
     """Return the errors as text, a row for each method."""
     shown = [epoch for epoch in SHOWN if epoch < epochs] + [epochs]
-    header = ("method", "learning rate", *(f"epoch {epoch}" for epoch in shown), "diverged")
+    of_epochs = [f"epoch {epoch}" for epoch in shown]
+    header = ("method", "learning rate", *of_epochs, "chosen epoch", "error there", "diverged")
     found = []
     for method, of_method in by_method(records).items():
-        curves = [r["errors"] for r in of_method]
-        reached = [[curve[epoch] for curve in curves if len(curve) > epoch] for epoch in shown]
+        choice = choices[method]
+        reached = [errors_at(of_method, epoch) for epoch in (*shown, choice.epoch)]
+        *by_epoch, chosen = (spread(values, 3) if values else "-" for values in reached)
         found.append(
             (
                 method,
-                f"{of_method[0]['run']['settings']['learning_rate']:g}",
-                *(spread(values, 3) if values else "-" for values in reached),
+                f"{choice.learning_rate:g}{at_edge(choice.edge)}",
+                *by_epoch,
+                "-" if choice.epoch is None else str(choice.epoch),
+                chosen,
                 f"{sum(r['diverged'] for r in of_method)}/{len(of_method)}",
             )
         )
     return header, found
+
+
+def errors_at(records: Sequence[Record], epoch: int | None) -> list[float]:
+    """Return the errors after an epoch of the runs that reached it; none of no epoch."""
+    if epoch is None:
+        return []
+    return [record["errors"][epoch] for record in records if len(record["errors"]) > epoch]
 
 
 def tidy(records: Sequence[Record]) -> pd.DataFrame:
@@ -389,14 +432,41 @@ def tidy(records: Sequence[Record]) -> pd.DataFrame:
     )
 
 
-def write_report(folder: Path, options: Options, records: Sequence[Record], command: str) -> Report:
+def differences_of(frame: pd.DataFrame, choices: Mapping[str, Choice], epochs: int) -> pd.DataFrame:
+    """Return the differences at the last epoch and at the chosen ones: those tested, then others.
+
+    Args:
+        frame: of :func:`tidy`.
+        choices: by method.
+        epochs: the number of the last one.
+    """
+    chosen = frame["epoch"] == frame["method"].map({m: c.epoch for m, c in choices.items()})
+    measured = pd.concat(
+        [
+            frame[frame["epoch"] == epochs].assign(quantity=f"test MSE, epoch {epochs}"),
+            frame[chosen].assign(quantity="test MSE, chosen epoch"),
+        ]
+    ).rename(columns={"test_mse": "value"})
+    return pd.concat(
+        [
+            paired.differences(measured, TESTED),
+            paired.differences(measured, SHOWN_PAIRS, tested=False),
+        ],
+        ignore_index=True,
+    )
+
+
+def write_report(
+    folder: Path,
+    options: Options,
+    choices: Mapping[str, Choice],
+    records: Sequence[Record],
+    command: str,
+) -> Report:
     """Write ``table.md``, ``test-error-by-epoch.png``, ``errors.csv`` and ``paired.csv``."""
     frame = tidy(records)
-    last = frame[frame["epoch"] == options.epochs]
-    measured = last.rename(columns={"test_mse": "value"}).assign(
-        quantity=f"test MSE, epoch {options.epochs}"
-    )
-    differences = paired.differences(measured, PAIRS)
+    differences = differences_of(frame, choices, options.epochs)
+    edges = [method for method, choice in choices.items() if choice.edge]
     rates = ", ".join(f"{rate:g}" for rate in options.learning_rates)
     remarks = [
         f"{options.dataset}, MLP with ReLU and dropout: mean squared error on the test split, mean "
@@ -404,12 +474,16 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
         f"of its own. Rewards and losses: {options.reduction} over batches of "
         f"{options.batch_size}.",
         f"Learning rates, where they are not given: from {rates} by the mean error on the "
-        f"validation split after {options.sweep_epochs} epochs, {options.sweep_seeds} seeds.",
+        f"validation split after {options.epochs} epochs, {options.sweep_seeds} seeds. Chosen "
+        "epoch: the one with the lowest mean error there.",
+        *(["(edge): the best rate ends the grid, a better one may lie beyond."] if edges else []),
         *(f"Made on: {place}." for place in table.origin(r["environment"] for r in records)),
         f"Command: `{command}`",
     ]
-    lines = error_lines(records, options.epochs)
-    text = table.document(lines, remarks) + paired.section(differences, digits=3)
+    lines = error_lines(records, choices, options.epochs)
+    note = "Tested is what the code says beforehand: every method against sgd, at both epochs."
+    text = "# Test error\n\n" + table.document(lines, remarks)
+    text += paired.section(differences, digits=3, note=note)
     panel = {m: [r["errors"][1:] for r in runs] for m, runs in by_method(records).items()}
     image = curves.png(
         {options.dataset: panel},
@@ -422,4 +496,4 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
     write(folder / "test-error-by-epoch.png", image)
     write(folder / "errors.csv", frame.to_csv(index=False).encode())
     write(folder / "paired.csv", differences.to_csv(index=False).encode())
-    return Report(lines, remarks, rows(last))
+    return Report(lines, remarks, rows(frame[frame["epoch"] == options.epochs]))

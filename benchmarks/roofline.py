@@ -16,6 +16,7 @@ All on one thread, in time of the process (see :mod:`benchmarks.asv.common`).
 
 import gc
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -240,9 +241,11 @@ def measure(workload: Workload) -> dict[str, Any]:
 
 
 def _counted(part: Callable[[], object]) -> dict[str, Any]:
+    """Return floating-point operations, bytes and number of the operations that have as many."""
     with Ledger() as ledger:
         part()
-    return {"operations": ledger.entries}
+    alike = Counter(ledger.entries)
+    return {"operations": [[flops, size, number] for (flops, size), number in alike.items()]}
 
 
 def _timed(steps: Mapping[str, Parts]) -> dict[str, dict[str, list[float]]]:
@@ -297,15 +300,15 @@ def rows(records: Records) -> list[Row]:
 
 
 def _row(name: str, method: str, part: str, measured: dict[str, Any], machine: Ceilings) -> Row:
-    entries = measured["operations"]
+    alike = measured["operations"]
     return Row(
         workload=name,
         method=method,
         part=part,
-        calls=len(entries),
-        flops=sum(flops for flops, _ in entries),
-        moved=sum(size for _, size in entries),
-        least=sum(machine.seconds(flops, size) for flops, size in entries),
+        calls=sum(number for _, _, number in alike),
+        flops=sum(number * flops for flops, _, number in alike),
+        moved=sum(number * size for _, size, number in alike),
+        least=sum(number * machine.seconds(flops, size) for flops, size, number in alike),
         seconds=measured["seconds"],
     )
 
@@ -428,4 +431,4 @@ def main(folder: Path = FOLDER, workloads: Sequence[Workload] = WORKLOADS) -> No
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)

@@ -180,6 +180,8 @@ def _draw(axis: Axes, law: Law, measured: Curves) -> None:
         label = f"{LABELS.get(method, method)}: {k:.2f}"
         axis.loglog(sizes, 1000 * middle * np.power(sizes, k), color=colour, label=label)
     axis.set_title(law.axis, fontsize=9)
+    axis.set_xticks(law.sizes, [str(size) for size in law.sizes])
+    axis.xaxis.minorticks_off()
     axis.tick_params(labelsize=7, which="both")
     axis.legend(fontsize=7, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
@@ -204,4 +206,4 @@ def main(folder: Path = FOLDER, laws: Sequence[Law] = LAWS) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)

@@ -1,11 +1,13 @@
 """Choosing the learning rate of a method from a small grid, on the validation split alone."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
 from benchmarks.runner import Result
+
+Edge = Literal["lowest", "highest"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Choice:
 
     learning_rate: float
     score: float | None = None  # mean validation accuracy over the sweep's seeds, in [0, 1]
-    edge: Literal["lowest", "highest"] | None = None
+    edge: Edge | None = None
 
 
 def choose(results: Iterable[Result]) -> Choice:
@@ -30,7 +32,15 @@ def choose(results: Iterable[Result]) -> Choice:
         raise ValueError("results: a choice needs at least one")
     rates = sorted(scores)
     best = max(rates, key=lambda rate: mean(scores[rate]))  # the first, so the smallest, of equals
-    edge: Literal["lowest", "highest"] | None = None
-    if len(rates) > 1 and best in (rates[0], rates[-1]):
-        edge = "lowest" if best == rates[0] else "highest"
-    return Choice(best, mean(scores[best]), edge)
+    return Choice(best, mean(scores[best]), edge_of(rates, best))
+
+
+def edge_of(rates: Collection[float], best: float) -> Edge | None:
+    """Return the end of a grid of several rates that the best one is, if it is one.
+
+    >>> edge_of([0.1, 0.2, 0.3], 0.3)
+    'highest'
+    """
+    if len(rates) < 2 or min(rates) < best < max(rates):
+        return None
+    return "lowest" if best == min(rates) else "highest"

@@ -207,7 +207,7 @@ def lines(summary: pd.DataFrame) -> Lines:
             row["activation"],
             row["method"],
             _accuracy(row),
-            number(row["learning_rate"], "g") + _edge(row["learning_rate_edge"]),
+            number(row["learning_rate"], "g") + at_edge(row["learning_rate_edge"]),
             number(row["sample_seconds"], ".3g", 1e6),
             number(row["sample_time_ratio"], ".2f"),
             number(row["peak_bytes"], ".2f", 1 / MEGABYTE),
@@ -311,7 +311,8 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{mean(values):.{digits}f} ± {deviation}"
 
 
-def _edge(edge: str | None) -> str:
+def at_edge(edge: str | None) -> str:
+    """Return what is written behind a learning rate that ends the grid it was chosen from."""
     return "" if pd.isna(edge) else " (edge)"
 
 
@@ -369,11 +370,11 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
             f"Learning rates: chosen from {grid} by the mean validation accuracy after "
             f"{study.sweep_epochs} epochs with {_seeds(FIRST_SWEEP_SEED, study.sweep_seeds)}."
         )
-    at_edge = summary[summary["learning_rate_edge"].notna()]
-    if len(at_edge):
+    at_ends = summary[summary["learning_rate_edge"].notna()]
+    if len(at_ends):
         cells = ", ".join(
             f"{row['activation']} {row['method']} ({row['learning_rate_edge']})"
-            for row in at_edge.to_dict("records")
+            for row in at_ends.to_dict("records")
         )
         found.append(f"(edge): the best rate ends the grid, a better one may lie beyond: {cells}.")
     return found

@@ -30,13 +30,14 @@ from torchvision.transforms import v2
 
 from baselines import METHODS, Settings
 from benchmarks import curves, paired, table
+from benchmarks.checkpoint import Checkpoint
 from benchmarks.comparison import Whole, chosen
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
 from benchmarks.environment import describe
-from benchmarks.experiment import RECORDS, STRICT, Experiment, Place, Report, Status
+from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.files import write
 from benchmarks.models import ACTIVATIONS, Activation
-from benchmarks.records import Record, Records, by_method
+from benchmarks.records import Record, by_method
 from benchmarks.registry import pick
 from benchmarks.report import rows
 from benchmarks.runner import Run, train
@@ -270,6 +271,7 @@ class Transfer(Experiment[Options]):
     """See the module."""
 
     schema = Options
+    axes = frozenset({"methods", "seeds", "learning_rate"})
 
     def runs(self, options: Options) -> int:
         """See :class:`Experiment`."""
@@ -281,27 +283,22 @@ class Transfer(Experiment[Options]):
             state(options.model, options.weights)
         images(options.dataset, options.side)
 
-    def status(self, options: Options, folder: Path) -> Status:
-        """See :class:`Experiment`."""
-        records = Records(folder / RECORDS).runs
-        diverged = sum(record["diverged"] for record in records)
-        return Status(len(records), diverged, len(list((folder / "checkpoints").glob("*.pt"))))
-
     def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
         """See :class:`Experiment`."""
-        store, records, found = Store(folder), Records(folder / RECORDS), []
+        store, records, found = Store(folder), self.records(options, folder), []
         data = images(options.dataset, options.side).to(place.device)
         for run in options.finals():
-            wanted = {"run": asdict(run), "weights": options.weights, "side": options.side}
-            make = partial(fine_tune, run, options, data, store, place.device)
-            found.append(records.get(wanted, make))
-            store.checkpoint(run, {}).remove()
+            environment = describe(place.device)
+            checkpoint = store.checkpoint(run, {**environment, **records.common})
+            make = partial(fine_tune, run, options, data, checkpoint, place.device)
+            found.append(records.get({"run": asdict(run)}, make))
+            checkpoint.remove()
             place.advance(run.label)
         return write_report(folder, options, found, place.command)
 
 
 def fine_tune(
-    run: Run, options: Options, data: Dataset, store: Store, device: torch.device
+    run: Run, options: Options, data: Dataset, checkpoint: Checkpoint, device: torch.device
 ) -> Record:
     """Return what a run measures: accuracies before training and after each epoch."""
     environment = describe(device)
@@ -312,7 +309,7 @@ def fine_tune(
         classes=data.classes,
         seed=run.seed,
     ).to(device)
-    result = train(model, run, data, device, store.checkpoint(run, environment))
+    result = train(model, run, data, device, checkpoint)
     accuracies = [epoch.test_accuracy for epoch in result.history]
     return {
         "accuracies": [accuracy for accuracy in accuracies if accuracy is not None],
@@ -364,7 +361,9 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
         f"Command: `{command}`",
     ]
     lines = accuracy_lines(records)
-    text = table.document(lines, remarks) + paired.section(differences, digits=1)
+    note = "Tested is the accuracy at the end, for all pairs."
+    text = "# Test accuracy\n\n" + table.document(lines, remarks)
+    text += paired.section(differences, digits=1, note=note)
     panel = {m: [r["accuracies"] for r in runs] for m, runs in by_method(records).items()}
     image = curves.png(
         {options.dataset: panel},

@@ -50,6 +50,12 @@ from lfp_core.slopes import stabilize
 
 Attention = Literal["uniform", "constant"]
 
+#: What goes past a ``TorchFunctionMode`` in a library, and the module that mends that.
+SUPPORT = {
+    "snntorch": "lfp_core.spiking",
+    "torch.distributed.fsdp._fully_shard._fsdp_param_group": "lfp_core.sharding",
+}
+
 
 class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with feedback():``)
     """Context in which the forward pass of any model prepares for :func:`backward`.
@@ -93,9 +99,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         self.epsilon = float(epsilon)
         self.strict = strict
         self.attention = attention
-        # Only then can the model have spiking neurons, whose derivatives are not LFP.
-        if "snntorch" in sys.modules and not torch.compiler.is_compiling():
-            importlib.import_module("lfp_core.spiking")
+        # Only then can the model be sharded, or have spiking neurons, with no LFP derivatives.
+        for library, support in SUPPORT.items():
+            if library in sys.modules and not torch.compiler.is_compiling():
+                importlib.import_module(support)
 
     def __torch_function__(
         self,

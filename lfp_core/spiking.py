@@ -162,8 +162,12 @@ def unsupported(neuron: Any) -> str | None:
         "learn_beta": neuron.beta.requires_grad,
         "learn_threshold": neuron.threshold.requires_grad,
         "learn_graded_spikes_factor": neuron.graded_spikes_factor.requires_grad,
-        "graded_spikes_factor": bool((neuron.graded_spikes_factor != 1).any()),
     }
+    ungraded = (neuron.graded_spikes_factor == 1).all()
+    if torch.compiler.is_compiling():  # a graph cannot ask, but it can fail when it runs
+        torch._assert_async(ungraded, "no LFP rule for Leaky: graded_spikes_factor")
+    else:
+        options["graded_spikes_factor"] = not ungraded
     return next((f"{name} is not supported" for name, on in options.items() if on), None)
 
 
@@ -172,13 +176,13 @@ def step(neuron: Any, current: Tensor, membrane: Tensor | None = None, **_: Any)
     return _forward(neuron, current, membrane)
 
 
-@torch.compiler.disable
 def scan(neuron: Any, currents: Tensor, **options: Any) -> Tensor:
     """Return the spikes (T, ...) for currents (T, ...), from rest; the neuron keeps its own state.
 
     Outside of `feedback` it is snntorch's step in a loop, or a faster equivalent if ``no_grad``.
     """
-    if has_torch_function_unary(currents):
+    # torch.compile takes the first question for a constant, and the second for what it is.
+    if has_torch_function_unary(currents) or torch._C._is_torch_function_mode_enabled():
         return handle_torch_function(scan, (currents,), neuron, currents, **options)
     if not torch.is_grad_enabled() and not unsupported(neuron):
         return _integrate(neuron, currents, torch.zeros_like(currents[0]), epsilon=0.0)[0]
@@ -298,7 +302,8 @@ def unroll(model: nn.Sequential, inputs: Tensor, steps: int | None = None) -> Te
         elif constant:
             inputs = layer(inputs)
         else:
-            inputs = layer(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
+            outputs = layer(inputs.flatten(0, 1))
+            inputs = outputs.reshape(*inputs.shape[:2], *outputs.shape[1:])
     return inputs
 
 

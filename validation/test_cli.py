@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from benchmarks import executors, study
 from benchmarks import speed as speed_module
 from benchmarks.cli import app, measurements
+from benchmarks.gpu import HEED
 from benchmarks.store import Store
 
 QUICK = (
@@ -197,7 +198,7 @@ def test_studies_are_listed_with_their_sizes() -> None:
 
 def test_ctrl_c_during_a_run_leaves_whole_files_and_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(PLAN.replace("{seeds: 1", "{seeds: 300"))
-    command = "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
+    command = HEED + "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
     arguments = ("run", "long.yaml", "--size", "smoke", "--threads", "1")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     folder = tmp_path / "results" / "long-smoke"

@@ -1,86 +1,30 @@
 """``p.grad`` is an ordinary gradient, so everything torch does with gradients works on feedback."""
 
 import copy
-import gc
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import CheckpointError, checkpoint
 
 import lfp_core as lfp
-from validation.compare import relative_error
-from validation.networks import Residual
+from validation.examples import (
+    EPSILON,
+    batch,
+    convolutional,
+    dense,
+    error,
+    fresh,
+    gradients,
+    propagate,
+)
 from validation.strategies import ACTIVATIONS
-
-EPSILON = 0.01
-
-
-def dense(activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
-    torch.manual_seed(0)
-    layers = nn.Linear(6, 8), activation(), nn.LayerNorm(8), nn.Linear(8, 8), activation()
-    return nn.Sequential(*layers, nn.Dropout(0.0), nn.Linear(8, 3))
-
-
-def convolutional(activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False),
-        nn.BatchNorm2d(8),
-        activation(),
-        Residual(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), activation(), nn.Conv2d(8, 8, 1))),
-        nn.MaxPool2d(2),
-        activation(),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32, 3),
-    )
-
-
-def batch(model: nn.Module, size: int = 12) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(1)
-    first = next(model.parameters())
-    shape = (6,) if first.dim() == 2 else (3, 8, 8)
-    x = torch.randn(size, *shape, generator=random).to(first)
-    return x, torch.randint(0, 3, (size,), generator=random).to(first.device)
-
-
-def propagate(
-    model: nn.Module, x: Tensor, targets: Tensor, reduction: lfp.rewards.Reduction = "mean"
-) -> Tensor:
-    with lfp.feedback(EPSILON):
-        outputs = model(x)
-    lfp.backward(outputs, lfp.rewards.softmax(outputs, targets, reduction))
-    return outputs.detach()
-
-
-def gradients(model: nn.Module) -> dict[str, Tensor]:
-    assert all(p.grad is not None for p in model.parameters())
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def fresh(model: nn.Module, reduction: lfp.rewards.Reduction = "mean") -> dict[str, Tensor]:
-    model.zero_grad()
-    propagate(model, *batch(model), reduction)
-    return gradients(model)
-
-
-def error(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    keys = {name: torch.empty(0) for name in expected}
-    return relative_error(
-        {keys[n]: found[n].double() for n in keys}, {keys[n]: expected[n].double() for n in keys}
-    )
-
 
 # --- clipping, accumulation, optimisers -----------------------------------------------------------
 
@@ -203,144 +147,6 @@ def test_channels_last_gives_the_feedback_of_contiguous(name: str) -> None:
     assert error(gradients(model), expected) < 1e-12
 
 
-# --- torch.compile --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-def compiled_agrees(model: nn.Module, backend: str, whole_step: bool) -> None:
-    expected = fresh(model)
-    model.zero_grad()
-    x, targets = batch(model)
-
-    def forward(x: Tensor) -> Tensor:
-        with lfp.feedback(EPSILON):
-            return model(x)
-
-    if whole_step:
-        outputs = torch.compile(forward, backend=backend, fullgraph=True)(x)
-    else:
-        with lfp.feedback(EPSILON):
-            outputs = torch.compile(model, backend=backend, fullgraph=True)(x)
-    lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
-    assert error(gradients(model), expected) < 1e-12
-
-
-@pytest.mark.parametrize("whole_step", [False, True], ids=["model", "context too"])
-@pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.usefixtures("compiler")
-def test_compiled_dense_network_gives_the_feedback_of_eager(name: str, whole_step: bool) -> None:
-    compiled_agrees(dense(ACTIVATIONS[name]).double(), "aot_eager", whole_step)
-
-
-@pytest.mark.parametrize("whole_step", [False, True], ids=["model", "context too"])
-@pytest.mark.parametrize("inplace", [False, True], ids=["copying", "in place"])
-@pytest.mark.usefixtures("compiler")
-def test_compiled_convolutional_network_gives_the_feedback_of_eager(
-    inplace: bool, whole_step: bool
-) -> None:
-    model = convolutional(lambda: nn.SiLU(inplace=inplace)).double().eval()
-    compiled_agrees(model, "aot_eager", whole_step)
-
-
-@pytest.mark.parametrize("build", [dense, convolutional])
-@pytest.mark.usefixtures("compiler")
-def test_inductor_gives_the_feedback_of_eager(build: Callable[[], nn.Module]) -> None:
-    compiled_agrees(build().double().eval(), "inductor", whole_step=True)
-
-
-@pytest.mark.usefixtures("compiler")
-def test_compiled_model_is_plain_again_outside_the_context() -> None:
-    model = dense().double()
-    x, targets = batch(model)
-    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
-
-    def plain(network: Any) -> dict[str, Tensor]:
-        model.zero_grad()
-        F.cross_entropy(network(x), targets).backward()
-        return gradients(model)
-
-    expected = plain(model)
-    assert error(plain(compiled), expected) < 1e-12
-    model.zero_grad()
-    propagate(compiled, x, targets)
-    assert error(gradients(model), expected) > 0.1
-    assert error(plain(compiled), expected) < 1e-12
-
-
-@pytest.mark.usefixtures("compiler")
-def test_compiled_code_does_not_confuse_epsilons() -> None:
-    model = dense().double()
-    x, targets = batch(model)
-    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
-    for epsilon in (0.5, 0.001, 0.5):
-        both = []
-        for network in (model, compiled):
-            model.zero_grad()
-            with lfp.feedback(epsilon):
-                outputs = network(x)
-            lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
-            both.append(gradients(model))
-        assert error(both[1], both[0]) < 1e-12
-
-
-@pytest.mark.usefixtures("compiler")
-def test_compiled_model_still_refuses_what_has_no_rule() -> None:
-    model = nn.Sequential(nn.Linear(6, 5), nn.LogSoftmax(dim=1), nn.Linear(5, 3))
-    with pytest.raises(Exception, match="no LFP rule for log_softmax"), lfp.feedback():
-        torch.compile(model, backend="aot_eager", fullgraph=True)(torch.randn(4, 6))
-
-
-# --- more than one process ------------------------------------------------------------------------
-
-
-PARALLEL: dict[str, dict[str, Any]] = {
-    "default": {},
-    "find_unused_parameters": {"find_unused_parameters": True},
-    "static_graph": {"static_graph": True},
-}
-
-
-def distributed(rank: int, folder: str) -> None:
-    """Write what one of two processes finds, each with half of the batch: feedback or error."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
-    half = slice(6 * rank, 6 * rank + 6)
-    for name, options in PARALLEL.items():
-        model = dense().double()
-        x, targets = batch(model)
-        try:
-            propagate(DistributedDataParallel(model, **options), x[half], targets[half], "mean")
-            torch.save(gradients(model), Path(folder) / f"{name}-{rank}")
-        except Exception as error:  # of the option, so that the others are still tried
-            torch.save(repr(error), Path(folder) / f"{name}-{rank}")
-    dist.barrier()  # or one process may be gone while the other still talks to it
-    gc.collect()  # the wrappers, which are in cycles, hold threads of the group
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("distributed")
-    mp.spawn(distributed, (str(folder),), nprocs=2)
-    return folder
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("options", PARALLEL)
-def test_two_processes_give_the_feedback_of_the_whole_batch(
-    options: str, rank: int, processes: Path
-) -> None:
-    found = torch.load(processes / f"{options}-{rank}")
-    assert isinstance(found, dict), found
-    assert error(found, fresh(dense().double())) < 1e-12
-
-
 # --- checkpointing, copying, saving ---------------------------------------------------------------
 
 
@@ -417,13 +223,6 @@ def test_gpu_autocast_keeps_feedback_close(dtype: torch.dtype) -> None:
     found = gradients(model)
     together = [torch.cat([g.flatten() for g in each.values()]) for each in (found, expected)]
     assert F.cosine_similarity(together[0], together[1], dim=0) > 0.99
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("build", [dense, convolutional])
-@pytest.mark.usefixtures("compiler")
-def test_gpu_inductor_gives_the_feedback_of_eager(build: Callable[[], nn.Module]) -> None:
-    compiled_agrees(build().double().eval().cuda(), "inductor", whole_step=True)
 
 
 @pytest.mark.gpu

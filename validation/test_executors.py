@@ -231,6 +231,14 @@ def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
 # --- Ray ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ray
+def test_no_cluster_is_told(worker: Worker) -> None:
+    """Before the others, as their cluster would be found."""
+    pytest.importorskip("ray")
+    with pytest.raises(ExecutorError, match="ray_address: 'auto' is no cluster"):
+        list(RayCluster(worker, "auto").results(RUNS))
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Two nodes on the loopback."""
@@ -267,13 +275,6 @@ def test_a_run_that_kills_its_workers_is_given_up(cluster: str, tmp_path: Path) 
     mortal = Mortal(tmp_path, "cpu", 1, deaths=tuple(range(99)))
     with pytest.raises(ExecutorError, match="ray: a run's worker died twice"):
         list(RayCluster(mortal, cluster).results(RUNS[:1]))
-
-
-@pytest.mark.ray
-def test_no_cluster_is_told(worker: Worker) -> None:
-    pytest.importorskip("ray")
-    with pytest.raises(ExecutorError, match="ray_address: 'auto' is no cluster"):
-        list(RayCluster(worker, "auto").results(RUNS))
 
 
 def test_without_ray_the_extra_is_named(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,22 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import paired, pruning
+from benchmarks import pruning, sparsity
 from benchmarks.executors import Here, Worker
-from benchmarks.experiment import Place
+from benchmarks.experiment import Place, Status
 from benchmarks.experiments import EXPERIMENTS
-from benchmarks.pruning import CRITERIA, Options, Pruning, curves_of, tolerated
+from benchmarks.pruning import (
+    CRITERIA,
+    PRIMARY,
+    Options,
+    Pruning,
+    accuracy_lines,
+    curves_of,
+    differences_of,
+    tolerated,
+)
 from benchmarks.records import Record
+from benchmarks.sweep import Choice
 
 TINY: dict[str, Any] = {
     "dataset": "blobs",
@@ -73,6 +83,8 @@ def test_all_runs_are_made_once_and_reported(
     } <= files
     text = (tmp_path / "table.md").read_text()
     assert "the command" in text
+    assert "blobs, toy-mlp: accuracy on 100 test examples" in text
+    assert text.startswith("# Accuracy after pruning\n")
     curves = pd.read_csv(tmp_path / "curves.csv")
     assert (curves.groupby(["method", "seed"])["0%"].nunique() == 1).all(), "pruned by nothing"
 
@@ -83,6 +95,34 @@ def test_a_method_at_another_rate_is_another_run(tmp_path: Path) -> None:
         options = Options(**{**few, "learning_rate": {"sgd": rate}})
         Pruning().carry_out(options, tmp_path, place(tmp_path, []))
     assert Pruning().status(options, tmp_path).done == 2
+
+
+@pytest.mark.parametrize("change", [{"removed": 4}, {"examples": 50}, {"momentum": 0.5}])
+def test_runs_of_other_options_are_not_used(change: dict[str, Any], tmp_path: Path) -> None:
+    few = {**TINY, "methods": ["sgd"], "seeds": 1}
+    before, after = Options(**few), Options(**{**few, **change})
+    Pruning().carry_out(before, tmp_path, place(tmp_path, []))
+    assert [Pruning().status(o, tmp_path).done for o in (before, after)] == [1, 0]
+    Pruning().carry_out(after, tmp_path, place(tmp_path, []))
+    assert [Pruning().status(o, tmp_path).done for o in (before, after)] == [1, 1]
+
+
+def test_runs_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Options(**{**TINY, "seeds": 1})
+    Pruning().carry_out(options, tmp_path, place(tmp_path, []))
+    assert Pruning().status(options, tmp_path) == Status(done=4)
+    monkeypatch.setattr(Pruning, "code", "other")  # that of the sweeps is the same
+    assert Pruning().status(options, tmp_path) == Status(done=2, of_other_code=2)
+    monkeypatch.setattr("benchmarks.store.code_version", lambda: "other")
+    assert Pruning().status(options, tmp_path) == Status(done=0, of_other_code=4)
+    Pruning().carry_out(options, tmp_path, place(tmp_path, []))
+    assert Pruning().status(options, tmp_path) == Status(done=4, of_other_code=4)
+
+
+def test_a_change_of_what_prunes_is_a_change_of_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = Pruning().code
+    monkeypatch.setattr(sparsity, "__file__", pruning.__file__)
+    assert Pruning().code != code
 
 
 def test_a_diverged_run_is_left_out_and_told(tmp_path: Path) -> None:
@@ -130,14 +170,38 @@ def test_differences_are_between_runs_of_the_same_seed() -> None:
         for method in ("lfp", "sgd")
         for seed in range(4)
     ]
-    found = paired.differences(pruning.measured(curves_of(records, [0.0, 0.5])), pruning.PAIRS)
+    found = differences_of(curves_of(records, [0.0, 0.5]))
     of_means = found[found["quantity"] == "mean accuracy %, by magnitude, all layers"]
     assert of_means["methods"].tolist() == ["lfp - sgd"]
     assert of_means["difference"].item() == pytest.approx(5)
     assert of_means["low"].item() == pytest.approx(5)
     assert of_means["p"].item() == 2 / 2**4
     crossed = [{**r, "run": {**r["run"], "seed": 3 - r["run"]["seed"]}} for r in records[:4]]
-    other = pruning.measured(curves_of([*crossed, *records[4:]], [0.0, 0.5]))
-    wide = paired.differences(other, pruning.PAIRS).iloc[0]
+    wide = differences_of(curves_of([*crossed, *records[4:]], [0.0, 0.5])).iloc[0]
     assert wide["difference"] == pytest.approx(5)
     assert wide["high"] - wide["low"] > 10
+
+
+def test_only_the_primary_criterion_is_tested() -> None:
+    """Its rows alone count for Holm's correction; nothing else has a p, but has an interval."""
+    records = [
+        record(method, seed, 0.9 + 0.01 * number + 0.001 * seed)
+        for number, method in enumerate(("sgd", "wsgd", "lfp"))
+        for seed in range(4)
+    ]
+    found = differences_of(curves_of(records, [0.0, 0.5]))
+    assert len(found) == 2 * 3 * len(CRITERIA)
+    tested = found[found["p"].notna()]
+    assert tested["quantity"].str.endswith(f"by {PRIMARY}").all()
+    assert len(tested) == 2 * len(pruning.PAIRS)
+    of_means = tested[tested["quantity"].str.startswith("mean")]
+    assert of_means["p_holm"].tolist() == pytest.approx([len(tested) * 2 / 2**4] * 3)
+    assert found["low"].notna().all()
+    assert found["p_holm"].isna().sum() == len(found) - len(tested)
+
+
+def test_a_rate_that_ends_the_grid_is_marked() -> None:
+    frame = curves_of([record("lfp", 0, 0.9), record("sgd", 0, 0.9)], [0.0, 0.5])
+    choices = {"lfp": Choice(0.1, edge="highest"), "sgd": Choice(0.1)}
+    _, found = accuracy_lines(frame, [0.0, 0.5], choices)
+    assert {(row[1], row[2]) for row in found} == {("lfp", "0.1 (edge)"), ("sgd", "0.1")}

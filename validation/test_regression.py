@@ -6,6 +6,7 @@ from typing import Any
 from urllib.error import URLError
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
@@ -20,11 +21,13 @@ from benchmarks.experiments import EXPERIMENTS
 from benchmarks.records import Record
 from benchmarks.regression import (
     METHODS,
+    Choice,
     Options,
     Regression,
     Run,
     choose,
     diabetes,
+    differences_of,
     regressor,
     split,
     splits,
@@ -69,11 +72,12 @@ def test_a_sweep_never_sees_the_test_split(monkeypatch: pytest.MonkeyPatch) -> N
     assert not seen & set(test.targets.tolist())
 
 
-def test_what_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(**_: Any) -> None:
+def test_what_cannot_be_fetched_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr(regression, "fetch_california_housing", unreachable)
+    monkeypatch.setenv("LFP_DATA", str(tmp_path))
+    monkeypatch.setattr("sklearn.datasets._california_housing._fetch_remote", unreachable)
     with pytest.raises(DataError, match=r"'california' could not be fetched to .*diabetes"):
         Regression().check(Options(dataset="california"))
     Regression().check(Options(dataset="diabetes"))  # there is no fallback, it has to be asked for
@@ -118,6 +122,7 @@ def cubic(o: Tensor, y: Tensor) -> Tensor:
 
 def test_the_reward_of_the_squared_error_is_weight_scaled_gradient_descent() -> None:
     assert distance(filled("lfp-squared"), scaled_gradients(squared)) < 1e-10
+    assert distance(filled("wsgd"), scaled_gradients(squared)) < 1e-10
     plain = filled("sgd")
     assert distance(plain, scaled_gradients(squared)) > 0.1, "|w| does not matter"
 
@@ -167,9 +172,44 @@ def tried(rate: float, last: float, diverged: bool = False) -> Record:
 
 def test_the_lowest_mean_error_is_chosen() -> None:
     found = [tried(0.1, 1.0), tried(0.1, 5.0), tried(0.2, 2.0), tried(0.2, 2.0)]
-    assert choose(found) == 0.2
-    assert choose([*found, tried(0.3, 0.1, diverged=True), tried(0.3, 0.1)]) == 0.2
-    assert choose([tried(0.2, 1.0), tried(0.1, 1.0)]) == 0.1
+    assert choose(found).learning_rate == 0.2
+    wild = [tried(0.3, 0.1, diverged=True), tried(0.3, 0.1)]
+    assert choose([*found, *wild]) == Choice(0.2, epoch=1)
+    assert choose([tried(0.2, 1.0), tried(0.1, 1.0)]).learning_rate == 0.1
+
+
+def test_the_epoch_is_that_with_the_lowest_mean_error_and_edges_are_told() -> None:
+    def by(rate: float, *errors: float) -> Record:
+        return {**tried(rate, 0.0), "errors": list(errors)}
+
+    overfits = [by(0.1, 9, 1, 4, 2), by(0.1, 9, 6, 1, 2)]
+    assert choose(overfits) == Choice(0.1, epoch=3), (
+        "alone, 1 is the best of one and 2 of the other"
+    )
+    assert choose([*overfits, by(0.2, 9, 0.1, 5, 5)]) == Choice(0.1, 3, "lowest")
+    assert choose([*overfits, by(0.2, 9, 0.1, 5, 1)]) == Choice(0.2, 1, "highest")
+    assert choose([tried(0.1, 1.0, diverged=True)]) == Choice(0.1)
+
+
+def test_methods_are_compared_at_their_chosen_epochs_and_few_pairs_are_tested() -> None:
+    frame = pd.DataFrame(
+        {"method": method, "seed": seed, "epoch": epoch, "test_mse": error + 10 * seed}
+        for method, errors in {"lfp-squared": (3, 1), "sgd": (2, 5), "wsgd": (3, 1)}.items()
+        for seed in range(4)
+        for epoch, error in enumerate(errors, start=1)
+    )
+    choices = {"lfp-squared": Choice(0.1, 2), "sgd": Choice(0.1, 1), "wsgd": Choice(0.1, 2)}
+    found = differences_of(frame, choices, epochs=2).set_index(["quantity", "methods"])
+    assert found.loc[("test MSE, epoch 2", "lfp-squared - sgd"), "difference"] == -4
+    assert found.loc[("test MSE, chosen epoch", "lfp-squared - sgd"), "difference"] == -1
+    assert found.loc[("test MSE, chosen epoch", "lfp-squared - wsgd"), "difference"] == 0
+    tested = found["p"].notna()
+    assert set(found[tested].index.get_level_values("methods")) == {
+        "lfp-squared - sgd",
+        "wsgd - sgd",
+    }
+    assert found.loc[tested, "p_holm"].tolist() == pytest.approx([4 * 2 / 2**4] * 4)
+    assert found.loc[~tested, "p_holm"].isna().all()
 
 
 def test_the_experiment_goes_on_where_it_was(
@@ -179,7 +219,6 @@ def test_the_experiment_goes_on_where_it_was(
     options = Options(
         seeds=2,
         epochs=2,
-        sweep_epochs=1,
         sweep_seeds=1,
         learning_rates=[0.001, 0.002],
         learning_rate={"sgd": 0.002},
@@ -209,6 +248,28 @@ def test_the_experiment_goes_on_where_it_was(
     assert "the command" in text
     assert "| lfp-squared - sgd |" in text
     assert (tmp_path / "test-error-by-epoch.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_of_other_options_or_code_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Here(Worker(tmp_path, "cpu", 1))
+    place = Place(CPU, lambda _: None, lambda _: here, "the command")
+    few: dict[str, Any] = {"seeds": 1, "epochs": 1, "methods": ["sgd"]}
+
+    def done(**changes: Any) -> tuple[int, int]:
+        told = Regression().status(Options(**{**few, **changes}), tmp_path)
+        return told.done, told.of_other_code
+
+    given = Options(**few, learning_rate={"sgd": 0.002})
+    Regression().carry_out(given, tmp_path, place)
+    assert done() == (1, 0)
+    assert done(seeds=2) == (1, 0), "more seeds use those that there are"
+    assert done(momentum=0.5) == done(epochs=2) == done(batch_size=64) == (0, 0)
+    monkeypatch.setattr(Regression, "code", "other")
+    assert done() == (0, 1)
+    Regression().carry_out(given, tmp_path, place)
+    assert done() == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,203 @@
+"""``torch.compile(fullgraph=True)`` traces whole networks in the context: no graph breaks."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lfp_core as lfp
+from benchmarks.models import ACTIVATIONS as OF_MODELS
+from benchmarks.models import build
+from benchmarks.speed import SHAPES
+from validation.examples import (
+    EPSILON,
+    batch,
+    convolutional,
+    dense,
+    error,
+    fresh,
+    gradients,
+    propagate,
+)
+from validation.strategies import ACTIVATIONS
+
+
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def compiled_agrees(model: nn.Module, backend: str, whole_step: bool) -> None:
+    expected = fresh(model)
+    model.zero_grad()
+    x, targets = batch(model)
+
+    def forward(x: Tensor) -> Tensor:
+        with lfp.feedback(EPSILON):
+            return model(x)
+
+    if whole_step:
+        outputs = torch.compile(forward, backend=backend, fullgraph=True)(x)
+    else:
+        with lfp.feedback(EPSILON):
+            outputs = torch.compile(model, backend=backend, fullgraph=True)(x)
+    lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
+    assert error(gradients(model), expected) < 1e-12
+
+
+@pytest.mark.parametrize("whole_step", [False, True], ids=["model", "context too"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.usefixtures("compiler")
+def test_compiled_dense_network_gives_the_feedback_of_eager(name: str, whole_step: bool) -> None:
+    compiled_agrees(dense(ACTIVATIONS[name]).double(), "aot_eager", whole_step)
+
+
+@pytest.mark.parametrize("whole_step", [False, True], ids=["model", "context too"])
+@pytest.mark.parametrize("inplace", [False, True], ids=["copying", "in place"])
+@pytest.mark.usefixtures("compiler")
+def test_compiled_convolutional_network_gives_the_feedback_of_eager(
+    inplace: bool, whole_step: bool
+) -> None:
+    model = convolutional(lambda: nn.SiLU(inplace=inplace)).double().eval()
+    compiled_agrees(model, "aot_eager", whole_step)
+
+
+@pytest.mark.parametrize("activation", [name for name in OF_MODELS if name != "lif"])
+@pytest.mark.parametrize("name", ["toy-mlp", "mlp", "lenet", "vgg-like"])
+@pytest.mark.usefixtures("compiler")
+def test_models_of_the_study_compile_with_context_and_reward(name: str, activation: str) -> None:
+    shape = SHAPES[name]
+    model = build(name, activation=activation, input_shape=shape, classes=3, seed=0).eval()
+    inputs, targets = torch.randn(2, *shape), torch.tensor([0, 2])
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        with lfp.feedback(EPSILON):
+            outputs = model(x)
+        return outputs, lfp.rewards.softmax(outputs, targets)
+
+    lfp.backward(*forward(inputs))
+    expected = gradients(model)
+    model.zero_grad()
+    lfp.backward(*torch.compile(forward, backend="eager", fullgraph=True)(inputs))
+    assert error(gradients(model), expected) < 1e-6
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_training_mode_drops_what_it_drops() -> None:
+    """Dropout draws in the graph; what it draws is what the feedback goes by."""
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 3, bias=False))
+    x, targets = batch(model)
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        with lfp.feedback(EPSILON):
+            hidden = model[:3](x)
+            return model[3](hidden), hidden
+
+    outputs, hidden = torch.compile(forward, backend="aot_eager", fullgraph=True)(x)
+    lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
+    silent = (hidden == 0).all(dim=0)
+    assert silent.any()
+    assert not gradients(model)["3.weight"][:, silent].any()
+    assert gradients(model)["3.weight"][:, ~silent].any()
+
+
+def spiking_network() -> nn.Sequential:
+    snntorch = pytest.importorskip("snntorch", reason="spiking networks are optional")
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 8), snntorch.Leaky(0.9, init_hidden=True)]
+    layers += [nn.Linear(8, 3), snntorch.Leaky(0.9, init_hidden=True)]
+    return nn.Sequential(*layers).double()
+
+
+def unrolled(model: nn.Sequential, x: Tensor) -> Tensor:
+    from lfp_core import spiking  # noqa: PLC0415  (needs snntorch)
+
+    with lfp.feedback(EPSILON):
+        return spiking.unroll(model, x, steps=5)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.usefixtures("compiler")
+def test_unrolled_spiking_network_compiles_as_one_graph(backend: str) -> None:
+    model = spiking_network()
+    x, targets = batch(model)
+    both = []
+    for run in (unrolled, torch.compile(unrolled, backend=backend, fullgraph=True)):
+        model.zero_grad()
+        spikes = run(model, 3 * x)
+        assert spikes.any()
+        lfp.backward(spikes, lfp.rewards.spike_rate(spikes.detach(), targets))
+        both.append(gradients(model))
+    assert error(both[1], both[0]) < 1e-12
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_spiking_network_refuses_graded_spikes_when_it_runs() -> None:
+    model = spiking_network()
+    compiled = torch.compile(unrolled, backend="aot_eager", fullgraph=True)
+    x, _ = batch(model)
+    compiled(model, x)
+    graded: Any = model[1].graded_spikes_factor
+    graded.fill_(2.0)
+    with pytest.raises(RuntimeError, match="graded_spikes_factor"):
+        compiled(model, x)
+
+
+@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.usefixtures("compiler")
+def test_inductor_gives_the_feedback_of_eager(build: Callable[[], nn.Module]) -> None:
+    compiled_agrees(build().double().eval(), "inductor", whole_step=True)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_model_is_plain_again_outside_the_context() -> None:
+    model = dense().double()
+    x, targets = batch(model)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+
+    def plain(network: Any) -> dict[str, Tensor]:
+        model.zero_grad()
+        F.cross_entropy(network(x), targets).backward()
+        return gradients(model)
+
+    expected = plain(model)
+    assert error(plain(compiled), expected) < 1e-12
+    model.zero_grad()
+    propagate(compiled, x, targets)
+    assert error(gradients(model), expected) > 0.1
+    assert error(plain(compiled), expected) < 1e-12
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_code_does_not_confuse_epsilons() -> None:
+    model = dense().double()
+    x, targets = batch(model)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for epsilon in (0.5, 0.001, 0.5):
+        both = []
+        for network in (model, compiled):
+            model.zero_grad()
+            with lfp.feedback(epsilon):
+                outputs = network(x)
+            lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
+            both.append(gradients(model))
+        assert error(both[1], both[0]) < 1e-12
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_model_still_refuses_what_has_no_rule() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.LogSoftmax(dim=1), nn.Linear(5, 3))
+    with pytest.raises(Exception, match="no LFP rule for log_softmax"), lfp.feedback():
+        torch.compile(model, backend="aot_eager", fullgraph=True)(torch.randn(4, 6))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.usefixtures("compiler")
+def test_gpu_inductor_gives_the_feedback_of_eager(build: Callable[[], nn.Module]) -> None:
+    compiled_agrees(build().double().eval().cuda(), "inductor", whole_step=True)
