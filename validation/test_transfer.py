@@ -17,7 +17,7 @@ import lfp_core as lfp
 from benchmarks import transfer
 from benchmarks.data import DataError, load
 from benchmarks.executors import Here, Worker
-from benchmarks.experiment import Place
+from benchmarks.experiment import Place, Status
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.transfer import DEVIATION, MEAN, Options, Transfer, images, network, scaled
 from lfp_core import slopes
@@ -199,6 +199,20 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(transfer, "fine_tune", made_again)
     assert Transfer().carry_out(options, tmp_path, place).rows == report.rows
+    assert (tmp_path / "table.md").read_text().startswith("# Test accuracy\n")
+
+    more = Options(**{**TINY, "seeds": 2})
+    others = [{"side": 64}, {"epochs": 2}, {"from_scratch": False, "weights": "DEFAULT"}]
+    assert Transfer().status(more, tmp_path) == Status(done=1)
+    for other in others:
+        wanted = Options(**{**TINY, **other})
+        assert Transfer().status(wanted, tmp_path) == Status(done=0)
+        with pytest.raises(AssertionError):
+            Transfer().carry_out(wanted, tmp_path, place)
+    monkeypatch.setattr(Transfer, "code", "other")
+    assert Transfer().status(options, tmp_path) == Status(done=0, of_other_code=1)
+    with pytest.raises(AssertionError):
+        Transfer().carry_out(options, tmp_path, place)
 
 
 def small_resnet(name: str, *, classes: int, **_: Any) -> nn.Module:
