@@ -202,7 +202,11 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (tmp_path / "table.md").read_text().startswith("# Test accuracy\n")
 
     more = Options(**{**TINY, "seeds": 2})
-    others: list[dict[str, Any]] = [{"side": 64}, {"epochs": 2}, {"from_scratch": False, "weights": "DEFAULT"}]
+    others: list[dict[str, Any]] = [
+        {"side": 64},
+        {"epochs": 2},
+        {"from_scratch": False, "weights": "DEFAULT"},
+    ]
     assert Transfer().status(more, tmp_path) == Status(done=1)
     for other in others:
         wanted = Options(**{**TINY, **other})
