@@ -96,7 +96,7 @@ class Cost:
     time_ratio_high: float
     peak_bytes: int  # of model, optimiser, batch and everything in between
     peak_ratio: float
-    macs: float  # for a sample
+    macs: float | None  # for a sample; None for lfprop
 
 
 def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
@@ -112,7 +112,8 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
         task: partial(_step(*task, settings, device), *_batch(*task, device)) for task in tasks
     }
     seconds = interleaved(steps, measurement.repeats, device, PATIENCE)
-    macs = {task: _macs(step) for task, step in steps.items()}
+    # Some versions of torch cannot count within the backward pass that the peer begins in its own.
+    macs = {task: None if task[0] == PEER else _macs(step) for task, step in steps.items()}
     del steps  # and with them swarms
     peaks = {task: _peak(*task, settings, device) for task in tasks}
     costs = []
@@ -131,7 +132,7 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
             time_ratio_high=float(high),
             peak_bytes=peaks[task],
             peak_ratio=peaks[task] / peaks[reference],
-            macs=macs[task] / _samples(*task),
+            macs=None if (counted := macs[task]) is None else counted / _samples(*task),
         )
         costs.append(cost)
     return costs
