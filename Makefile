@@ -81,7 +81,8 @@ reproduce: peer
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-lenet --models lenet \
 	  --peer --threads 1 --repeats 60
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-vgg-like --models vgg-like \
-	  --peer --threads 1 --repeats 8
+	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
+	  --peer --threads 1 --repeats 5
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.scaling
 	for study in pruning regression transfer language vit; do \
