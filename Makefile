@@ -82,7 +82,7 @@ reproduce: peer
 	  --peer --threads 1 --repeats 60
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-vgg-like --models vgg-like \
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
-	  --peer --threads 1 --repeats 5
+	  --peer --threads 1 --repeats 20
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.scaling
 	for study in pruning regression transfer language vit; do \
