@@ -1,10 +1,11 @@
-"""The rules of attention: products of two activations, softmax, and what is composed of them.
+"""The rules of attention: products of activations, softmax, and what is composed of them.
 
 The authors train a ViT by the rules of AttnLRP (Achtibat et al., 2024, Propositions 3.1 and 3.3;
 the authors' ``propagator_vit``). In terms of G, where a reward is ``R = a G``, they are:
 
 * O = A B: each factor gets half of every contribution's reward, ``A_ik B_kj / (2 O_ij + eps s)
-  R_ij``. That is half the chain rule, and O owes eps / 2.
+  R_ij``. That is half the chain rule, and O owes eps / 2. A gate, ``o = a b`` one to one, has one
+  contribution to share, and owes nothing.
 * p = softmax(x), by Deep Taylor decomposition at x: ``R_x = x (R_p - p sum R_p)``. With R_p = p G_p
   it is ``x p (G_p - sum p G_p)``, so G_x is the chain rule. It conserves no reward: what
   ``sum R_x`` lacks went to the bias of the linearised softmax, and is dropped.
@@ -26,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lfp_core.operations import (
-    OWED,
+    ELEMENTWISE,
     RULES,
     UNSURE,
     Args,
@@ -38,7 +39,6 @@ from lfp_core.operations import (
     name_of,
     named,
     owe,
-    pay,
     product,
     settle,
     tensors,
@@ -63,18 +63,18 @@ class EvenShare(torch.autograd.Function):
 # --- the rules ------------------------------------------------------------------------------------
 
 
-def matrix_product(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+def shared_product(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Multiply activations, by weights or by each other."""
     operands = [o for o in tensors((*args, *kwargs.values())) if o.requires_grad]
-    factors = len(operands)
-    if factors < 2 or not all(map(carries_reward, operands)):
+    n = len(operands)
+    if n < 2 or not all(map(carries_reward, operands)):
         return product(epsilon, operation, args, kwargs)
     if any(hasattr(operand, UNSURE) for operand in operands):
         raise UnsupportedOperation(
             f"no LFP rule for {name_of(operation)} of two activations, one of which may be a weight"
         )
-    shared = EvenShare.apply(settle(operation, args, kwargs, 0.0, in_place=False), factors)
-    return owe(shared, epsilon / factors)
+    shared = EvenShare.apply(settle(operation, args, kwargs, 0.0, in_place=False), n)
+    return owe(shared, 0.0 if operation in ELEMENTWISE else epsilon / n)
 
 
 def added_product(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -86,24 +86,14 @@ def added_product(epsilon: float, operation: Operation, args: Args, kwargs: Kwar
         return tensor if factor == 1 else product(epsilon, torch.mul, (tensor, factor), {})
 
     first, *matrices = args
-    contribution = matrix_product(epsilon, torch.matmul, tuple(matrices), {})
+    contribution = shared_product(epsilon, torch.matmul, tuple(matrices), {})
     terms = (scaled(kwargs.get("beta", 1), first), scaled(kwargs.get("alpha", 1), contribution))
     return total(epsilon, torch.add, terms, {})
 
 
 def softmax(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Hand the reward of p on to x by the chain rule: Deep Taylor decomposition at x."""
-    return settle(operation, (_paid(args[0]), *args[1:]), kwargs, 0.0, in_place=False)
-
-
-def _paid(scores: Tensor) -> Tensor:
-    """Return the scores with what they owe paid, of which -inf, a mask, would pay inf / inf."""
-    owed = getattr(scores, OWED, 0.0)
-    if not owed:
-        return scores
-    masked = scores == -math.inf
-    finite = owe(scores.masked_fill(masked, 0.0), owed)
-    return owe(pay(finite).masked_fill(masked, -math.inf), 0.0)
+    return settle(operation, args, kwargs, 0.0, in_place=False)
 
 
 def constant(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -118,10 +108,12 @@ ATTENTION: dict[str, dict[Operation, Rule]] = {
     "uniform": dict.fromkeys(SOFTMAX, softmax),
     "constant": dict.fromkeys(SOFTMAX, constant),
 }
+GATES: set[Operation] = {torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__rmul__}
 RULES |= dict.fromkeys(
     named("matmul", "mm", "bmm", "mv", "einsum", "inner", "tensordot")
-    | {Tensor.__matmul__, Tensor.__rmatmul__},
-    matrix_product,
+    | {Tensor.__matmul__, Tensor.__rmatmul__}
+    | GATES,
+    shared_product,
 )
 RULES |= dict.fromkeys((torch.addmm, Tensor.addmm, torch.baddbmm, Tensor.baddbmm), added_product)
 

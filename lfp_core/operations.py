@@ -54,7 +54,10 @@ class UnsupportedOperation(RuntimeError):  # noqa: N818  (the public name)
 
 
 def heaviside(z: Tensor) -> Tensor:
-    """Return 1 where z > 0, else 0, like z. Outside `feedback` no gradient passes through it."""
+    """Return 1 where z > 0, else 0, like z; NaN stays NaN.
+
+    Outside of `feedback` no gradient passes through it.
+    """
     # torch.compile takes the first question for a constant, and the second for what it is.
     if has_torch_function_unary(z) or torch._C._is_torch_function_mode_enabled():
         return handle_torch_function(heaviside, (z,), z)
@@ -289,7 +292,7 @@ RULES: dict[Operation, Rule] = {
         named(
             *("linear", "conv1d", "conv2d", "conv3d", "embedding"),
             *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-            *("batch_norm", "layer_norm", "group_norm", "instance_norm"),
+            *("batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"),
         ),
         linear,
     ),
@@ -302,12 +305,7 @@ RULES: dict[Operation, Rule] = {
         | {Tensor.__radd__, Tensor.__rsub__},
         total,
     ),
-    **dict.fromkeys(
-        ELEMENTWISE
-        | named("matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum", "inner", "tensordot")
-        | {Tensor.__matmul__, Tensor.__rmatmul__},
-        product,
-    ),
+    **dict.fromkeys(ELEMENTWISE, product),
     **dict.fromkeys(
         named(
             *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "neg"),
@@ -333,10 +331,18 @@ RULES: dict[Operation, Rule] = {
             *("adaptive_max_pool1d_with_indices", "adaptive_max_pool2d_with_indices"),
             "adaptive_max_pool3d_with_indices",
         )
-        | {Tensor.__getitem__, getter("T"), getter("mT")},
+        | {Tensor.__getitem__, getter("T"), getter("mT")}
+        | {torch.ops.aten.numpy_T, torch.ops.aten.mT},  # as torch.compile has them
         route,
     ),
     **dict.fromkeys(named("max_pool2d"), pool),
+}
+#: The rules of methods written in Python, by name: torch.compile passes them on as objects that no
+#: table finds, and takes a table that was asked for one that it has to have changed.
+METHODS = {
+    name_of(operation): rule
+    for operation, rule in RULES.items()
+    if getattr(operation, "__module__", None) == "torch._tensor"
 }
 IN_PLACE = {operation for operation in RULES if name_of(operation).endswith("_")} - {
     o for o in RULES if name_of(o).endswith("__")

@@ -34,6 +34,7 @@ from torch.overrides import TorchFunctionMode
 from lfp_core.attention import ATTENTION, COMPOSED
 from lfp_core.operations import (
     IN_PLACE,
+    METHODS,
     OWED,
     RULES,
     WEIGHT,
@@ -122,7 +123,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if func in COMPOSED:
             with self:
                 return COMPOSED[func](*args, **kwargs)
-        rule = RULES.get(func) or ATTENTION[self.attention].get(func)
+        rule = METHODS.get(name_of(func)) if torch.compiler.is_compiling() else None
+        rule = rule or RULES.get(func) or ATTENTION[self.attention].get(func)
         if rule is None:
             return self._without_rule(func, args, kwargs)
         if not args:  # F.linear(input=x, ...), torch.cat(tensors=[...])
@@ -196,4 +198,4 @@ def backward(outputs: Tensor, reward: Tensor) -> None:
     with torch.no_grad():
         stabilized = stabilize(outputs, owed)
         seed = torch.where(stabilized == 0, 0.0, -reward / stabilized)
-    torch.autograd.backward(outputs, seed.to(outputs.dtype))
+    outputs.backward(seed.to(outputs.dtype))

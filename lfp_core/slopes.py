@@ -129,7 +129,8 @@ class EpsilonShare(torch.autograd.Function):
         (z,) = ctx.saved_tensors
         if ctx.epsilon == UNDIVIDED:
             return z * g, None, None
-        return share(z, z, ctx.epsilon, limit=1.0).mul_(g), None, None
+        # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
+        return g / z.abs().div_(ctx.epsilon).reciprocal_().add_(1.0), None, None
 
 
 class WeightScale(torch.autograd.Function):

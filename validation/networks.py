@@ -31,6 +31,18 @@ class Concatenation(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
+class Gated(nn.Module):
+    """``gate(x) * value(x)``, as in a gated linear unit."""
+
+    def __init__(self, gate: nn.Module, value: nn.Module) -> None:
+        super().__init__()
+        self.gate, self.value = gate, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the outputs of both, which have the same shape."""
+        return self.gate(x) * self.value(x)
+
+
 class FixedDropout(nn.Module):
     """Dropout with a given mask of 0 and 1 / (1 - p), in the shape of one sample."""
 

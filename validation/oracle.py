@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 import lfp_core as lfp
-from validation.networks import Attention, Concatenation, FixedDropout, Positions, Residual
+from validation.networks import (
+    Attention,
+    Concatenation,
+    FixedDropout,
+    Gated,
+    Positions,
+    Residual,
+)
 
 Array = NDArray[np.float64]
 #: A backward pass: reward on the outputs -> reward on the inputs.
@@ -108,6 +115,8 @@ def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  
         return _residual(module, a, trace)
     if isinstance(module, Concatenation):
         return _concatenation(module, a, trace)
+    if isinstance(module, Gated):
+        return _gated(module, a, trace)
     if isinstance(module, Attention):
         return _attention(module, a, trace)
     if isinstance(module, Positions):
@@ -348,9 +357,16 @@ def _concatenation(module: Concatenation, a: Array, trace: Trace) -> tuple[Array
     return np.concatenate(parts, axis=1), backward
 
 
+def _gated(module: Gated, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    """o = g v: a single contribution, whose reward both factors share."""
+    g, to_gate = walk(module.gate, a, trace)
+    v, to_value = walk(module.value, a, trace)
+    return g * v, lambda r: to_gate(r / 2) + to_value(r / 2)
+
+
 def _is_per_token(module: nn.Module) -> bool:
     """Whether the module treats the tokens of (batch, tokens, features) as if each was a sample."""
-    norm = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
+    norm = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1
     return norm or isinstance(module, nn.Linear)
 
 
@@ -466,18 +482,20 @@ def _max_pool(module: nn.Module, a: Array) -> tuple[Array, Backward]:
 
 
 def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward]:
-    """z = gamma (a - mean) / sigma + beta, differentiated as a whole.
+    """z = gamma (a - mean) / sigma + beta, differentiated as a whole; of RMSNorm, the mean is 0.
 
     With fixed statistics each output has one input, with weight gamma / sigma, and a constant. With
     statistics of the data every input of a group reaches every output of it: as in the authors'
     code, w_ij is then the derivative of z_j by a_i.
     """
     channels = a.shape[1]
-    per_element = isinstance(module, nn.LayerNorm)
+    per_element = isinstance(module, (nn.LayerNorm, nn.RMSNorm))
+    centred = 0.0 if isinstance(module, nn.RMSNorm) else 1.0
     shape = a.shape[1:] if per_element else (channels, *[1] * (a.ndim - 2))
     gamma, beta = np.ones(shape), np.zeros(shape)
     if module.weight is not None:
         gamma = module.weight.detach().numpy().reshape(shape)
+    if getattr(module, "bias", None) is not None:
         beta = module.bias.detach().numpy().reshape(shape)
     fixed = isinstance(module, BATCH_NORMS) and not module.training
     if fixed:
@@ -487,8 +505,8 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
         groups = _groups(module, a.shape)
         mean, variance = np.zeros_like(a), np.zeros_like(a)
         for members in groups:
-            mean.flat[members] = a.flat[members].mean()
-            variance.flat[members] = a.flat[members].var()
+            mean.flat[members] = centred * a.flat[members].mean()
+            variance.flat[members] = ((a - mean).flat[members] ** 2).mean()
     sigma = np.sqrt(variance + module.eps)
     a_hat = (a - mean) / sigma
     z = gamma * a_hat + beta
@@ -499,7 +517,7 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
         over = tuple(axis for axis in range(a.ndim) if axis == 0 or (axis > 1 and not per_element))
         if module.weight is not None:
             trace.credit(module.weight, (abs(gamma) * a_hat * share).sum(over))
-            trace.credit(module.bias, (abs(beta) * share).sum(over))
+            trace.credit(getattr(module, "bias", None), (abs(beta) * share).sum(over))
         if fixed:
             return a * gamma / sigma * share
         r_in = np.zeros_like(a)
@@ -508,7 +526,7 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
             for i in members:
                 for j in members:
                     same = 1.0 if i == j else 0.0
-                    slope = same - (1 + a_hat.flat[i] * a_hat.flat[j]) / len(members)
+                    slope = same - (centred + a_hat.flat[i] * a_hat.flat[j]) / len(members)
                     r_in.flat[i] += a.flat[i] * push.flat[j] * slope / sigma.flat[i]
         return r_in
 
@@ -518,7 +536,7 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
 def _groups(module: Any, shape: tuple[int, ...]) -> list[NDArray[np.intp]]:
     """Return the flat indices that share a mean and a variance."""
     index = np.arange(math.prod(shape)).reshape(shape)
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
         return [sample.ravel() for sample in index]
     if isinstance(module, nn.GroupNorm):
         return [
@@ -528,7 +546,7 @@ def _groups(module: Any, shape: tuple[int, ...]) -> list[NDArray[np.intp]]:
 
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-NORMALISATIONS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
+NORMALISATIONS = (*BATCH_NORMS, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
 
 def _gelu(module: nn.GELU, z: Array) -> Array:

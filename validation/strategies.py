@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from validation.networks import Attention, Concatenation, FixedDropout, Positions, Residual
+from validation.networks import Attention, Concatenation, FixedDropout, Gated, Positions, Residual
 
 CLASSES = 3
 
@@ -110,6 +110,7 @@ class Builder:
         choices: list[Callable[[], nn.Module]] = [lambda: batch_norm(shape[1])]
         if shape[1:].numel() >= 4:
             choices.append(lambda: nn.LayerNorm(shape[1:]))
+            choices.append(lambda: nn.RMSNorm(shape[1:], eps=1e-5))
             choices.append(lambda: nn.GroupNorm(1, shape[1]))
         return self.draw(st.sampled_from(choices))()
 
@@ -192,8 +193,8 @@ def randomized(module: nn.Module) -> nn.Module:
             nn.init.normal_(child.running_mean)  # type: ignore[arg-type]
             nn.init.uniform_(child.running_var, 0.5, 2.0)  # type: ignore[arg-type]
         if hasattr(child, "eps") and child.weight is not None:
-            nn.init.normal_(child.weight)  # type: ignore[arg-type]
-            nn.init.normal_(child.bias)  # type: ignore[arg-type]
+            for parameter in child.parameters():
+                nn.init.normal_(parameter)
     return module
 
 
@@ -270,8 +271,10 @@ def transformers(draw: st.DrawFn, activations: list[str] | None = None) -> Case:
             )
             builder.add(_block(builder, attention))
             hidden = draw(st.integers(1, 4))
-            layers = [nn.Linear(features, hidden), builder.activation()]
-            builder.add(_block(builder, *layers, nn.Linear(hidden, features)))
+            unit: nn.Module = nn.Sequential(nn.Linear(features, hidden), builder.activation())
+            if builder.flip():
+                unit = Gated(unit, nn.Linear(features, hidden))
+            builder.add(_block(builder, unit, nn.Linear(hidden, features)))
         builder.add(nn.Flatten())
         builder.add(nn.Linear(builder.flow.shape[1], CLASSES, bias=builder.flip()))
         return Case(
@@ -284,9 +287,10 @@ def transformers(draw: st.DrawFn, activations: list[str] | None = None) -> Case:
 
 
 def _block(builder: Builder, *modules: nn.Module) -> nn.Module:
-    """Put the modules behind a LayerNorm, maybe, and a residual connection around them, maybe."""
-    norm = [nn.LayerNorm(builder.flow.shape[-1])] if builder.flip() else []
-    body = nn.Sequential(*norm, *modules)
+    """Put the modules behind a normalisation, maybe, and a residual connection around, maybe."""
+    norms: list[list[nn.Module]] = [[], [nn.LayerNorm(builder.flow.shape[-1])]]
+    norms.append([nn.RMSNorm(builder.flow.shape[-1], eps=1e-5)])
+    body = nn.Sequential(*builder.draw(st.sampled_from(norms)), *modules)
     return Residual(body) if builder.flip() else body
 
 

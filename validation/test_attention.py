@@ -14,11 +14,19 @@ import torch
 import torch.nn.functional as F
 from hypothesis import Phase, find, given, reject, settings
 from torch import Tensor, nn
-from torchvision.models import SwinTransformer, VisionTransformer
+from torchvision.models import (
+    MaxVit,
+    SwinTransformer,
+    VisionTransformer,
+    efficientnet_b0,
+    regnet_y_400mf,
+)
 
 import lfp_core as lfp
 from lfp_core import attention as rules
+from lfp_core.operations import pay
 from lfp_core.propagation import Attention as Treatment
+from lfp_core.slopes import EpsilonShare, share
 from validation import oracle
 from validation.compare import Feedback, engine_feedback, relative_error, weight_scaled_gradient
 from validation.networks import Attention, Residual
@@ -85,11 +93,11 @@ class Uncentred(torch.autograd.Function):
 
 
 def uncentred(epsilon: float, operation: Any, args: Any, kwargs: Any) -> Tensor:
-    return rules.owe(Uncentred.apply(rules._paid(args[0])), 0.0)
+    return rules.owe(Uncentred.apply(pay(args[0])), 0.0)
 
 
 def whole_epsilon(epsilon: float, operation: Any, args: Any, kwargs: Any) -> Any:
-    return rules.owe(rules.matrix_product(epsilon, operation, args, kwargs), epsilon)
+    return rules.owe(rules.shared_product(epsilon, operation, args, kwargs), epsilon)
 
 
 def break_half(patch: pytest.MonkeyPatch) -> None:
@@ -106,11 +114,22 @@ def break_stabiliser(patch: pytest.MonkeyPatch) -> None:
         patch.setitem(rules.RULES, operation, whole_epsilon)
 
 
+def naive_share(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+    (z,) = ctx.saved_tensors
+    return share(z, z, ctx.epsilon, limit=1.0) * g, None, None
+
+
 def break_mask(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "_paid", lambda scores: scores)
+    patch.setattr(EpsilonShare, "backward", staticmethod(naive_share))
 
 
-@pytest.mark.parametrize("damage", [break_half, break_centring, break_stabiliser, break_mask])
+def break_gate(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(rules.RULES, Tensor.mul, whole_epsilon)
+
+
+@pytest.mark.parametrize(
+    "damage", [break_half, break_centring, break_stabiliser, break_mask, break_gate]
+)
 def test_a_broken_rule_is_caught(
     monkeypatch: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
@@ -298,6 +317,22 @@ def test_swin_transformer_runs_unmodified() -> None:
     assert all(value.isfinite().all() and value.any() for value in found.values())
 
 
+#: Models that multiply channels by what they compute of them (squeeze and excitation).
+GATED: dict[str, Callable[[], nn.Module]] = {
+    "efficientnet": lambda: efficientnet_b0(num_classes=3),
+    "regnet": lambda: regnet_y_400mf(num_classes=3),
+    "maxvit": lambda: MaxVit((32, 32), 8, 4, [8, 8], [1, 1], 8, 0.0, num_classes=3),
+}
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gated_model_runs_unmodified(name: str) -> None:
+    model = awake(GATED[name]()).eval()
+    found = engine_feedback(model, torch.randn(1, 3, 32, 32), lambda o: o.detach(), 1e-6)
+    assert len(found) == len(list(model.parameters()))
+    assert all(value.isfinite().all() and value.any() for value in found.values())
+
+
 # --- fused attention ------------------------------------------------------------------------------
 
 FUSED_OPTIONS: dict[str, dict[str, Any]] = {
@@ -342,6 +377,52 @@ def test_mask_and_causality_together_are_refused() -> None:
         F.scaled_dot_product_attention(q, q, q, attn_mask=causal_mask(TOKENS), is_causal=True)
 
 
+# --- gates ----------------------------------------------------------------------------------------
+
+GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "*": lambda g, v: g * v,
+    "mul": torch.mul,
+    "multiply": Tensor.multiply,
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_shares_the_reward_evenly_and_keeps_none(name: str) -> None:
+    g, v = torch.randn(2, 5, requires_grad=True), torch.randn(2, 5, requires_grad=True)
+    with lfp.feedback(EPSILON):
+        outputs = GATES[name](g, v)
+    reward = torch.rand_like(outputs)
+    lfp.backward(outputs, reward)
+    for factor in (g, v):
+        torch.testing.assert_close(-factor.detach() * arrived(factor.grad), reward / 2)
+
+
+def test_a_square_takes_all_of_its_reward() -> None:
+    x = torch.randn(2, 5, requires_grad=True)
+    with lfp.feedback(EPSILON):
+        outputs = x * x
+    reward = torch.rand_like(outputs)
+    lfp.backward(outputs, reward)
+    torch.testing.assert_close(-x.detach() * arrived(x.grad), reward)
+
+
+def test_silu_by_hand_is_silu() -> None:
+    """Both halves of the reward come back together at z."""
+    layers = nn.Linear(FEATURES, 5), nn.Linear(5, 3)
+    x, push = torch.randn(2, FEATURES), torch.randn(2, 3)
+
+    def run(silu: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        with lfp.feedback(EPSILON):
+            outputs = layers[1](silu(layers[0](x)))
+        lfp.backward(outputs, push)
+        found = [arrived(p.grad) for layer in layers for p in layer.parameters()]
+        for layer in layers:
+            layer.zero_grad()
+        return found
+
+    torch.testing.assert_close(run(lambda z: z * z.sigmoid()), run(F.silu), rtol=1e-12, atol=0)
+
+
 # --- masks ----------------------------------------------------------------------------------------
 
 MASKED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -349,6 +430,9 @@ MASKED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "masked_fill in place": lambda s, seen: s.masked_fill_(~seen, -math.inf),
     "where": lambda s, seen: torch.where(seen, s, -math.inf),
     "added": lambda s, seen: s + torch.zeros(seen.shape).masked_fill(~seen, -math.inf),
+    "added, then scaled": lambda s, seen: (
+        (s + torch.zeros(seen.shape).masked_fill(~seen, -math.inf)) * 0.5
+    ),
     "added, finite": lambda s, seen: (
         s + torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(s.dtype).min)
     ),
@@ -477,24 +561,43 @@ class Block(nn.Module):
         return x + self.out(looked_at.transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize(("fused", "attention"), [(True, "uniform"), (False, "constant")])
-def test_compiled_attention_gives_the_feedback_of_eager(fused: bool, attention: Treatment) -> None:
-    torch.compiler.reset()
-    model, inputs = Block(fused), torch.randn(2, TOKENS, FEATURES)
+def compiled_agrees(
+    network: Callable[[Tensor], Tensor],
+    layers: nn.Module,
+    shape: tuple[int, ...],
+    attention: Treatment,
+) -> None:
+    """Assert that a network of these layers, in a single graph, has the feedback it has without."""
 
-    def reward(outputs: Tensor) -> Tensor:
-        return outputs.detach().cos()
-
-    expected = engine_feedback(model, inputs, reward, EPSILON, attention)
-    model.zero_grad()
-
-    @torch.compile(backend="aot_eager", fullgraph=True)
     def forward(x: Tensor) -> Tensor:
         with lfp.feedback(EPSILON, attention=attention):
-            return model(x)
+            return network(x)
 
-    outputs = forward(inputs)
-    lfp.backward(outputs, reward(outputs))
-    found: Feedback = {p: -p.grad for p in model.parameters() if p.grad is not None}
+    inputs, found = torch.randn(shape), list[Feedback]()
     torch.compiler.reset()
-    assert relative_error(found, expected) < 1e-12
+    for run in (forward, torch.compile(forward, backend="aot_eager", fullgraph=True)):
+        layers.zero_grad()
+        outputs = run(inputs)
+        lfp.backward(outputs, outputs.detach().cos())
+        found.append({p: -p.grad for p in layers.parameters() if p.grad is not None})
+    torch.compiler.reset()
+    assert relative_error(*found) < 1e-12
+
+
+@pytest.mark.parametrize(("fused", "attention"), [(True, "uniform"), (False, "constant")])
+def test_compiled_attention_gives_the_feedback_of_eager(fused: bool, attention: Treatment) -> None:
+    model = Block(fused)
+    compiled_agrees(model, model, (2, TOKENS, FEATURES), attention)
+
+
+@pytest.mark.parametrize("weights", [True, False], ids=["with weights", "fused"])
+def test_compiled_multihead_attention_gives_the_feedback_of_eager(weights: bool) -> None:
+    layer = awake(nn.MultiheadAttention(FEATURES, HEADS, batch_first=True))
+    compiled_agrees(
+        lambda x: layer(x, x, x, need_weights=weights)[0], layer, (2, TOKENS, FEATURES), "uniform"
+    )
+
+
+def test_compiled_vision_transformer_gives_the_feedback_of_eager() -> None:
+    model = vision_transformer().eval()
+    compiled_agrees(model, model, (2, 3, 32, 32), "uniform")

@@ -557,6 +557,7 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "GroupNorm": lambda d: nn.GroupNorm(2, 4),
     "LayerNorm": lambda d: nn.LayerNorm([4] + [4] * d),
     "LayerNorm without bias": lambda d: nn.LayerNorm(4, bias=False),
+    "RMSNorm": lambda d: nn.RMSNorm([4] + [4] * d, eps=1e-5),
     "AvgPool": lambda d: of_dimension(d, "AvgPool", 2),
     "AvgPool padded": lambda d: of_dimension(d, "AvgPool", 3, 2, padding=1),
     "AdaptiveAvgPool": lambda d: of_dimension(d, "AdaptiveAvgPool", 3),
@@ -840,13 +841,9 @@ def test_torchvision_model_runs_unmodified_and_obeys_theorem_1(name: str) -> Non
     assert error_of_theorem_1(model, torch.randn(1, 3, 32, 32)) < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("name", "operation"),
-    [("mobilenet_v3_small", "hardswish"), ("maxvit_t", "mul of two activations")],
-)
-def test_torchvision_model_without_a_rule_is_refused_by_name(name: str, operation: str) -> None:
-    model = getattr(torchvision.models, name)(num_classes=3).eval()
-    with pytest.raises(lfp.UnsupportedOperation, match=operation), lfp.feedback():
+def test_torchvision_model_without_a_rule_is_refused_by_name() -> None:
+    model = torchvision.models.mobilenet_v3_small(num_classes=3).eval()
+    with pytest.raises(lfp.UnsupportedOperation, match="hardswish"), lfp.feedback():
         model(torch.randn(1, 3, 32, 32))
 
 
@@ -884,10 +881,8 @@ def test_spectral_norm_is_refused_by_name() -> None:
 REFUSED: dict[str, tuple[str, Callable[[Tensor], Any]]] = {
     "log_softmax": ("log_softmax", lambda h: F.log_softmax(h, dim=1)),
     "cross_entropy": ("cross_entropy", lambda h: F.cross_entropy(h, torch.arange(5) % 3)),
-    "product of two activations": ("mul of two activations", lambda h: h * h.relu()),
-    "square as a product": ("mul of two activations", lambda h: h * h),
     "product in place": ("mul_ of two activations", lambda h: h.mul_(h.relu())),
-    "sum and product in place": ("addmm_ of two activations", lambda h: h.addmm_(h, h)),
+    "sum and product in place": ("addmm_", lambda h: h.addmm_(h, h)),
     "quotient of two activations": ("div of two activations", lambda h: h / h.relu()),
     "number by activation": ("div", lambda h: 1 / h),
     "tensor by activation": ("div by an activation", lambda h: torch.ones(5, 5) / h),
@@ -920,7 +915,6 @@ def test_operation_without_a_rule_is_refused_by_name(name: str) -> None:
 CHAINED: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda h: h.exp(),
     "log_softmax": lambda h: h.log_softmax(dim=1),
-    "product": lambda h: h * torch.relu(h),
     "quotient": lambda h: h / (1 + torch.relu(h)),
     "clamp in place": lambda h: h.clamp_(min=-1),
     "normalize": F.normalize,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -70,9 +71,15 @@ def one_sided(a: torch.Tensor, z: torch.Tensor, epsilon: float, limit: float) ->
     return a / (z + epsilon)
 
 
-def no_share(a: torch.Tensor, z: torch.Tensor, epsilon: float, limit: float) -> torch.Tensor:
+def no_share(ctx: object, g: torch.Tensor) -> tuple[torch.Tensor, None, None]:
     """The epsilon rule forgotten where no activation follows."""
-    return torch.ones_like(z) if a is z else a / (z + epsilon * torch.sign(z))
+    return g, None, None
+
+
+def one_sided_share(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    """The same with a stabiliser that is always added."""
+    (z,) = ctx.saved_tensors
+    return z / (z + ctx.epsilon) * g, None, None
 
 
 def derivative(a: torch.Tensor, z: torch.Tensor, epsilon: float, limit: float) -> torch.Tensor:
@@ -91,11 +98,15 @@ def pass_unpaid(tensor: torch.Tensor, in_place: bool = False) -> torch.Tensor:
         (slopes.WeightScale, "backward", staticmethod(plain_weights), None),
         (slopes.WeightScale, "backward", staticmethod(signed_weights), None),
         (slopes, "share", one_sided, ["silu"]),
-        (slopes, "share", no_share, None),
+        (slopes.EpsilonShare, "backward", staticmethod(no_share), None),
+        (slopes.EpsilonShare, "backward", staticmethod(one_sided_share), None),
         (slopes, "share", derivative, ["tanh"]),
         (operations, "pay", pass_unpaid, None),
     ],
-    ids=["no |w|", "no sign", "one-sided eps", "no share", "derivative", "debts unpaid"],
+    ids=[
+        *("no |w|", "no sign", "one-sided slope", "no share", "one-sided share", "derivative"),
+        "debts unpaid",
+    ],
 )
 def test_a_broken_engine_is_caught(
     monkeypatch: pytest.MonkeyPatch,

@@ -48,7 +48,7 @@ def loss_of_reward(case: Case, epsilon: float) -> float:
 
 def plain(case: Case) -> bool:
     """Whether all of the case's layers can conserve reward: no shifts, no batch statistics."""
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
     return not any(isinstance(module, norms) for module in case.model.modules())
 
 
