@@ -87,6 +87,97 @@ def test_models_of_the_study_compile_with_context_and_reward(name: str, activati
     assert error(gradients(model), expected) < 1e-6
 
 
+@pytest.fixture
+def tracing_of_backward() -> Iterator[None]:
+    """Let the compiler trace backward passes, which is an option of torch's still."""
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        pytest.skip(f"torch {torch.__version__} cannot trace backward passes")
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        yield
+
+
+def step_agrees(step: Callable[[], None], model: nn.Module, backend: str, tolerance: float) -> None:
+    """Assert that a step in a single graph fills ``p.grad`` as it does without a compiler."""
+    found = []
+    for run in (step, torch.compile(step, backend=backend, fullgraph=True)):
+        model.zero_grad()
+        run()
+        found.append(gradients(model))
+    assert error(found[1], found[0]) < tolerance
+
+
+@pytest.mark.parametrize("activation", [name for name in OF_MODELS if name != "lif"])
+@pytest.mark.parametrize("name", ["toy-mlp", "mlp", "lenet", "vgg-like"])
+@pytest.mark.usefixtures("compiler", "tracing_of_backward")
+def test_step_with_its_backward_pass_is_one_graph(name: str, activation: str) -> None:
+    shape = SHAPES[name]
+    model = build(name, activation=activation, input_shape=shape, classes=3, seed=0).eval()
+    inputs, targets = torch.randn(2, *shape), torch.tensor([0, 2])
+
+    def step() -> None:
+        with lfp.feedback(EPSILON):
+            outputs = model(inputs)
+        lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
+
+    step_agrees(step, model, "eager", tolerance=1e-6)
+
+
+@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.usefixtures("compiler", "tracing_of_backward")
+def test_inductor_compiles_a_step_with_its_backward_pass(build: Callable[[], nn.Module]) -> None:
+    model = build().double().eval()
+    x, targets = batch(model)
+
+    def step() -> None:
+        with lfp.feedback(EPSILON):
+            outputs = model(x)
+        lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
+
+    step_agrees(step, model, "inductor", tolerance=1e-12)
+
+
+@pytest.mark.usefixtures("compiler", "tracing_of_backward")
+def test_spiking_step_with_its_backward_pass_is_one_graph() -> None:
+    model = spiking_network()
+    x, targets = batch(model)
+
+    def step() -> None:
+        spikes = unrolled(model, 3 * x)
+        lfp.backward(spikes, lfp.rewards.spike_rate(spikes, targets))
+
+    step_agrees(step, model, "aot_eager", tolerance=1e-12)
+
+
+#: Operations that the compiler presents as other objects than they are.
+PRESENTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "unflatten": lambda h: h.unflatten(1, (2, 4)).flatten(1),
+    "nn.Unflatten": lambda h: nn.Unflatten(1, (2, 4))(h).flatten(1),
+    "T": lambda h: h.T.T,
+    "mT": lambda h: h.mT.mT,
+    "1 - x": lambda h: 1 - h,
+    "split": lambda h: torch.cat(h.split(4, dim=1)),
+}
+
+
+@pytest.mark.parametrize("name", PRESENTED)
+@pytest.mark.usefixtures("compiler")
+def test_compiled_operation_gives_the_feedback_of_eager(name: str) -> None:
+    model = nn.Linear(6, 8).double()
+    x = torch.randn(4, 6).double()
+
+    def forward() -> Tensor:
+        with lfp.feedback(EPSILON):
+            return PRESENTED[name](model(x))
+
+    found = []
+    for run in (forward, torch.compile(forward, backend="aot_eager", fullgraph=True)):
+        model.zero_grad()
+        outputs = run()
+        lfp.backward(outputs, outputs.detach().cos())
+        found.append(gradients(model))
+    assert error(found[1], found[0]) < 1e-12
+
+
 @pytest.mark.usefixtures("compiler")
 def test_compiled_training_mode_drops_what_it_drops() -> None:
     """Dropout draws in the graph; what it draws is what the feedback goes by."""
