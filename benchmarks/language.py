@@ -10,7 +10,7 @@ choose from, by the validation loss averaged over the seeds, and is reported by 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.resources import files
 from itertools import takewhile
@@ -240,21 +240,21 @@ def chosen(arm: Arm, records: Sequence[Record]) -> dict[str, Any]:
         own = {**arm._asdict(), "learning_rate": rate}.items()
         return [record for record in records if record.items() >= own]
 
-    def finite(losses: Iterable[float | None]) -> list[float]:
-        return [math.inf if loss is None else loss for loss in losses]
+    def validation(rate: float) -> list[float | None]:
+        return [record["validation_losses"][-1] for record in runs(rate)]
 
-    def validation(rate: float) -> list[float]:
-        return finite(record["validation_losses"][-1] for record in runs(rate))
+    def total(rate: float) -> float:
+        return sum(math.inf if loss is None else loss for loss in validation(rate))
 
     rates = sorted({r["learning_rate"] for r in records if r["optimizer"] == arm.optimizer})
-    best = min(rates, key=lambda rate: sum(validation(rate)))
+    best = min(rates, key=total)
     return {
         **arm._asdict(),
         "learning_rate": best,
         "at_edge": len(rates) > 1 and best in (rates[0], rates[-1]),
         "validation_losses": [record["validation_losses"] for record in runs(best)],
         "validation_loss": validation(best),
-        "test_loss": finite(record["test_loss"] for record in runs(best)),
+        "test_loss": [record["test_loss"] for record in runs(best)],
     }
 
 
@@ -297,11 +297,12 @@ def lines(rows: Sequence[dict[str, Any]]) -> Lines:
     ]
 
 
-def spread(losses: Sequence[float]) -> str:
-    """Return mean ± standard deviation; of one loss, the loss."""
-    if not all(map(math.isfinite, losses)):
+def spread(losses: Sequence[float | None]) -> str:
+    """Return mean ± standard deviation; of one loss, the loss; None is that of a diverged run."""
+    finite = [loss for loss in losses if loss is not None]
+    if len(finite) < len(losses):
         return "diverged"
-    values = torch.tensor(losses, dtype=torch.float64)
+    values = torch.tensor(finite, dtype=torch.float64)
     if len(values) == 1:
         return f"{values[0]:.3f}"
     return f"{values.mean():.3f} ± {values.std(correction=0):.3f}"

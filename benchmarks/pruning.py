@@ -33,7 +33,7 @@ from benchmarks.files import write
 from benchmarks.inspection import inspect
 from benchmarks.records import Record
 from benchmarks.report import rows
-from benchmarks.runner import Run, network, train
+from benchmarks.runner import Run, train, untrained
 from benchmarks.sparsity import Scope
 from benchmarks.store import Store
 from benchmarks.study import Study, check, tune
@@ -151,15 +151,7 @@ def train_and_prune(
     """Return what a run measures; of a diverged one nothing is pruned."""
     environment = describe(device)
     data = dataset(run.dataset, run.seed, device.type)
-    model = network(
-        run.method,
-        run.model,
-        activation=run.activation,
-        input_shape=data.input_shape,
-        classes=data.classes,
-        seed=run.seed,
-        spiking=None,
-    ).to(device)
+    model = untrained(run, data, device)
     result = train(model, run, data, device, checkpoint)
     record = {
         "test accuracy": result.test_accuracy,

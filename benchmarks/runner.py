@@ -129,7 +129,12 @@ def execute(
 
     See :func:`train`.
     """
-    model = network(
+    return train(untrained(run, dataset, device), run, dataset, device, checkpoint)
+
+
+def untrained(run: Run, dataset: Dataset, device: torch.device) -> nn.Module:
+    """Return the network that the run begins with, on the device."""
+    return network(
         run.method,
         run.model,
         activation=run.activation,
@@ -138,7 +143,6 @@ def execute(
         seed=run.seed,
         spiking=run.spiking,
     ).to(device)
-    return train(model, run, dataset, device, checkpoint)
 
 
 def train(

@@ -169,13 +169,14 @@ def comparison_lines(comparisons: pd.DataFrame) -> Lines:
 
 def comparison_notes(study: Study) -> list[str]:
     """Return what a reader of the comparisons has to know."""
-    fewest = f" {study.seeds} seeds are too few for any test." if study.seeds < FEWEST_SEEDS else ""
+    seeds = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds"
+    fewest = " That is too few for any test." if study.seeds < FEWEST_SEEDS else ""
     return [
         f"Test accuracy minus that of {REFERENCE}, in percentage points, in pairs with the same "
         f"seed: mean, bootstrap interval, mean over standard deviation (Cohen's d_z), and the "
         f"two-sided p of a sign-flip permutation test, also with Holm's correction for all rows. "
         f"(*): at most {SIGNIFICANCE:g} after it; p is at least {2 ** (1 - study.seeds):g} with "
-        f"{study.seeds} seeds.{fewest}",
+        f"{seeds}.{fewest}",
         "A diverged run counts with the last accuracy it reached.",
     ]
 

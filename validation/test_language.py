@@ -74,6 +74,18 @@ def test_a_rate_is_chosen_by_validation_not_by_test() -> None:
     ]
 
 
+def test_a_diverged_arm_says_so_in_table_and_json() -> None:
+    arm = Arm("gradient", "sgd")
+    runs = [
+        {**arm._asdict(), "learning_rate": 0.1, "validation_losses": [loss], "test_loss": loss}
+        for loss in (2.0, None)
+    ]
+    row = chosen(arm, runs)
+    assert json.loads(json.dumps(row, allow_nan=False))["test_loss"] == [2.0, None]
+    _, (line,) = language.lines([row])
+    assert line[-2:] == ("diverged", "diverged")
+
+
 def test_an_optimiser_without_rates_is_named(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(
