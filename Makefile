@@ -85,6 +85,8 @@ reproduce: peer
 	  --peer --threads 1 --repeats 20
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.scaling
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.weak_scaling benchmarks/stored/weak-scaling \
+	  --steps 50 --batch-size 64 --processes 1 2
 	for study in pruning regression transfer language vit; do \
 	  $(BIN)/lfp-bench run $$study --size cpu $(STORED) || exit; done
 
