@@ -47,7 +47,7 @@ from lfp_core.operations import (
     settle,
     tensors,
 )
-from lfp_core.slopes import stabilize
+from lfp_core.slopes import share
 
 Attention = Literal["uniform", "constant"]
 
@@ -196,6 +196,5 @@ def backward(outputs: Tensor, reward: Tensor) -> None:
     if reward.shape != outputs.shape:
         raise ValueError(f"reward has shape {list(reward.shape)}, outputs {list(outputs.shape)}")
     with torch.no_grad():
-        stabilized = stabilize(outputs, owed)
-        seed = torch.where(stabilized == 0, 0.0, -reward / stabilized)
+        seed = share(-reward, outputs, owed, limit=0.0)
     outputs.backward(seed.to(outputs.dtype))

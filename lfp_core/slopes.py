@@ -24,21 +24,14 @@ from torch import Tensor
 UNDIVIDED = math.inf
 
 
-def stabilize(z: Tensor, epsilon: float) -> Tensor:
-    """Return ``z + eps s(z)``, the denominator of the epsilon rule, as a new tensor like z."""
-    if epsilon == UNDIVIDED:
-        return torch.ones_like(z)
-    return torch.where(z < 0, z - epsilon, z + epsilon)
-
-
 def share(a: Tensor, z: Tensor, epsilon: float, limit: float) -> Tensor:
     """Return ``a / (z + eps s(z))`` as a new tensor like z; ``limit`` where eps = z = 0."""
     if epsilon == UNDIVIDED:
         return a.clone()
     if epsilon == 0:
         return torch.where(z == 0, limit, a / z)
-    # Half the memory traffic of `stabilize`. It differs at z = -0.0 alone, where it only counts if
-    # a is not 0, which takes a sigmoid whose inputs are all 0: then no weight is credited anyway.
+    # Half the memory traffic of where(z < 0, z - eps, z + eps). It differs at z = -0.0 alone, where
+    # all contributions are 0: then no weight is credited anyway.
     denominator = torch.copysign(torch.full((), epsilon, dtype=z.dtype, device=z.device), z)
     denominator += z
     if torch.compiler.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
