@@ -1,11 +1,11 @@
 """Time of a step of LFP and SGD: eager, by ``torch.compile``, and in bfloat16 by autocast.
 
-``python -m benchmarks.speed_compiled FILE [cpu|cuda] [rounds]`` measures what FILE (JSON) does not
-have yet, a network at a time. All variants of a network take their steps in turn in one process, on
-the same random batch: forward, loss or reward, backward, clipping, SGD with momentum. What is
-compiled is the forward pass with LFP's context, and with it the backward pass; loss, clipping and
-optimiser stay as they are. Ratios are quartiles over rounds: to SGD in the same variant, and to
-SGD in eager float32.
+``python -m benchmarks.speed_compiled FILE [cpu|cuda] [rounds] [network]...`` measures what FILE
+(JSON) does not have yet, a network at a time. All variants of a network take their steps in turn in
+one process, on the same random batch: forward, loss or reward, backward, clipping, SGD with
+momentum. All but the last are one graph where the step is compiled; at the optimiser torch itself
+ends the graph. Ratios are quartiles over rounds: to SGD in the same variant, and to SGD in eager
+float32.
 """
 
 import sys
@@ -26,7 +26,7 @@ from benchmarks.models import build
 from benchmarks.records import Records
 from benchmarks.speed import CLASSES, SHAPES, interleaved, quartiles
 
-MODELS = ("lenet", "vgg-like")
+MODELS = ("mlp", "lenet", "vgg-like")
 BATCH, ROUNDS = 128, 50
 CLIP = 3.0
 INDUCTOR = "inductor"  # the default of torch.compile
@@ -67,22 +67,23 @@ def step_of(
     # So small that the weights stay as they are, however many steps are timed.
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-8, momentum=0.9)
 
-    def logits_of(inputs: Tensor) -> Tensor:
+    def fill_gradients(inputs: Tensor, targets: Tensor) -> None:
         precision = torch.autocast(device.type, torch.bfloat16, enabled=variant.bf16)
         with precision, lfp.feedback() if is_lfp else nullcontext():
-            return model(inputs)
-
-    if variant.compiled:
-        logits_of = torch.compile(logits_of, backend=backend, fullgraph=True)
-
-    def step(inputs: Tensor, targets: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        logits = logits_of(inputs)
+            logits = model(inputs)
         if is_lfp:
             lfp.backward(logits, lfp.rewards.softmax(logits, targets))
         else:
             F.cross_entropy(logits, targets).backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+
+    if variant.compiled:
+        fill_gradients = torch.compile(fill_gradients, backend=backend, fullgraph=True)
+
+    def step(inputs: Tensor, targets: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch._dynamo.config.patch(trace_autograd_ops=True):  # backward passes, too
+            fill_gradients(inputs, targets)
         optimizer.step()
 
     return step
@@ -120,13 +121,13 @@ def _rounded(seconds: Sequence[float], reference: Sequence[float]) -> list[float
     return found
 
 
-def main(file: str, device: str = "cpu", rounds: int | str = ROUNDS) -> None:
+def main(file: str, device: str = "cpu", rounds: int | str = ROUNDS, *names: str) -> None:
     """Measure what the file does not have."""
     records = Records(Path(file))
-    for name in MODELS:
+    for name in names or MODELS:
         description = {"model": name, "batch": BATCH, "rounds": int(rounds), "device": device}
         records.get(description, partial(measure, name, torch.device(device), int(rounds)))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:])

@@ -90,8 +90,6 @@ def test_models_of_the_study_compile_with_context_and_reward(name: str, activati
 @pytest.fixture
 def tracing_of_backward() -> Iterator[None]:
     """Let the compiler trace backward passes, which is an option of torch's still."""
-    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
-        pytest.skip(f"torch {torch.__version__} cannot trace backward passes")
     with torch._dynamo.config.patch(trace_autograd_ops=True):
         yield
 
