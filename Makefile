@@ -83,6 +83,11 @@ reproduce: peer
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-vgg-like --models vgg-like \
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
 	  --peer --threads 1 --repeats 20
+	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-mlp --models toy-mlp,mlp \
+	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
+	  --methods lfp,sgd,wsgd,fa,eg,madam --peer --threads 1 --repeats 300
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed_compiled \
+	  benchmarks/stored/speed-compiled.json cpu 200 mlp lenet
 	$(BIN)/python -m benchmarks.roofline
 	$(BIN)/python -m benchmarks.scaling
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.weak_scaling benchmarks/stored/weak-scaling \
