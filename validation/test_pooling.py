@@ -1,69 +1,115 @@
-"""Max-pooling that lets go of its input has torch's values, derivatives and memory formats."""
+"""Max-pooling has the values and derivatives of torch's own, to the bit, and keeps no input."""
 
+import math
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-import lfp_core as lfp
-from benchmarks.memory import peak_bytes
-from lfp_core.pooling import max_pool2d
+from lfp_core import pooling
+from lfp_core.pooling import HalvingMaxPool2d, max_pool2d
 
-CPU = torch.device("cpu")
-WINDOWS: dict[str, dict[str, Any]] = {
-    "plain": {"kernel_size": 2},
-    "overlapping": {"kernel_size": (3, 2), "stride": (1, 2), "padding": (1, 0)},
-    "dilated": {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2, "ceil_mode": True},
-}
+Window = dict[str, Any]
+HALVING: Window = {"kernel_size": 2}
 
 
-def images(layout: str) -> Tensor:
-    torch.manual_seed(0)
-    x = torch.randn(2, 8, 11, 12, dtype=torch.float64)
-    if layout == "channels last":
-        return x.to(memory_format=torch.channels_last)
-    return x.transpose(2, 3) if layout == "transposed" else x[0] if layout == "unbatched" else x
+@st.composite
+def windows(draw: st.DrawFn) -> Window:
+    """Draw arguments of pooling, half of the time those of windows of 2x2 side by side."""
+    if draw(st.booleans()):
+        return HALVING
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    return {
+        "kernel_size": kernel,
+        "stride": draw(st.none() | st.integers(1, 3)),
+        "padding": draw(st.integers(0, min(kernel) // 2)),
+        "ceil_mode": draw(st.booleans()),
+    }
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "unbatched"])
-@pytest.mark.parametrize("window", WINDOWS)
-def test_values_and_derivatives_are_torchs(window: str, layout: str) -> None:
-    x = images(layout).requires_grad_()
-    expected = F.max_pool2d(x, **WINDOWS[window])
-    found = max_pool2d(x, **WINDOWS[window])
-    g = torch.randn_like(expected)
-    for a, b in [
-        (found, expected),
-        *zip(torch.autograd.grad(found, x, g), torch.autograd.grad(expected, x, g), strict=True),
-    ]:
-        assert torch.equal(a, b)
-        assert a.stride() == b.stride()
+def both(x: Tensor, window: Window) -> list[tuple[Tensor, Tensor]]:
+    """Return maxima and gradients, of ours and of torch's."""
+    found = []
+    for pool in (max_pool2d, F.max_pool2d):
+        leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        maxima = pool(leaf, **window)
+        maxima.backward(torch.arange(1.0, maxima.numel() + 1).view_as(maxima))
+        assert leaf.grad is not None
+        found.append((maxima.detach(), leaf.grad))
+    return found
 
 
-@pytest.mark.parametrize("pool", [max_pool2d, F.max_pool2d])
-def test_input_is_not_kept(pool: Any) -> None:
-    """Torch's own, the negative twin, keeps it."""
-    x = torch.randn(8, 4, 16, 16)
-
-    def work() -> Tensor:
-        hidden = [x.clone().requires_grad_()]
-        kept = [pool(hidden.pop() * 1, 2)]
-        kept.append(torch.empty_like(x))
-        return kept[0]
-
-    size = x.numel() * x.element_size()
-    # The leaf, the pool's output with indices of 64 bits, and then something as large as x.
-    lean = peak_bytes(work, CPU) < 2.8 * size
-    assert lean is (pool is max_pool2d)
+def agree(x: Tensor, window: Window) -> bool:
+    ours, torchs = both(x, window)
+    return all(map(torch.equal, ours, torchs))
 
 
-def test_indices_are_still_there_for_those_who_want_them() -> None:
-    x = torch.randn(2, 3, 4, 4, requires_grad=True)
-    with lfp.feedback():
-        pooled, places = nn.MaxPool2d(2, return_indices=True)(x)
-        again, same = F.max_pool2d(x, 2, 2, 0, 1, False, True)
-    assert torch.equal(pooled, again)
-    assert torch.equal(places, same)
-    assert torch.equal(places, F.max_pool2d(x, 2, return_indices=True)[1])
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(*[st.integers(1, 2)] * 2, *[st.integers(3, 8)] * 2),
+    windows(),
+    st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+@example(0, (2, 2, 4, 6), HALVING, torch.contiguous_format)
+def test_maxima_and_gradients_are_torchs(
+    seed: int, shape: tuple[int, ...], window: Window, layout: torch.memory_format
+) -> None:
+    """Of few different numbers, so that maxima are often several; the first of them counts."""
+    numbers = torch.randint(-1, 2, shape, generator=torch.Generator().manual_seed(seed)).float()
+    assert agree(numbers.to(memory_format=layout), window)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(4, 6), (3, 4, 6), (2, 3, 4, 6), (0, 3, 4, 6)], ids=str)
+def test_shapes_and_dtypes_are_those_of_torch(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = torch.randn(shape).to(dtype)
+    if x.dim() == 2:
+        with pytest.raises(RuntimeError, match="3D or 4D"):
+            max_pool2d(x, 2)
+        return
+    ours, torchs = both(x, HALVING)
+    assert all(map(torch.equal, ours, torchs))
+    assert (ours[0].dtype, ours[1].dtype) == (dtype, dtype)
+
+
+def test_nan_is_the_maximum() -> None:
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 1, 2], x[0, 0, 3, 1] = math.nan, math.inf
+    torch.testing.assert_close(max_pool2d(x, 2), F.max_pool2d(x, 2), equal_nan=True)
+
+
+def test_rows_before_columns_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take the lower left one of two equal maxima for the first, not the upper right one."""
+    forward, backward = HalvingMaxPool2d.forward, HalvingMaxPool2d.backward
+    monkeypatch.setattr(
+        HalvingMaxPool2d, "forward", staticmethod(lambda ctx, x: forward(ctx, x.mT.contiguous()).mT)
+    )
+    monkeypatch.setattr(
+        HalvingMaxPool2d, "backward", staticmethod(lambda ctx, g: backward(ctx, g.mT).mT)
+    )
+    x = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
+    assert not agree(x, HALVING)
+    assert agree(torch.randn(2, 3, 4, 6), HALVING)  # no two are equal
+    monkeypatch.undo()
+    assert agree(x, HALVING)
+
+
+@pytest.mark.parametrize("window", [HALVING, {"kernel_size": 3, "stride": 2}], ids=str)
+def test_the_input_is_not_kept(window: Window) -> None:
+    """What is kept has at most the size of the places, 8 bytes for each output."""
+    x, kept = torch.randn(2, 3, 8, 8, requires_grad=True), list[Tensor]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        maxima = pooling.max_pool2d(x, **window)
+    assert kept
+    assert all(tensor.data_ptr() != x.data_ptr() for tensor in kept)
+    assert sum(tensor.nbytes for tensor in kept) <= 8 * maxima.numel()
