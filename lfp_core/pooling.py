@@ -57,12 +57,13 @@ class HalvingMaxPool2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:  # noqa: D102
         at_right, below = ctx.saved_tensors
-        rows = g.new_empty(at_right.shape)
-        lower = torch.mul(g, below, out=rows[..., 1::2, :])
-        torch.sub(g, lower, out=rows[..., 0::2, :])  # a fifth of the time of a second product
-        routed = g.new_empty((*rows.shape[:-1], 2 * rows.shape[-1]))
-        right = torch.mul(rows, at_right, out=routed[..., 1::2])
-        torch.sub(rows, right, out=routed[..., 0::2])
+        routed = g.new_empty((*at_right.shape[:-1], 2 * at_right.shape[-1]))
+        left, right = routed[..., 0::2], routed[..., 1::2]
+        # The rest is a difference, which takes a third of the time of a second product.
+        torch.mul(g, below, out=left[..., 1::2, :])
+        torch.sub(g, left[..., 1::2, :], out=left[..., 0::2, :])
+        torch.mul(left, at_right, out=right)
+        left.sub_(right)
         return routed
 
 
