@@ -43,7 +43,10 @@ class MaxPool2d(torch.autograd.Function):
 
 
 class HalvingMaxPool2d(torch.autograd.Function):
-    """The same for windows of 2x2 side by side, without remainder."""
+    """The same for windows of 2x2 side by side, without remainder.
+
+    Where a derivative is infinite, its neighbours' are NaN, and not 0 as torch's.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: D102
