@@ -33,16 +33,19 @@ to ``study.json``.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.environment import code_version
+from benchmarks.checkpoint import Checkpoint
+from benchmarks.environment import code_version, describe
 from benchmarks.executors import Executor
-from benchmarks.records import Records
+from benchmarks.records import Record, Records
+from benchmarks.runner import Run
+from benchmarks.store import Store
 from benchmarks.table import Lines
 
 #: Where an experiment of few runs keeps them; see :class:`benchmarks.records.Records`.
@@ -70,6 +73,20 @@ class Place:
     advance: Callable[[str], None]
     executor: Callable[[Path], Executor]
     command: str
+
+
+def recorded(
+    run: Run, make: Callable[[Checkpoint], Record], store: Store, records: Records, place: Place
+) -> Record:
+    """Return what a run measured; make it if it is missing, from its checkpoint if it has one."""
+    environment = describe(place.device)
+    checkpoint = store.checkpoint(run, {**environment, **records.common})
+    record = records.get(
+        {"run": asdict(run)}, lambda: {**make(checkpoint), "environment": environment}
+    )
+    checkpoint.remove()
+    place.advance(run.label)
+    return record
 
 
 class Report(NamedTuple):

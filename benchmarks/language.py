@@ -28,7 +28,8 @@ from benchmarks import curves
 from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.files import write
 from benchmarks.records import Record
-from benchmarks.table import Lines, document
+from benchmarks.sweep import edge_of
+from benchmarks.table import Lines, document, edge_notes
 from benchmarks.transformer import Block, Positions
 from lfp_core.propagation import Attention
 
@@ -208,7 +209,6 @@ class Language(Experiment[Options]):
             found.append(records.get(description, make))
             place.advance(f"{arm.method} {arm.optimizer} {rate:g} {seed}")
         rows = [chosen(arm, found) for arm in options.arms()]
-        at_edge = any(row["at_edge"] for row in rows)
         remarks = [
             "Losses in nats a character, mean ± standard deviation, seeds: "
             f"{options.seeds}; after {options.steps} steps of {options.batch} sequences of "
@@ -218,7 +218,7 @@ class Language(Experiment[Options]):
             "The learning rate was chosen for each arm by its validation loss, out of "
             + "; ".join(f"{n}: {r}" for n, r in options.learning_rates.items())
             + ".",
-            *(["(edge): the best rate ends the grid, a better one may lie beyond."] * at_edge),
+            *edge_notes(row["at_edge"] for row in rows),
             f"Command: `{place.command}`",
         ]
         table = lines(rows)
@@ -251,7 +251,7 @@ def chosen(arm: Arm, records: Sequence[Record]) -> dict[str, Any]:
     return {
         **arm._asdict(),
         "learning_rate": best,
-        "at_edge": len(rates) > 1 and best in (rates[0], rates[-1]),
+        "at_edge": edge_of(rates, best) is not None,
         "validation_losses": [record["validation_losses"] for record in runs(best)],
         "validation_loss": validation(best),
         "test_loss": [record["test_loss"] for record in runs(best)],

@@ -26,9 +26,9 @@ from benchmarks import comparison, curves, paired, sparsity, table
 from benchmarks.checkpoint import Checkpoint
 from benchmarks.comparison import Names, Whole
 from benchmarks.data import Dataset, Split
-from benchmarks.environment import code_version, describe
+from benchmarks.environment import code_version
 from benchmarks.executors import dataset
-from benchmarks.experiment import Experiment, Place, Report, Status
+from benchmarks.experiment import Experiment, Place, Report, Status, recorded
 from benchmarks.files import write
 from benchmarks.inspection import inspect
 from benchmarks.records import Record
@@ -135,21 +135,16 @@ class Pruning(Experiment[Options]):
         found = []
         for cell, choice in choices.items():
             for run in study.final(cell, choice.learning_rate):
-                environment = describe(place.device)
-                checkpoint = store.checkpoint(run, {**environment, **records.common})
-                make = partial(train_and_prune, run, options, checkpoint, place.device)
-                found.append(records.get({"run": asdict(run)}, make))
-                checkpoint.remove()
-                place.advance(run.label)
+                make = partial(train_and_prune, run, options, place.device)
+                found.append(recorded(run, make, store, records, place))
         by_method = {cell.method: choice for cell, choice in choices.items()}
         return write_report(folder, options, by_method, found, place.command)
 
 
 def train_and_prune(
-    run: Run, options: Options, checkpoint: Checkpoint, device: torch.device
+    run: Run, options: Options, device: torch.device, checkpoint: Checkpoint
 ) -> Record:
     """Return what a run measures; of a diverged one nothing is pruned."""
-    environment = describe(device)
     data = dataset(run.dataset, run.seed, device.type)
     model = untrained(run, data, device)
     result = train(model, run, data, device, checkpoint)
@@ -157,7 +152,6 @@ def train_and_prune(
         "test accuracy": result.test_accuracy,
         "seconds": result.seconds,
         "diverged": result.divergence is not None,
-        "environment": environment,
     }
     if result.divergence is not None:
         return {**record, "examples": 0, "accuracy": {}, "layers": [], "correlation": {}}
@@ -340,7 +334,6 @@ def write_report(
     """Write ``table.md``, ``accuracy-by-sparsity.png`` and the frames behind both as CSV."""
     study, shares = options.study(), options.shares
     healthy = [record for record in records if not record["diverged"]]
-    edges = [method for method, choice in choices.items() if choice.edge]
     remarks = [
         f"{study.dataset}, {study.model}: accuracy on {max(r['examples'] for r in records)} test "
         "examples after pruning, mean ± sample standard deviation over the seeds 0 to "
@@ -350,7 +343,7 @@ def write_report(
         f"{column(options.step)}. Tolerated: the largest share up to which at most "
         f"{100 * TOLERANCE:g} points of accuracy are lost.",
         f"Diverged, and left out: {len(records) - len(healthy)} of {len(records)} runs.",
-        *(["(edge): the best rate ends the grid, a better one may lie beyond."] if edges else []),
+        *table.edge_notes(choice.edge for choice in choices.values()),
         *(f"Made on: {place}." for place in table.origin(r["environment"] for r in records)),
         f"Command: `{command}`",
     ]

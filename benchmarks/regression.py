@@ -466,7 +466,6 @@ def write_report(
     """Write ``table.md``, ``test-error-by-epoch.png``, ``errors.csv`` and ``paired.csv``."""
     frame = tidy(records)
     differences = differences_of(frame, choices, options.epochs)
-    edges = [method for method, choice in choices.items() if choice.edge]
     rates = ", ".join(f"{rate:g}" for rate in options.learning_rates)
     remarks = [
         f"{options.dataset}, MLP with ReLU and dropout: mean squared error on the test split, mean "
@@ -476,7 +475,7 @@ def write_report(
         f"Learning rates, where they are not given: from {rates} by the mean error on the "
         f"validation split after {options.epochs} epochs, {options.sweep_seeds} seeds. Chosen "
         "epoch: the one with the lowest mean error there.",
-        *(["(edge): the best rate ends the grid, a better one may lie beyond."] if edges else []),
+        *table.edge_notes(choice.edge for choice in choices.values()),
         *(f"Made on: {place}." for place in table.origin(r["environment"] for r in records)),
         f"Command: `{command}`",
     ]

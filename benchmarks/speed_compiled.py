@@ -10,7 +10,7 @@ float32.
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,10 +59,19 @@ VARIANTS = [
 EAGER_SGD = Variant("sgd", compiled=False, bf16=False)
 
 
+def tracing_of_backward() -> AbstractContextManager[None]:
+    """Let the compiler trace backward passes, which is an option of torch's still."""
+    context: AbstractContextManager[None] = torch._dynamo.config.patch(trace_autograd_ops=True)
+    return context
+
+
 def step_of(
     variant: Variant, model: nn.Module, device: torch.device, backend: str
 ) -> Callable[[Tensor, Tensor], None]:
-    """Return a training step on inputs (batch, ...) and targets (batch,)."""
+    """Return a training step on inputs (batch, ...) and targets (batch,).
+
+    A compiled one takes its first step under :func:`tracing_of_backward`.
+    """
     is_lfp = variant.method == "lfp"
     # So small that the weights stay as they are, however many steps are timed.
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-8, momentum=0.9)
@@ -82,8 +91,7 @@ def step_of(
 
     def step(inputs: Tensor, targets: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch._dynamo.config.patch(trace_autograd_ops=True):  # backward passes, too
-            fill_gradients(inputs, targets)
+        fill_gradients(inputs, targets)
         optimizer.step()
 
     return step
@@ -102,7 +110,8 @@ def measure(
         model = build(name, activation="relu", input_shape=SHAPES[name], classes=CLASSES, seed=0)
         step = step_of(variant, model.to(device), device, backend)
         steps[variant] = partial(step, inputs, targets)
-    seconds = interleaved(steps, rounds, device)
+    with tracing_of_backward():
+        seconds = interleaved(steps, rounds, device)
     return {
         "environment": describe(device),
         "steps": {

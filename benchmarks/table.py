@@ -312,6 +312,15 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{mean(values):.{digits}f} ± {deviation}"
 
 
+#: What a reader of rates with :func:`at_edge` has to know.
+EDGE = "(edge): the best rate ends the grid, a better one may lie beyond"
+
+
+def edge_notes(edges: Iterable[object]) -> list[str]:
+    """Return :data:`EDGE` if one of the rates in a table ends its grid."""
+    return [f"{EDGE}."] if any(edges) else []
+
+
 def at_edge(edge: str | None) -> str:
     """Return what is written behind a learning rate that ends the grid it was chosen from."""
     return "" if pd.isna(edge) else " (edge)"
@@ -377,7 +386,7 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
             f"{row['activation']} {row['method']} ({row['learning_rate_edge']})"
             for row in at_ends.to_dict("records")
         )
-        found.append(f"(edge): the best rate ends the grid, a better one may lie beyond: {cells}.")
+        found.append(f"{EDGE}: {cells}.")
     return found
 
 

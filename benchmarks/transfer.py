@@ -12,7 +12,7 @@ the authors, no images are made up by flips, noise or colours.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +33,7 @@ from benchmarks import curves, paired, table
 from benchmarks.checkpoint import Checkpoint
 from benchmarks.comparison import Whole, chosen
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
-from benchmarks.environment import describe
-from benchmarks.experiment import STRICT, Experiment, Place, Report
+from benchmarks.experiment import STRICT, Experiment, Place, Report, recorded
 from benchmarks.files import write
 from benchmarks.models import ACTIVATIONS, Activation
 from benchmarks.records import Record, by_method
@@ -288,20 +287,15 @@ class Transfer(Experiment[Options]):
         store, records, found = Store(folder), self.records(options, folder), []
         data = images(options.dataset, options.side).to(place.device)
         for run in options.finals():
-            environment = describe(place.device)
-            checkpoint = store.checkpoint(run, {**environment, **records.common})
-            make = partial(fine_tune, run, options, data, checkpoint, place.device)
-            found.append(records.get({"run": asdict(run)}, make))
-            checkpoint.remove()
-            place.advance(run.label)
+            make = partial(fine_tune, run, options, data, place.device)
+            found.append(recorded(run, make, store, records, place))
         return write_report(folder, options, found, place.command)
 
 
 def fine_tune(
-    run: Run, options: Options, data: Dataset, checkpoint: Checkpoint, device: torch.device
+    run: Run, options: Options, data: Dataset, device: torch.device, checkpoint: Checkpoint
 ) -> Record:
     """Return what a run measures: accuracies before training and after each epoch."""
-    environment = describe(device)
     model = network(
         run.model,
         weights=options.weights,
@@ -315,7 +309,6 @@ def fine_tune(
         "accuracies": [accuracy for accuracy in accuracies if accuracy is not None],
         "diverged": result.divergence is not None,
         "seconds": result.seconds,
-        "environment": environment,
     }
 
 

@@ -27,7 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lfp_core.operations import (
+    DIVISION,
     ELEMENTWISE,
+    IN_PLACE,
     RULES,
     UNSURE,
     Args,
@@ -108,7 +110,7 @@ ATTENTION: dict[str, dict[Operation, Rule]] = {
     "uniform": dict.fromkeys(SOFTMAX, softmax),
     "constant": dict.fromkeys(SOFTMAX, constant),
 }
-GATES: set[Operation] = {torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__rmul__}
+GATES = ELEMENTWISE - DIVISION - IN_PLACE
 RULES |= dict.fromkeys(
     named("matmul", "mm", "bmm", "mv", "einsum", "inner", "tensordot")
     | {Tensor.__matmul__, Tensor.__rmatmul__}

@@ -6,7 +6,7 @@ is the output of an activation; LFP keeps the activation's slope in its stead
 (:class:`~lfp_core.slopes.SecantSlope`), so without this it would keep both.
 
 Windows of 2x2 side by side, which most networks have, are compared as whole rows and columns on a
-CPU: in a third of the time of torch's kernel, which was a quarter of LeNet's step.
+CPU: in about half of the time of torch's kernels, which were a quarter of LeNet's step.
 """
 
 from typing import Any

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from benchmarks import speed_compiled
 from benchmarks.models import ACTIVATIONS as OF_MODELS
 from benchmarks.models import build
 from benchmarks.speed import SHAPES
@@ -89,12 +90,13 @@ def test_models_of_the_study_compile_with_context_and_reward(name: str, activati
 
 @pytest.fixture
 def tracing_of_backward() -> Iterator[None]:
-    """Let the compiler trace backward passes, which is an option of torch's still."""
-    with torch._dynamo.config.patch(trace_autograd_ops=True):
+    with speed_compiled.tracing_of_backward():
         yield
 
 
-def step_agrees(step: Callable[[], None], model: nn.Module, backend: str, tolerance: float) -> None:
+def step_agrees(
+    step: Callable[[], object], model: nn.Module, backend: str, tolerance: float
+) -> None:
     """Assert that a step in a single graph fills ``p.grad`` as it does without a compiler."""
     found = []
     for run in (step, torch.compile(step, backend=backend, fullgraph=True)):
@@ -111,13 +113,7 @@ def test_step_with_its_backward_pass_is_one_graph(name: str, activation: str) ->
     shape = SHAPES[name]
     model = build(name, activation=activation, input_shape=shape, classes=3, seed=0).eval()
     inputs, targets = torch.randn(2, *shape), torch.tensor([0, 2])
-
-    def step() -> None:
-        with lfp.feedback(EPSILON):
-            outputs = model(inputs)
-        lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
-
-    step_agrees(step, model, "eager", tolerance=1e-6)
+    step_agrees(lambda: propagate(model, inputs, targets), model, "eager", tolerance=1e-6)
 
 
 @pytest.mark.parametrize("build", [dense, convolutional])
@@ -125,13 +121,7 @@ def test_step_with_its_backward_pass_is_one_graph(name: str, activation: str) ->
 def test_inductor_compiles_a_step_with_its_backward_pass(build: Callable[[], nn.Module]) -> None:
     model = build().double().eval()
     x, targets = batch(model)
-
-    def step() -> None:
-        with lfp.feedback(EPSILON):
-            outputs = model(x)
-        lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
-
-    step_agrees(step, model, "inductor", tolerance=1e-12)
+    step_agrees(lambda: propagate(model, x, targets), model, "inductor", tolerance=1e-12)
 
 
 @pytest.mark.usefixtures("compiler", "tracing_of_backward")
