@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from baselines.sgd import SGD
 from baselines.spiking_network import SURROGATE_SLOPE, SpikingNetwork
-from lfp_core.operations import heaviside
+from lfp_core.functions import heaviside
 
 
 class Surrogate(SGD):
@@ -38,7 +38,7 @@ class Surrogate(SGD):
 
 
 class SurrogateDerivative(TorchFunctionMode):
-    """Context in which :func:`lfp_core.operations.heaviside` has the derivative of s."""
+    """Context in which :func:`lfp_core.functions.heaviside` has the derivative of s."""
 
     def __torch_function__(
         self,

@@ -7,7 +7,19 @@ optimizer.step()
 """
 
 from lfp_core import rewards
-from lfp_core.operations import Heaviside, UnsupportedOperation
+from lfp_core.functions import Heaviside
+from lfp_core.marks import UnsupportedOperation, activation, weight
+from lfp_core.operations import register_rule, rules
 from lfp_core.propagation import backward, feedback
 
-__all__ = ["Heaviside", "UnsupportedOperation", "backward", "feedback", "rewards"]
+__all__ = [
+    "Heaviside",
+    "UnsupportedOperation",
+    "activation",
+    "backward",
+    "feedback",
+    "register_rule",
+    "rewards",
+    "rules",
+    "weight",
+]

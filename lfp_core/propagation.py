@@ -8,7 +8,7 @@ in proportion to their contributions (the epsilon rule), and moves each weight a
 
 Nothing of this is computed here. With ``R = a G`` both formulas are reverse-mode autodiff of G with
 the changes of :mod:`lfp_core.slopes`, so a ``TorchFunctionMode``, which sees every torch operation
-that the model calls, is enough to swap in those backward formulas (:mod:`lfp_core.operations`).
+that the model calls, is enough to swap in those backward formulas (:mod:`lfp_core.rules`).
 
 Why this way, as measured on two CPU cores: hooks and rules per module, as in zennit and the
 authors' ``lfprop``, cost 1.5 to 2.1 times an SGD step and miss functional operations. The mode
@@ -19,43 +19,44 @@ Multiplying by |w| inside the graph costs a few percent more than doing it once 
 DistributedDataParallel see the final values in ``p.grad``.
 """
 
+import dataclasses
 import importlib
 import math
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointError
 
-from lfp_core.attention import ATTENTION, COMPOSED
-from lfp_core.operations import (
-    IN_PLACE,
-    METHODS,
-    OWED,
-    RULES,
-    WEIGHT,
-    Operation,
+from lfp_core import _torch
+from lfp_core.calls import Call, Operation, has_marks, name_of
+from lfp_core.marks import (
+    ACTIVATION,
+    ATTRIBUTE,
+    DATA,
+    PARAMETER,
+    Mark,
     UnsupportedOperation,
-    carries_reward,
-    is_stranger,
-    name_of,
-    owe,
-    settle,
+    mark_of,
+    put,
     tensors,
 )
+from lfp_core.operations import METHODS, UNFOLDED, _rules
 from lfp_core.slopes import share
 
 Attention = Literal["uniform", "constant"]
+Gates = Literal["signal", "uniform"]
+Units = Literal["identity", "reverse", "shifted"]
+Normalisation = Literal["gradient", "identity"]
 
-#: What goes past a ``TorchFunctionMode`` in a library, and the module that mends that.
-SUPPORT = {
-    "snntorch": "lfp_core.spiking",
-    "torch.distributed.fsdp._fully_shard._fsdp_param_group": "lfp_core.sharding",
-}
+#: Libraries whose operations go past a ``TorchFunctionMode``, and the modules that mend that.
+SUPPORT = {"snntorch": "lfp_core.spiking"}
 
 
 class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with feedback():``)
@@ -64,14 +65,27 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
     Args:
         epsilon: stabiliser of the epsilon rule; 0 is LFP-0, with 0/0 taken as the limit f'(0) where
             f(0) = 0, as 0 for ReLU-like units and where f(0) is not 0.
-        strict: raise on operations without a rule; if False they propagate as the chain rule does.
+        strict: refuse rewards that arrive at operations without a rule; if False they propagate as
+            the chain rule does.
         attention: "uniform" shares the reward of attention evenly between its weights, on to
             queries and keys, and the values; "constant" leaves all of it to the values, so that
-            queries and keys do not learn (:mod:`lfp_core.attention`).
+            queries and keys do not learn (AttnLRP and CP-LRP, :mod:`lfp_core.rules`).
+        gates: what the product of an activation and a gate, made by a sigmoid, does. "signal"
+            takes the gate for a constant, so that all of the reward goes to the gated value (Arras
+            et al., 2017); "uniform" shares evenly, as any product of two activations does.
+        units: what becomes of functions with f(0) != 0, such as the sigmoid, whose slope f(z) / z
+            grows without bound near 0. "identity" is the paper's rule; "reverse" takes |f(z) / z|,
+            as the authors' ``reverse_neg`` does; "shifted" takes f(0) for a bias, so that the slope
+            is (f(z) - f(0)) / z.
+        normalisation: "gradient" is the chain rule through the statistics of a normalisation;
+            "identity" takes the statistic that it divides by for a constant, as AttnLRP does.
+        parameters: plain tensors that are weights, where the model does not make them Parameters.
 
     Raises:
-        ValueError: epsilon is not a finite number >= 0, or attention is neither of the two.
-        UnsupportedOperation: in the context, where the model uses an operation without a rule.
+        ValueError: an argument out of its range; entering a context inside of another one with
+            other options; leaving contexts in another order than the reverse of entering.
+        UnsupportedOperation: in :func:`backward`, where a reward arrives at an operation without a
+            rule (under ``torch.compile`` already in the forward pass).
 
     Example:
         >>> import torch, lfp_core as lfp
@@ -86,24 +100,156 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
     epsilon: float
     strict: bool
     attention: str
+    gates: str
+    units: str
+    normalisation: str
 
     def __init__(
-        self, epsilon: float = 1e-6, *, strict: bool = True, attention: Attention = "uniform"
+        self,
+        epsilon: float = 1e-6,
+        *,
+        strict: bool = True,
+        attention: Attention = "uniform",
+        gates: Gates = "signal",
+        units: Units = "identity",
+        normalisation: Normalisation = "gradient",
+        parameters: Iterable[Tensor] = (),
     ) -> None:
         if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
             raise ValueError(f"epsilon must be a number >= 0, not {epsilon!r}")
         if not (math.isfinite(epsilon) and epsilon >= 0):
             raise ValueError(f"epsilon must be finite and >= 0, not {epsilon!r}")
-        if attention not in ATTENTION:
-            raise ValueError(f"attention must be 'uniform' or 'constant', not {attention!r}")
+        for name, value, allowed in (
+            ("attention", attention, Attention),
+            ("gates", gates, Gates),
+            ("units", units, Units),
+            ("normalisation", normalisation, Normalisation),
+        ):
+            if value not in get_args(allowed):
+                options = " or ".join(map(repr, get_args(allowed)))
+                raise ValueError(f"{name} must be {options}, not {value!r}")
         super().__init__()
         self.epsilon = float(epsilon)
+        self._text = repr(self.epsilon)
         self.strict = strict
-        self.attention = attention
-        # Only then can the model be sharded, or have spiking neurons, with no LFP derivatives.
+        self.attention, self.gates = attention, gates
+        self.units, self.normalisation = units, normalisation
+        self.parameters = list(parameters)
+        self._hosts: list[feedback | None] = []  # for each `with`, the context that was joined
+        self._guests = 0  # contexts that joined this one and were not left yet
+        self._data: list[Tensor] = []  # marked for as long as the context is active
+        self._module: Module | None = None  # the outermost module that runs
+        self._hook: Any = None  # waits for that module to be called, or to return
+        self._thread = 0
+        self._inside: list[str] = []  # functions of torch that run as the operations in them
+        # Only then can the model have spiking neurons with no LFP derivatives.
         for library, support in SUPPORT.items():
             if library in sys.modules and not torch.compiler.is_compiling():
-                importlib.import_module(support)
+                importlib.import_module(support).install()
+
+    def stabiliser(self) -> float:
+        """Return epsilon, which torch.compile takes for a constant if it is read from a text."""
+        return float(self._text) if torch.compiler.is_compiling() else self.epsilon
+
+    # --- entering and leaving ---------------------------------------------------------------------
+
+    def options(self) -> tuple[Any, ...]:
+        """Return all that decides how rewards are shared."""
+        names = ("epsilon", "strict", "attention", "gates", "units", "normalisation")
+        return type(self), *(getattr(self, name) for name in names)
+
+    def __enter__(self) -> "feedback":
+        """Enter the context; inside of an equal one, join that."""
+        if torch.compiler.is_compiling():
+            super().__enter__()
+            return self
+        active = [mode for mode in _torch.active_modes() if isinstance(mode, feedback)]
+        if not active:
+            if not self._hosts:  # else an operation runs as others, in the same context
+                self._begin()
+            self._hosts.append(None)
+            super().__enter__()
+        elif active[-1].options() == self.options():
+            active[-1]._guests += 1
+            self._hosts.append(active[-1])
+        else:
+            raise ValueError(
+                "feedback contexts with other options cannot be nested: "
+                f"{self.options()[1:]} inside of {active[-1].options()[1:]}"
+            )
+        return self
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        """Leave the context.
+
+        Raises:
+            RuntimeError: another context was entered later and is not left yet.
+        """
+        if torch.compiler.is_compiling():
+            super().__exit__(kind, value, traceback)
+            return
+        host = self._hosts.pop()
+        if host is not None:
+            in_order = host in _torch.active_modes()
+            host._guests -= 1
+        else:
+            modes = _torch.active_modes()
+            in_order = bool(modes) and modes[-1] is self and not (self._guests and not self._hosts)
+            if modes and modes[-1] is self:
+                super().__exit__(kind, value, traceback)
+            if not self._hosts:
+                self._end()
+        if not in_order and kind is None:
+            raise RuntimeError(
+                "feedback contexts were left in another order than the reverse of entering: was one "
+                "of them entered in a generator that is suspended?"
+            )
+
+    def _begin(self) -> None:
+        self._thread = threading.get_ident()
+        for tensor in self.parameters:
+            put(tensor, PARAMETER)
+        self._await_module()
+
+    def _end(self) -> None:
+        for tensor in (*self.parameters, *self._data):
+            if hasattr(tensor, ATTRIBUTE):
+                delattr(tensor, ATTRIBUTE)
+        self._data.clear()
+        self._module = None
+        self._hook.remove()
+
+    # --- the model's input ------------------------------------------------------------------------
+
+    def _await_module(self) -> None:
+        self._hook = torch.nn.modules.module.register_module_forward_pre_hook(self._called)
+
+    def _called(self, module: Module, args: Any) -> None:
+        """Mark what the outermost module is called with as data."""
+        if threading.get_ident() != self._thread or torch.compiler.is_compiling():
+            return
+        keywords = _torch.keywords_of_module_call()
+        with _torch.DisableTorchFunction():
+            self._hook.remove()
+            self._hook = module.register_forward_hook(self._returned, always_call=True)
+            self._module = module
+            for tensor in leaves((args, keywords)):
+                if not isinstance(tensor, Parameter) and (
+                    not hasattr(tensor, ATTRIBUTE) and (tensor.is_leaf or not tensor.requires_grad)
+                ):
+                    put(tensor, DATA)
+                    self._data.append(tensor)
+
+    def _returned(self, module: Module, args: Any, output: Any) -> None:
+        self._hook.remove()
+        self._module = None
+        self._await_module()
+
+    def knows_data(self) -> bool:
+        """Return whether a module runs, so that plain tensors which are no data are constants."""
+        return self._module is not None
+
+    # --- operations -------------------------------------------------------------------------------
 
     def __torch_function__(
         self,
@@ -115,86 +261,282 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         """Run one torch operation of the model under its rule."""
         kwargs = kwargs or {}
         if not torch.is_grad_enabled():
-            output = func(*args, **kwargs)
-            # DistributedDataParallel hands outputs on like this, to find unused parameters.
-            if func is Tensor.clone and hasattr(args[0], OWED):
-                setattr(output, OWED, getattr(args[0], OWED))
-            return output
-        if func in COMPOSED:
-            with self:
-                return COMPOSED[func](*args, **kwargs)
+            return _without_gradients(func, args, kwargs)
         rule = METHODS.get(name_of(func)) if torch.compiler.is_compiling() else None
-        rule = rule or RULES.get(func) or ATTENTION[self.attention].get(func)
-        if rule is None:
-            return self._without_rule(func, args, kwargs)
-        if not args:  # F.linear(input=x, ...), torch.cat(tensors=[...])
-            first = next(name for name in ("input", "tensors", *kwargs) if name in kwargs)
-            args, kwargs = (kwargs[first],), {k: v for k, v in kwargs.items() if k != first}
-        self._meet_strangers(tensors((*args, *kwargs.values())))
+        rule = rule or _rules.get(func)
+        if not args and "input" in kwargs and func is not torch.where:
+            args = (kwargs["input"],)
+            kwargs = {name: value for name, value in kwargs.items() if name != "input"}
         try:
-            return rule(self.epsilon, func, args, kwargs)
-        except UnsupportedOperation:
-            if self.strict:
+            if rule is not None:
+                return rule(self, func, args, kwargs)
+            if func in UNFOLDED:
+                return self._unfold(func, args, kwargs)
+            return self._unknown(func, args, kwargs)
+        except RuntimeError as error:
+            if torch.compiler.is_compiling() or not _torch.transform_is_active():
                 raise
-            return self._without_rule(func, args, kwargs)
-
-    def _without_rule(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operands = tensors((*args, *kwargs.values()))
-        carried = any(carries_reward(operand) for operand in operands)
-        strangers = [operand for operand in operands if is_stranger(operand)]
-        output = func(*args, **kwargs)
-        # Shapes, comparisons and detached values carry no reward on.
-        differentiable = [tensor for tensor in tensors((output,)) if tensor.requires_grad]
-        if func is Tensor.requires_grad_ or not (differentiable or func is Tensor.__setitem__):
-            return output
-        self._meet_strangers(strangers)
-        if carried and self.strict:
             raise UnsupportedOperation(
-                f"no LFP rule for {name_of(func)}: feedback(strict=False) propagates through it as "
-                "the chain rule does; a loss belongs outside the context"
-            )
-        made_of_weights = any(isinstance(operand, Parameter) for operand in operands)
-        initialised = any(tensor is operand for tensor in differentiable for operand in operands)
-        if differentiable and (carried or (made_of_weights and not initialised)):
-            return settle(func, args, kwargs, epsilon=0.0, in_place=func in IN_PLACE)
-        return output if carried or initialised else owe(output, WEIGHT)
+                f"no LFP rule for {name_of(func)} inside of a transform of torch.func, such as "
+                "vmap or grad: run the models one by one"
+            ) from error
 
-    def _meet_strangers(self, operands: Iterable[Tensor]) -> None:
-        """Refuse tensors that no rule has seen the making of, or take them as they are."""
-        for operand in operands:
-            if is_stranger(operand):
-                if self.strict:
-                    assert operand.grad_fn is not None  # as it is no leaf
-                    raise UnsupportedOperation(
-                        f"no LFP rule for {operand.grad_fn.name()}, which made an operand outside "
-                        "of the context, or where it cannot see into (a custom Function, a script, "
-                        "an assignment to an index, reentrant checkpointing)"
-                    )
-                owe(operand, 0.0)
+    def _unfold(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function of torch that is written in Python as the operations in it."""
+        if torch.compiler.is_compiling():
+            with self:
+                return UNFOLDED[func](*args, **kwargs)
+        self._inside.append(name_of(func))
+        try:
+            with self:
+                return UNFOLDED[func](*args, **kwargs)
+        finally:
+            self._inside.pop()
+
+    def _unknown(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation that no rule is for."""
+        name = name_of(func)
+        operands = tensors((*args, *kwargs.values()))
+        if func.__name__ == "__get__" if hasattr(func, "__name__") else False:
+            return func(*args, **kwargs)
+        if name in BOOKKEEPING or not operands:
+            return func(*args, **kwargs)
+        if not any(operand.requires_grad for operand in operands):
+            return _without_gradients(func, args, kwargs)
+        call = Call(self, func, args, kwargs)
+        if call.target is not None and call.target.is_leaf and call.target.requires_grad:
+            return func(*args, **kwargs)  # a parameter is initialised
+        kind = call.kind()
+        if kind.kind == "activation":
+            return self.without_rule(call)
+        return call.run(kind._replace(hidden=kind.kind == "undetermined"))
+
+    def without_rule(self, call: Call, reason: str = "") -> Any:
+        """Run a call by the chain rule, and refuse the reward of its output if strict."""
+        if not self.strict:
+            return call.run(call.kind())
+        output = call.operation(*call.args, **call.kwargs)
+        self.refuse(call.operation, reason, output if call.target is None else call.target)
+        return call.finish(output, ACTIVATION)
+
+    def refuse(self, operation: Operation, reason: str, output: Any) -> Any:
+        """Raise `UnsupportedOperation` if a reward arrives at the output; return the output."""
+        differentiable = [tensor for tensor in tensors((output,)) if tensor.requires_grad]
+        if not differentiable:
+            return output
+        advice = (
+            reason
+            or ": feedback(strict=False) propagates through it as the chain rule does; "
+            "lfp.register_rule gives it a rule; a loss belongs outside the context"
+        )
+        if torch.compiler.is_compiling():
+            raise UnsupportedOperation(f"no LFP rule for {name_of(operation)}{advice}")
+        inside = f" (in {self._inside[0]})" if self._inside else ""
+        message = f"no LFP rule for {name_of(operation)}{inside}{advice}{_location(self._module)}"
+
+        def refusal(_: Tensor) -> None:
+            raise UnsupportedOperation(message)
+
+        with _torch.DisableTorchFunction():
+            for tensor in differentiable:
+                tensor.register_hook(refusal)
+        return output
+
+    def meet(self, tensor: Tensor, mark: Mark) -> Mark:
+        """Refuse a reward that arrives where a function hides how to share it; return a mark.
+
+        If not strict, the function's own derivative carries it on, unless an operand of the
+        function owes a factor, which nothing could apply.
+        """
+        if self.strict or mark.debts != ACTIVATION.debts:
+            node: Any = tensor.grad_fn
+            made = _named(node.name())
+            self.refuse(made, HIDDEN_ACTIVATION, tensor)
+        with _torch.DisableTorchFunction():
+            return put(tensor, ACTIVATION)
 
 
-def backward(outputs: Tensor, reward: Tensor) -> None:
+#: Of tensors that a function made from activations, where the engine cannot see into it.
+HIDDEN_ACTIVATION = (
+    ", which made an operand outside of the context, or where it cannot see into: in a custom "
+    "Function, a script, another thread, or by reentrant checkpointing; lfp.activation applies "
+    "beforehand what the function's input owes"
+)
+#: Methods that look at a tensor or set something on it, and make nothing of its values.
+BOOKKEEPING = {
+    *("register_hook", "register_post_accumulate_grad_hook", "requires_grad_", "retain_grad"),
+    *("backward", "size", "stride", "dim", "numel", "nelement", "data_ptr", "storage_offset"),
+    *("ndimension", "element_size", "get_device", "is_contiguous", "is_floating_point", "item"),
+    *("is_complex", "tolist", "__len__", "__bool__", "__repr__", "__format__", "__hash__"),
+    *("ones_like", "zeros_like", "empty_like", "full_like", "rand_like", "randn_like"),
+    *("randint_like", "new_ones", "new_zeros", "new_empty", "new_full", "new_tensor"),
+    *("is_pinned", "is_shared", "is_set_to", "is_same_size", "is_nonzero", "untyped_storage"),
+}
+
+
+def _named(name: str) -> Operation:
+    """Return a stand-in for an operation that is known by name alone."""
+
+    def stand_in() -> None:
+        """Do nothing."""
+
+    stand_in.__name__ = name
+    return stand_in
+
+
+def _without_gradients(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation that no reward passes through; what depends on data still does."""
+    output = func(*args, **kwargs)
+    if torch.compiler.is_compiling():
+        return output
+    mark = getattr(args[0], ATTRIBUTE, None) if args and isinstance(args[0], Tensor) else None
+    if func is Tensor.clone and mark is not None:
+        # DistributedDataParallel hands outputs on like this, to find unused parameters.
+        setattr(output, ATTRIBUTE, mark)
+    elif has_marks((*args, *kwargs.values())):
+        for tensor in tensors((output,)):
+            if not tensor.requires_grad and not hasattr(tensor, ATTRIBUTE):
+                put(tensor, DATA)
+    return output
+
+
+def _location(root: Module | None) -> str:
+    """Return where the model calls torch: the module, and the line."""
+    ours = __file__.rpartition("/")[0]
+    theirs = torch.__file__.rpartition("/")[0]
+    frame, module, line = sys._getframe(1), None, ""
+    while frame is not None and (module is None or not line):
+        name = frame.f_code.co_filename
+        if module is None and isinstance(frame.f_locals.get("self"), Module):
+            module = frame.f_locals["self"]
+        if not line and not name.startswith((ours, theirs)):
+            line = f"{name}, line {frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    if module is None:
+        return f" [{line}]" if line else ""
+    path = next((path for path, m in root.named_modules() if m is module), "") if root else ""
+    return f" [{type(module).__name__}{f' {path!r}' if path else ''}, {line}]"
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+def leaves(structure: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists, dicts and dataclasses, in their order."""
+    if isinstance(structure, Tensor):
+        yield structure
+    elif isinstance(structure, Mapping):
+        for value in structure.values():
+            yield from leaves(value)
+    elif isinstance(structure, (tuple, list)):
+        for item in structure:
+            yield from leaves(item)
+    elif dataclasses.is_dataclass(structure) and not isinstance(structure, type):
+        for field in dataclasses.fields(structure):
+            yield from leaves(getattr(structure, field.name))
+
+
+def backward(outputs: Any, reward: Any, *, retain_graph: bool = False) -> None:
     """Propagate the reward and add the negated feedback to ``p.grad`` of every trainable parameter.
 
     So any ``torch.optim`` optimiser, which minimises, moves each parameter along its feedback.
 
     Args:
-        outputs: what the model returned inside :class:`feedback`, of any shape.
-        reward: of the same shape; positive rewards ask for outputs of larger magnitude. An output
-            that is exactly 0 takes none, unless it is the result of an epsilon rule with eps > 0,
-            or the spike or membrane of a neuron, which take their reward as it is.
+        outputs: what the model returned inside :class:`feedback`: a tensor of any shape, or a
+            tuple, list, dict or dataclass of tensors.
+        reward: of the same shape; or of the same structure, with None where an output gets no
+            reward, or for a dict the keys that get one. Positive rewards ask for outputs of larger
+            magnitude. An output that is exactly 0 takes none, unless it is the result of an epsilon
+            rule with eps > 0, or the spike or membrane of a neuron, which take it as it is.
+        retain_graph: keep what a second call for outputs of the same forward pass needs.
 
     Raises:
-        ValueError: outputs do not come from :class:`feedback`, or the shapes differ.
+        ValueError: outputs do not come from :class:`feedback`, or structures or shapes differ.
+        UnsupportedOperation: a reward arrives at an operation without a rule.
     """
-    owed = getattr(outputs, OWED, WEIGHT)
-    if owed is WEIGHT or not outputs.requires_grad:
+    pairs = list(_pairs(outputs, reward, "outputs"))
+    seeds = [_seed(output, r, name) for output, r, name in pairs]
+    if len(pairs) == 1:  # the form that torch.compile traces
+        _checked(lambda: pairs[0][0].backward(seeds[0], retain_graph=retain_graph))
+        return
+    _checked(
+        lambda: torch.autograd.backward([o for o, _, _ in pairs], seeds, retain_graph=retain_graph)
+    )
+
+
+def _checked(run: Callable[[], None]) -> None:
+    """Run the backward pass; say how to use checkpoints where one fails for want of a context."""
+    if torch.compiler.is_compiling():
+        run()
+        return
+    try:
+        run()
+    except CheckpointError as error:
+        raise CheckpointError(
+            "torch.utils.checkpoint computed a part of the model again outside of the context: "
+            "call it with context_fn=lambda: (contextlib.nullcontext(), lfp.feedback(...)), with "
+            f"the options of the first pass, and use_reentrant=False ({error})"
+        ) from error
+
+
+def _pairs(outputs: Any, reward: Any, name: str) -> Iterator[tuple[Tensor, Tensor, str]]:
+    """Yield every output that gets a reward, with that, and where it stands."""
+    if reward is None:
+        return
+    if isinstance(outputs, Tensor):
+        if not isinstance(reward, Tensor):
+            raise ValueError(f"the reward of {name} must be a tensor, not {type(reward).__name__}")
+        yield outputs, reward, name
+        return
+    items = _items(outputs)
+    rewards = _items(reward)
+    if items is None or rewards is None:
+        kind = type(outputs).__name__
+        found = next(iter(items or {"logits": None}))
+        example = f"{name}[{found!r}]" if isinstance(found, int | str) else name
         raise ValueError(
-            "outputs carry no feedback: compute them inside `with lfp.feedback():`, from at least "
-            "one parameter that requires a gradient, and pass them on unchanged"
+            f"{name} carry no feedback as a {kind}, which takes rewards in the same structure, not "
+            f"a {type(reward).__name__}: pass a tensor of it, such as {example}"
+        )
+    unknown = [key for key in rewards if key not in items]
+    if unknown or (len(items) != len(rewards) and not isinstance(reward, Mapping)):
+        raise ValueError(
+            f"{name} has {list(items)}, and the rewards are for {list(rewards)}: "
+            "each reward needs its output"
+        )
+    for key, value in rewards.items():
+        yield from _pairs(items[key], value, f"{name}[{key!r}]")
+
+
+def _items(structure: Any) -> dict[Any, Any] | None:
+    """Return the parts of a structure by key, or None if it is none."""
+    if isinstance(structure, Mapping):
+        return dict(structure)
+    if isinstance(structure, (tuple, list)):
+        return dict(enumerate(structure))
+    if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
+        return {f.name: getattr(structure, f.name) for f in dataclasses.fields(structure)}
+    return None
+
+
+def _seed(outputs: Tensor, reward: Tensor, name: str) -> Tensor:
+    """Return the gradient that starts the backward pass: ``-R / o``."""
+    mark = mark_of(outputs) if outputs.requires_grad else None
+    if mark is None or mark.hidden or (mark.kind == "weight" or mark.leaf):
+        raise ValueError(
+            f"{name} carry no feedback: compute them inside `with lfp.feedback():`, in the same "
+            "thread, from at least one parameter that requires a gradient, and pass them on "
+            "unchanged or as a view" + _made_by(outputs)
         )
     if reward.shape != outputs.shape:
-        raise ValueError(f"reward has shape {list(reward.shape)}, outputs {list(outputs.shape)}")
+        raise ValueError(f"reward has shape {list(reward.shape)}, {name} {list(outputs.shape)}")
     with torch.no_grad():
-        seed = share(-reward, outputs, owed, limit=0.0)
-    outputs.backward(seed.to(outputs.dtype))
+        seed = share(-reward, outputs, mark.epsilon, limit=0.0)
+        if mark.degree != 1.0:
+            seed = seed / mark.degree
+    return seed.to(outputs.dtype)
+
+
+def _made_by(outputs: Tensor) -> str:
+    node: Any = outputs.grad_fn
+    return "" if node is None else f"; {node.name()} made them"

@@ -45,7 +45,8 @@ class SecantSlope(torch.autograd.Function):
     The reward ``a G`` that arrives is what the linear map below shares out, divided by
     ``z + eps s(z)``; so G is multiplied by the slope of the secant through the origin. The slope is
     all that is kept, so neither z nor a is, where no other layer wants it, and both may be
-    overwritten. No slope can be had from the output a alone, as in :class:`ReluSlope`: in float32
+    overwritten. `units` says what becomes of f(0) != 0: "reverse" takes the slope's magnitude, and
+    "shifted" the slope of ``f(z) - f(0)``. No slope can be had from the output a alone, as in :class:`ReluSlope`: in float32
     a saturated tanh, and a sigmoid near z = 0, have lost the digits of z.
     """
 
@@ -57,18 +58,23 @@ class SecantSlope(torch.autograd.Function):
         limit: float,
         epsilon: float,
         in_place: bool,
+        units: str = "identity",
     ) -> Tensor:
         before = z.clone() if in_place else z
         a = function(z)
-        ctx.save_for_backward(share(a, before, epsilon, limit))
+        if units == "shifted":
+            slope = share(a - function(z.new_zeros(())), before, epsilon, limit)
+        else:
+            slope = share(a, before, epsilon, limit)
+        ctx.save_for_backward(slope.abs_() if units == "reverse" else slope)
         if in_place:
             ctx.mark_dirty(z)
         return z if in_place else a  # the same, but torch.compile wants to see it
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: D102
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None, None]:  # noqa: D102
         (slope,) = ctx.saved_tensors
-        return slope * g, None, None, None, None
+        return slope * g, None, None, None, None, None
 
 
 class ReluSlope(torch.autograd.Function):
@@ -104,26 +110,44 @@ class ReluSlope(torch.autograd.Function):
 class EpsilonShare(torch.autograd.Function):
     """The output z of a linear map that something other than an activation consumes.
 
-    Its reward ``z G`` is shared out as ``z G / (z + eps s(z))``.
+    Its reward ``z G`` is shared out as ``z G / (z + eps s(z))``. The factor is what z gets of its
+    consumer's reward: a half, if that is the product of two activations.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, epsilon: float, in_place: bool) -> Tensor:  # noqa: D102
+    def forward(  # noqa: D102
+        ctx: Any, z: Tensor, epsilon: float, factor: float, in_place: bool
+    ) -> Tensor:
+        ctx.save_for_backward(z.clone() if in_place else z)
         if in_place:  # the caller is about to overwrite z
-            ctx.save_for_backward(z.clone())
             ctx.mark_dirty(z)
+        ctx.epsilon, ctx.factor = epsilon, factor
+        return z if in_place else z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
+        (z,) = ctx.saved_tensors
+        if ctx.epsilon == UNDIVIDED:
+            g = z * g
         else:
-            ctx.save_for_backward(z)
-        ctx.epsilon = epsilon
+            # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
+            g = g / z.abs().div_(ctx.epsilon).reciprocal_().add_(1.0)
+        return g if ctx.factor == 1.0 else g * ctx.factor, None, None, None
+
+
+class Share(torch.autograd.Function):
+    """A tensor that gets a constant share of the reward: a half, or the n-th part of a power's."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, factor: float, in_place: bool) -> Tensor:  # noqa: D102
+        if in_place:
+            ctx.mark_dirty(z)
+        ctx.factor = factor
         return z if in_place else z.view_as(z)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
-        (z,) = ctx.saved_tensors
-        if ctx.epsilon == UNDIVIDED:
-            return z * g, None, None
-        # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
-        return g / z.abs().div_(ctx.epsilon).reciprocal_().add_(1.0), None, None
+        return g * ctx.factor, None, None
 
 
 class WeightScale(torch.autograd.Function):

@@ -20,11 +20,11 @@ c_t. The G of a spike, R / S, would lose the rewards of silent neurons. So autog
 to spikes and membranes, which are marked UNDIVIDED (:mod:`lfp_core.slopes`); a layer that takes
 spikes in pays ``R = S G`` by the rules of the engine.
 
-``Leaky.forward`` is Python, no operation that a ``TorchFunctionMode`` could see. Importing this
-module, which :class:`lfp_core.feedback` does where snntorch is loaded, therefore wraps it: it
-offers itself to active modes first, as every torch function does, and without one is snntorch's own
-code. The class is wrapped once and for all. So no model is touched, an exception leaves nothing
-behind, and other threads notice nothing, since modes belong to a thread.
+``Leaky.forward`` is Python, no operation that a ``TorchFunctionMode`` could see. :func:`install`,
+which :class:`lfp_core.feedback` calls where snntorch is loaded, therefore wraps it: it offers
+itself to active modes first, as every torch function does, and without one is snntorch's own code.
+So no model is touched, an exception leaves nothing behind, and other threads notice nothing, since
+modes belong to a thread. :func:`uninstall` puts snntorch's own methods back.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,14 +37,20 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from lfp_core import propagation
-from lfp_core.operations import OWED, RULES, Args, Kwargs, Operation, UnsupportedOperation, owe, pay
+from lfp_core import _torch, propagation
+from lfp_core.calls import Args, Context, Kwargs, Operation
+from lfp_core.marks import Mark, UnsupportedOperation, mark_of, marked, used
+from lfp_core.operations import register_rule
 from lfp_core.slopes import UNDIVIDED, share
 
 Normaliser = Literal["current", "earlier"]
 
 TINY = 1e-10  # `max_norm` leaves smaller rewards alone, as the authors' code does
+#: snntorch's own methods: the forward pass, and what calls the surrogate for all its neurons.
 _forward = snntorch.Leaky.forward
+_fire, _mem_reset = snntorch.SpikingNeuron.fire, snntorch.SpikingNeuron.mem_reset
+#: The mark of a spike or membrane, to which autograd brings its reward itself.
+SPIKE = Mark("activation", epsilon=UNDIVIDED)
 
 
 class feedback(propagation.feedback):  # noqa: N801  (reads as a function)
@@ -72,14 +78,18 @@ class feedback(propagation.feedback):  # noqa: N801  (reads as a function)
         super().__init__(epsilon, strict=strict)
         if normaliser not in ("current", "earlier"):
             raise ValueError(f"normaliser must be 'current' or 'earlier', not {normaliser!r}")
-        self.options = {"normaliser": normaliser, "max_norm": max_norm}
+        self.spiking = {"normaliser": normaliser, "max_norm": max_norm}
+
+    def options(self) -> tuple[Any, ...]:
+        """Return all that decides how rewards are shared."""
+        return *super().options(), *self.spiking.values()
 
     def __torch_function__(
         self, func: Operation, types: Any, args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         """Run one operation; those of neurons get the options."""
         if func in (step, scan):
-            kwargs = {**(kwargs or {}), **self.options}
+            kwargs = {**(kwargs or {}), **self.spiking}
         return super().__torch_function__(func, types, args, kwargs)
 
 
@@ -182,7 +192,7 @@ def scan(neuron: Any, currents: Tensor, **options: Any) -> Tensor:
     Outside of `feedback` it is snntorch's step in a loop, or a faster equivalent if ``no_grad``.
     """
     # torch.compile takes the first question for a constant, and the second for what it is.
-    if has_torch_function_unary(currents) or torch._C._is_torch_function_mode_enabled():
+    if has_torch_function_unary(currents) or _torch.mode_is_active():
         return handle_torch_function(scan, (currents,), neuron, currents, **options)
     if not torch.is_grad_enabled() and not unsupported(neuron):
         return _integrate(neuron, currents, torch.zeros_like(currents[0]), epsilon=0.0)[0]
@@ -199,18 +209,21 @@ def _integrate(
 ) -> tuple[Tensor, Tensor]:
     """Return spikes and membranes (T, ...), which take undivided rewards."""
     constants = neuron.beta.clamp(0, 1), neuron.threshold, neuron.reset_delay
-    owed = getattr(membrane, OWED, None) or 0.0  # None: given as data, or made of weights
+    mark = mark_of(membrane)  # given as data, or made of weights, it owes nothing
+    owed = 0.0 if mark is None else mark.epsilon
     outputs = LeakyScan.apply(currents, membrane, *constants, epsilon, owed, *options.values())
-    return owe(outputs[0], UNDIVIDED), owe(outputs[1], UNDIVIDED)
+    return marked(outputs[0], SPIKE), marked(outputs[1], SPIKE)
 
 
 def _taken_over(current: Tensor) -> Tensor:
-    """Return the current with what it owes paid, unless N_t takes that over."""
-    undivided = getattr(current, OWED, 0.0) == UNDIVIDED
-    return pay(current) if undivided or isinstance(current, Parameter) else current
+    """Return the current with what it owes applied, unless N_t takes that over."""
+    mark = mark_of(current)
+    if mark is None or (mark.kind == "activation" and mark.epsilon != UNDIVIDED):
+        return current
+    return used(current, mark)
 
 
-def _step_rule(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+def _step_rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     neuron, current, membrane = args
     if neuron.init_hidden and membrane is not None:
         raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
@@ -218,23 +231,27 @@ def _step_rule(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs)
     if before.shape != current.shape:
         before = torch.zeros_like(current)
     if isinstance(before, Parameter):
-        before = pay(before)
+        before = used(before, mark_of(before))
+    epsilon = context.stabiliser()
     spikes, membranes = _integrate(neuron, _taken_over(current)[None], before, epsilon, **kwargs)
-    spike, neuron.mem = owe(spikes[0], UNDIVIDED), owe(membranes[0], UNDIVIDED)
+    spike, neuron.mem = marked(spikes[0], SPIKE), marked(membranes[0], SPIKE)
     return spike if neuron.init_hidden and not neuron.output else (spike, neuron.mem)
 
 
-def _scan_rule(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> Tensor:
+def _scan_rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Tensor:
     neuron, currents = args
     if unsupported(neuron):
-        _refuse(epsilon, operation, args, kwargs)
+        _refuse(context, operation, args, kwargs)
     rest = torch.zeros_like(currents[0])
-    return _integrate(neuron, _taken_over(currents), rest, epsilon, **kwargs)[0]
+    return _integrate(neuron, _taken_over(currents), rest, context.stabiliser(), **kwargs)[0]
 
 
-def _refuse(epsilon: float, operation: Operation, args: Args, kwargs: Kwargs) -> None:
-    reason = unsupported(args[0]) or "it fires outside of its forward"
-    raise UnsupportedOperation(f"no LFP rule for {type(args[0]).__name__}: {reason}")
+def _refuse(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Run a neuron that LFP has no definition of; refuse the rewards of its output."""
+    neuron = args[0]
+    reason = unsupported(neuron) or "it fires outside of its forward"
+    output = operation(*args, **kwargs)
+    return context.refuse(type(neuron), f": {reason}", output)
 
 
 @torch.compiler.disable  # which would trace past the mode, into the surrogate
@@ -254,14 +271,34 @@ def _refusable(method: Callable[..., Any]) -> Callable[..., Any]:
             return handle_torch_function(method, (mem,), self, mem)
         return method(self, mem)
 
-    RULES[method] = _refuse
     return refusable
 
 
-RULES[step], RULES[scan] = _step_rule, _scan_rule
-snntorch.Leaky.forward = _offered
-snntorch.SpikingNeuron.fire = _refusable(snntorch.SpikingNeuron.fire)
-snntorch.SpikingNeuron.mem_reset = _refusable(snntorch.SpikingNeuron.mem_reset)
+_offered_fire, _offered_reset = _refusable(_fire), _refusable(_mem_reset)
+for _operation, _rule in (
+    (step, _step_rule),
+    (scan, _scan_rule),
+    (_fire, _refuse),
+    (_mem_reset, _refuse),
+):
+    register_rule(_operation, _rule)
+
+
+def install() -> None:
+    """Let snntorch's neurons offer themselves to the contexts of LFP; twice is as once."""
+    snntorch.Leaky.forward = _offered
+    snntorch.SpikingNeuron.fire = _offered_fire
+    snntorch.SpikingNeuron.mem_reset = _offered_reset
+
+
+def uninstall() -> None:
+    """Put snntorch's own methods back."""
+    snntorch.Leaky.forward = _forward
+    snntorch.SpikingNeuron.fire = _fire
+    snntorch.SpikingNeuron.mem_reset = _mem_reset
+
+
+install()
 
 
 # --- the fused path -------------------------------------------------------------------------------

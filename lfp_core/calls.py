@@ -1,0 +1,258 @@
+"""One call of a torch operation under a rule: its operands, what they are, and how it is run."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lfp_core import _torch
+from lfp_core.marks import (
+    ACTIVATION,
+    ATTRIBUTE,
+    DATA,
+    WEIGHT,
+    Mark,
+    Role,
+    mark_of,
+    marked,
+    put,
+    substitute,
+    tensors,
+    used,
+)
+
+Operation = Callable[..., Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+class Context(AbstractContextManager["Context"], Protocol):
+    """What a rule knows of the context that it runs in, which is a :class:`lfp_core.feedback`."""
+
+    epsilon: float
+    strict: bool
+    attention: str
+    gates: str
+    units: str
+    normalisation: str
+
+    def stabiliser(self) -> float:
+        """Return epsilon, which `torch.compile` takes for a constant."""
+
+    def knows_data(self) -> bool:
+        """Return whether the model's input is known, so that other plain tensors are constants."""
+
+    def refuse(self, operation: Operation, reason: str, output: Any) -> Any:
+        """Raise `UnsupportedOperation` if a reward arrives at the output; return the output."""
+
+    def meet(self, tensor: Tensor, mark: Mark) -> Mark:
+        """Refuse a reward that arrives where a function hides how to share it; return a mark."""
+
+    def without_rule(self, call: "Call", reason: str = "") -> Any:
+        """Run a call by the chain rule, and refuse the reward of its output if strict."""
+
+
+Rule = Callable[[Context, Operation, Args, Kwargs], Any]
+
+
+def name_of(operation: Operation) -> str:
+    """Return the operation's name as its user knows it."""
+    name = getattr(operation, "__name__", str(operation))
+    if name == "__get__":  # a property, such as x.real
+        return str(operation.__self__.__name__)  # type: ignore[attr-defined]
+    return name
+
+
+#: Operations that overwrite their first argument.
+IN_PLACE: set[Operation] = {Tensor.__setitem__, _torch.TENSOR_BASE.__setitem__} | {
+    getattr(home, name)
+    for home in (torch, Tensor, _torch.TENSOR_BASE, torch.nn.functional, torch.nn.init)
+    for name in dir(home)
+    if name.endswith("_") and not name.startswith(("_", "resize_as_"))
+}
+
+
+def known(context: Context, tensor: Tensor) -> Mark | None:
+    """Return the mark of an operand, which from now on hides nothing."""
+    mark = mark_of(tensor)
+    if mark is not None and mark.hidden and mark.kind == "activation":
+        return context.meet(tensor, mark)
+    return mark
+
+
+class Call:
+    """A call of an operation.
+
+    Attributes:
+        context: the active context.
+        operation: of torch.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        operands: the tensors among the arguments.
+        marks: of the operands, in their order; None for a constant.
+        target: the operand that the operation overwrites, if it does.
+    """
+
+    def __init__(self, context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> None:
+        self.context = context
+        self.operation = operation
+        self.args = args
+        self.kwargs = kwargs
+        self.operands = tensors((*args, *kwargs.values()))
+        self.marks = [known(context, operand) for operand in self.operands]
+        self.target: Tensor | None = self.operands[0] if operation in IN_PLACE else None
+
+    @property
+    def activations(self) -> list[Tensor]:
+        """The operands that the reward is shared among, also if no reward arrives at them."""
+        return [
+            operand
+            for operand, mark in zip(self.operands, self.marks, strict=True)
+            if mark is not None and mark.kind in ("activation", "undetermined")
+        ]
+
+    def mark(self, operand: Tensor) -> Mark | None:
+        """Return the mark of one of the operands."""
+        return next(m for o, m in zip(self.operands, self.marks, strict=True) if o is operand)
+
+    def kind(self) -> Mark:
+        """Return what the operation makes of its operands, as a mark that owes nothing."""
+        known = [mark for mark in self.marks if mark is not None]
+        kinds = {mark.kind for mark in known}
+        if "activation" in kinds:
+            assumed = all(m.assumed for m in known if m.kind == "activation")
+            return ACTIVATION._replace(assumed=True) if assumed else ACTIVATION
+        if "data" in kinds and len(kinds) > 1:
+            return ACTIVATION
+        if "data" in kinds:
+            return DATA
+        hidden = any(mark.hidden for mark in known)
+        if "undetermined" in kinds or self._meets_plain_tensors():
+            return Mark("undetermined", hidden=hidden)
+        return WEIGHT
+
+    def _meets_plain_tensors(self) -> bool:
+        """Return whether an operand may be data as well as a constant."""
+        return not self.context.knows_data() and any(
+            mark is None and operand.dim() > 0 and operand.is_floating_point()
+            for operand, mark in zip(self.operands, self.marks, strict=True)
+        )
+
+    def replace(self, operand: Tensor, mark: Mark | None) -> None:
+        """Take one of the operands for what another mark says."""
+        self.marks = [
+            mark if o is operand else m for o, m in zip(self.operands, self.marks, strict=True)
+        ]
+
+    def run(self, mark: Mark, shares: dict[int, float] | None = None) -> Any:
+        """Run the operation on its operands as it consumes them, and mark its output.
+
+        Args:
+            mark: of the output.
+            shares: by ``id``, the part of the reward that an operand gets, where it is not all of
+                what arrives.
+        """
+        self.settle_memory()
+        shares = shares or {}
+        consumed: dict[int, Tensor] = {}
+        for operand, of_operand in zip(self.operands, self.marks, strict=True):
+            consumed[id(operand)] = self._consumed(
+                operand, of_operand, shares.get(id(operand), 1.0), mark
+            )
+
+        def consume(operand: Tensor) -> Tensor:
+            return consumed[id(operand)]
+
+        arguments = [substitute(consume, argument) for argument in self.args]
+        options = {name: substitute(consume, value) for name, value in self.kwargs.items()}
+        return self.finish(self.operation(*arguments, **options), mark)
+
+    def _consumed(self, operand: Tensor, mark: Mark | None, share: float, becomes: Mark) -> Tensor:
+        """Return an operand as the operation consumes it."""
+        if mark is None and operand.requires_grad:
+            return operand.detach()  # a rule takes it for a constant
+        if mark is not None and mark.leaf:
+            return self._refused(operand, LEAVES)
+        if mark is not None and mark.hidden and becomes.kind == "activation":
+            return self._refused(operand, HIDDEN) if self.context.strict else operand
+        return used(operand, mark, share, in_place=operand is self.target)
+
+    def _refused(self, operand: Tensor, reason: str) -> Tensor:
+        """Return an operand, at which the arrival of a reward is refused."""
+        refused: Tensor = self.context.refuse(self.operation, reason, operand.view_as(operand))
+        return refused
+
+    def refuse_to_guess(self) -> Any:
+        """Run the operation, and refuse the reward of a product whose factors are not known."""
+        leaf = any(mark is not None and mark.leaf for mark in self.marks)
+        output = self.operation(*self.args, **self.kwargs)
+        self.context.refuse(self.operation, LEAVES if leaf else AMBIGUOUS, output)
+        return self.finish(output, ACTIVATION)
+
+    def keep(self, degree: float | None = None, role: Role | None = None) -> Any:
+        """Run a function of a power or statistic, which leaves to its consumer what that owes."""
+        (active,) = self.activations
+        mark = self.mark(active)
+        assert mark is not None
+        self.replace(active, ACTIVATION)
+        becomes = mark._replace(
+            degree=mark.degree if degree is None else degree,
+            role=mark.role if role is None else role,
+        )
+        return self.run(becomes)
+
+    def scale(self, kind: Mark) -> Any:
+        """Run the product of an operand and constants, through which its reward passes whole."""
+        active = self.activations
+        mark = self.mark(active[0]) if len(active) == 1 else None
+        if mark is None or mark.leaf or any(m and m is not mark for m in self.marks):
+            return self.run(kind)
+        if mark.degree != 1.0 or mark.role in ("magnitude", "statistic"):
+            return self.keep()
+        return self.run(kind._replace(role=mark.role))
+
+    def finish(self, output: Any, mark: Mark) -> Any:
+        """Mark the output of the operation, and the memory that it wrote to."""
+        target = self.target
+        if target is None:
+            frozen = not any(operand.requires_grad for operand in self.operands)
+            return marked(output, mark, frozen)
+        if target._base is not None and not torch.compiler.is_compiling():
+            # All of the memory owes the same, so that any other view of it finds what it owes.
+            used(target, mark, in_place=True)
+            mark = mark._replace(epsilon=0.0, degree=1.0, role="")
+            marked(target._base, mark, frozen=True)
+        marked(target, mark, frozen=True)
+        return output
+
+    def settle_memory(self) -> None:
+        """Before a view is written to, apply what the whole of its memory owes."""
+        base = None if self.target is None else self.target._base
+        if base is None or torch.compiler.is_compiling():
+            return
+        whole = mark_of(base)
+        if whole is not None and base.requires_grad:
+            used(base, whole, in_place=True)
+            put(base, whole._replace(epsilon=0.0, degree=1.0, role=""))
+            self.marks = [mark_of(operand) for operand in self.operands]
+
+
+HIDDEN = ", which hides how it shares a reward: call lfp.weight on its output if that is a weight"
+LEAVES = (
+    " with a plain tensor that requires a gradient, which may be a weight or an input: make it a "
+    "Parameter or name it in feedback(parameters=[...]), or call lfp.activation on an input"
+)
+AMBIGUOUS = (
+    " of two activations, one of which may be a weight: call lfp.weight on what is made of weights "
+    "and constants, or lfp.activation on the model's input"
+)
+
+
+def has_marks(arguments: Any) -> bool:
+    """Return whether any tensor among the arguments depends on the model's input."""
+    return any(
+        (mark := getattr(tensor, ATTRIBUTE, None)) is not None and mark.kind != "weight"
+        for tensor in tensors(arguments)
+    )

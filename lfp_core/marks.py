@@ -1,0 +1,327 @@
+"""What the engine knows of a tensor: its kind, and what its consumer still has to do.
+
+Every tensor of a forward pass is of one of four kinds:
+
+============ ===================================================================================
+constant     has nothing to do with parameters or the model's input: a buffer, a mask, a number
+data         the model's input, and what is made of it without parameters; also what is detached
+weight       a parameter, and what is computed from parameters and constants
+activation   what depends on data and parameters, trainable or frozen: a layer's output
+============ ===================================================================================
+
+Arithmetic among weights and constants runs by plain autograd, after which a parameter's gradient is
+multiplied by its magnitude; so do data and constants. Rewards are shared out among activations and
+weights alone, as behind data and constants nothing learns.
+
+Data are the tensors that a module is called with inside of the context. Where no module is called,
+a plain tensor may be data as well as a constant. What a parameter makes with it is *undetermined*:
+its use decides, and where both readings would give different feedback, the engine refuses. The
+functions :func:`weight` and :func:`activation` say what a tensor is.
+
+A mark is an attribute of the tensor, and not an entry of a table in the context manager, because
+``torch.compile`` traces attributes and hands them back with the outputs of a compiled region. The
+same mark lies on the autograd node that made the tensor, where it is found when code that no mode
+sees, such as a hook of a module, replaces the tensor by an identical one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from lfp_core import _torch
+from lfp_core.slopes import EpsilonShare, Share, WeightScale
+
+Kind = Literal["data", "weight", "activation", "undetermined"]
+Role = Literal["", "gate", "magnitude", "statistic"]
+
+ATTRIBUTE = "_lfp_mark"
+UNCOUNTED = -1  # the version of what torch.compile marks
+
+
+class UnsupportedOperation(RuntimeError):  # noqa: N818  (the public name)
+    """LFP has no rule for an operation of the model."""
+
+
+class Mark(NamedTuple):
+    """What is known of one tensor; a constant has no mark.
+
+    Attributes:
+        kind: see the module's docstring.
+        epsilon: of the epsilon rule that made the tensor z, whose factor ``z / (z + eps s(z))`` its
+            consumer applies; 0 if there is none, infinite for a spike (:data:`slopes.UNDIVIDED`).
+        degree: k, where z is homogeneous of degree k in activations, so that by Euler's theorem the
+            chain rule hands down k times the reward of z: its consumer divides by k.
+        role: "gate" for what a sigmoid makes; "magnitude" for powers and absolute values, and
+            "statistic" for sums of them, by which a normalisation divides.
+        scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
+            is a weight.
+        hidden: made of parameters by a function that the engine cannot see into.
+        assumed: treated as an activation where it might have been a weight.
+        version: how often the tensor's memory had been written to when it was marked.
+    """
+
+    kind: Kind
+    epsilon: float = 0.0
+    degree: float = 1.0
+    role: Role = ""
+    scaled: bool = True
+    hidden: bool = False
+    assumed: bool = False
+    version: int = 0
+
+    @property
+    def debts(self) -> tuple[float, float]:
+        """Epsilon and degree: what the consumer of the tensor has to apply."""
+        return self.epsilon, self.degree
+
+    @property
+    def leaf(self) -> bool:
+        """Whether this is a plain tensor that requires a gradient: an input, or a weight."""
+        return self.kind == "undetermined" and not self.scaled
+
+
+DATA, WEIGHT, ACTIVATION = Mark("data"), Mark("weight"), Mark("activation")
+PARAMETER = Mark("weight", scaled=False)
+#: A leaf that wants a gradient and is no parameter: an input that wants its reward, or a weight.
+LEAF = Mark("undetermined", scaled=False)
+
+
+def tensors(arguments: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among the arguments of an operation, also those in a list (``cat``)."""
+    found = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            found.append(argument)
+        elif isinstance(argument, (list, tuple)) and argument and type(argument[0]) is not int:
+            found += tensors(argument)
+    return found
+
+
+def substitute(change: Callable[[Tensor], Any], argument: Any) -> Any:
+    """Return the argument with every tensor in it replaced by ``change(tensor)``."""
+    if isinstance(argument, Tensor):
+        return change(argument)
+    if isinstance(argument, (list, tuple)) and argument and type(argument[0]) is not int:
+        items = [substitute(change, item) for item in argument]
+        return type(argument)(items) if type(argument) in (list, tuple) else items
+    return argument
+
+
+# --- reading marks --------------------------------------------------------------------------------
+
+
+def mark_of(tensor: Tensor) -> Mark | None:
+    """Return the mark of a tensor; None for a constant."""
+    mark: Mark | None = getattr(tensor, ATTRIBUTE, None)
+    if mark is not None and (torch.compiler.is_compiling() or _is_current(mark, tensor)):
+        return mark
+    if type(tensor) is Parameter or isinstance(tensor, Parameter):
+        return PARAMETER
+    if tensor._base is not None:
+        # Written to through another tensor that shares its memory; all that is owed was paid then.
+        base = getattr(tensor._base, ATTRIBUTE, None)
+        if base is not None and base.version == _torch.version(tensor):
+            return put(tensor, base)
+    if not tensor.requires_grad:
+        return None if mark is None else put(tensor, mark)
+    if tensor.is_leaf:
+        return LEAF
+    with _torch.DisableTorchFunction():
+        return put(tensor, _origin(tensor))
+
+
+def _is_current(mark: Mark, tensor: Tensor) -> bool:
+    """Return whether nothing happened to the tensor since it was marked."""
+    if mark.kind == "data" and tensor.requires_grad and not tensor.is_leaf:
+        # What a custom Function computes without gradients is given to it as its output.
+        return (ATTRIBUTE, tensor.output_nr) in tensor.grad_fn.metadata  # type: ignore[union-attr]
+    return mark.version in (_torch.version(tensor), UNCOUNTED)
+
+
+def put(tensor: Tensor, mark: Mark) -> Mark:
+    """Mark a tensor, and the node that made it; return the mark."""
+    if torch.compiler.is_compiling():
+        setattr(tensor, ATTRIBUTE, mark._replace(version=UNCOUNTED))
+        return mark
+    version = _torch.version(tensor)
+    if mark.version != version:
+        mark = mark._replace(version=version)
+    setattr(tensor, ATTRIBUTE, mark)
+    if tensor.requires_grad:
+        node = tensor.grad_fn
+        if node is not None:
+            node.metadata[ATTRIBUTE, tensor.output_nr] = mark
+    return mark
+
+
+def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
+    """Mark every tensor of an operation's output, and return the output.
+
+    Args:
+        output: a tensor, or tensors in tuples and lists.
+        mark: of those that require a gradient.
+        frozen: whether those that require none are activations all the same, because nothing that
+            made them trains; else they are what no derivative exists of, such as an argmax.
+    """
+    if not isinstance(output, Tensor):
+        if torch.compiler.is_compiling():
+            # torch.compile lets no part of an output be marked, but a view of one.
+            output = substitute(lambda t: t.view_as(t) if t.requires_grad else t, output)
+        for tensor in tensors((output,)):
+            marked(tensor, mark, frozen)
+    elif output.requires_grad:
+        put(output, mark)
+    elif mark.kind != "weight" and type(output) is not Parameter:
+        # Frozen, or whole numbers: no reward arrives, but the kind decides how others are shared.
+        put(output, mark if frozen and output.is_floating_point() else DATA)
+    elif output.is_floating_point() and not isinstance(output, Parameter):
+        put(output, mark)
+    return output
+
+
+# --- tensors that no mode saw the making of -------------------------------------------------------
+
+
+def _ancestors(node: Any) -> Iterator[tuple[Any, int, Any, Mark | None]]:
+    """Yield the edges into ``node`` from what is known: (consumer, index, source, mark)."""
+    pending, seen = [node], {node}
+    while pending:
+        consumer = pending.pop()
+        for index, (source, output) in enumerate(consumer.next_functions):
+            if source is None:
+                continue
+            mark = source.metadata.get((ATTRIBUTE, output))
+            leaf = getattr(source, "variable", None)
+            if mark is not None or leaf is not None:
+                yield consumer, index, leaf, mark
+            elif source not in seen:
+                seen.add(source)
+                pending.append(source)
+
+
+def _origin(tensor: Tensor) -> Mark:
+    """Return the mark of a tensor that was made where no mode could see it.
+
+    Views and identities hand on the mark of their source. Other functions are taken for functions
+    of weights if they lead to parameters alone, whose gradients are then scaled where they leave
+    the functions; otherwise they hide how a reward is to be shared.
+    """
+    node, output = tensor.grad_fn, tensor.output_nr
+    while True:
+        assert node is not None  # as the tensor is no leaf
+        mark: Mark | None = node.metadata.get((ATTRIBUTE, output))
+        if mark is not None:
+            return mark
+        identity = node.name() in _torch.IDENTITIES
+        if not (identity or node.name() in _torch.VIEWS):
+            break
+        edge = output if identity else 0
+        source, output = node.next_functions[edge]
+        if source is None or hasattr(source, "variable"):
+            break
+        node = source
+    edges = list(_ancestors(tensor.grad_fn))
+    known = [leaf_mark(leaf) if mark is None else mark for _, _, leaf, mark in edges]
+    others = [mark for mark in known if mark.kind != "weight"]
+    if others:
+        owing = next((mark for mark in others if mark.debts != ACTIVATION.debts), ACTIVATION)
+        return Mark("activation", epsilon=owing.epsilon, degree=owing.degree, hidden=True)
+    for consumer, index, leaf, mark in edges:
+        if mark is None or not mark.scaled:
+            consumer.register_hook(_scaling(index, leaf))
+    return Mark("undetermined", hidden=True)
+
+
+def leaf_mark(leaf: Tensor) -> Mark:
+    """Return the mark of a leaf that requires a gradient."""
+    mark: Mark | None = getattr(leaf, ATTRIBUTE, None)
+    return mark or (PARAMETER if isinstance(leaf, Parameter) else LEAF)
+
+
+def _scaling(index: int, leaf: Tensor) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """Return a hook that multiplies the gradient which leaves a node for a weight by |w|."""
+
+    def hook(to_inputs: Any, _: Any) -> tuple[Any, ...]:
+        scaled = list(to_inputs)
+        if scaled[index] is not None:
+            scaled[index] = scaled[index] * leaf.detach().abs()
+        return tuple(scaled)
+
+    return hook
+
+
+# --- using a tensor -------------------------------------------------------------------------------
+
+
+def used(tensor: Tensor, mark: Mark | None, share: float = 1.0, in_place: bool = False) -> Tensor:
+    """Return the tensor as an operation consumes it: a weight scaled, a debt paid.
+
+    Args:
+        tensor: of any shape.
+        mark: its mark.
+        share: what an activation gets of the operation's reward, by which its gradient is scaled.
+        in_place: whether the operation is about to overwrite the tensor.
+    """
+    if mark is None or not tensor.requires_grad:
+        return tensor
+    if mark.kind == "weight":
+        return tensor if mark.scaled else WeightScale.apply(tensor)
+    if mark.kind == "data" or (not mark.scaled and share == 1.0):
+        return tensor
+    factor = share / mark.degree
+    if mark.epsilon:
+        return EpsilonShare.apply(tensor, mark.epsilon, factor, in_place)
+    return Share.apply(tensor, factor, in_place) if factor != 1.0 else tensor
+
+
+def as_weight(tensor: Tensor, mark: Mark | None) -> Tensor:
+    """Return the tensor as the weight of a layer, which is what its place there says."""
+    if mark is None or not tensor.requires_grad or mark.scaled:
+        return tensor
+    return WeightScale.apply(tensor)
+
+
+def weight(tensor: Tensor) -> Tensor:
+    """Say that a tensor is a weight: made of parameters and constants, or a parameter itself.
+
+    Call it inside of the context, where the engine refuses to guess.
+
+    Args:
+        tensor: of any shape; a leaf that is no ``nn.Parameter`` is treated like one.
+
+    Returns:
+        The tensor to use, with the same values.
+
+    Raises:
+        ValueError: the tensor depends on activations.
+    """
+    with _torch.DisableTorchFunction():
+        mark = mark_of(tensor)
+        if mark is not None and (mark.kind == "activation" or mark.assumed):
+            raise ValueError("the tensor depends on an activation, so it cannot be a weight")
+        used_as = tensor if mark is None else as_weight(tensor, mark)
+        return marked(used_as.view_as(used_as), WEIGHT)
+
+
+def activation(tensor: Tensor) -> Tensor:
+    """Say that a tensor depends on the model's input, or is the input.
+
+    Call it inside of the context, where the engine refuses to guess, or cannot see that a tensor is
+    data, as no module was called with it.
+
+    Args:
+        tensor: of any shape.
+
+    Returns:
+        The tensor to use, with the same values. What an epsilon rule left to its consumer has been
+        applied, so it may go where the engine cannot see, such as into a custom Function.
+    """
+    with _torch.DisableTorchFunction():
+        mark = mark_of(tensor)
+        if mark is None or mark.leaf or mark.kind == "data":
+            return marked(tensor.view_as(tensor), DATA)
+        consumed = used(tensor, mark)
+        return marked(consumed.view_as(consumed), ACTIVATION)
