@@ -146,15 +146,20 @@ class Call:
             mark if o is operand else m for o, m in zip(self.operands, self.marks, strict=True)
         ]
 
-    def run(self, mark: Mark, shares: dict[int, float] | None = None) -> Any:
+    def run(
+        self, mark: Mark, shares: dict[int, float] | None = None, whole_memory: bool = False
+    ) -> Any:
         """Run the operation on its operands as it consumes them, and mark its output.
 
         Args:
             mark: of the output.
             shares: by ``id``, the part of the reward that an operand gets, where it is not all of
                 what arrives.
+            whole_memory: a part of a memory that is written to owes the same before and after, so
+                that all of it does.
         """
-        self.settle_memory()
+        if not whole_memory:
+            self.settle_memory()
         shares = shares or {}
         consumed: dict[int, Tensor] = {}
         for operand, of_operand in zip(self.operands, self.marks, strict=True):
@@ -167,7 +172,7 @@ class Call:
 
         arguments = [substitute(consume, argument) for argument in self.args]
         options = {name: substitute(consume, value) for name, value in self.kwargs.items()}
-        return self.finish(self.operation(*arguments, **options), mark)
+        return self.finish(self.operation(*arguments, **options), mark, whole_memory)
 
     def _consumed(self, operand: Tensor, mark: Mark | None, share: float, becomes: Mark) -> Tensor:
         """Return an operand as the operation consumes it."""
@@ -191,7 +196,9 @@ class Call:
         self.context.refuse(self.operation, LEAVES if leaf else AMBIGUOUS, output)
         return self.finish(output, ACTIVATION)
 
-    def keep(self, degree: float | None = None, role: Role | None = None) -> Any:
+    def keep(
+        self, degree: float | None = None, role: Role | None = None, epsilon: float = 0.0
+    ) -> Any:
         """Run a function of a power or statistic, which leaves to its consumer what that owes."""
         (active,) = self.activations
         mark = self.mark(active)
@@ -200,6 +207,7 @@ class Call:
         becomes = mark._replace(
             degree=mark.degree if degree is None else degree,
             role=mark.role if role is None else role,
+            epsilon=epsilon or mark.epsilon,
         )
         return self.run(becomes)
 
@@ -213,7 +221,7 @@ class Call:
             return self.keep()
         return self.run(kind._replace(role=mark.role))
 
-    def finish(self, output: Any, mark: Mark) -> Any:
+    def finish(self, output: Any, mark: Mark, whole_memory: bool = False) -> Any:
         """Mark the output of the operation, and the memory that it wrote to."""
         target = self.target
         if target is None:
@@ -221,8 +229,9 @@ class Call:
             return marked(output, mark, frozen)
         if target._base is not None and not torch.compiler.is_compiling():
             # All of the memory owes the same, so that any other view of it finds what it owes.
-            used(target, mark, in_place=True)
-            mark = mark._replace(epsilon=0.0, degree=1.0, role="")
+            if not whole_memory:
+                used(target, mark, in_place=True)
+                mark = mark._replace(epsilon=0.0, degree=1.0, role="")
             marked(target._base, mark, frozen=True)
         marked(target, mark, frozen=True)
         return output

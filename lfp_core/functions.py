@@ -111,6 +111,7 @@ OFFSET: dict[Operation, Callable[..., float]] = {
     **dict.fromkeys(named("hardsigmoid"), constant(1 / 6)),
     **dict.fromkeys(named("softplus", "logsigmoid"), constant(0.5)),
     **dict.fromkeys(named("exp"), constant(1.0)),
+    **dict.fromkeys(named("ndtr"), constant(1 / math.sqrt(2 * math.pi))),
     **dict.fromkeys(named("exp2"), constant(math.log(2))),
     **dict.fromkeys(named("erfc"), constant(-2 / math.sqrt(math.pi))),
     **dict.fromkeys(named("acos", "arccos"), constant(-1.0)),
@@ -122,7 +123,10 @@ OFFSET: dict[Operation, Callable[..., float]] = {
         constant(0.0),
     ),
 }
-GATES = named("sigmoid", "hardsigmoid", "expit")
+#: Functions of which f(0) is no number that a bias could be.
+POLES = named("log", "log2", "log10", "logit", "rsqrt", "reciprocal", "lgamma", "digamma")
+GATES = named("sigmoid", "hardsigmoid", "expit", "ndtr")
+ODD = named("tanh", "erf", "softsign")  # which make a gate when 1 is added
 RELU = named("relu")
 #: Functions whose secant slope f(z) / z has no bound near 0.
 UNBOUNDED = set(OFFSET) | named("heaviside", "sign", "sgn", "sqrt") | {heaviside}

@@ -35,7 +35,7 @@ from lfp_core import _torch
 from lfp_core.slopes import EpsilonShare, Share, WeightScale
 
 Kind = Literal["data", "weight", "activation", "undetermined"]
-Role = Literal["", "gate", "magnitude", "statistic"]
+Role = Literal["", "gate", "odd", "contribution", "magnitude", "statistic"]
 
 ATTRIBUTE = "_lfp_mark"
 UNCOUNTED = -1  # the version of what torch.compile marks
@@ -54,8 +54,10 @@ class Mark(NamedTuple):
             consumer applies; 0 if there is none, infinite for a spike (:data:`slopes.UNDIVIDED`).
         degree: k, where z is homogeneous of degree k in activations, so that by Euler's theorem the
             chain rule hands down k times the reward of z: its consumer divides by k.
-        role: "gate" for what a sigmoid makes; "magnitude" for powers and absolute values, and
-            "statistic" for sums of them, by which a normalisation divides.
+        role: "gate" for what a sigmoid makes, and "odd" for a tanh, which with 1 added is a gate;
+            "magnitude" for powers and absolute values, and "statistic" for sums of them, by which
+            a normalisation divides; "contribution" for an activation times a weight, the sum of
+            which is a layer.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.

@@ -23,6 +23,7 @@ from lfp_core.rules import (
     SOFTMAX,
     activation,
     added_product,
+    alpha_dropout,
     constant,
     expansion,
     linear,
@@ -34,9 +35,12 @@ from lfp_core.rules import (
     pool,
     power,
     product,
+    product_of_all,
     quotient,
+    reduced_into,
     rescale,
     route,
+    route_like,
     total,
     write,
 )
@@ -116,22 +120,26 @@ _rules: dict[Operation, Rule] = dict(
                 *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "neg"),
                 *("negative", "prelu", "rrelu", "lp_pool1d", "lp_pool2d", "lp_pool3d"),
                 *("pairwise_distance", "cdist", "pdist", "dist", "hypot"),
-                *("tril", "triu", "fft", "ifft", "rfft", "irfft"),
+                *("tril", "triu", "stft", "istft", "quantile", "nanquantile"),
             )
             | {torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft}
             | {torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.irfft2}
             | {torch.fft.fftn, torch.fft.ifftn, torch.fft.rfftn, torch.fft.irfftn},
         ),
+        of(reduced_into, named("scatter_reduce", "index_reduce", "segment_reduce")),
+        of(alpha_dropout, named("alpha_dropout", "feature_alpha_dropout")),
+        of(product_of_all, named("prod")),
+        of(route_like, named("view_as", "reshape_as", "expand_as", "type_as", "sum_to_size")),
         of(
             route,
             named(
-                *("reshape", "view", "view_as", "reshape_as", "flatten", "unflatten", "ravel"),
+                *("reshape", "view", "flatten", "unflatten", "ravel"),
                 *("hstack", "vstack", "dstack", "column_stack", "row_stack", "atleast_1d"),
                 *("swapdims", "moveaxis", "tensor_split", "hsplit", "vsplit", "dsplit"),
                 *("diagonal", "diag", "diag_embed", "diagflat", "masked_select", "take"),
                 *("take_along_dim", "amax", "amin", "aminmax", "max", "min", "sort", "topk"),
                 *("kthvalue", "median", "nanmedian", "mode", "cummax", "cummin", "msort"),
-                *("squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "repeat", "tile"),
+                *("squeeze", "unsqueeze", "expand", "broadcast_to", "repeat", "tile"),
                 *("repeat_interleave", "broadcast_tensors", "meshgrid", "block_diag", "rot90"),
                 *("transpose", "swapaxes", "movedim", "permute", "t", "adjoint", "roll", "flip"),
                 *("fliplr", "flipud", "unfold", "cat", "concat", "concatenate", "stack", "chunk"),
@@ -139,13 +147,14 @@ _rules: dict[Operation, Rule] = dict(
                 *("gather", "where", "masked_fill", "index_fill", "pad", "constant_pad_nd"),
                 *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided"),
                 *("clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type"),
-                *("type_as", "cpu", "cuda", "real", "imag", "view_as_real", "view_as_complex"),
+                *("cpu", "cuda", "real", "imag", "view_as_real", "view_as_complex"),
                 *("resolve_conj", "resolve_neg", "conj", "complex", "to_dense", "to_sparse"),
                 *("alias_copy", "native_channel_shuffle", "unsafe_chunk", "unsafe_split"),
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),
                 *(p for pool in _POOLS for p in (pool, pool + "_with_indices")),
             )
-            | {Tensor.__getitem__}
+            | {Tensor.__getitem__, torch._C._nn.pad_sequence}
+            | {torch._pack_padded_sequence, torch._pad_packed_sequence}
             | getter("T", "mT", "H", "mH", "real", "imag")
             | _torch.TRANSPOSES,
         ),

@@ -80,6 +80,8 @@ REDUCTIONS = functions.named(
     *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
     *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
 )
+#: What a bias may be added by, element by element.
+ADDITIONS = functions.named("add", "sub", "subtract", "rsub") | {Tensor.__radd__, Tensor.__rsub__}
 EXTREMES = functions.named("maximum", "minimum", "fmax", "fmin", "clamp", "clip")
 SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
 WITH_INPLACE = functions.named(
@@ -163,13 +165,15 @@ def _secant(  # noqa: PLR0917
     _check_range(operation, z, owed)
     if mark.degree != 1.0:
         z = used(z, mark._replace(epsilon=0.0), in_place=in_place)
-    role = "gate" if operation in functions.GATES else ""
+    role = "gate" if operation in functions.GATES else "odd" if operation in functions.ODD else ""
     kind = mark.kind if mark.kind == "data" else "activation"
     becomes = Mark(kind, role=role, assumed=mark.assumed or mark.kind == "undetermined")  # type: ignore[arg-type]
     if operation in functions.RELU:
         return call.finish(ReluSlope.apply(z, function, owed, in_place), becomes)  # type: ignore[no-any-return]
     offset = operation in functions.OFFSET
     units = context.units if offset else "identity"
+    if units == "shifted" and operation in functions.POLES:
+        units = "identity"
     limit = 0.0 if offset and units != "shifted" else slope_at_zero
     a = SecantSlope.apply(z, function, limit, owed, in_place, units)
     return call.finish(a, becomes)  # type: ignore[no-any-return]
@@ -312,12 +316,17 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if constants and (mark.role in ("statistic", "magnitude") or mark.degree != 1.0):
         reduced = operation in REDUCTIONS and mark.role == "magnitude"
         return call.keep(role="statistic" if reduced else mark.role)
-    if constants and mark.role == "gate" and operation not in REDUCTIONS:
-        becomes = becomes._replace(role="gate")  # 1 - gate
-    if operation in REDUCTIONS or not 0 < mark.epsilon < UNDIVIDED:
+    if operation in REDUCTIONS and mark.role == "contribution":
+        call.replace(active[0], mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
+        return call.run(becomes)
+    if operation not in ADDITIONS:
+        return call.run(becomes)
+    if constants and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
+        becomes = becomes._replace(role="gate")
+    if not 0 < mark.epsilon < UNDIVIDED:
         return call.run(becomes)
     call.replace(active[0], mark._replace(epsilon=0.0))
-    return call.run(becomes._replace(epsilon=mark.epsilon))
+    return call.run(becomes._replace(epsilon=mark.epsilon), whole_memory=True)
 
 
 def linear_in(first: int) -> Rule:
@@ -343,7 +352,10 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
         weighted = any(mark and mark.kind in ("weight", "undetermined") for mark in call.marks)
         if elementwise and not weighted:
             return call.scale(kind)
-        return call.run(kind._replace(epsilon=context.stabiliser()))
+        owing = kind._replace(epsilon=context.stabiliser())
+        if elementwise and active and call.mark(active[0]).role == "statistic":  # type: ignore[union-attr]
+            return call.keep(epsilon=owing.epsilon)
+        return call.run(owing._replace(role="contribution") if elementwise else owing)
     marks = [call.mark(factor) for factor in active]
     if any(mark and (mark.assumed or mark.kind == "undetermined") for mark in marks):
         return call.refuse_to_guess()
@@ -407,6 +419,11 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     kind = call.kind()
     if kind.kind in ("weight", "data"):
         return call.run(kind)
+    if any(factor is args[0] for factor in tensors(args[1:])):
+        # The same tensor as a term and as a factor, which gets a part of the term's reward.
+        other = route(context, Tensor.clone, (args[0],), {})
+        factors = (other if argument is args[0] else argument for argument in args[1:])
+        return added_product(context, operation, (args[0], *factors), kwargs)
     factors = [a for a in call.activations if a is not args[0]]
     if len(factors) > 1 and any(
         mark and (mark.assumed or mark.kind == "undetermined") for mark in map(call.mark, factors)
@@ -453,6 +470,39 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     return call.run(kind)
 
 
+def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Move values to the shape or type of another tensor, which takes no part."""
+    other = [argument.detach() if isinstance(argument, Tensor) else argument for argument in args[1:]]
+    return route(context, operation, (args[0], *other), kwargs)
+
+
+def alpha_dropout(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Scale what is kept and add a constant; when it does not train, change nothing."""
+    trains = kwargs.get("train", args[2] if len(args) > 2 else False)
+    return (total if trains else route)(context, operation, args, kwargs)
+
+
+def product_of_all(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Multiply the n values along a dimension, which share the reward evenly."""
+    call = Call(context, operation, args, kwargs)
+    if not is_active(call.marks[0]) or call.marks[0].leaf:  # type: ignore[union-attr]
+        return call.run(call.kind())
+    dim = kwargs.get("dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None)
+    n = args[0].numel() if dim is None else args[0].shape[dim]
+    return call.run(call.kind(), {id(args[0]): 1 / max(n, 1)})
+
+
+def reduced_into(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Run ``scatter_reduce`` and the like: a sum, or the route of an extreme value."""
+    words = [argument for argument in (*args, *kwargs.values()) if isinstance(argument, str)]
+    reduction = words[0] if words else None
+    if reduction in ("sum", "mean"):
+        return total(context, operation, args, kwargs)
+    if reduction in ("amax", "amin", "max", "min"):
+        return write(context, operation, args, kwargs)
+    return context.without_rule(Call(context, operation, args, kwargs))
+
+
 def _is_lookup(call: Call) -> bool:
     """Return whether weights alone are selected, by what depends on the model's input."""
     return not any(
@@ -463,6 +513,10 @@ def _is_lookup(call: Call) -> bool:
 
 def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Write values into a tensor, whose own values there are lost, and rewards back to them."""
+    memory = args[0] if args[0]._base is None else args[0]._base
+    value = args[-1]
+    if isinstance(value, Tensor) and value._base is memory:  # as ``y[:2] += 1`` does at its end
+        args = (*args[:-1], route(context, Tensor.clone, (value,), {}))
     call = Call(context, operation, args, kwargs)
     return call.run(call.kind())
 
