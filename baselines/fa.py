@@ -16,6 +16,7 @@ learned partly by plain backpropagation would look like a success of feedback al
 
 import math
 import sys
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -125,12 +126,13 @@ class _Alignment(TorchFunctionMode):
     def __init__(self, weights: list[_Weight], feedback: dict[str, Tensor]) -> None:
         super().__init__()
         self.weights, self.feedback = weights, feedback
-        #: Parameters by the memory that they lie in, which views and detached ones share.
-        self.owners: dict[int, list[tuple[str, Tensor]]] = {}
-        for weight in weights:
-            parameter = weight.parameter()
-            if parameter is not None and parameter.numel():
-                self.owners.setdefault(_memory(parameter), []).append((weight.name, parameter))
+        #: Where parameters lie in memory, which views and detached ones share.
+        self.places: list[tuple[int, int, str, Tensor]] = sorted(
+            (start := _address(p), start + p.numel() * p.itemsize, weight.name, p)
+            for weight in weights
+            if (p := weight.parameter()) is not None and p.numel()
+        )
+        self.starts = [start for start, *_ in self.places]
         self.calls: list[_Call] = []
         self.running = UNKNOWN
 
@@ -216,9 +218,11 @@ class _Alignment(TorchFunctionMode):
     def _refuse_leaks(self, operands: Any, output: Any) -> None:
         """Raise ValueError if something is made of a weight that the error could come back to."""
         made = [tensor for tensor in _tensors(output) if tensor.requires_grad]
-        for operand in _tensors(operands) if made else ():
+        if not made:
+            return
+        for operand in _tensors(operands):
             owned = self._owner(operand)
-            if owned is not None and any(_memory(m) != _memory(operand) for m in made):
+            if owned is not None and any(self._owner(tensor) != owned for tensor in made):
                 raise self._leak(owned[0])
 
     def refuse_unseen(self, saved: Tensor) -> Tensor:
@@ -235,12 +239,11 @@ class _Alignment(TorchFunctionMode):
 
     def _owner(self, tensor: Tensor) -> tuple[str, Tensor] | None:
         """Return the name and the parameter that a tensor is a view of, if there is one."""
-        place = tensor.storage_offset() if (memory := _memory(tensor)) in self.owners else 0
-        for name, parameter in self.owners.get(memory, ()):
-            start = parameter.storage_offset()
-            if start <= place < start + parameter.numel():
-                return name, parameter
-        return None
+        address = _address(tensor)
+        place = bisect(self.starts, address) - 1
+        if place < 0 or address >= self.places[place][1]:
+            return None
+        return self.places[place][2:]
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -306,19 +309,21 @@ def _weights(model: nn.Module) -> Iterator[_Weight]:
         raise ValueError("fa: the model has no Linear or Conv layer, so nothing to feed back by")
 
 
-def _tensors(operand: Any) -> Iterator[Tensor]:
-    """Yield a tensor, or those in lists and dictionaries."""
+def _tensors(operand: Any) -> list[Tensor]:
+    """Return a tensor, or those in lists and dictionaries."""
     if isinstance(operand, Tensor):
-        yield operand
-    elif isinstance(operand, (tuple, list, dict)):
-        for part in operand.values() if isinstance(operand, dict) else operand:
-            yield from _tensors(part)
+        return [operand]
+    if isinstance(operand, dict):
+        operand = tuple(operand.values())
+    if not isinstance(operand, (tuple, list)):
+        return []
+    return [tensor for part in operand for tensor in _tensors(part)]
 
 
-def _memory(tensor: Tensor) -> int:
-    """Return where a tensor's memory starts; 0 if it has none, as if it is sparse."""
+def _address(tensor: Tensor) -> int:
+    """Return where a tensor lies; 0 if it has no memory of its own, as a sparse one."""
     try:
-        return tensor.untyped_storage().data_ptr()
+        return tensor.data_ptr()
     except (RuntimeError, NotImplementedError):
         return 0
 
