@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.swarm_fitness import SwarmFitness
+from baselines.swarm_fitness import SwarmFitness, comparable
 from baselines.trainer import Settings, Step, Trainer
 
 
@@ -91,6 +91,9 @@ STABLE = Recipe(
 
 class Swarm(Protocol):
     """Particles, their memory, and how they move.
+
+    A cost that is not finite counts as infinite and never becomes a particle's best. While no
+    particle has a finite one, g is the first particle's best position, which it started at.
 
     Attributes:
         positions: (particles, dimensions), the x_i.
@@ -167,13 +170,14 @@ class TorchSwarm(Swarm):
 
     def judge(self, costs: Tensor) -> None:
         """See :class:`Swarm`."""
+        costs = comparable(costs)
         better = (costs < self.best_costs)[:, None]
         torch.where(better, self.positions, self.best_positions, out=self.best_positions)
         torch.minimum(costs, self.best_costs, out=self.best_costs)
 
     def revise(self, costs: Tensor) -> None:
         """See :class:`Swarm`."""
-        self.best_costs.copy_(costs)
+        self.best_costs.copy_(comparable(costs))
 
     def move(self) -> None:
         """See :class:`Swarm`."""
@@ -275,15 +279,18 @@ class Pyswarms(Swarm):
     def judge(self, costs: Tensor) -> None:
         """See :class:`Swarm`."""
         state = self.state
-        state.current_cost = costs.double().cpu().numpy()
+        state.current_cost = comparable(costs.double().cpu()).numpy()
         state.pbest_pos, state.pbest_cost = self.compute_pbest(state)
-        if state.pbest_cost.min() < inf:  # or there is no best position that it could return
+        if state.pbest_cost.min() < inf:
             state.best_pos, state.best_cost = self.topology.compute_gbest(state)
+        else:  # of which the topology knows no best, and could not move
+            state.best_pos, state.best_cost = state.pbest_pos[0], inf
         self._share()
 
     def revise(self, costs: Tensor) -> None:
         """See :class:`Swarm`."""
-        self.state.pbest_cost, self.state.best_cost = costs.double().cpu().numpy(), inf
+        self.state.pbest_cost = comparable(costs.double().cpu()).numpy()
+        self.state.best_cost = inf
 
     def move(self) -> None:
         """See :class:`Swarm`."""
@@ -348,9 +355,9 @@ class PSO(Trainer):
 
     A step is one iteration of the swarm: evaluate, remember, move. The loss of a step is the cost
     of the best position so far, on the batch that the recipe is for; there is no feedback and its
-    norm is 0. No field of :class:`~baselines.trainer.Settings` applies: a swarm is set up by a
-    recipe. The particles start at random and not from the model's weights; the seed is drawn from
-    torch's default generator.
+    norm is 0. While no particle has a finite cost the loss is infinite: a divergence. No field of
+    :class:`~baselines.trainer.Settings` applies: a swarm is set up by a recipe. The particles start
+    at random and not from the model's weights; the seed is drawn from torch's default generator.
 
     Args:
         model: the network; the swarm has its dtype and device.

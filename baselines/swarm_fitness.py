@@ -49,6 +49,14 @@ class Operation:
     monotone: bool = False
 
 
+def comparable(costs: Tensor) -> Tensor:
+    """Return costs (particles,) with infinity for all that are not finite, which so are never best.
+
+    A cross-entropy of minus infinity is no less of an accident than one that is not a number.
+    """
+    return costs.where(costs.isfinite(), float("inf"))
+
+
 class SwarmFitness:
     """Mean cross-entropy of a model for many positions, which are vectors of trainable weights.
 
@@ -83,7 +91,7 @@ class SwarmFitness:
 
     @torch.no_grad()
     def __call__(self, positions: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cost of every position; infinity where it is not a number.
+        """Return the cost of every position; infinity where it is not finite.
 
         Args:
             positions: (particles, dimensions), on any device, of any floating dtype.
@@ -108,7 +116,7 @@ class SwarmFitness:
                     logits = operation.run(logits, weights)
                 losses = F.cross_entropy(logits, y.expand(len(weights), -1), reduction="none")
                 costs[chunk] += losses.sum(dim=1)
-        return (costs / len(inputs)).nan_to_num_(nan=float("inf"))
+        return comparable(costs / len(inputs))
 
     @property
     def bytes_needed(self) -> int:

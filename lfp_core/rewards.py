@@ -1,14 +1,25 @@
 """Initial rewards at the outputs, after the reward table of the LFP paper and the authors' code.
 
-Notation: outputs o of shape (batch, classes), one-hot target y, p = softmax(o). A reward asks for
+Notation: outputs o of shape (..., classes), one-hot target y, p = softmax(o). A reward asks for
 the output's magnitude to grow where it is positive, so each carries a factor o or sign(o), and
 ``r / o`` is the push on o itself. Every function returns a detached tensor of the outputs' shape.
 
-``reduction="mean"`` divides by the batch size, as torch's losses do: then, by Theorem 1, a ReLU
-network moves by |w| times the gradient of ``F.cross_entropy`` as users call it. ``"sum"`` does not,
-which is what the authors' code computes, so the paper's learning rates are meant for it. The two
-differ by the batch size, and so must the learning rates: with a batch of 128 a rate of 0.01 for
-"sum" is 1.28 for "mean" (before clipping, which sees the same factor).
+**Shapes.** Classes stand last, whatever comes before them: (batch, classes), and (batch, time,
+classes) or (batch, height, width, classes) with a target for every position. Torch's losses want
+them second, (batch, classes, time). Where that is how the outputs come, turn both ways::
+
+    reward = lfp.rewards.softmax(outputs.movedim(1, -1), targets).movedim(-1, 1)
+
+**Reductions.** ``"mean"`` divides by the number of positions, the product of all dimensions but the
+last, as torch's losses do: then, by Theorem 1, a ReLU network moves by |w| times the gradient of
+``F.cross_entropy`` as users call it. ``"sum"`` does not, which is what the authors' code computes,
+so the paper's learning rates are meant for it. The two differ by the batch size, and so must the
+learning rates: with a batch of 128 a rate of 0.01 for "sum" is 1.28 for "mean" (before clipping,
+which sees the same factor).
+
+**Errors.** What a target may be is checked on the CPU. On a GPU that would have to wait for the
+device, so there, and in what ``torch.compile`` has traced, a class index out of range is left to
+torch's kernels, which stop with a device-side assertion as those of ``F.cross_entropy`` do.
 """
 
 from collections.abc import Callable
@@ -21,32 +32,84 @@ from torch import Tensor
 Reduction = Literal["mean", "sum"]
 
 
-def _reduced(reward: Tensor, reduction: Reduction) -> Tensor:
-    """Divide a reward over a batch in dimension 0 by the batch size, unless summed."""
+def _reduced(reward: Tensor, reduction: Reduction, count: int) -> Tensor:
+    """Divide a reward by the number of samples or positions that it is of, unless summed."""
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
-    return reward / len(reward) if reduction == "mean" else reward
+    return reward / count if reduction == "mean" else reward
 
 
-def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return y (batch, classes) in the outputs' dtype, from checked class indices (batch,)."""
-    if outputs.dim() != 2:
-        raise ValueError(f"outputs must have shape (batch, classes), not {list(outputs.shape)}")
-    if targets.shape != outputs.shape[:1]:
+def _positions(outputs: Tensor) -> int:
+    """Return the product of all dimensions but the last, in which the classes stand."""
+    return outputs.shape[:-1].numel()
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Return whether values can be checked without waiting for a device or breaking a graph."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _check_indices(outputs: Tensor, targets: Tensor, soft: bool) -> None:
+    """Raise ValueError unless targets (...) can be class indices of outputs (..., classes).
+
+    ``soft`` tells whether the caller takes probabilities too, for the message.
+    """
+    shape, found = list(outputs.shape), list(targets.shape)
+    instead = f"; or probabilities, of shape {shape} and a floating dtype" if soft else ""
+    if outputs.dim() <= min(targets.dim(), 1):
         raise ValueError(
-            f"targets must have shape {list(outputs.shape[:1])} to go with outputs of shape "
-            f"{list(outputs.shape)}, not {list(targets.shape)}"
+            "outputs must have shape (..., classes), where targets have all dimensions but the "
+            f"last, not {shape} for targets of shape {found}"
+        )
+    if found != shape[:-1]:
+        # As torch's losses want it.
+        second = found == [*shape[:1], *shape[2:]]
+        turn = "outputs.movedim(1, -1), and the reward back by .movedim(-1, 1)"
+        raise ValueError(
+            f"targets must have shape {shape[:-1]} to go with outputs of shape {shape}, not "
+            f"{found}{instead}"
+            + (f"; classes stand last here, so turn them: {turn}" if second else "")
+            + "; rewards of other losses: lfp.rewards.from_loss"
         )
     if targets.dtype.is_floating_point or targets.dtype.is_complex or targets.dtype == torch.bool:
-        raise ValueError(f"targets must be class indices of an integer dtype, not {targets.dtype}")
-    classes = outputs.shape[1]
-    # A compiled graph cannot branch on data; there, an index out of range fails in the scatter.
-    if not torch.compiler.is_compiling() and len(targets):
-        low, high = (int(bound) for bound in targets.aminmax())
+        raise ValueError(
+            f"targets must be class indices of an integer dtype, not {targets.dtype}{instead}"
+        )
+
+
+def _range(labels: Tensor) -> tuple[int, int]:
+    """Return the smallest and the largest label."""
+    if not labels.numel():
+        return 0, -1
+    low, high = labels.aminmax()
+    return int(low), int(high)
+
+
+def _one_hot(
+    outputs: Tensor, targets: Tensor, ignore_index: int | None = None, *, soft: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return y (..., classes) in the outputs' dtype, from checked class indices (...).
+
+    Also return which positions (...) have the index that is ignored, whose y is of class 0, or None
+    where it is known that there are none. For ``soft`` see :func:`_check_indices`.
+    """
+    _check_indices(outputs, targets, soft)
+    classes, labels, ignored = outputs.shape[-1], targets.long(), None
+    if _readable(labels):
+        low, high = _range(labels)
+        if ignore_index is not None and low <= ignore_index <= high:
+            ignored = labels == ignore_index
+            low, high = _range(labels[~ignored])
         if low < 0 or high >= classes:
-            raise ValueError(f"targets must lie in [0, {classes - 1}], not in [{low}, {high}]")
-    zeros = torch.zeros_like(outputs)
-    return zeros.scatter_(1, targets.long()[:, None], 1.0)
+            also = "" if ignore_index is None else f" or be ignore_index={ignore_index}"
+            raise ValueError(
+                f"targets must lie in [0, {classes - 1}]{also}, not in [{low}, {high}]"
+            )
+    elif ignore_index is not None:
+        ignored = labels == ignore_index
+    if ignored is not None:
+        labels = labels.masked_fill(ignored, 0)
+    return torch.zeros_like(outputs).scatter_(-1, labels[..., None], 1.0), ignored
 
 
 def _same_shape(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -61,29 +124,79 @@ def _same_shape(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def softmax(outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+def softmax(
+    outputs: Tensor,
+    targets: Tensor,
+    reduction: Reduction = "mean",
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Reward #3 of the paper's table, ``r = o (y - softmax(o))``: minus o times dCE/do.
 
+    With the same arguments it is ``from_loss(F.cross_entropy)``, but for where the classes stand,
+    and for a batch whose targets are all ignored: its mean cross-entropy is 0/0, and its reward 0.
+
     Args:
-        outputs: logits (batch, classes).
-        targets: class indices (batch,).
-        reduction: "mean" or "sum" over the batch.
+        outputs: logits (..., classes).
+        targets: class indices (...) of an integer dtype; or probabilities (..., classes) of a
+            floating one. As in ``F.cross_entropy``, these are not checked: if they do not sum to 1
+            the reward is ``o (t - sum(t) softmax(o))``.
+        reduction: "mean" over the positions whose target is not ignored, or "sum".
+        ignore_index: a target whose position gets a reward of exactly 0, whatever the logits are.
+            It needs class indices, and may lie outside of their range.
+        label_smoothing: the share in [0, 1] of each target that all classes have alike.
 
     Raises:
-        ValueError: wrong shapes, dtype, label range or reduction.
+        ValueError: wrong shapes, dtype, label range, reduction or label_smoothing; or probabilities
+            with an ignore_index >= 0, as of ``F.cross_entropy``.
     """
-    y = _one_hot(outputs, targets)
-    return _reduced(outputs * (y - F.softmax(outputs, dim=1)), reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing!r}")
+    ignored = None
+    soft = targets.dtype.is_floating_point and targets.shape == outputs.shape and outputs.dim() > 0
+    if soft:
+        if ignore_index >= 0:
+            raise ValueError(
+                "ignore_index must be left out (or be < 0) for targets that are probabilities, not "
+                f"{ignore_index!r}"
+            )
+        y = targets.to(outputs.dtype)
+    else:
+        y, ignored = _one_hot(outputs, targets, ignore_index, soft=True)
+    if label_smoothing:
+        y = (1 - label_smoothing) * y + label_smoothing / outputs.shape[-1]
+    p = F.softmax(outputs, dim=-1)
+    if soft:
+        p = p * y.sum(dim=-1, keepdim=True)
+    count = _positions(outputs)
+    reward = _reduced(outputs * (y - p), reduction, count)
+    if ignored is None:
+        return reward
+    reward = reward.masked_fill(ignored[..., None], 0)
+    if reduction == "sum":
+        return reward
+    # Not in place of the division above: on a GPU, where nobody knows that none is ignored, the
+    # mean is to have the same bits then, and this factor is exactly 1.
+    counted = (~ignored).sum().clamp(min=1)
+    precise = torch.promote_types(reward.dtype, torch.float32)
+    return reward * (torch.full_like(counted, count, dtype=precise) / counted)
 
 
 @torch.no_grad()
 def sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
     """``r = o (y - sigmoid(o))``: each class on its own, one-hot targets.
 
-    Args and errors as :func:`softmax`.
+    Args:
+        outputs: logits (..., classes).
+        targets: class indices (...) of an integer dtype.
+        reduction: "mean" or "sum" over the positions.
+
+    Raises:
+        ValueError: wrong shapes, dtype, label range or reduction.
     """
-    y = _one_hot(outputs, targets)
-    return _reduced(outputs * (y - torch.sigmoid(outputs)), reduction)
+    y, _ = _one_hot(outputs, targets)
+    return _reduced(outputs * (y - torch.sigmoid(outputs)), reduction, _positions(outputs))
 
 
 @torch.no_grad()
@@ -93,15 +206,16 @@ def binary_sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mea
     Args:
         outputs: logits of any shape, batch first.
         targets: t in [0, 1], same shape.
-        reduction: "mean" or "sum" over the batch.
+        reduction: "mean" over the batch, which is dimension 0, or "sum".
 
     Raises:
-        ValueError: wrong shape, targets outside [0, 1], or wrong reduction.
+        ValueError: wrong shape, targets outside [0, 1] (on the CPU; elsewhere they are taken as
+            they are, as ``F.binary_cross_entropy_with_logits`` does), or wrong reduction.
     """
     t = _same_shape(outputs, targets)
-    if not torch.compiler.is_compiling() and not bool(((t >= 0) & (t <= 1)).all()):
+    if _readable(t) and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"targets must lie in [0, 1], not in [{float(t.min())}, {float(t.max())}]")
-    return _reduced(outputs * (t - torch.sigmoid(outputs)), reduction)
+    return _reduced(outputs * (t - torch.sigmoid(outputs)), reduction, len(outputs))
 
 
 @torch.no_grad()
@@ -117,14 +231,15 @@ def bounded_softmax(
     """``r = o (y - q)`` with q = softmax(o), but 0 where it is < lower and 1 where it is > upper.
 
     So classes that are decided well enough get no reward. ``sign_only`` takes sign(o) for o. Other
-    arguments and errors as :func:`softmax`; also ValueError unless 0 <= lower <= upper <= 1.
+    arguments and errors as :func:`sigmoid`; also ValueError unless 0 <= lower <= upper <= 1.
     """
     if not 0 <= lower <= upper <= 1:
         raise ValueError(f"need 0 <= lower <= upper <= 1, not lower={lower}, upper={upper}")
-    y = _one_hot(outputs, targets)
-    p = F.softmax(outputs, dim=1)
+    y, _ = _one_hot(outputs, targets)
+    p = F.softmax(outputs, dim=-1)
     q = torch.where(p > upper, 1.0, torch.where(p < lower, 0.0, p))
-    return _reduced((outputs.sign() if sign_only else outputs) * (y - q), reduction)
+    reward = (outputs.sign() if sign_only else outputs) * (y - q)
+    return _reduced(reward, reduction, _positions(outputs))
 
 
 @torch.no_grad()
@@ -133,31 +248,31 @@ def correct_classification(
 ) -> Tensor:
     """``r_y = sign(o_y)`` where the prediction (argmax) is right; 0 for all other outputs.
 
-    Args and errors as :func:`softmax`.
+    Args and errors as :func:`sigmoid`.
     """
-    y = _one_hot(outputs, targets)
-    right = outputs.argmax(dim=1) == targets
-    return _reduced(y * outputs.sign() * right[:, None], reduction)
+    y, _ = _one_hot(outputs, targets)
+    right = outputs.argmax(dim=-1) == targets
+    return _reduced(y * outputs.sign() * right[..., None], reduction, _positions(outputs))
 
 
 @torch.no_grad()
 def misclassification(outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
     """``r_c = -sign(o_c)`` for every class c with o_c > o_y; 0 for all other outputs.
 
-    Not the gradient of any loss. Args and errors as :func:`softmax`.
+    Not the gradient of any loss. Args and errors as :func:`sigmoid`.
     """
-    y = _one_hot(outputs, targets)
-    true = (y * outputs).sum(dim=1, keepdim=True)
-    return _reduced(-outputs.sign() * (outputs > true), reduction)
+    y, _ = _one_hot(outputs, targets)
+    true = (y * outputs).sum(dim=-1, keepdim=True)
+    return _reduced(-outputs.sign() * (outputs > true), reduction, _positions(outputs))
 
 
 def maximize_neuron(outputs: Tensor, neuron: int, reduction: Reduction = "mean") -> Tensor:
     """``r_n = sign(o_n) (1 - sigmoid(o_n))`` for one output n; 0 for all others.
 
     Args:
-        outputs: (batch, outputs).
+        outputs: (batch, ..., outputs).
         neuron: index n in [0, outputs).
-        reduction: "mean" or "sum" over the batch.
+        reduction: "mean" or "sum" over the positions.
 
     Raises:
         ValueError: wrong shape, index or reduction.
@@ -172,14 +287,16 @@ def minimize_neuron(outputs: Tensor, neuron: int, reduction: Reduction = "mean")
 
 @torch.no_grad()
 def _single_neuron(outputs: Tensor, neuron: int, sign: float, reduction: Reduction) -> Tensor:
-    if outputs.dim() != 2:
-        raise ValueError(f"outputs must have shape (batch, outputs), not {list(outputs.shape)}")
-    if not 0 <= neuron < outputs.shape[1]:
-        raise ValueError(f"neuron must lie in [0, {outputs.shape[1] - 1}], not {neuron}")
+    if outputs.dim() < 2:
+        raise ValueError(
+            f"outputs must have shape (batch, ..., outputs), not {list(outputs.shape)}"
+        )
+    if not 0 <= neuron < outputs.shape[-1]:
+        raise ValueError(f"neuron must lie in [0, {outputs.shape[-1] - 1}], not {neuron}")
     reward = torch.zeros_like(outputs)
-    o = outputs[:, neuron]
-    reward[:, neuron] = sign * o.sign() * (1 - torch.sigmoid(o))
-    return _reduced(reward, reduction)
+    o = outputs[..., neuron]
+    reward[..., neuron] = sign * o.sign() * (1 - torch.sigmoid(o))
+    return _reduced(reward, reduction, _positions(outputs))
 
 
 @torch.no_grad()
@@ -189,13 +306,13 @@ def cubic_regression(outputs: Tensor, targets: Tensor, reduction: Reduction = "m
     Args:
         outputs: predictions of any shape, batch first.
         targets: y, same shape.
-        reduction: "mean" or "sum" over the batch.
+        reduction: "mean" over the batch, which is dimension 0, or "sum".
 
     Raises:
         ValueError: wrong shape or reduction.
     """
     y = _same_shape(outputs, targets)
-    return _reduced(outputs.sign() * (y - outputs) ** 3, reduction)
+    return _reduced(outputs.sign() * (y - outputs) ** 3, reduction, len(outputs))
 
 
 def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -244,8 +361,8 @@ def spike_rate(spikes: Tensor, targets: Tensor, reduction: Reduction = "mean") -
     if spikes.dim() != 3:
         raise ValueError(f"spikes must have shape (T, batch, classes), not {list(spikes.shape)}")
     steps, counts = len(spikes), spikes.sum(dim=0)
-    y = _one_hot(counts, targets)
+    y, _ = _one_hot(counts, targets)
     grow = 1 - torch.sigmoid(counts - steps // 2)
     shrink = 1 - torch.sigmoid((steps - counts) - steps // 2)
     reward = torch.where(y == 1, grow, -spikes * shrink)
-    return _reduced(reward.transpose(0, 1), reduction).transpose(0, 1)
+    return _reduced(reward, reduction, spikes.shape[1])

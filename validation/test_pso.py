@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import lfp_core as lfp
-from baselines import pso
+from baselines import METHODS, pso
 from baselines.pso import PAPER, PSO, STABLE, PaperTorchPSO, Pyswarms, Recipe, Swarm, TorchSwarm
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
+from benchmarks.data import Dataset, Split
 from benchmarks.memory import peak_bytes
 from benchmarks.models import ACTIVATIONS, build
+from benchmarks.runner import Divergence, Run, execute
 
 SETTINGS = Settings(learning_rate=1.0)
 
@@ -145,6 +147,18 @@ def test_a_cost_that_is_not_a_number_is_infinite() -> None:
     positions[2, 0] = float("nan")
     costs = SwarmFitness(model)(positions, inputs, targets)
     assert costs.isinf().tolist() == [False, False, True, False, False]
+
+
+def test_a_cost_that_is_infinite_stays_so() -> None:
+    """It is larger than all others, and no large number, or a divergence would not be noticed."""
+    model = nn.Sequential(nn.Linear(4, 3)).double()
+    positions, inputs, targets = problem(model, 4)
+    huge = torch.zeros_like(positions[2])
+    huge[-3:] = 1e308 * torch.tensor([-1.0, 1.0, 1.0])  # the biases: 1e308 - (-1e308) overflows
+    positions[2] = huge
+    costs = SwarmFitness(model)(positions, inputs, targets * 0)
+    assert costs.tolist()[2] == float("inf")
+    assert costs.isfinite().sum() == 4
 
 
 @pytest.mark.parametrize(
@@ -282,6 +296,83 @@ def test_what_was_lucky_on_another_batch_is_judged_again(swarm_type: type[Swarm]
     assert swarm.best_costs[0] == 2
 
 
+# --- costs that are not finite --------------------------------------------------------------------
+
+NAN, INF = float("nan"), float("inf")
+#: Costs of eight particles, step by step; none of the first is finite, or some are, or of the last.
+ACCIDENTS: dict[str, list[list[float]]] = {
+    "none at first": [[NAN, INF, -INF, NAN, NAN, INF, NAN, -INF], [3, 2, NAN, 5, 4, -INF, 9, INF]],
+    "some": [[7, NAN, 3, -INF, 5, 4, INF, 6], [NAN, 2, NAN, -INF, 4, NAN, 9, 2.5]],
+    "none later": [[7, 8, 3, 1, 5, 4, 2, 6], [NAN] * 8, [-INF] * 8],
+    "never": [[NAN] * 8, [-INF] * 8, [INF] * 8],
+}
+
+
+def way(swarm: Swarm, costs: list[list[float]]) -> list[tuple[Tensor, ...]]:
+    """Return all that a swarm knows after each judgement, and the positions after each move."""
+    points = []
+    for step in costs:
+        swarm.judge(torch.tensor(step))
+        known = (*swarm.best(), swarm.best_positions, swarm.best_costs)
+        swarm.move()
+        points.append(tuple(part.double().clone() for part in (*known, swarm.positions)))
+    return points
+
+
+@pytest.mark.parametrize("recipe", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_both_swarms_take_the_same_way_around_costs_that_are_not_finite(
+    accident: str, recipe: Recipe
+) -> None:
+    like, costs = torch.empty(6, dtype=torch.float64), ACCIDENTS[accident]
+    ours, theirs = (way(kind(recipe, like, seed=3), costs) for kind in (SameNumbers, Pyswarms))
+    for step, pair in enumerate(zip(ours, theirs, strict=True), start=1):
+        for a, b in zip(*pair, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
+        best, cost, places, best_costs, positions = pair[0]
+        assert all(part.isfinite().all() for part in (best, places, positions))
+        seen = torch.tensor(costs[:step], dtype=torch.float64)
+        expected = seen.masked_fill(~seen.isfinite(), INF).amin(dim=0)
+        assert best_costs.equal(expected)
+        assert cost == expected.min()
+
+
+@pytest.mark.parametrize("swarm_type", [TorchSwarm, Pyswarms])
+def test_a_swarm_that_believed_such_costs_is_caught(
+    swarm_type: type[Swarm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like = torch.empty(6)
+    swarm = swarm_type(SMALL["stable"], like, seed=3)
+    swarm.judge(torch.tensor(ACCIDENTS["some"][0]))
+    assert swarm.best()[1] == 3
+    monkeypatch.setattr(pso, "comparable", lambda costs: costs)
+    swarm = swarm_type(SMALL["stable"], like, seed=3)
+    swarm.judge(torch.tensor(ACCIDENTS["some"][0]))
+    assert swarm.best()[1] != 3
+
+
+@pytest.mark.parametrize("swarm_type", [TorchSwarm, Pyswarms])
+def test_a_batch_without_finite_costs_leaves_the_memory_of_places(
+    swarm_type: type[Swarm],
+) -> None:
+    swarm = swarm_type(SMALL["stable"], torch.empty(6), seed=0)
+    swarm.judge(torch.arange(8.0, 0.0, -1.0))
+    swarm.move()
+    places = swarm.best_positions.clone()
+    swarm.revise(torch.full((8,), NAN))
+    swarm.judge(torch.full((8,), -INF))
+    best, cost = swarm.best()
+    assert float(cost) == INF
+    assert best.equal(places[0])
+    assert swarm.best_positions.equal(places)
+    swarm.move()
+    swarm.revise(torch.tensor([NAN, 4.0, 3.0, INF, -INF, 9.0, 8.0, 7.0]))
+    swarm.judge(torch.full((8,), NAN))
+    best, cost = swarm.best()
+    assert float(cost) == 3
+    assert best.equal(places[2])
+
+
 # --- trainers -------------------------------------------------------------------------------------
 
 
@@ -337,6 +428,44 @@ def test_the_first_batch_is_kept_unless_told_otherwise() -> None:
         found = [F.cross_entropy(model(x), y).item() for x, y in batches]
         assert loss == pytest.approx(found[loss_of], rel=1e-5)
         assert loss != pytest.approx(found[1 - loss_of], rel=1e-2)
+
+
+@FEW
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_data_that_is_not_finite_makes_an_infinite_loss(trainer: type[PSO], bad: float) -> None:
+    model, inputs, targets = xor()
+    model = nn.Sequential(nn.Linear(2, 2))  # a step function would make something finite of them
+    swarm = trainer(model, SETTINGS)
+    for _ in range(3):
+        step = swarm.step(torch.full_like(inputs, bad), targets)
+        assert float(step.loss) == INF
+        assert float(step.feedback_norm) == 0
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_one_bad_batch_is_forgotten_by_a_swarm_that_looks_at_every_batch() -> None:
+    _, inputs, targets = xor()
+    swarm = FewFresh(nn.Sequential(nn.Linear(2, 2)), SETTINGS)
+    batches = [inputs, inputs * NAN, inputs, inputs]
+    losses = [float(swarm.step(batch, targets).loss) for batch in batches]
+    assert [np.isfinite(loss) for loss in losses] == [True, False, True, True]
+    assert losses[3] <= losses[2] <= losses[0]
+
+
+@pytest.mark.usefixtures("small_swarms")
+def test_both_kinds_record_the_same_divergence() -> None:
+    targets = torch.arange(12) % 3
+    good = Split(torch.randn(12, 2), targets)
+    bad = Split(torch.full((12, 2), NAN), targets)
+    run = Run(
+        kind="final", dataset="nan", model="toy-mlp", method="", activation="relu", seed=0,
+        epochs=2, batch_size=6, settings=SETTINGS,
+    )  # fmt: skip
+    for method in (name for name in METHODS if issubclass(METHODS[name], PSO)):
+        for train, expected in ((bad, Divergence(1, "the loss is inf")), (good, None)):
+            data = Dataset("nan", train=train, validation=good, test=good, classes=3)
+            result = execute(replace(run, method=method), data, torch.device("cpu"))
+            assert result.divergence == expected, method
 
 
 @FEW

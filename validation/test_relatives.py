@@ -1,19 +1,28 @@
 """The close relatives of LFP: feedback alignment, exponentiated gradient, multiplicative Adam."""
 
+import copy
 import math
+from collections.abc import Callable
+from functools import partial
 from statistics import mean
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+from torch.utils.checkpoint import checkpoint
 
 import lfp_core as lfp
 from baselines import LFP, SGD, Settings, Trainer
 from baselines.eg import ExponentiatedGradient
 from baselines.fa import FeedbackAlignment
 from baselines.madam import Madam
+from baselines.trainer import DescentTrainer
 
+# Of torch, about what is old, and about a convolution that pads on one side.
+pytestmark = pytest.mark.filterwarnings("ignore:.*(deprecated|padding='same')")
 PLAIN = Settings(learning_rate=0.1, momentum=0.0, clip_norm=None, epsilon=0.0)
 
 
@@ -82,6 +91,7 @@ def one_step(method: type[Trainer], model: nn.Module, settings: Settings = PLAIN
 def test_the_gradients_of_feedback_alignment_are_its_definition() -> None:
     model, (x, targets) = dense(), problem()
     method = FeedbackAlignment(model, PLAIN)
+    assert list(method.feedback) == ["0.weight", "2.weight", "4.weight"]
     feedback = list(method.feedback.values())
     method.step(x, targets)
     found = gradients_of(model)
@@ -105,7 +115,7 @@ def test_it_is_backpropagation_where_the_feedback_is_the_weights(network: nn.Seq
     method.fill_gradients(*problem())
     assert cosine(gradients_of(network), expected) < 0.9
     network.zero_grad()
-    method.feedback = {w: w.detach().clone() for w in method.feedback}
+    method.feedback = {w: network.get_parameter(w).detach().clone() for w in method.feedback}
     method.fill_gradients(*problem())
     assert torch.allclose(gradients_of(network), expected, rtol=1e-10)
     network.zero_grad()
@@ -115,7 +125,7 @@ def test_it_is_backpropagation_where_the_feedback_is_the_weights(network: nn.Seq
 def test_no_error_passes_through_the_transposed_weights(network: nn.Sequential) -> None:
     """With B = 0 the error stops below the last layer, whatever the weights are."""
     method = FeedbackAlignment(network, PLAIN)
-    method.feedback = {w: torch.zeros_like(w) for w in method.feedback}
+    method.feedback = {w: torch.zeros_like(b) for w, b in method.feedback.items()}
     method.fill_gradients(*problem())
     *lower, weight, bias = (p.grad for p in network.parameters())
     assert all(g is not None and not g.any() for g in lower)
@@ -130,13 +140,14 @@ def test_no_error_passes_through_the_transposed_weights(network: nn.Sequential) 
 def test_feedback_stays_and_is_not_the_weights(network: nn.Sequential) -> None:
     torch.manual_seed(0)  # the seed that the networks are drawn from
     method = FeedbackAlignment(network, PLAIN)
-    before = {w: (b.clone(), w.detach().clone()) for w, b in method.feedback.items()}
-    for w, b in method.feedback.items():
+    pairs = {network.get_parameter(name): b for name, b in method.feedback.items()}
+    before = {w: (b.clone(), w.detach().clone()) for w, b in pairs.items()}
+    for w, b in pairs.items():
         assert abs(cosine(b, w)) < 0.6
         assert 0.5 < (b.std() / w.std()).item() < 2
         assert b.dtype == w.dtype
     method.step(*problem())
-    for w, b in method.feedback.items():
+    for w, b in pairs.items():
         assert b.equal(before[w][0])
         assert not w.equal(before[w][1])
 
@@ -178,6 +189,482 @@ def test_weights_align_with_their_feedback() -> None:
     assert mean(before) > 80
     assert mean(after) < 72
     assert mean(unlearned) > 80
+
+
+# --- feedback alignment whatever the weights are --------------------------------------------------
+
+
+class Model(nn.Module):
+    """A model made of layers and a function of them and the inputs."""
+
+    def __init__(self, forward: Callable[..., Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.of = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function."""
+        return self.of(self, x)
+
+
+def normalised(wrap: Callable[[nn.Module], nn.Module], model: nn.Module) -> nn.Module:
+    """Wrap all layers with weights."""
+    for module in list(model.modules()):
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            wrap(module)
+    return model
+
+
+class Narrow(nn.Linear):
+    """A layer that computes in another dtype than its weights have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cast, multiply, cast."""
+        z = F.linear(x.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16())
+        return z.to(x.dtype)
+
+
+def pictures() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)),
+        nn.Conv2d(1, 4, 3, padding="same", padding_mode="circular"),
+        nn.Tanh(),
+        nn.Conv2d(4, 4, 2, padding="same", groups=2),
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(4, 3, 2, stride=2, bias=False),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(72, 3),
+    ).double()
+
+
+def sequence() -> Model:
+    """Return layers on inputs of three and four dimensions, without and with a bias."""
+    torch.manual_seed(0)
+    return Model(
+        lambda m, x: m.out(m.c(m.b(m.a(x[:, None, :, None]).tanh()).relu_()).tanh().flatten(1)),
+        a=nn.Linear(1, 4), b=nn.Linear(4, 5, bias=False), c=nn.Linear(5, 2), out=nn.Linear(12, 3),
+    ).double()  # fmt: skip
+
+
+def attention(**options: Any) -> Model:
+    torch.manual_seed(0)
+    return Model(
+        lambda m, x: m.out(m.attention(q := m.a(x.unflatten(1, (3, 2))), m.k(q), m.v(q))[0][:, 0]),
+        a=nn.Linear(2, 4), k=nn.Linear(4, options.get("kdim", 4)), v=nn.Linear(4, 4),
+        attention=nn.MultiheadAttention(4, 2, batch_first=True, **options), out=nn.Linear(4, 3),
+    ).double()  # fmt: skip
+
+
+def transformer() -> Model:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    return Model(
+        lambda m, x: m.out(m.encoder(m.a(x.unflatten(1, (3, 2)))).mean(dim=1)),
+        a=nn.Linear(2, 4), encoder=nn.TransformerEncoder(layer, 2), out=nn.Linear(4, 3),
+    ).double()  # fmt: skip
+
+
+def tied() -> Model:
+    torch.manual_seed(0)
+    model = Model(
+        lambda m, x: m.out(m.c(m.b(m.a(x).tanh()).tanh())),
+        a=nn.Linear(6, 9), b=nn.Linear(9, 9), c=nn.Linear(9, 9), out=nn.Linear(9, 3),
+    ).double()  # fmt: skip
+    b, c = model.get_submodule("b"), model.get_submodule("c")
+    c.register_parameter("weight", b.get_parameter("weight"))
+    return model
+
+
+def transposed() -> Model:
+    """Return an autoencoder whose decoder is a view of its encoder, before a classifier."""
+    torch.manual_seed(0)
+    return Model(
+        lambda m, x: m.out(F.linear(m.b(m.a(x).tanh()).tanh(), m.b.weight.t()).tanh()),
+        a=nn.Linear(6, 9), b=nn.Linear(9, 5), out=nn.Linear(9, 3),
+    ).double()  # fmt: skip
+
+
+def checkpointed(reentrant: bool) -> Model:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        hidden = checkpoint(m.b, m.a(x), use_reentrant=reentrant)
+        assert isinstance(hidden, Tensor)
+        return m.out(hidden)
+
+    layers = dense()
+    return Model(forward, a=layers[:2], b=layers[2:4], out=layers[4])
+
+
+def functional() -> Model:
+    """Return a model that applies a layer with other weights than it has."""
+    torch.manual_seed(0)
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        other = {"weight": 2 * m.b.weight.detach(), "bias": m.b.bias}
+        return m.out(torch.func.functional_call(m.b, other, m.a(x).tanh()).tanh())
+
+    layers = {"a": nn.Linear(6, 9), "b": nn.Linear(9, 8), "out": nn.Linear(8, 3)}
+    return Model(forward, **layers).double()
+
+
+def direct() -> Model:
+    layers = dense()
+    wrapped = parametrizations.weight_norm(layers[2])
+    return Model(
+        lambda m, x: m.out(m.b.forward(m.a(x).tanh()).relu()), a=layers[0], b=wrapped, out=layers[4]
+    )
+
+
+def lazy() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(7), nn.ReLU(), nn.Linear(7, 3))
+    model(torch.randn(2, 6))
+    return model.double()
+
+
+def around(use: Callable[[Any, Tensor], Tensor]) -> Callable[[], nn.Module]:
+    """Return a model that uses the weight of its layer b in its own way."""
+
+    def build() -> nn.Module:
+        first, _, b, _, out = dense()
+        model = Model(lambda m, x: m.out(use(m, m.a(x).tanh()).relu()), a=first, b=b, out=out)
+        model.register_parameter("w", nn.Parameter(torch.randn(9, 12).double()))
+        return model
+
+    return build
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """Return a compiled model that has been in use."""
+    fast: Any = torch.compile(model, backend="aot_eager")
+    fast(torch.randn(60, 12 if isinstance(model, nn.Linear) else 6).double()).sum().backward()
+    return fast
+
+
+def pruned(layer: nn.Module) -> nn.Module:
+    return prune.l1_unstructured(layer, "weight", amount=0.3)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "plain": dense,
+    "convolutional": convolutional,
+    "paddings, groups, transposed": pictures,
+    "channels last": lambda: pictures().to(memory_format=torch.channels_last),
+    "sequence": sequence,
+    "weight_norm": lambda: normalised(parametrizations.weight_norm, dense()),
+    "weight_norm of convolutions": lambda: normalised(parametrizations.weight_norm, pictures()),
+    "spectral_norm": lambda: normalised(parametrizations.spectral_norm, dense()),
+    "orthogonal": lambda: normalised(parametrizations.orthogonal, dense()),
+    "old weight_norm": lambda: normalised(nn.utils.weight_norm, dense()),
+    "old spectral_norm": lambda: normalised(nn.utils.spectral_norm, dense()),
+    "pruned": lambda: normalised(pruned, dense()),
+    "cast": lambda: nn.Sequential(dense()[:2], Narrow(12, 9), nn.ReLU(), dense()[4]).double(),
+    "tied": tied,
+    "transposed view": transposed,
+    "detached": around(lambda m, h: F.linear(h, m.b.weight.detach(), m.b.bias)),
+    "some rows": around(lambda m, h: F.linear(h, m.b.weight.data[1:5]).repeat(1, 3)[:, :9]),
+    "attention": attention,
+    "attention to other widths": lambda: attention(kdim=3),
+    "transformer": transformer,
+    "checkpoint": lambda: checkpointed(reentrant=False),
+    "reentrant checkpoint": lambda: checkpointed(reentrant=True),
+    "compiled": lambda: compiled(dense()),
+    "compiled layer": lambda: nn.Sequential(
+        dense()[:2], compiled(dense()[2]), nn.ReLU(), dense()[4]
+    ),
+    "compiled function": around(
+        torch.compile(lambda m, h: F.linear(h, m.b.weight).tanh(), backend="aot_eager")
+    ),
+    "functional call": functional,
+    "its forward": direct,
+    "lazy": lazy,
+    "frozen": lambda: nn.Sequential(dense()[:2], dense()[2:4].requires_grad_(False), dense()[4]),
+}  # fmt: skip
+WHATEVER = pytest.mark.parametrize("name", MODELS)
+
+
+#: Plain float64, and float32 where autocast makes bfloat16 of the weights.
+PRECISIONS = pytest.mark.parametrize("amp", [False, True], ids=["double", "autocast"])
+
+
+def gradients_by(method: DescentTrainer, amp: bool = False) -> dict[str, Tensor]:
+    """Return what a method puts into ``p.grad``, by the name of the parameter."""
+    x, targets = problem()
+    method.model.zero_grad()
+    torch.manual_seed(5)
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        method.fill_gradients(x.float() if amp else x, targets)
+    found = {n: p.grad for n, p in method.model.named_parameters() if p.grad is not None}
+    return {name: gradient.double().clone() for name, gradient in found.items()}
+
+
+def of_first_layer(gradients: dict[str, Tensor]) -> Tensor:
+    """Return the gradients of the first layer, in which all errors of the others end."""
+    layer = [next(iter(gradients)).partition(".parametrizations")[0].rpartition(".")[0]]
+    layer += [layer[0].rpartition(".")[0]] if "parametrizations" in next(iter(gradients)) else []
+    found = [g for n, g in gradients.items() if n.startswith(layer[-1] or layer[0])]
+    return torch.cat([g.flatten() for g in found])
+
+
+def made(name: str, amp: bool = False) -> nn.Module:
+    model = MODELS[name]()
+    return model.float() if amp else model
+
+
+@PRECISIONS
+@WHATEVER
+def test_it_is_not_backpropagation_whatever_the_weights_are(name: str, amp: bool) -> None:
+    model = made(name, amp)
+    found = of_first_layer(gradients_by(FeedbackAlignment(model, PLAIN), amp))
+    expected = of_first_layer(gradients_by(SGD(model, PLAIN), amp))
+    assert found.norm() > 0
+    assert cosine(found, expected) < 0.9
+
+
+@PRECISIONS
+@WHATEVER
+def test_no_error_passes_through_any_weights(name: str, amp: bool) -> None:
+    """With B = 0 nothing reaches the first layer: no product has a way around B."""
+    model = made(name, amp)
+    method = FeedbackAlignment(model, PLAIN)
+    method.feedback = {w: torch.zeros_like(b) for w, b in method.feedback.items()}
+    gradients = gradients_by(method, amp)
+    assert not of_first_layer(gradients).any()
+    assert list(gradients.values())[-1].any()
+    assert of_first_layer(gradients_by(SGD(model, PLAIN), amp)).any()
+
+
+@pytest.mark.parametrize("name", MODELS.keys() - {"functional call"})
+def test_with_the_weights_for_feedback_it_is_backpropagation(name: str) -> None:
+    """So each B stands where its weight stood: not transposed, not of another layer or a part."""
+    model = made(name).eval()  # or the spectral norm changes with every look
+    method = FeedbackAlignment(model, PLAIN)
+    other = gradients_by(method)
+    method.feedback = {w.name: w.tensor().detach().clone() for w in method.weights}
+    found, expected = gradients_by(method), gradients_by(SGD(model, PLAIN))
+    assert found.keys() == expected.keys()
+    tolerance = 1e-5 if name == "cast" else 1e-10
+    assert all(torch.allclose(found[n], expected[n], tolerance, tolerance / 100) for n in found)
+    assert not all(torch.allclose(other[n], expected[n], 1e-2) for n in found)
+
+
+@pytest.mark.parametrize("name", ["weight_norm", "old weight_norm", "compiled", "checkpoint"])
+def test_it_is_the_same_as_of_the_plain_network(name: str) -> None:
+    """Biases are parameters in all of them, and normalising changes no weight at first."""
+
+    def biases(model: nn.Module, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        gradients = gradients_by(FeedbackAlignment(model, PLAIN))
+        return torch.cat([g for n, g in gradients.items() if n.endswith("bias")])
+
+    expected = biases(dense(), seed=0)
+    assert torch.allclose(biases(made(name), seed=0), expected, rtol=1e-10)
+    assert not torch.allclose(biases(made(name), seed=1), expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["plain", "convolutional", "sequence", "weight_norm", "tied"])
+def test_autocast_changes_no_more_than_its_precision(name: str) -> None:
+    exact = FeedbackAlignment(made(name), PLAIN)
+    method = FeedbackAlignment(made(name, amp=True), PLAIN)
+    expected = of_first_layer(gradients_by(exact))
+    other = of_first_layer(gradients_by(method, amp=True))
+    method.feedback = {w: b.float() for w, b in exact.feedback.items()}
+    assert cosine(of_first_layer(gradients_by(method, amp=True)), expected) > 0.99
+    assert cosine(other, expected) < 0.9  # that of another B
+
+
+def test_weights_in_another_layout_than_their_feedback_have_it_by_place() -> None:
+    model = pictures()
+    method = FeedbackAlignment(model, PLAIN)
+    expected = gradients_by(method)
+    model.to(memory_format=torch.channels_last)
+    assert not model.get_parameter("3.weight").is_contiguous()
+    found = gradients_by(method)
+    assert all(torch.allclose(found[n], expected[n], rtol=1e-10) for n in found)
+
+
+def test_nothing_is_left_on_the_model() -> None:
+    model, own = dense(), nn.Linear(12, 9).double()
+    mine: Any = partial(nn.Linear.forward, own)
+    model[2].forward = mine
+    gradients_by(FeedbackAlignment(model, PLAIN))
+    assert "forward" not in model[0].__dict__
+    assert model[2].forward is mine
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class Aliased(FeedbackAlignment):
+    """Feedback alignment as it was: B for whatever autograd keeps that aliases a parameter."""
+
+    def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Swap by the place in memory."""
+        named = dict(self.model.named_parameters())
+        pairs = {named[n].data_ptr(): b for n, b in self.feedback.items() if n in named}
+
+        def swap(saved: Tensor) -> Tensor:
+            b = pairs.get(saved.data_ptr())
+            return saved if b is None else b.as_strided(saved.shape, saved.stride())
+
+        with torch.autograd.graph.saved_tensors_hooks(swap, lambda saved: saved):
+            return SGD.fill_gradients(self, inputs, targets)
+
+
+def test_in_plain_layers_not_a_bit_differs_from_swapping_what_aliases_a_parameter() -> None:
+    for model in (dense().float(), convolutional().float(), dense(), convolutional()):
+        ends = []
+        for method in (FeedbackAlignment, Aliased):
+            torch.manual_seed(0)
+            twin = copy.deepcopy(model)
+            trainer = method(twin, Settings(learning_rate=0.1))
+            x, targets = problem()
+            for _ in range(10):
+                trainer.step(x.to(next(model.parameters()).dtype), targets)
+            ends.append(weights_of(twin))
+        assert ends[0].equal(ends[1])
+        assert not ends[0].equal(weights_of(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "amp"),
+    [("plain", True), ("weight_norm", False), ("pruned", False), ("checkpoint", False)],
+)
+def test_swapping_what_aliases_a_parameter_is_caught(name: str, amp: bool) -> None:
+    """It is backpropagation there, wholly or in part: errors pass through the weights."""
+    method = Aliased(made(name, amp), PLAIN)
+    method.feedback = {w: torch.zeros_like(b) for w, b in method.feedback.items()}
+    *_, last = method.feedback
+    if last in dict(method.model.named_parameters()) and not amp:
+        # The last layer is a plain one, so let the error in.
+        method.feedback[last] = method.model.get_parameter(last).detach().clone()
+    gradients = gradients_by(method, amp)
+    assert of_first_layer(gradients).any()
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "LSTM": (lambda: nn.Sequential(nn.LSTM(6, 3)), "fa: 0: LSTM cannot have feedback"),
+    "GRU cell": (lambda: nn.Sequential(nn.Linear(6, 3), nn.GRUCell(3, 3)), "fa: 1: GRUCell"),
+    "bilinear": (lambda: nn.Bilinear(6, 6, 3), "fa: the model: Bilinear"),
+    "script": (
+        lambda: torch.jit.trace(nn.Linear(6, 3), torch.randn(2, 6)),
+        "fa: the model: TopLevelTracedModule",
+    ),
+    "lazy": (
+        lambda: nn.Sequential(nn.LazyLinear(3)),
+        r"fa: 0\.weight: LazyLinear has no shape yet",
+    ),
+    "nothing": (lambda: nn.Sequential(nn.Flatten(), nn.LayerNorm(6)), "no Linear or Conv layer"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_model_that_cannot_have_feedback_is_refused(case: str) -> None:
+    build, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        FeedbackAlignment(build(), PLAIN)
+
+
+class ByHand(nn.Linear):
+    """A layer that multiplies in its own way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply."""
+        return x @ self.weight.t() + self.bias
+
+
+class Product(torch.autograd.Function):
+    """A product that torch knows nothing of."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """Multiply."""
+        ctx.save_for_backward(x, weight)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply by the transposed weight."""
+        x, weight = ctx.saved_tensors
+        return gradient @ weight, gradient.t() @ x
+
+
+class Adapted(nn.Linear):
+    """A layer with other products in it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.down = nn.Parameter(torch.randn(4, inputs))
+        self.up = nn.Parameter(torch.randn(outputs, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply thrice."""
+        return super().forward(x) + F.linear(F.linear(x, self.down), self.up)
+
+
+LEAKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "product by hand": (around(lambda m, h: h @ m.b.weight.T), r"fa: b\.weight: .*matmul"),
+    "addmm": (around(lambda m, h: torch.addmm(m.b.bias, h, m.b.weight.t())), "fa: b.*addmm"),
+    "einsum": (around(lambda m, h: torch.einsum("ni,oi->no", h, m.b.weight)), "fa: b.*einsum"),
+    "cast outside": (around(lambda m, h: F.linear(h, 2 * m.b.weight)), r"fa: b\.weight: .*mul"),
+    "product with it detached": (
+        around(lambda m, h: h @ m.b.weight.detach().T),
+        r"fa: b\.weight: .*matmul",
+    ),
+    "custom function": (
+        around(lambda m, h: Product.apply(h, m.b.weight)),
+        r"fa: b\.weight: a script or custom Function takes it outside of its layer",
+    ),
+    "stacked": (
+        around(lambda m, h: F.linear(h, torch.cat([m.b.weight, m.b.weight]))[:, :9]),
+        "fa: b.*cat",
+    ),
+    "a weight of no layer": (
+        around(lambda m, h: F.linear(h, m.w)),
+        r"weight of shape \[9, 12\] that no Linear or Conv layer holds",
+    ),
+    "layer by hand": (
+        lambda: nn.Sequential(*dense()[:2], ByHand(12, 9), nn.ReLU(), dense()[4]).double(),
+        r"fa: 2\.weight: its layer multiplies otherwise",
+    ),
+    "another product in a layer": (
+        lambda: nn.Sequential(*dense()[:2], Adapted(12, 9), nn.ReLU(), dense()[4]).double(),
+        r"fa: 2\.weight: its layer multiplies by a weight of shape \[4, 12\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEAKS)
+def test_a_weight_that_goes_around_its_feedback_is_refused(case: str) -> None:
+    build, message = LEAKS[case]
+    model = build()
+    method, (x, targets) = FeedbackAlignment(model, PLAIN), problem()
+    with pytest.raises(ValueError, match=message):
+        method.fill_gradients(x, targets)
+    SGD(model, PLAIN).fill_gradients(x, targets)  # nothing is wrong with the model itself
+
+
+def test_what_a_mode_cannot_see_is_refused() -> None:
+    model, (x, targets) = dense(), problem()
+
+    def unseen(x: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            return nn.Linear.forward(layer, x)
+
+    layer: Any = model[2]
+    layer.forward = unseen
+    with pytest.raises(ValueError, match=r"fa: 2\.weight: its layer multiplies otherwise"):
+        FeedbackAlignment(model, PLAIN).fill_gradients(x, targets)
+
+
+def test_constants_are_no_weights() -> None:
+    """A blur has no feedback: the error passes through it as through any other function."""
+    first, _, _, _, out = dense()
+    blur = torch.rand(9, 12).double()
+    model = Model(lambda m, x: m.out(F.linear(m.a(x).tanh(), blur)), a=first, out=out)
+    method = FeedbackAlignment(model, PLAIN)
+    assert list(method.feedback) == ["a.weight", "out.weight"]
+    assert of_first_layer(gradients_by(method)).any()
 
 
 # --- exponentiated gradient -----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Initial rewards against their formulas, one sample and one output at a time, in plain Python."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -221,6 +221,207 @@ def test_softmax_reward_stays_finite_for_huge_logits() -> None:
     assert rewards.softmax(outputs, torch.tensor([0, 1])).isfinite().all()
 
 
+# --- sequences, pictures, and all that F.cross_entropy can be asked for ---------------------------
+
+SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
+
+
+def cross_entropy_reward(outputs: Tensor, targets: Tensor, **options: Any) -> Tensor:
+    """Return the reward from torch's own loss, whose classes stand second."""
+    turn = outputs.dim() > 1
+    o = outputs.movedim(-1, 1) if turn else outputs
+    t = targets.movedim(-1, 1) if turn and targets.is_floating_point() else targets
+    reward = rewards.from_loss(F.cross_entropy)(o, t, **options)
+    return reward.movedim(1, -1) if turn else reward
+
+
+@st.composite
+def asked(draw: st.DrawFn, soft: bool) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Return outputs, targets and options, where at least one target is not ignored."""
+    shape, classes = draw(SHAPES), draw(st.integers(2, 4))
+    cells = math.prod(shape)
+    outputs = draw(table(cells, classes, VALUES)).view(*shape, classes)
+    options: dict[str, Any] = {"reduction": draw(REDUCTIONS)}
+    if draw(st.booleans()):
+        options["label_smoothing"] = draw(st.sampled_from([0.0, 0.1, 0.75, 1.0]))
+    if soft:
+        # Of any sum: torch does not ask for 1.
+        return outputs, draw(table(cells, classes, st.floats(0, 1))).view(*shape, classes), options
+    ignored = draw(st.sampled_from([-100, -1, 1, classes]))
+    if ignored != -100:
+        options["ignore_index"] = ignored
+    labels = [c for c in range(classes) if c != ignored]
+    targets = draw(
+        st.lists(st.sampled_from([*labels, ignored]), min_size=cells, max_size=cells).filter(
+            lambda drawn: any(label != ignored for label in drawn)
+        )
+    )
+    return outputs, torch.tensor(targets).view(shape), options
+
+
+@given(case=st.one_of(asked(soft=False), asked(soft=True)))
+@settings(max_examples=300)
+def test_softmax_reward_is_that_of_cross_entropy_for_every_shape_and_option(
+    case: tuple[Tensor, Tensor, dict[str, Any]],
+) -> None:
+    outputs, targets, options = case
+    expected = cross_entropy_reward(outputs, targets, **options)
+    assert agree(rewards.softmax(outputs, targets, **options), expected)
+
+
+def sequences() -> tuple[Tensor, Tensor]:
+    """Return outputs (3, 4, 5) and targets (3, 4), of which two are to be ignored."""
+    random = torch.Generator().manual_seed(4)
+    outputs = torch.randn(3, 4, 5, generator=random, dtype=torch.float64)
+    targets = torch.randint(0, 5, (3, 4), generator=random)
+    targets[0, 0] = targets[2, 1] = -100
+    return outputs, targets
+
+
+WRONG: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "the mean is over the batch": lambda o, t: rewards.softmax(o, t, "sum") / len(o),
+    "the mean is over all positions": lambda o, t: rewards.softmax(o, t, "sum") / t.numel(),
+    "nothing is ignored": lambda o, t: rewards.softmax(o, t.clamp(min=0)),
+    "time and batch change places": lambda o, t: rewards.softmax(o, t.reshape(4, 3).T.contiguous()),
+    "smoothed": lambda o, t: rewards.softmax(o, t, label_smoothing=0.1),
+    "one-hot that is not 0 where ignored": lambda o, t: (
+        rewards.softmax(o, F.one_hot(t.clamp(min=0), 5).double()) * 12 / 10
+    ),
+}
+
+
+def test_a_wrong_mean_or_mask_is_caught() -> None:
+    outputs, targets = sequences()
+    expected = cross_entropy_reward(outputs, targets)
+    assert agree(rewards.softmax(outputs, targets), expected)
+    for name, wrong in WRONG.items():
+        assert not agree(wrong(outputs, targets), expected), name
+
+
+@pytest.mark.parametrize("shape", [(12,), (3, 4), (2, 1, 6), (2, 3, 2, 1)])
+@pytest.mark.parametrize("name", CLASSIFICATION | NEURON)
+def test_every_position_is_rewarded_on_its_own(name: str, shape: tuple[int, ...]) -> None:
+    function, _ = ALL[name]
+    outputs, targets = example(name, batch=12)
+    found = function(outputs.view(*shape, 5), targets.view(shape))
+    assert torch.equal(found, function(outputs, targets).view_as(found))
+    # And each is what it would be alone, but for the mean.
+    alone = torch.cat([function(outputs[i : i + 1], targets[i : i + 1]) for i in range(12)])
+    assert agree(found.view(12, 5), alone / 12)
+    assert not agree(found.view(12, 5), alone / shape[0]) or shape[0] == 12
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_a_single_sample_needs_no_batch(name: str) -> None:
+    function, _ = ALL[name]
+    outputs, targets = example(name)
+    for o, t in zip(outputs, targets, strict=True):
+        assert torch.equal(function(o, t), function(o[None], t[None])[0])
+
+
+def test_one_hot_probabilities_are_class_indices() -> None:
+    outputs, targets = sequences()
+    targets = targets.clamp(min=0)
+    soft = F.one_hot(targets, 5)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        found = rewards.softmax(outputs, soft.to(dtype), label_smoothing=0.2)
+        assert agree(found, rewards.softmax(outputs, targets, label_smoothing=0.2))
+
+
+@pytest.mark.parametrize("ignored", [-100, 2, 255, 300])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_ignored_gets_exactly_nothing(ignored: int, bad: float) -> None:
+    """Not even from logits that are not finite, of which F.cross_entropy makes a NaN."""
+    outputs, targets = sequences()
+    padding = targets == -100
+    targets = targets.where(targets != 2, 1).where(~padding, ignored)
+    spoiled = outputs.masked_fill(padding[..., None], bad)
+    for reduction in ("mean", "sum"):
+        found = rewards.softmax(spoiled, targets, reduction, ignore_index=ignored)
+        assert not found[padding].any()
+        expected = rewards.softmax(outputs[~padding], targets[~padding], reduction)
+        assert agree(found[~padding], expected)
+        assert found[~padding].abs().min() > 0
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("shape", [(3,), (2, 4)])
+def test_a_batch_that_is_ignored_altogether_gets_nothing(
+    shape: tuple[int, ...], reduction: Literal["mean", "sum"]
+) -> None:
+    outputs, targets = torch.randn(*shape, 5), torch.full(shape, -100)
+    assert rewards.softmax(outputs, targets, reduction).equal(torch.zeros_like(outputs))
+    assert F.cross_entropy(outputs.movedim(-1, 1), targets).isnan()  # which is why it is not 0/0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8])
+def test_an_ignored_index_that_the_targets_cannot_hold_ignores_nothing(dtype: torch.dtype) -> None:
+    outputs = torch.randn(2, 200, dtype=torch.float64)
+    targets = torch.tensor([156 if dtype == torch.uint8 else 100, 3])  # -100 and 100, modulo 256
+    found = rewards.softmax(outputs, targets.to(dtype), ignore_index=-100)
+    assert torch.equal(found, rewards.softmax(outputs, targets, ignore_index=-7))
+    assert found.any(dim=1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_nothing_to_ignore_changes_no_bit(dtype: torch.dtype) -> None:
+    """Also where it cannot be known beforehand: here, as the index lies between the labels."""
+    for batch in (1, 3, 7, 49, 257, 1000):
+        outputs = torch.randn(batch, 5).to(dtype)
+        targets = torch.randint(0, 2, (batch,)) * 4
+        targets[0] = 0
+        expected = rewards.softmax(outputs, targets)
+        assert torch.equal(rewards.softmax(outputs, targets, ignore_index=2), expected)
+
+
+def test_logits_with_the_classes_second_are_turned_as_the_documentation_says() -> None:
+    outputs, targets = sequences()
+    second = outputs.movedim(-1, 1)
+    found = rewards.softmax(second.movedim(1, -1), targets).movedim(-1, 1)
+    assert agree(found, rewards.from_loss(F.cross_entropy)(second, targets))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_softmax_reward_ignores_the_same() -> None:
+    outputs, targets = sequences()
+    compiled = torch.compile(rewards.softmax, backend="aot_eager", fullgraph=True)
+    found = compiled(outputs, targets, label_smoothing=0.1)
+    assert agree(found, rewards.softmax(outputs, targets, label_smoothing=0.1))
+
+
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_reward_reads_values_but_on_the_cpu(name: str) -> None:
+    """A tensor on the meta device has none: what would wait for a GPU raises here."""
+    outputs, targets = (t.to("meta") for t in example(name))
+    assert ALL[name][0](outputs, targets).shape == outputs.shape
+    with pytest.raises(RuntimeError, match="meta"):
+        bool((targets >= 0).all())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ALL)
+def test_no_reward_waits_for_the_gpu(name: str) -> None:
+    outputs, targets = example(name)
+    expected = ALL[name][0](outputs, targets)
+    on_gpu = outputs.cuda(), targets.cuda()
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = ALL[name][0](*on_gpu)
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            bool((on_gpu[0] == 0).any())
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    assert agree(found.cpu(), expected)
+
+
 # --- what kind of tensor --------------------------------------------------------------------------
 
 
@@ -375,7 +576,18 @@ def test_table_rewards_are_those_of_their_losses(reward: Reward, loss: Reward) -
 
 LABEL_ERRORS: dict[str, tuple[tuple[Any, ...], str]] = {
     "outputs of one dimension": ((O[0], LABELS), r"outputs must have shape .*not \[3\]"),
-    "outputs of three dimensions": ((O[None], LABELS), r"outputs must .* not \[1, 2, 3\]"),
+    "outputs of no dimension": ((O[0, 0], LABELS[0]), r"outputs must have shape .*not \[\]"),
+    "a dimension too many": ((O[None], LABELS), r"targets must have shape \[1, 2\] .*not \[2\]"),
+    "one label for all": ((O, LABELS[0]), r"targets must have shape \[2\] .*not \[\]"),
+    "probabilities of some": ((O, P[:, :2]), r"targets must have shape \[2\] .*not \[2, 2\]"),
+    "classes second": (
+        (torch.zeros(4, 3, 6), torch.zeros(4, 6).long()),
+        r"must have shape \[4, 3\] .*not \[4, 6\].*outputs\.movedim\(1, -1\).*from_loss",
+    ),
+    "classes second in a picture": (
+        (torch.zeros(4, 3, 6, 5), torch.zeros(4, 6, 5).long()),
+        r"must have shape \[4, 3, 6\] .*not \[4, 6, 5\].*outputs\.movedim\(1, -1\).*from_loss",
+    ),
     "one-hot targets": ((O, Y.long()), r"targets must have shape \[2\] .*not \[2, 3\]"),
     "wrong batch": ((O, LABELS[:1]), r"targets must have shape \[2\] .*not \[1\]"),
     "label too large": ((O, torch.tensor([0, 3])), r"targets must lie in \[0, 2\].*3\]"),
@@ -392,6 +604,43 @@ def test_bad_labels_raise_value_error(name: str, case: str) -> None:
     arguments, message = LABEL_ERRORS[case]
     with pytest.raises(ValueError, match=message):
         CLASSIFICATION[name][0](*arguments)
+
+
+@pytest.mark.parametrize("smoothing", [-0.01, 1.01, math.nan, math.inf])
+def test_smoothing_out_of_range_raises_value_error(smoothing: float) -> None:
+    message = rf"label_smoothing must lie in \[0, 1\], not {smoothing!r}"
+    with pytest.raises(ValueError, match=message):
+        rewards.softmax(O, LABELS, label_smoothing=smoothing)
+
+
+def test_an_ignored_index_among_probabilities_raises_value_error() -> None:
+    with pytest.raises(ValueError, match=r"ignore_index must be left out .* not 1"):
+        rewards.softmax(O, P, ignore_index=1)
+    with pytest.raises(RuntimeError, match="ignore_index"):  # torch says so too
+        F.cross_entropy(O, P, ignore_index=1)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([-100, 3], r"targets must lie in \[0, 2\] or be ignore_index=-100, not in \[3, 3\]"),
+        ([-1, -100], r"targets must lie in \[0, 2\] or be ignore_index=-100, not in \[-1, -1\]"),
+        ([-101, 0], r"not in \[-101, 0\]"),
+    ],
+)
+def test_labels_that_are_not_ignored_are_checked(targets: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rewards.softmax(O, torch.tensor(targets))
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION.keys() - {"softmax"})
+def test_only_the_softmax_reward_takes_probabilities_or_ignores(name: str) -> None:
+    with pytest.raises(ValueError, match=r"targets must have shape \[2\] .*from_loss"):
+        CLASSIFICATION[name][0](O, P)
+    with pytest.raises(ValueError, match=r"targets must lie in \[0, 2\], not in \[-100, 0\]"):
+        CLASSIFICATION[name][0](O, torch.tensor([-100, 0]))
+    rewards.softmax(O, P)
+    rewards.softmax(O, torch.tensor([-100, 0]))
 
 
 @pytest.mark.parametrize("reduction", ["none", "Mean", "", None, True])
