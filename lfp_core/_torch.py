@@ -3,6 +3,7 @@
 A version of torch that moves one of them fails that test by name, not a training run in silence.
 """
 
+import operator
 import sys
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
@@ -82,3 +83,28 @@ def unfolded(function: Any) -> Callable[..., Any]:
 def is_python(operation: Any) -> bool:
     """Return whether torch writes the operation in Python, so that it can be unfolded."""
     return isinstance(operation, FunctionType) and not isinstance(operation, BuiltinFunctionType)
+
+
+def assignment_in_graph(context: Any) -> None:
+    """Raise RuntimeError if the graph that is being compiled assigns activations to slices.
+
+    torch.compile shows such an assignment to no function mode. It calls this with what
+    ``torch._dynamo.comptime`` knows of the graph so far.
+    """
+    graph = context.graph()
+    for node in reversed(graph.nodes):
+        if node is getattr(graph, "lfp_checked", None):
+            break
+        if node.op == "call_function" and node.target is operator.setitem:
+            values = [a.meta["example_value"] for a in node.args if isinstance(a, torch.fx.Node)]
+            if any(isinstance(v, Tensor) and v.requires_grad for v in values):
+                raise RuntimeError(
+                    "no LFP rule for an assignment to slices under torch.compile, which shows it "
+                    "to no rule: use torch.cat or torch.where, or run without the compiler"
+                )
+    graph.lfp_checked = next(reversed(graph.nodes), None)
+
+
+def check_assignments() -> None:
+    """Call :func:`assignment_in_graph` where code is compiled."""
+    torch._dynamo.comptime.comptime(assignment_in_graph)

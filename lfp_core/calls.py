@@ -1,5 +1,6 @@
 """One call of a torch operation under a rule: its operands, what they are, and how it is run."""
 
+import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from lfp_core.marks import (
     WEIGHT,
     Mark,
     Role,
+    UnsupportedOperation,
     mark_of,
     marked,
     put,
@@ -66,7 +68,11 @@ def name_of(operation: Operation) -> str:
 
 
 #: Operations that overwrite their first argument.
-IN_PLACE: set[Operation] = {Tensor.__setitem__, _torch.TENSOR_BASE.__setitem__} | {
+IN_PLACE: set[Operation] = {
+    Tensor.__setitem__,
+    _torch.TENSOR_BASE.__setitem__,
+    operator.setitem,
+} | {
     getattr(home, name)
     for home in (torch, Tensor, _torch.TENSOR_BASE, torch.nn.functional, torch.nn.init)
     for name in dir(home)
@@ -158,7 +164,7 @@ class Call:
             whole_memory: a part of a memory that is written to owes the same before and after, so
                 that all of it does.
         """
-        if not whole_memory:
+        if not whole_memory or torch.compiler.is_compiling():
             self.settle_memory()
         shares = shares or {}
         consumed: dict[int, Tensor] = {}
@@ -234,18 +240,31 @@ class Call:
                 mark = mark._replace(epsilon=0.0, degree=1.0, role="")
             marked(target._base, mark, frozen=True)
         marked(target, mark, frozen=True)
+        if torch.compiler.is_compiling() and isinstance(output, Tensor):
+            marked(output, mark)  # which the compiler takes for another tensor
         return output
 
     def settle_memory(self) -> None:
         """Before a view is written to, apply what the whole of its memory owes."""
+        if self.target is not None and torch.compiler.is_compiling():
+            self._refuse_shared_memory(self.target)
         base = None if self.target is None else self.target._base
-        if base is None or torch.compiler.is_compiling():
+        if base is None:
             return
         whole = mark_of(base)
         if whole is not None and base.requires_grad:
             used(base, whole, in_place=True)
             put(base, whole._replace(epsilon=0.0, degree=1.0, role=""))
             self.marks = [mark_of(operand) for operand in self.operands]
+
+    def _refuse_shared_memory(self, target: Tensor) -> None:
+        """Under ``torch.compile``, refuse to write where views would not notice it."""
+        mark = self.mark(target)
+        if mark is not None and (mark.viewed or target._base is not None):
+            raise UnsupportedOperation(
+                f"no LFP rule for {name_of(self.operation)} of a view, or of what has views, under "
+                "torch.compile: write it out of place, or run without the compiler"
+            )
 
 
 HIDDEN = ", which hides how it shares a reward: call lfp.weight on its output if that is a weight"

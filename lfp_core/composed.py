@@ -64,6 +64,11 @@ def glu(x: Tensor, dim: int = -1) -> Tensor:
     return a * b.sigmoid()
 
 
+def reversed_division(x: Tensor, number: Any) -> Tensor:
+    """Return ``number / x`` in the way of torch."""
+    return x.reciprocal() * number
+
+
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Return the product of two normalised vectors along a dimension."""
     norms = (torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(eps) for x in (x1, x2))

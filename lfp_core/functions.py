@@ -99,8 +99,8 @@ SLOPE_AT_ZERO: dict[Operation, Callable[..., float]] = {
         lambda min_val=-1.0, max_val=1.0, inplace=False: float(min_val < 0 < max_val),
     ),
     **dict.fromkeys(named("clamp", "clip"), _inside),
-    **dict.fromkeys(named("clamp_min"), lambda min: _inside(min)),  # noqa: A006
-    **dict.fromkeys(named("clamp_max"), lambda max: _inside(None, max)),  # noqa: A006
+    **dict.fromkeys(named("clamp_min"), lambda min: _inside(min)),
+    **dict.fromkeys(named("clamp_max"), lambda max: _inside(None, max)),
     **dict.fromkeys(
         named("threshold"), lambda threshold, value, inplace=False: float(threshold < 0)
     ),

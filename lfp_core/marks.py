@@ -38,7 +38,7 @@ Kind = Literal["data", "weight", "activation", "undetermined"]
 Role = Literal["", "gate", "odd", "contribution", "magnitude", "statistic"]
 
 ATTRIBUTE = "_lfp_mark"
-UNCOUNTED = -1  # the version of what torch.compile marks
+COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
 
 
 class UnsupportedOperation(RuntimeError):  # noqa: N818  (the public name)
@@ -62,6 +62,7 @@ class Mark(NamedTuple):
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.
         assumed: treated as an activation where it might have been a weight.
+        viewed: under ``torch.compile``, whether other tensors share its memory.
         version: how often the tensor's memory had been written to when it was marked.
     """
 
@@ -72,6 +73,7 @@ class Mark(NamedTuple):
     scaled: bool = True
     hidden: bool = False
     assumed: bool = False
+    viewed: bool = False
     version: int = 0
 
     @property
@@ -116,37 +118,49 @@ def substitute(change: Callable[[Tensor], Any], argument: Any) -> Any:
 
 
 def mark_of(tensor: Tensor) -> Mark | None:
-    """Return the mark of a tensor; None for a constant."""
+    """Return the mark of a tensor; None for a constant.
+
+    Raises:
+        UnsupportedOperation: ``torch.compile`` shows no rule what made the tensor.
+    """
     mark: Mark | None = getattr(tensor, ATTRIBUTE, None)
-    if mark is not None and (torch.compiler.is_compiling() or _is_current(mark, tensor)):
+    if mark is not None and _is_current(mark, tensor):
         return mark
     if type(tensor) is Parameter or isinstance(tensor, Parameter):
         return PARAMETER
     if tensor._base is not None:
         # Written to through another tensor that shares its memory; all that is owed was paid then.
-        base = getattr(tensor._base, ATTRIBUTE, None)
-        if base is not None and base.version == _torch.version(tensor):
+        base: Mark | None = getattr(tensor._base, ATTRIBUTE, None)
+        if base is not None and _is_current(base, tensor):
             return put(tensor, base)
     if not tensor.requires_grad:
         return None if mark is None else put(tensor, mark)
     if tensor.is_leaf:
         return LEAF
+    if torch.compiler.is_compiling():
+        raise UnsupportedOperation(
+            "no LFP rule for what made an operand, which torch.compile does not show: an assignment "
+            "to slices, or a custom Function"
+        )
     with _torch.DisableTorchFunction():
         return put(tensor, _origin(tensor))
 
 
 def _is_current(mark: Mark, tensor: Tensor) -> bool:
-    """Return whether nothing happened to the tensor since it was marked."""
+    """Return whether nothing was written to the tensor since it was marked."""
+    if torch.compiler.is_compiling():
+        return True
+    version = _torch.version(tensor)
     if mark.kind == "data" and tensor.requires_grad and not tensor.is_leaf:
         # What a custom Function computes without gradients is given to it as its output.
         return (ATTRIBUTE, tensor.output_nr) in tensor.grad_fn.metadata  # type: ignore[union-attr]
-    return mark.version in (_torch.version(tensor), UNCOUNTED)
+    return mark.version in (version, COMPILED)
 
 
 def put(tensor: Tensor, mark: Mark) -> Mark:
     """Mark a tensor, and the node that made it; return the mark."""
     if torch.compiler.is_compiling():
-        setattr(tensor, ATTRIBUTE, mark._replace(version=UNCOUNTED))
+        setattr(tensor, ATTRIBUTE, mark._replace(version=COMPILED))
         return mark
     version = _torch.version(tensor)
     if mark.version != version:

@@ -4,6 +4,7 @@
 what has no entry and is written in Python by torch is unfolded, and anything else is refused.
 """
 
+import operator
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -108,7 +109,8 @@ _rules: dict[Operation, Rule] = dict(
         ),
         of(linear_in(2), named("lerp")),
         of(linear_in(1), named("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")),
-        of(quotient, named("div", "divide", "true_divide") | {Tensor.__rdiv__}),
+        of(quotient, named("div", "divide", "true_divide")),
+        of(composed_of(composed.reversed_division), {Tensor.__rdiv__}),
         of(
             added_product,
             named("addmm", "addbmm", "baddbmm", "addmv", "addr", "addcmul", "addcdiv"),
@@ -165,7 +167,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter"),
                 *("fill_diagonal_", "zero_", "put"),
             )
-            | {Tensor.__setitem__},
+            | {Tensor.__setitem__, _torch.TENSOR_BASE.__setitem__, operator.setitem},
         ),
         of(
             expansion,

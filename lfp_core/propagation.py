@@ -139,6 +139,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         self._guests = 0  # contexts that joined this one and were not left yet
         self._data: list[Tensor] = []  # marked for as long as the context is active
         self._module: Module | None = None  # the outermost module that runs
+        self._runs_module = False  # the same, as torch.compile can read it
         self._hook: Any = None  # waits for that module to be called, or to return
         self._thread = 0
         self._inside: list[str] = []  # functions of torch that run as the operations in them
@@ -186,6 +187,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             RuntimeError: another context was entered later and is not left yet.
         """
         if torch.compiler.is_compiling():
+            _torch.check_assignments()
             super().__exit__(kind, value, traceback)
             return
         host = self._hosts.pop()
@@ -216,7 +218,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             if hasattr(tensor, ATTRIBUTE):
                 delattr(tensor, ATTRIBUTE)
         self._data.clear()
-        self._module = None
+        self._module, self._runs_module = None, False
         self._hook.remove()
 
     # --- the model's input ------------------------------------------------------------------------
@@ -232,7 +234,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         with _torch.DisableTorchFunction():
             self._hook.remove()
             self._hook = module.register_forward_hook(self._returned, always_call=True)
-            self._module = module
+            self._module, self._runs_module = module, True
             for tensor in leaves((args, keywords)):
                 if not isinstance(tensor, Parameter) and (
                     not hasattr(tensor, ATTRIBUTE) and (tensor.is_leaf or not tensor.requires_grad)
@@ -242,12 +244,12 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def _returned(self, module: Module, args: Any, output: Any) -> None:
         self._hook.remove()
-        self._module = None
+        self._module, self._runs_module = None, False
         self._await_module()
 
     def knows_data(self) -> bool:
         """Return whether a module runs, so that plain tensors which are no data are constants."""
-        return self._module is not None
+        return self._runs_module
 
     # --- operations -------------------------------------------------------------------------------
 
@@ -262,7 +264,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         kwargs = kwargs or {}
         if not torch.is_grad_enabled():
             return _without_gradients(func, args, kwargs)
-        rule = METHODS.get(name_of(func)) if torch.compiler.is_compiling() else None
+        rule = None
+        if torch.compiler.is_compiling():
+            _torch.check_assignments()
+            rule = METHODS.get(name_of(func))
         rule = rule or _rules.get(func)
         if not args and "input" in kwargs and func is not torch.where:
             args = (kwargs["input"],)

@@ -65,7 +65,7 @@ def layered(cell: Cell, states: int) -> Callable[..., Any]:
         states: how many tensors the state consists of: 2 for an LSTM, else 1.
     """
 
-    def packed(  # noqa: PLR0917
+    def packed(
         data: Tensor,
         batch_sizes: Tensor,
         hx: Any,
@@ -82,7 +82,7 @@ def layered(cell: Cell, states: int) -> Callable[..., Any]:
         )
         return torch.cat(outputs), *state
 
-    def padded(  # noqa: PLR0917
+    def padded(
         x: Tensor,
         hx: Any,
         weights: Sequence[Tensor],
@@ -113,7 +113,7 @@ def _is_packed(args: tuple[Any, ...]) -> bool:
     return isinstance(args[1], Tensor) and not args[1].is_floating_point()
 
 
-def _run(  # noqa: PLR0917
+def _run(
     cell: Cell,
     steps: list[Tensor],
     initial: State,

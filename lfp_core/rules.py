@@ -48,7 +48,6 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     DATA,
-    WEIGHT,
     Mark,
     as_weight,
     mark_of,
@@ -60,12 +59,7 @@ from lfp_core.marks import (
 from lfp_core.pooling import max_pool2d
 from lfp_core.slopes import UNDIVIDED, ReluSlope, SecantSlope
 
-
-ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide") | {
-    Tensor.__rmul__,
-    Tensor.__rdiv__,
-}
-REVERSED = {Tensor.__rdiv__}
+ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide") | {Tensor.__rmul__}
 ADDED_QUOTIENTS = functions.named("addcdiv")
 ABSOLUTE = functions.named("abs", "absolute") | {Tensor.__abs__}
 FIXED_POWERS: dict[Operation, float] = {
@@ -146,7 +140,7 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     return _secant(context, operation, whole, function, 0.0, call.target is z)
 
 
-def _secant(  # noqa: PLR0917
+def _secant(
     context: Context,
     operation: Operation,
     z: Tensor,
@@ -369,15 +363,15 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
             return call.run(kind, {id(gates[0]): 0.0})  # all of the reward goes to the signal
     n = len(active)
     shares = dict.fromkeys(map(id, active), 1 / n)
-    return call.run(kind if elementwise else kind._replace(epsilon=context.stabiliser() / n), shares)
+    return call.run(
+        kind if elementwise else kind._replace(epsilon=context.stabiliser() / n), shares
+    )
 
 
 def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Divide: the reciprocal of an activation b is of degree -1, as ``1 / b`` is ``b ** -1``."""
     call = Call(context, operation, args, kwargs)
     divisor = kwargs.get("other", args[1] if len(args) > 1 else None)
-    if operation in REVERSED:
-        divisor = args[0]
     mark = call.mark(divisor) if isinstance(divisor, Tensor) else None
     if not is_active(mark):
         return product(context, operation, args, kwargs)
@@ -460,19 +454,26 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         assert first is not None
         assumed = all(m.assumed for m in active if m)
         role = first.role if all(m and m.role == first.role for m in rest) else ""
-        return call.finish(operation(*args, **kwargs), first._replace(assumed=assumed, role=role))
+        output = call.finish(operation(*args, **kwargs), first._replace(assumed=assumed, role=role))
+        if torch.compiler.is_compiling() and any(o._base is not None for o in tensors((output,))):
+            marked(args[0], first._replace(viewed=True))
+        return output
     if len(call.marks) - call.marks.count(None) == 1 and len(active) == 1 and call.target is None:
         assert active[0] is not None
         return call.finish(operation(*args, **kwargs), active[0])  # undetermined
     kind = call.kind()
     if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
-        return call.run(kind._replace(epsilon=context.stabiliser()))  # weight[tokens] is an embedding
+        return call.run(
+            kind._replace(epsilon=context.stabiliser())
+        )  # weight[tokens] is an embedding
     return call.run(kind)
 
 
 def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values to the shape or type of another tensor, which takes no part."""
-    other = [argument.detach() if isinstance(argument, Tensor) else argument for argument in args[1:]]
+    other = [
+        argument.detach() if isinstance(argument, Tensor) else argument for argument in args[1:]
+    ]
     return route(context, operation, (args[0], *other), kwargs)
 
 
@@ -487,7 +488,9 @@ def product_of_all(context: Context, operation: Operation, args: Args, kwargs: K
     call = Call(context, operation, args, kwargs)
     if not is_active(call.marks[0]) or call.marks[0].leaf:  # type: ignore[union-attr]
         return call.run(call.kind())
-    dim = kwargs.get("dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None)
+    dim = kwargs.get(
+        "dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None
+    )
     n = args[0].numel() if dim is None else args[0].shape[dim]
     return call.run(call.kind(), {id(args[0]): 1 / max(n, 1)})
 

@@ -39,7 +39,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from lfp_core import _torch, propagation
 from lfp_core.calls import Args, Context, Kwargs, Operation
-from lfp_core.marks import Mark, UnsupportedOperation, mark_of, marked, used
+from lfp_core.marks import Mark, mark_of, marked, used
 from lfp_core.operations import register_rule
 from lfp_core.slopes import UNDIVIDED, share
 
