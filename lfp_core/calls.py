@@ -43,6 +43,12 @@ class Context(AbstractContextManager["Context"], Protocol):
     def stabiliser(self) -> float:
         """Return epsilon, which `torch.compile` takes for a constant."""
 
+    def owing(self) -> Mark:
+        """Return the mark of a layer's output, which owes epsilon."""
+
+    def find_data(self, tensor: Tensor) -> Mark | None:
+        """Mark the model's input as data; return the mark of a tensor that had none."""
+
     def knows_data(self) -> bool:
         """Return whether the model's input is known, so that other plain tensors are constants."""
 
@@ -83,7 +89,9 @@ IN_PLACE: set[Operation] = {
 def known(context: Context, tensor: Tensor) -> Mark | None:
     """Return the mark of an operand, which from now on hides nothing."""
     mark = mark_of(tensor)
-    if mark is not None and mark.hidden and mark.kind == "activation":
+    if mark is None:
+        return None if torch.compiler.is_compiling() else context.find_data(tensor)
+    if mark.hidden and mark.kind == "activation":
         return context.meet(tensor, mark)
     return mark
 

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lfp_core import _torch, functions
 from lfp_core.calls import (
@@ -48,6 +49,7 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     DATA,
+    Kind,
     Mark,
     as_weight,
     mark_of,
@@ -57,7 +59,7 @@ from lfp_core.marks import (
     used,
 )
 from lfp_core.pooling import max_pool2d
-from lfp_core.slopes import UNDIVIDED, ReluSlope, SecantSlope
+from lfp_core.slopes import UNDIVIDED, ReluSlope, SecantSlope, WeightScale
 
 ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide") | {Tensor.__rmul__}
 ADDED_QUOTIENTS = functions.named("addcdiv")
@@ -94,7 +96,7 @@ def is_active(mark: Mark | None) -> bool:
 def activation(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Give the function its secant slope, which applies what its input owes."""
     z, *options = args
-    if tensors((*options, *kwargs.values())):
+    if (options or kwargs) and tensors((*options, *kwargs.values())):
         return of_several(context, operation, args, kwargs)
     mark = known(context, z)
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
@@ -103,13 +105,14 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if mark.role == "statistic":  # clamped from below, before something is divided by it
         return Call(context, operation, args, kwargs).keep()
     # `inplace` is the only boolean among the options of an activation.
-    in_place = any(o is True for o in (*options, *kwargs.values())) or operation in IN_PLACE
+    in_place = operation in IN_PLACE or any(o is True for o in (*options, *kwargs.values()))
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)  # type: ignore[no-any-return]
 
-    slopes = functions.SLOPE_AT_ZERO if operation in functions.SLOPE_AT_ZERO else functions.OFFSET
-    return _secant(context, operation, z, function, slopes[operation](*options, **kwargs), in_place)
+    unit = functions.UNITS[operation]
+    slope = unit.slope_at_zero(*options, **kwargs)
+    return _secant(context, operation, z, mark, function, unit, slope, in_place)
 
 
 def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -137,46 +140,51 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         options = {name: substitute(replaced, option) for name, option in kwargs.items()}
         return operation(*(substitute(replaced, a) for a in args), **options)  # type: ignore[no-any-return]
 
-    return _secant(context, operation, whole, function, 0.0, call.target is z)
+    mark = known(context, whole)
+    assert mark is not None
+    in_place = call.target is z
+    return _secant(context, operation, whole, mark, function, functions.UNKNOWN, 0.0, in_place)
 
 
 def _secant(
     context: Context,
     operation: Operation,
     z: Tensor,
+    mark: Mark,
     function: Callable[[Tensor], Tensor],
+    unit: functions.Unit,
     slope_at_zero: float,
     in_place: bool,
 ) -> Tensor:
     """Return f(z) for an activation z, with the slope that `units` says."""
-    call = Call(context, operation, (z,), {})
+    call = None
     if in_place:
+        call = Call(context, operation, (z,), {})
         call.target = z
         call.settle_memory()
-    mark = call.marks[0]
-    assert mark is not None
+        mark = call.marks[0] or mark
     owed = mark.epsilon
-    _check_range(operation, z, owed)
+    if z.dtype == torch.float16 and not unit.bounded:
+        _check_range(operation, owed)
     if mark.degree != 1.0:
         z = used(z, mark._replace(epsilon=0.0), in_place=in_place)
-    role = "gate" if operation in functions.GATES else "odd" if operation in functions.ODD else ""
-    kind = mark.kind if mark.kind == "data" else "activation"
-    becomes = Mark(kind, role=role, assumed=mark.assumed or mark.kind == "undetermined")  # type: ignore[arg-type]
-    if operation in functions.RELU:
-        return call.finish(ReluSlope.apply(z, function, owed, in_place), becomes)  # type: ignore[no-any-return]
-    offset = operation in functions.OFFSET
-    units = context.units if offset else "identity"
-    if units == "shifted" and operation in functions.POLES:
-        units = "identity"
-    limit = 0.0 if offset and units != "shifted" else slope_at_zero
-    a = SecantSlope.apply(z, function, limit, owed, in_place, units)
-    return call.finish(a, becomes)  # type: ignore[no-any-return]
+    becomes = unit.mark
+    if mark.kind != "activation" or mark.assumed:
+        kind: Kind = "data" if mark.kind == "data" else "activation"
+        becomes = becomes._replace(kind=kind, assumed=kind == "activation")
+    if unit.relu:
+        a = ReluSlope.apply(z, function, owed, in_place)
+    else:
+        units = context.units if unit.offset and not unit.pole else "identity"
+        limit = 0.0 if unit.offset and units != "shifted" else slope_at_zero
+        a = SecantSlope.apply(z, function, limit, owed, in_place, units)
+    return marked(a, becomes) if call is None else call.finish(a, becomes)  # type: ignore[no-any-return]
 
 
-def _check_range(operation: Operation, z: Tensor, epsilon: float) -> None:
+def _check_range(operation: Operation, epsilon: float) -> None:
     """Raise ValueError where slopes would overflow float16, whose largest number is 65504."""
     smallest = torch.finfo(torch.float16).tiny
-    if z.dtype == torch.float16 and epsilon < smallest and operation in functions.UNBOUNDED:
+    if epsilon < smallest:
         raise ValueError(
             f"epsilon {epsilon:g} is too small for {name_of(operation)} in float16: its slope "
             f"f(z) / (z + eps s(z)) exceeds the range; use an epsilon of at least {smallest:.1e}, "
@@ -228,7 +236,10 @@ def _secant_of_power(call: Call, exponent: float) -> Any:
     def function(z: Tensor) -> Tensor:
         return call.operation(z, *options, **call.kwargs)  # type: ignore[no-any-return]
 
-    return _secant(call.context, call.operation, z, function, 0.0, call.target is not None)
+    mark, unit = call.marks[0], functions.UNITS.get(call.operation, functions.UNKNOWN)
+    assert mark is not None
+    in_place = call.target is not None
+    return _secant(call.context, call.operation, z, mark, function, unit, 0.0, in_place)
 
 
 def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -250,21 +261,27 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     """Scale the parameters of a layer, which are all its tensors but the input."""
     x, *parameters = args
     mark = known(context, x)
-    for tensor in tensors((*parameters, *kwargs.values())):
-        if type(tensor) is not torch.nn.Parameter and tensor.requires_grad:
-            made = mark_of(tensor)
-            if made is not None and made.kind in ("activation", "data"):
-                return _generated_layer(context, operation, args, kwargs)
-
-    def weight(tensor: Tensor) -> Tensor:
-        return as_weight(tensor, mark_of(tensor)) if tensor.requires_grad else tensor
-
     if mark is not None and mark.hidden:
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
-    scaled = [substitute(weight, parameter) for parameter in parameters]
-    options = {name: substitute(weight, value) for name, value in kwargs.items()}
-    becomes = ACTIVATION._replace(epsilon=context.stabiliser())
-    return marked(operation(used(x, mark), *scaled, **options), becomes, frozen=True)
+    scaled = []
+    for parameter in parameters:
+        if type(parameter) is Parameter:
+            parameter = WeightScale.apply(parameter) if parameter.requires_grad else parameter
+        elif isinstance(parameter, Tensor):
+            made = mark_of(parameter)
+            if made is not None and made.kind in ("activation", "data"):
+                return _generated_layer(context, operation, args, kwargs)
+            parameter = as_weight(parameter, made)
+        scaled.append(parameter)
+    if kwargs:
+        of_options = [mark_of(tensor) for tensor in tensors(kwargs.values())]
+        if any(made is not None and made.kind in ("activation", "data") for made in of_options):
+            return _generated_layer(context, operation, args, kwargs)
+        kwargs = {
+            name: substitute(lambda t: as_weight(t, mark_of(t)), option)
+            for name, option in kwargs.items()
+        }
+    return marked(operation(used(x, mark), *scaled, **kwargs), context.owing(), frozen=True)
 
 
 def _generated_layer(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -288,7 +305,7 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     if is_active(mark) and not mark.leaf:
         return route(context, operation, args, kwargs)
     output = operation(as_weight(table, mark), *rest, **kwargs)
-    return marked(output, ACTIVATION._replace(epsilon=context.stabiliser()), frozen=True)
+    return marked(output, context.owing(), frozen=True)
 
 
 # --- sums -----------------------------------------------------------------------------------------
