@@ -73,12 +73,13 @@ def name_of(operation: Operation) -> str:
     return name
 
 
-#: Operations that overwrite their first argument.
-IN_PLACE: set[Operation] = {
+ASSIGNMENTS: set[Operation] = {
     Tensor.__setitem__,
     _torch.TENSOR_BASE.__setitem__,
     operator.setitem,
-} | {
+}
+#: Operations that overwrite their first argument.
+IN_PLACE: set[Operation] = ASSIGNMENTS | {
     getattr(home, name)
     for home in (torch, Tensor, _torch.TENSOR_BASE, torch.nn.functional, torch.nn.init)
     for name in dir(home)
@@ -119,13 +120,25 @@ class Call:
         self.target: Tensor | None = self.operands[0] if operation in IN_PLACE else None
 
     @property
-    def activations(self) -> list[Tensor]:
-        """The operands that the reward is shared among, also if no reward arrives at them."""
+    def active(self) -> list[tuple[Tensor, Mark]]:
+        """The operands that a reward is shared among, trainable or frozen, with their marks."""
         return [
-            operand
+            (operand, mark)
             for operand, mark in zip(self.operands, self.marks, strict=True)
             if mark is not None and mark.kind in ("activation", "undetermined")
         ]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether one of the activations may be a weight."""
+        return any(mark.assumed or mark.kind == "undetermined" for _, mark in self.active)
+
+    def alone(self, operand: Tensor) -> bool:
+        """Return whether all operands but this one are constants."""
+        return all(
+            mark is None or other is operand
+            for other, mark in zip(self.operands, self.marks, strict=True)
+        )
 
     def mark(self, operand: Tensor) -> Mark | None:
         """Return the mark of one of the operands."""
@@ -214,9 +227,7 @@ class Call:
         self, degree: float | None = None, role: Role | None = None, epsilon: float = 0.0
     ) -> Any:
         """Run a function of a power or statistic, which leaves to its consumer what that owes."""
-        (active,) = self.activations
-        mark = self.mark(active)
-        assert mark is not None
+        ((active, mark),) = self.active
         self.replace(active, ACTIVATION)
         becomes = mark._replace(
             degree=mark.degree if degree is None else degree,
@@ -227,10 +238,10 @@ class Call:
 
     def scale(self, kind: Mark) -> Any:
         """Run the product of an operand and constants, through which its reward passes whole."""
-        active = self.activations
-        mark = self.mark(active[0]) if len(active) == 1 else None
-        if mark is None or mark.leaf or any(m and m is not mark for m in self.marks):
+        active = self.active
+        if len(active) != 1 or active[0][1].leaf or not self.alone(active[0][0]):
             return self.run(kind)
+        mark = active[0][1]
         if mark.degree != 1.0 or mark.role in ("magnitude", "statistic"):
             return self.keep()
         return self.run(kind._replace(role=mark.role))

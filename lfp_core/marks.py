@@ -139,8 +139,8 @@ def mark_of(tensor: Tensor) -> Mark | None:
         return LEAF
     if torch.compiler.is_compiling():
         raise UnsupportedOperation(
-            "no LFP rule for what made an operand, which torch.compile does not show: an assignment "
-            "to slices, or a custom Function"
+            "no LFP rule for what made an operand, which torch.compile does not show: an "
+            "assignment to slices, or a custom Function"
         )
     with _torch.DisableTorchFunction():
         return put(tensor, _origin(tensor))

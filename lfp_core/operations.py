@@ -4,7 +4,6 @@
 what has no entry and is written in Python by torch is unfolded, and anything else is refused.
 """
 
-import operator
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lfp_core import _torch, composed, functions, recurrent
-from lfp_core.calls import Operation, Rule, name_of
+from lfp_core.calls import ASSIGNMENTS, Operation, Rule, name_of
 from lfp_core.composed import attend
 from lfp_core.composed import composed as composed_of
 from lfp_core.functions import named
@@ -58,7 +57,7 @@ def of(rule: Rule, *operations: set[Operation]) -> Iterator[tuple[Operation, Rul
         yield from dict.fromkeys(each, rule).items()
 
 
-_NORMS = {
+_NORMS: dict[str, Operation] = {
     "layer_norm": composed.layer_norm,
     "rms_norm": composed.rms_norm,
     "group_norm": composed.group_norm,
@@ -167,7 +166,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter"),
                 *("fill_diagonal_", "zero_", "put"),
             )
-            | {Tensor.__setitem__, _torch.TENSOR_BASE.__setitem__, operator.setitem},
+            | ASSIGNMENTS,
         ),
         of(
             expansion,

@@ -108,6 +108,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
     gates: str
     units: str
     normalisation: str
+    parameters: list[Tensor]
+    _text: str
+    _owing: Mark
+    _guests: int
 
     def __init__(
         self,
@@ -207,8 +211,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
                 self._end()
         if not in_order and kind is None:
             raise RuntimeError(
-                "feedback contexts were left in another order than the reverse of entering: was one "
-                "of them entered in a generator that is suspended?"
+                "feedback contexts were left in another order than the reverse of entering: was "
+                "one of them entered in a generator that is suspended?"
             )
 
     def _begin(self) -> None:
@@ -230,10 +234,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return None
         with _torch.DisableTorchFunction():
             for each in leaves(arguments):
-                if not hasattr(each, ATTRIBUTE) and not isinstance(each, Parameter):
-                    if each.is_leaf or not each.requires_grad:
-                        put(each, DATA)
-                        self._data.append(each)
+                known = hasattr(each, ATTRIBUTE) or isinstance(each, Parameter)
+                if not known and (each.is_leaf or not each.requires_grad):
+                    put(each, DATA)
+                    self._data.append(each)
         mark: Mark | None = getattr(tensor, ATTRIBUTE, None)
         return mark
 
@@ -292,9 +296,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         """Run an operation that no rule is for."""
         name = name_of(func)
         operands = tensors((*args, *kwargs.values()))
-        if func.__name__ == "__get__" if hasattr(func, "__name__") else False:
-            return func(*args, **kwargs)
-        if name in BOOKKEEPING or not operands:
+        if name in BOOKKEEPING or getattr(func, "__name__", "") == "__get__" or not operands:
             return func(*args, **kwargs)
         if not any(operand.requires_grad for operand in operands):
             return _without_gradients(func, args, kwargs)

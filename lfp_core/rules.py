@@ -1,7 +1,8 @@
 """The rules of LFP: how the reward of an operation's output is shared among its operands.
 
 A rule is a function ``rule(context, operation, args, kwargs)`` that runs the operation once, so
-that autograd will carry rewards through it. With ``R = a G`` (:mod:`lfp_core.slopes`) there are few:
+that autograd will carry rewards through it. In terms of G, where a reward is ``R = a G``, the rules
+are few (:mod:`lfp_core.slopes`):
 
 ============ ================================================ ====================================
 rule         operations                                       reward
@@ -27,7 +28,7 @@ to the layer, so that ``x @ W + b`` owes one factor, as ``F.linear`` does.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ WITH_INPLACE = functions.named(
 )
 
 
-def is_active(mark: Mark | None) -> bool:
+def is_active(mark: Mark | None) -> TypeGuard[Mark]:
     """Return whether the tensor of this mark takes a part of a reward."""
     return mark is not None and mark.kind in ("activation", "undetermined")
 
@@ -108,7 +109,7 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     in_place = operation in IN_PLACE or any(o is True for o in (*options, *kwargs.values()))
 
     def function(z: Tensor) -> Tensor:
-        return operation(z, *options, **kwargs)  # type: ignore[no-any-return]
+        return operation(z, *options, **kwargs)
 
     unit = functions.UNITS[operation]
     slope = unit.slope_at_zero(*options, **kwargs)
@@ -118,17 +119,16 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Run a function of one activation and constants, in any order, as an activation."""
     call = Call(context, operation, args, kwargs)
-    active = call.activations
-    if not active or any(call.mark(a).leaf for a in active):
+    if not call.active or any(mark.leaf for _, mark in call.active):
         return call.run(call.kind())
-    z = active[0]
-    if len(active) > 1 or any(mark and mark.kind == "weight" for mark in call.marks):
+    if len(call.active) > 1 or any(mark and mark.kind == "weight" for mark in call.marks):
         if operation in EXTREMES:
             return route(context, operation, args, kwargs)
         return context.without_rule(call, " of an activation and another, or a weight")
+    ((z, mark),) = call.active
     if not z.requires_grad:
         return call.run(call.kind())
-    if call.mark(z).role == "statistic":  # type: ignore[union-attr]
+    if mark.role == "statistic":
         return call.keep()
     shape = torch.broadcast_shapes(*(operand.shape for operand in call.operands))
     whole = z if shape == z.shape else route(context, Tensor.expand, (z, shape), {})
@@ -138,12 +138,24 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
             return value if t is z else t
 
         options = {name: substitute(replaced, option) for name, option in kwargs.items()}
-        return operation(*(substitute(replaced, a) for a in args), **options)  # type: ignore[no-any-return]
+        return operation(*(substitute(replaced, a) for a in args), **options)
 
-    mark = known(context, whole)
-    assert mark is not None
+    slope: float | Tensor = 0.0
+    if mark.epsilon == 0 and not (torch.compiler.is_compiling() or operation in functions.STEPS):
+        slope = _derivative_at_zero(function, whole)
     in_place = call.target is z
-    return _secant(context, operation, whole, mark, function, functions.UNKNOWN, 0.0, in_place)
+    return _secant(context, operation, whole, mark, function, functions.UNKNOWN, slope, in_place)
+
+
+def _derivative_at_zero(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Return f'(0) where f(0) = 0, else 0, in the shape of z."""
+    with torch.enable_grad():
+        zeros = torch.zeros_like(z, requires_grad=True)
+        values = function(zeros)
+        if not values.requires_grad:
+            return torch.zeros_like(z)
+        (slopes,) = torch.autograd.grad(values.sum(), zeros)
+    return torch.where(values == 0, slopes, 0.0)
 
 
 def _secant(
@@ -153,7 +165,7 @@ def _secant(
     mark: Mark,
     function: Callable[[Tensor], Tensor],
     unit: functions.Unit,
-    slope_at_zero: float,
+    slope_at_zero: float | Tensor,
     in_place: bool,
 ) -> Tensor:
     """Return f(z) for an activation z, with the slope that `units` says."""
@@ -178,7 +190,7 @@ def _secant(
         units = context.units if unit.offset and not unit.pole else "identity"
         limit = 0.0 if unit.offset and units != "shifted" else slope_at_zero
         a = SecantSlope.apply(z, function, limit, owed, in_place, units)
-    return marked(a, becomes) if call is None else call.finish(a, becomes)  # type: ignore[no-any-return]
+    return marked(a, becomes) if call is None else call.finish(a, becomes)
 
 
 def _check_range(operation: Operation, epsilon: float) -> None:
@@ -201,7 +213,7 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     exponent = _exponent(operation, args, kwargs)
     call = Call(context, operation, args, kwargs)
     mark = call.marks[0]
-    if not is_active(mark) or mark.leaf or exponent is None or mark.hidden:  # type: ignore[union-attr]
+    if not is_active(mark) or mark.leaf or exponent is None or mark.hidden:
         return of_several(context, operation, args, kwargs)
     assert mark is not None
     degree = mark.degree * exponent
@@ -234,7 +246,7 @@ def _secant_of_power(call: Call, exponent: float) -> Any:
     z, *options = call.args
 
     def function(z: Tensor) -> Tensor:
-        return call.operation(z, *options, **call.kwargs)  # type: ignore[no-any-return]
+        return call.operation(z, *options, **call.kwargs)
 
     mark, unit = call.marks[0], functions.UNITS.get(call.operation, functions.UNKNOWN)
     assert mark is not None
@@ -265,14 +277,15 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
     scaled = []
     for parameter in parameters:
+        weight = parameter
         if type(parameter) is Parameter:
-            parameter = WeightScale.apply(parameter) if parameter.requires_grad else parameter
+            weight = WeightScale.apply(parameter) if parameter.requires_grad else parameter
         elif isinstance(parameter, Tensor):
             made = mark_of(parameter)
             if made is not None and made.kind in ("activation", "data"):
                 return _generated_layer(context, operation, args, kwargs)
-            parameter = as_weight(parameter, made)
-        scaled.append(parameter)
+            weight = as_weight(parameter, made)
+        scaled.append(weight)
     if kwargs:
         of_options = [mark_of(tensor) for tensor in tensors(kwargs.values())]
         if any(made is not None and made.kind in ("activation", "data") for made in of_options):
@@ -288,7 +301,7 @@ def _generated_layer(context: Context, operation: Operation, args: Args, kwargs:
     """Run a layer whose weights are activations: a product of two, plus a bias."""
     call = Call(context, operation, args, kwargs)
     bias = kwargs.get("bias", args[2] if len(args) > 2 else None)
-    factors = [t for t in call.activations if t is not bias]
+    factors = [factor for factor, _ in call.active if factor is not bias]
     if any(mark and mark.assumed for mark in call.marks) or operation in functions.named(
         "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
     ):
@@ -318,25 +331,21 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if kind.kind in ("weight", "data"):
         return call.run(kind)
     becomes = kind._replace(epsilon=context.stabiliser())
-    active = call.activations
-    if len(active) != 1 or any(mark and mark.kind == "data" for mark in call.marks):
+    if len(call.active) != 1 or any(mark and mark.kind == "data" for mark in call.marks):
         return call.run(becomes)
-    mark = call.mark(active[0])
-    assert mark is not None
-    constants = all(m is None or m is mark for m in call.marks)
-    if constants and (mark.role in ("statistic", "magnitude") or mark.degree != 1.0):
+    ((term, mark),) = call.active
+    if call.alone(term) and (mark.role in ("statistic", "magnitude") or mark.degree != 1.0):
         reduced = operation in REDUCTIONS and mark.role == "magnitude"
         return call.keep(role="statistic" if reduced else mark.role)
     if operation in REDUCTIONS and mark.role == "contribution":
-        call.replace(active[0], mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
-        return call.run(becomes)
+        call.replace(term, mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
     if operation not in ADDITIONS:
         return call.run(becomes)
-    if constants and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
+    if call.alone(term) and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
         becomes = becomes._replace(role="gate")
     if not 0 < mark.epsilon < UNDIVIDED:
         return call.run(becomes)
-    call.replace(active[0], mark._replace(epsilon=0.0))
+    call.replace(term, mark._replace(epsilon=0.0))
     return call.run(becomes._replace(epsilon=mark.epsilon), whole_memory=True)
 
 
@@ -355,34 +364,41 @@ def linear_in(first: int) -> Rule:
 def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Multiply activations, weights and constants; the reward is even among activations."""
     call = Call(context, operation, args, kwargs)
-    active, kind = call.activations, call.kind()
+    kind, n = call.kind(), len(call.active)
     elementwise = operation in ELEMENTWISE
-    if len(active) < 2:
-        if kind.kind in ("weight", "data"):
-            return call.run(kind)
-        weighted = any(mark and mark.kind in ("weight", "undetermined") for mark in call.marks)
-        if elementwise and not weighted:
-            return call.scale(kind)
-        owing = kind._replace(epsilon=context.stabiliser())
-        if elementwise and active and call.mark(active[0]).role == "statistic":  # type: ignore[union-attr]
-            return call.keep(epsilon=owing.epsilon)
-        return call.run(owing._replace(role="contribution") if elementwise else owing)
-    marks = [call.mark(factor) for factor in active]
-    if any(mark and (mark.assumed or mark.kind == "undetermined") for mark in marks):
+    if n < 2:
+        return _weighted(call, kind, elementwise)
+    if call.doubtful:
         return call.refuse_to_guess()
     if elementwise:
-        if active[0] is active[1] and call.target is None:
-            return power(context, torch.square, (active[0],), {})
-        if sum(mark.role == "statistic" for mark in marks if mark) == 1:
-            return normalised(call)
-        gates = [f for f, mark in zip(active, marks, strict=True) if mark and mark.role == "gate"]
-        if context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
-            return call.run(kind, {id(gates[0]): 0.0})  # all of the reward goes to the signal
-    n = len(active)
-    shares = dict.fromkeys(map(id, active), 1 / n)
-    return call.run(
-        kind if elementwise else kind._replace(epsilon=context.stabiliser() / n), shares
-    )
+        return _elementwise(call, kind)
+    shares = dict.fromkeys([id(factor) for factor, _ in call.active], 1 / n)
+    return call.run(kind._replace(epsilon=context.stabiliser() / n), shares)
+
+
+def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
+    """Multiply at most one activation by weights or constants."""
+    if kind.kind in ("weight", "data"):
+        return call.run(kind)
+    if elementwise and all(m is None or m.kind in ("activation", "data") for m in call.marks):
+        return call.scale(kind)
+    epsilon = call.context.stabiliser()
+    if elementwise and any(mark.role == "statistic" for _, mark in call.active):
+        return call.keep(epsilon=epsilon)
+    return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
+
+
+def _elementwise(call: Call, kind: Mark) -> Any:
+    """Multiply activations one by one: a square, a normalisation, a gate, or just a product."""
+    (first, second), context = [factor for factor, _ in call.active], call.context
+    if first is second and call.target is None:
+        return power(context, torch.square, (first,), {})
+    if sum(mark.role == "statistic" for _, mark in call.active) == 1:
+        return normalised(call)
+    gates = [factor for factor, mark in call.active if mark.role == "gate"]
+    if context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
+        return call.run(kind, {id(gates[0]): 0.0})  # all of the reward goes to the signal
+    return call.run(kind, {id(first): 0.5, id(second): 0.5})
 
 
 def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -390,25 +406,26 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
     call = Call(context, operation, args, kwargs)
     divisor = kwargs.get("other", args[1] if len(args) > 1 else None)
     mark = call.mark(divisor) if isinstance(divisor, Tensor) else None
-    if not is_active(mark):
+    if not isinstance(divisor, Tensor) or not is_active(mark):
         return product(context, operation, args, kwargs)
-    assert mark is not None
-    active, kind = call.activations, call.kind()
-    if len(active) == 1:
-        constants = all(m is None or m is mark for m in call.marks)
-        if constants and mark.role == "statistic":
-            return call.keep(-mark.degree)
-        if constants and mark.kind == "activation":
-            return of_several(context, operation, args, kwargs)
-        return call.run(kind._replace(epsilon=context.stabiliser()), {id(divisor): -1.0})
-    marks = [call.mark(factor) for factor in active]
-    if any(m and (m.assumed or m.kind == "undetermined") for m in marks):
+    if len(call.active) == 1:
+        return _reciprocal(call, divisor, mark)
+    if call.doubtful:
         return call.refuse_to_guess()
-    if mark.role == "statistic" and sum(m.role == "statistic" for m in marks if m) == 1:
+    if mark.role == "statistic" and sum(m.role == "statistic" for _, m in call.active) == 1:
         return normalised(call)
-    if active[0] is active[1]:
-        return call.run(kind, {id(divisor): 0.0})  # 1, whatever it is divided by itself
-    return call.run(kind, {id(active[0]): 0.5, id(active[1]): 0.5} | {id(divisor): -0.5})
+    shares = {id(args[0]): 0.5} | {id(divisor): -0.5}
+    return call.run(call.kind(), {id(divisor): 0.0} if args[0] is divisor else shares)
+
+
+def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
+    """Divide a weight or a constant by an activation."""
+    if call.alone(divisor) and mark.role == "statistic":
+        return call.keep(-mark.degree)
+    if call.alone(divisor) and mark.kind == "activation":
+        return of_several(call.context, call.operation, call.args, call.kwargs)
+    owing = call.kind()._replace(epsilon=call.context.stabiliser())
+    return call.run(owing, {id(divisor): -1.0})
 
 
 def normalised(call: Call) -> Any:
@@ -417,11 +434,10 @@ def normalised(call: Call) -> Any:
     "gradient" is the chain rule for both, as the fused layers of torch have it; "identity" takes
     the statistic for a constant, as AttnLRP does (Achtibat et al., 2024, Proposition 3.4).
     """
-    (statistic,) = (a for a in call.activations if call.mark(a).role == "statistic")  # type: ignore[union-attr]
-    mark = call.mark(statistic)
+    ((statistic, mark),) = (pair for pair in call.active if pair[1].role == "statistic")
     constant = call.context.normalisation == "identity"
     call.replace(statistic, None if constant else ACTIVATION)
-    return call.run(call.kind()._replace(epsilon=mark.epsilon if mark else 0.0))
+    return call.run(call.kind()._replace(epsilon=mark.epsilon))
 
 
 def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -430,22 +446,23 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     kind = call.kind()
     if kind.kind in ("weight", "data"):
         return call.run(kind)
-    if any(factor is args[0] for factor in tensors(args[1:])):
+    first = args[0]
+    if any(factor is first for factor in tensors((*args[1:], *kwargs.values()))):
         # The same tensor as a term and as a factor, which gets a part of the term's reward.
-        other = route(context, Tensor.clone, (args[0],), {})
-        factors = (other if argument is args[0] else argument for argument in args[1:])
-        return added_product(context, operation, (args[0], *factors), kwargs)
-    factors = [a for a in call.activations if a is not args[0]]
-    if len(factors) > 1 and any(
-        mark and (mark.assumed or mark.kind == "undetermined") for mark in map(call.mark, factors)
-    ):
+        other = route(context, Tensor.clone, (first,), {})
+        others = (other if argument is first else argument for argument in args[1:])
+        options = {name: other if v is first else v for name, v in kwargs.items()}
+        return added_product(context, operation, (first, *others), options)
+    factors = [factor for factor, _ in call.active if factor is not first]
+    if len(factors) > 1 and call.doubtful:
         return call.refuse_to_guess()
     n = max(len(factors), 1)
-    first = mark_of(args[0]) if isinstance(args[0], Tensor) else None
     shares = dict.fromkeys(map(id, factors), 1 / n)
-    if operation in ADDED_QUOTIENTS and any(f is args[2] for f in factors):
-        shares[id(args[2])] *= -1
-    epsilon = context.stabiliser() if is_active(first) else context.stabiliser() / n
+    if operation in ADDED_QUOTIENTS:
+        divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
+        if id(divisor) in shares:
+            shares[id(divisor)] *= -1
+    epsilon = context.stabiliser() / (1 if is_active(call.mark(first)) else n)
     return call.run(kind._replace(epsilon=epsilon), shares)
 
 
@@ -463,27 +480,26 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
 def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values, and the rewards back along the same way."""
     call = Call(context, operation, args, kwargs)
-    active = [mark for mark in call.marks if is_active(mark)]
-    kinds = {mark.kind for mark in call.marks if mark is not None}
-    same = active and all(m and m.debts == active[0].debts for m in active)  # type: ignore[union-attr]
-    if same and kinds <= {"activation", "data"} and call.target is None:
-        (first, *rest) = active
-        assert first is not None
-        assumed = all(m.assumed for m in active if m)
-        role = first.role if all(m and m.role == first.role for m in rest) else ""
-        output = call.finish(operation(*args, **kwargs), first._replace(assumed=assumed, role=role))
-        if torch.compiler.is_compiling() and any(o._base is not None for o in tensors((output,))):
-            marked(args[0], first._replace(viewed=True))
-        return output
-    if len(call.marks) - call.marks.count(None) == 1 and len(active) == 1 and call.target is None:
-        assert active[0] is not None
-        return call.finish(operation(*args, **kwargs), active[0])  # undetermined
     kind = call.kind()
+    marks = [mark for _, mark in call.active]
+    kinds = {mark.kind for mark in call.marks if mark is not None}
+    same = marks and all(mark.debts == marks[0].debts for mark in marks)
+    alone = len(marks) == 1 and call.alone(call.active[0][0])
+    if call.target is None and same and (alone or kinds <= {"activation", "data"}):
+        role = marks[0].role if len({mark.role for mark in marks}) == 1 else ""
+        return _passed_on(call, marks[0]._replace(assumed=kind.assumed, role=role))
     if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
-        return call.run(
-            kind._replace(epsilon=context.stabiliser())
-        )  # weight[tokens] is an embedding
+        kind = kind._replace(epsilon=context.stabiliser())  # weight[tokens] is an embedding
     return call.run(kind)
+
+
+def _passed_on(call: Call, mark: Mark) -> Any:
+    """Run a route of tensors that owe the same, which its output goes on owing."""
+    output = call.finish(call.operation(*call.args, **call.kwargs), mark)
+    if torch.compiler.is_compiling() and any(o._base is not None for o in tensors((output,))):
+        for operand, of_operand in call.active:
+            marked(operand, of_operand._replace(viewed=True))
+    return output
 
 
 def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -503,7 +519,7 @@ def alpha_dropout(context: Context, operation: Operation, args: Args, kwargs: Kw
 def product_of_all(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Multiply the n values along a dimension, which share the reward evenly."""
     call = Call(context, operation, args, kwargs)
-    if not is_active(call.marks[0]) or call.marks[0].leaf:  # type: ignore[union-attr]
+    if not is_active(call.marks[0]) or call.marks[0].leaf:
         return call.run(call.kind())
     dim = kwargs.get(
         "dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None

@@ -25,7 +25,7 @@ from torch import Tensor
 UNDIVIDED = math.inf
 
 
-def share(a: Tensor, z: Tensor, epsilon: float, limit: float) -> Tensor:
+def share(a: Tensor, z: Tensor, epsilon: float, limit: float | Tensor) -> Tensor:
     """Return ``a / (z + eps s(z))`` as a new tensor like z; ``limit`` where eps = z = 0."""
     if epsilon == UNDIVIDED:
         return a.clone()
@@ -55,8 +55,10 @@ class SecantSlope(torch.autograd.Function):
     ``z + eps s(z)``; so G is multiplied by the slope of the secant through the origin. The slope is
     all that is kept, so neither z nor a is, where no other layer wants it, and both may be
     overwritten. `units` says what becomes of f(0) != 0: "reverse" takes the slope's magnitude, and
-    "shifted" the slope of ``f(z) - f(0)``. No slope can be had from the output a alone, as in :class:`ReluSlope`: in float32
-    a saturated tanh, and a sigmoid near z = 0, have lost the digits of z.
+    "shifted" the slope of ``f(z) - f(0)``.
+
+    No slope can be had from the output a alone, as in :class:`ReluSlope`: in float32 a saturated
+    tanh, and a sigmoid near z = 0, have lost the digits of z.
     """
 
     @staticmethod
@@ -64,7 +66,7 @@ class SecantSlope(torch.autograd.Function):
         ctx: Any,
         z: Tensor,
         function: Callable[[Tensor], Tensor],
-        limit: float,
+        limit: float | Tensor,
         epsilon: float,
         in_place: bool,
         units: str = "identity",
