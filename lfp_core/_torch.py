@@ -1,9 +1,12 @@
 """Every private name of torch, in one place: ``validation/test_torch_private.py`` tests each.
 
 A version of torch that moves one of them fails that test by name, not a training run in silence.
+Attributes that are read where a tensor or a node of the graph is at hand (``Tensor._base``; the
+nodes' ``metadata``, ``next_functions`` and ``variable``) stand there, and are tested with the rest.
 """
 
 import operator
+import re
 import sys
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
@@ -12,6 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+OLDEST = (2, 8)  # `tox -e oldest` runs the engine's tests with it
+OLDEST_COMPILED = (2, 11)  # `tox -e torch211`, with those of compiled code
+
+
+def release(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version, such as those of 2.8.0a0+git1234."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(re.split(r"\D", minor)[0])
+
+
+RELEASE = release(torch.__version__)
+
+
+def require(version: str) -> None:
+    """Raise ImportError if a version of torch is older than the oldest that the engine runs on."""
+    if release(version) < OLDEST:
+        needed, compiled = (".".join(map(str, v)) for v in (OLDEST, OLDEST_COMPILED))
+        raise ImportError(
+            f"lfp_core needs torch {needed} or newer ({compiled} for torch.compile), and this is "
+            f"torch {version}"
+        )
+
+
+require(torch.__version__)
 
 #: Nodes that hand a gradient on unchanged, one output for each input, and the views of a tensor.
 #: The first two are custom Functions of torch's own: full backward hooks, and FSDP2.
@@ -22,7 +50,7 @@ VIEWS = {
     for name in (
         *("Alias", "AsStrided", "Clone", "Diagonal", "Expand", "Permute", "ReshapeAlias"),
         *("Select", "Slice", "Squeeze", "T", "Transpose", "Unfold", "UnsafeView", "Unsqueeze"),
-        *("View", "ToCopy", "Unbind", "Split", "SplitWithSizes", "Narrow"),
+        *("View", "ToCopy", "Unbind", "Split", "SplitWithSizes"),
     )
 }
 
@@ -31,6 +59,12 @@ safe_softmax = torch.ops.aten._safe_softmax.default  # 0, not NaN, where all is 
 TRANSPOSES = {torch.ops.aten.numpy_T, torch.ops.aten.mT}
 TENSOR_BASE = torch._C.TensorBase  # whose methods torch.compile sees in the place of Tensor's
 DisableTorchFunction = torch._C.DisableTorchFunction
+#: What pads and packs sequences in :mod:`torch.nn.utils.rnn`.
+SEQUENCES = {torch._C._nn.pad_sequence, torch._pack_padded_sequence, torch._pad_packed_sequence}
+assert_async = torch._assert_async  # fails when a compiled graph runs, which cannot ask
+max_pool2d_backward = torch.ops.aten.max_pool2d_with_indices_backward
+Dropout = torch.nn.modules.dropout._DropoutNd  # the classes that all of their kind are of
+BatchNorm = torch.nn.modules.batchnorm._BatchNorm
 
 
 def mode_is_active() -> bool:
@@ -122,6 +156,11 @@ def unfolded(function: Any) -> Callable[..., Any]:
 def is_python(operation: Any) -> bool:
     """Return whether torch writes the operation in Python, so that it can be unfolded."""
     return isinstance(operation, FunctionType) and not isinstance(operation, BuiltinFunctionType)
+
+
+def is_method_in_python(operation: Any) -> bool:
+    """Return whether the operation is a method of ``torch.Tensor`` that torch writes in Python."""
+    return getattr(operation, "__module__", None) == "torch._tensor"
 
 
 def assignment_in_graph(context: Any) -> None:

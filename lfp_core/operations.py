@@ -154,8 +154,8 @@ _rules: dict[Operation, Rule] = dict(
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),
                 *(p for pool in _POOLS for p in (pool, pool + "_with_indices")),
             )
-            | {Tensor.__getitem__, torch._C._nn.pad_sequence}
-            | {torch._pack_padded_sequence, torch._pad_packed_sequence}
+            | {Tensor.__getitem__}
+            | _torch.SEQUENCES
             | getter("T", "mT", "H", "mH", "real", "imag")
             | _torch.TRANSPOSES,
         ),
@@ -188,7 +188,7 @@ _rules: dict[Operation, Rule] = dict(
 METHODS = {
     name_of(operation): rule
     for operation, rule in _rules.items()
-    if getattr(operation, "__module__", None) == "torch._tensor"
+    if _torch.is_method_in_python(operation)
 }
 #: What torch writes in Python, as functions that show the mode what is in them.
 UNFOLDED: dict[Operation, Any] = {
