@@ -581,7 +581,8 @@ def expansion(context: Context, operation: Operation, args: Args, kwargs: Kwargs
     """
     call = Call(context, operation, args, kwargs)
     if context.attention == "constant" and operation in SOFTMAX:
-        return constant(context, torch.Tensor.detach, (operation(*args, **kwargs),), {})
+        weights = operation(*args, **kwargs).detach()
+        return weights if call.kind().kind == "weight" else marked(weights, DATA)
     return call.run(call.kind())
 
 

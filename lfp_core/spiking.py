@@ -34,12 +34,11 @@ from typing import Any, Literal
 import snntorch
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from lfp_core import _torch, propagation
 from lfp_core.calls import Args, Context, Kwargs, Operation
-from lfp_core.marks import Mark, mark_of, marked, used
+from lfp_core.marks import ACTIVATION, WEIGHT, Mark, mark_of, marked, used
 from lfp_core.operations import register_rule
 from lfp_core.slopes import UNDIVIDED, share
 
@@ -230,8 +229,9 @@ def _step_rule(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     before = neuron.mem if membrane is None else membrane
     if before.shape != current.shape:
         before = torch.zeros_like(current)
-    if isinstance(before, Parameter):
-        before = used(before, mark_of(before))
+    mark = mark_of(before)
+    if mark is not None and mark.kind == "weight" and not mark.scaled:
+        before = marked(used(before, mark), WEIGHT)  # or it would be taken for unscaled, again
     epsilon = context.stabiliser()
     spikes, membranes = _integrate(neuron, _taken_over(current)[None], before, epsilon, **kwargs)
     spike, neuron.mem = marked(spikes[0], SPIKE), marked(membranes[0], SPIKE)
@@ -241,17 +241,20 @@ def _step_rule(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 def _scan_rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Tensor:
     neuron, currents = args
     if unsupported(neuron):
-        _refuse(context, operation, args, kwargs)
+        return _refuse(context, operation, args, kwargs)  # type: ignore[no-any-return]
     rest = torch.zeros_like(currents[0])
     return _integrate(neuron, _taken_over(currents), rest, context.stabiliser(), **kwargs)[0]
 
 
 def _refuse(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Run a neuron that LFP has no definition of; refuse the rewards of its output."""
-    neuron = args[0]
+    """Run a neuron that LFP has no definition of; refuse the rewards of its output, if strict."""
+    neuron, *operands = args
+    if not context.strict:
+        operands = [used(o, mark_of(o)) if isinstance(o, Tensor) else o for o in operands]
+        return marked(operation(neuron, *operands, **kwargs), ACTIVATION)
     reason = unsupported(neuron) or "it fires outside of its forward"
     output = operation(*args, **kwargs)
-    return context.refuse(type(neuron), f": {reason}", output)
+    return marked(context.refuse(type(neuron), f": {reason}", output), ACTIVATION)
 
 
 @torch.compiler.disable  # which would trace past the mode, into the surrogate

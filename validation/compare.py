@@ -18,10 +18,20 @@ def engine_feedback(
     reward_of: Callable[[Tensor], Tensor],
     epsilon: float,
     attention: Attention = "uniform",
+    **options: Any,
 ) -> Feedback:
-    """Return the engine's feedback, minus ``p.grad``, of every parameter (zeros for None)."""
+    """Return the engine's feedback, minus ``p.grad``, of every parameter (zeros for None).
+
+    Args:
+        model: with outputs of any shape.
+        inputs: of the model.
+        reward_of: the reward as a function of the outputs.
+        epsilon: stabiliser.
+        attention: as in :class:`lfp_core.feedback`.
+        options: the other options of :class:`lfp_core.feedback`.
+    """
     model.zero_grad(set_to_none=True)
-    with lfp.feedback(epsilon, attention=attention):
+    with lfp.feedback(epsilon, attention=attention, **options):
         outputs = model(inputs)
     lfp.backward(outputs, reward_of(outputs))
     return {

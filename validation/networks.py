@@ -1,6 +1,8 @@
 """The few modules that generated networks need beyond torch's own: wiring, and fixed randomness."""
 
 import math
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +45,57 @@ class Gated(nn.Module):
         return self.gate(x) * self.value(x)
 
 
+class Quotient(nn.Module):
+    """``numerator(x) / divisor(x)``."""
+
+    def __init__(self, numerator: nn.Module, divisor: nn.Module) -> None:
+        super().__init__()
+        self.numerator, self.divisor = numerator, divisor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Divide the outputs of the one by those of the other, which have the same shape."""
+        return self.numerator(x) / self.divisor(x)
+
+
+class Power(nn.Module):
+    """``x ** exponent``, written in one of several ways."""
+
+    WAYS: ClassVar[dict[str, Callable[[Tensor, float], Tensor]]] = {
+        "operator": lambda x, exponent: x**exponent,
+        "pow": torch.pow,
+        "square, sqrt or reciprocal": lambda x, exponent: NAMED_POWERS[exponent](x),
+        "product with itself": lambda x, exponent: x * x,
+    }
+
+    def __init__(self, exponent: float, way: str = "operator") -> None:
+        super().__init__()
+        self.exponent, self.way = exponent, way
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raise to the power; x is positive where the exponent asks for that."""
+        return self.WAYS[self.way](x, self.exponent)
+
+    def extra_repr(self) -> str:
+        """Show the exponent, and how the power is written."""
+        return f"{self.exponent}, {self.way}"
+
+
+NAMED_POWERS: dict[float, Callable[[Tensor], Tensor]] = {
+    2.0: torch.square,
+    0.5: torch.sqrt,
+    -0.5: torch.rsqrt,
+    -1.0: torch.reciprocal,
+}
+
+
+class Exp(nn.Module):
+    """The exponential function as an activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it."""
+        return x.exp()
+
+
 class FixedDropout(nn.Module):
     """Dropout with a given mask of 0 and 1 / (1 - p), in the shape of one sample."""
 
@@ -58,15 +111,27 @@ class FixedDropout(nn.Module):
 
 
 class Positions(nn.Module):
-    """``x + embedding``: a learned vector for every token of x (batch, tokens, features)."""
+    """``x + embedding``: a learned number for every unit of x (batch, ...), as tokens have.
 
-    def __init__(self, tokens: int, features: int) -> None:
+    Args:
+        shape: of x without the batch, such as (tokens, features).
+        learned: whether the numbers are a parameter; else they are constants.
+        subtracted: whether they are subtracted.
+    """
+
+    embedding: Tensor
+
+    def __init__(self, *shape: int, learned: bool = True, subtracted: bool = False) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(torch.randn(tokens, features))
+        self.subtracted = subtracted
+        if learned:
+            self.embedding = nn.Parameter(torch.randn(shape))
+        else:
+            self.register_buffer("embedding", torch.randn(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the embedding."""
-        return x + self.embedding
+        """Add the embedding, or subtract it."""
+        return x - self.embedding if self.subtracted else x + self.embedding
 
 
 class Attention(nn.Module):

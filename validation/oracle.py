@@ -29,9 +29,12 @@ import lfp_core as lfp
 from validation.networks import (
     Attention,
     Concatenation,
+    Exp,
     FixedDropout,
     Gated,
     Positions,
+    Power,
+    Quotient,
     Residual,
 )
 
@@ -45,6 +48,8 @@ class Trace:
     """What the oracle finds for one batch.
 
     Attributes:
+        epsilon, attention, gates, units, normalisation: as in :func:`run`.
+        behind_sum: whether the module that is walked next takes in the sums of an epsilon rule.
         outputs: of the model.
         feedback: dw of every parameter, in the parameter's shape.
         input_reward: r of the inputs.
@@ -56,6 +61,10 @@ class Trace:
 
     epsilon: float
     attention: str = "uniform"
+    gates: str = "signal"
+    units: str = "identity"
+    normalisation: str = "gradient"
+    behind_sum: bool = False
     outputs: Array = field(default_factory=lambda: np.zeros(0))
     feedback: dict[torch.Tensor, Array] = field(default_factory=dict)
     input_reward: Array = field(default_factory=lambda: np.zeros(0))
@@ -87,6 +96,9 @@ def run(
     reward_of: Callable[[torch.Tensor], torch.Tensor],
     epsilon: float,
     attention: str = "uniform",
+    gates: str = "signal",
+    units: str = "identity",
+    normalisation: str = "gradient",
 ) -> Trace:
     """Propagate the reward of the outputs through the model; return the feedback.
 
@@ -96,11 +108,14 @@ def run(
         reward_of: the reward as a function of the outputs.
         epsilon: stabiliser >= 0.
         attention: "uniform", or "constant" attention weights, which get no reward.
+        gates: "signal", where a gate that scales a signal gets no reward, or "uniform".
+        units: "identity", "reverse" or "shifted" where f(0) != 0 (:func:`_activation`).
+        normalisation: "gradient", or "identity" for a constant scale (:func:`_centred`).
 
     Raises:
         TypeError: a module has no definition here.
     """
-    trace = Trace(epsilon, attention)
+    trace = Trace(epsilon, attention, gates, units, normalisation)
     trace.outputs, backward = walk(model, inputs.detach().numpy(), trace)
     reward = reward_of(torch.from_numpy(trace.outputs)).numpy()
     trace.input_reward = backward(reward)
@@ -117,6 +132,8 @@ def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  
         return _concatenation(module, a, trace)
     if isinstance(module, Gated):
         return _gated(module, a, trace)
+    if isinstance(module, Quotient):
+        return _quotient(module, a, trace)
     if isinstance(module, Attention):
         return _attention(module, a, trace)
     if isinstance(module, Positions):
@@ -140,7 +157,8 @@ def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  
         return _connected(module, a, trace)
     for kind, function in ACTIVATIONS.items():
         if isinstance(module, kind):
-            return function(module, a), lambda r: r
+            offset = OFFSETS[kind](module) if kind in OFFSETS else None
+            return _activation(function(module, a), a, offset, trace)
     raise TypeError(f"the oracle has no definition of {type(module).__name__}")
 
 
@@ -321,7 +339,8 @@ def _window(module: Any, dimensions: int) -> tuple[list[int], list[int]]:
 
 def _chain(module: nn.Sequential, a: Array, trace: Trace) -> tuple[Array, Backward]:
     steps: list[Backward] = []
-    for child in module:
+    for position, child in enumerate(module):
+        trace.behind_sum = _is_sum(module[:position])
         a, backward = walk(child, a, trace)
         steps.append(backward)
 
@@ -358,10 +377,31 @@ def _concatenation(module: Concatenation, a: Array, trace: Trace) -> tuple[Array
 
 
 def _gated(module: Gated, a: Array, trace: Trace) -> tuple[Array, Backward]:
-    """o = g v: a single contribution, whose reward both factors share."""
+    """o = g v: a single contribution, whose reward both factors share.
+
+    With gates="signal" it is all v's, if g is a gate and v is none.
+    """
     g, to_gate = walk(module.gate, a, trace)
     v, to_value = walk(module.value, a, trace)
-    return g * v, lambda r: to_gate(r / 2) + to_value(r / 2)
+    part = 1 / 2
+    if trace.gates == "signal" and _is_gate(module.gate) != _is_gate(module.value):
+        part = 0.0 if _is_gate(module.gate) else 1.0
+    return g * v, lambda r: to_gate(part * r) + to_value((1 - part) * r)
+
+
+def _is_gate(module: nn.Module) -> bool:
+    """Whether the module's outputs are those of a sigmoid, some of them dropped, maybe."""
+    if isinstance(module, nn.Sequential):
+        last = next(m for m in reversed(module) if not isinstance(m, (FixedDropout, nn.Flatten)))
+        return _is_gate(last)
+    return isinstance(module, (nn.Sigmoid, nn.Hardsigmoid))
+
+
+def _quotient(module: Quotient, a: Array, trace: Trace) -> tuple[Array, Backward]:
+    """o = u / v: the product of u and 1 / v, whose reward both share; 1 / v hands its part to v."""
+    u, to_numerator = walk(module.numerator, a, trace)
+    v, to_divisor = walk(module.divisor, a, trace)
+    return u / v, lambda r: to_numerator(r / 2) + to_divisor(r / 2)
 
 
 def _is_per_token(module: nn.Module) -> bool:
@@ -371,17 +411,49 @@ def _is_per_token(module: nn.Module) -> bool:
 
 
 def _positions(module: Positions, a: Array, trace: Trace) -> tuple[Array, Backward]:
-    """z = a + w: a contribution of the token, and one of its position, which is a parameter."""
+    """z = a + w: a contribution of the token, and one of its position, which may be a parameter."""
     w = module.embedding.detach().numpy()
-    z = a + w
-    trace.saw(z, abs(a) + abs(w))
+    learned = isinstance(module.embedding, nn.Parameter)
+    z, to_source = _biased(a, -w if module.subtracted else w, trace)
+    sign = -1.0 if module.subtracted else 1.0
 
     def backward(r: Array) -> Array:
-        share = r / trace.stabilized(z)
-        trace.credit(module.embedding, (abs(w) * 1.0 * share).sum(0))
-        return a * share
+        if learned:
+            share = r / trace.stabilized(z)
+            trace.credit(module.embedding, (abs(w) * sign * share).sum(0))
+        return to_source(r)
 
     return z, backward
+
+
+def _biased(a: Array, b: Array, trace: Trace) -> tuple[Array, Backward]:
+    """z = a + b, where b is no activation.
+
+    Where a_j is the sum of z_ij, b is another contribution to the same sum: connections into it
+    hand down ``z_ij / (z_j + eps s(z_j)) r_j``, where they would ``z_ij / (a_j + eps s(a_j)) r_j``
+    without b. The latter is what the module that made a_j does with what arrives there. Elsewhere
+    a_j itself is a contribution.
+    """
+    z = a + b
+    trace.saw(z, abs(a) + abs(b))
+    same_sum = trace.behind_sum
+
+    def backward(r: Array) -> Array:
+        return (trace.stabilized(a) if same_sum else a) * (r / trace.stabilized(z))
+
+    return z, backward
+
+
+def _is_sum(modules: nn.Module) -> bool:
+    """Whether the outputs are sums under the epsilon rule, as they are or at other places."""
+    if isinstance(modules, nn.Sequential):
+        kept = (nn.Flatten, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+        last = next((m for m in reversed(modules) if not isinstance(m, kept)), None)
+        return last is not None and _is_sum(last)
+    if isinstance(modules, Concatenation):
+        return all(_is_sum(branch) for branch in modules.branches)
+    sums = (*CONNECTIONS, *NORMALISATIONS, nn.Embedding, Residual, Positions, Attention)
+    return isinstance(modules, sums)
 
 
 def _attention(module: Attention, a: Array, trace: Trace) -> tuple[Array, Backward]:
@@ -389,7 +461,9 @@ def _attention(module: Attention, a: Array, trace: Trace) -> tuple[Array, Backwa
 
     A product of two activations has the contributions q_id k_jd to s_ij, and p_ij v_jd to o_id. The
     reward of each, ``z_c / (2 z + eps s(z)) r``, goes to both of its factors. The softmax hands
-    down ``r_x = x (r_p - p sum r_p)``. What is masked has no part in it.
+    down ``r_x = x (r_p - p sum r_p)``. What is masked has no part in it. Numbers that are added to
+    the scaled scores are another contribution; where the queries are scaled in the place of the
+    scores, it is one to the same sum s_ij.
     """
 
     def heads(x: Array) -> Array:
@@ -430,8 +504,10 @@ def _attention(module: Attention, a: Array, trace: Trace) -> tuple[Array, Backwa
         share = z_o * (r_o / trace.stabilized(2 * o))[:, :, :, None, :]
         r_p, r_v = share.sum(4), share.sum(2)
         r_x = x * (r_p - p * r_p.sum(-1, keepdims=True))
-        r_s = scale * s * r_x / trace.stabilized(x) if added else r_x
-        part = z_s * (np.where(seen, r_s, 0.0) / trace.stabilized(2 * s))[..., None]
+        same_sum = added and module.way == "weights"
+        r_s = scale * s * r_x / trace.stabilized(x) if added and not same_sum else r_x
+        sums = x if same_sum else s
+        part = z_s * (np.where(seen, r_s, 0.0) / trace.stabilized(2 * sums))[..., None]
         r_q, r_k = part.sum(3), part.sum(2)
         return to_query(merged(r_q)) + to_key(merged(r_k)) + to_value(merged(r_v))
 
@@ -486,8 +562,10 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
 
     With fixed statistics each output has one input, with weight gamma / sigma, and a constant. With
     statistics of the data every input of a group reaches every output of it: as in the authors'
-    code, w_ij is then the derivative of z_j by a_i.
+    code, w_ij is then the derivative of z_j by a_i. With normalisation="identity" see
+    :func:`_centred`.
     """
+    identity = trace.normalisation == "identity"
     channels = a.shape[1]
     per_element = isinstance(module, (nn.LayerNorm, nn.RMSNorm))
     centred = 0.0 if isinstance(module, nn.RMSNorm) else 1.0
@@ -510,6 +588,9 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
     sigma = np.sqrt(variance + module.eps)
     a_hat = (a - mean) / sigma
     z = gamma * a_hat + beta
+    to_inputs: Backward | None = None
+    if identity:
+        to_inputs = _centred(a, mean, None if fixed else groups, centred, trace)
     trace.saw(z, abs(gamma / sigma) * (abs(a) + abs(mean)) + abs(beta))
 
     def backward(r: Array) -> Array:
@@ -518,6 +599,8 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
         if module.weight is not None:
             trace.credit(module.weight, (abs(gamma) * a_hat * share).sum(over))
             trace.credit(getattr(module, "bias", None), (abs(beta) * share).sum(over))
+        if to_inputs is not None:
+            return to_inputs(r if module.weight is None else gamma * a_hat * share)
         if fixed:
             return a * gamma / sigma * share
         r_in = np.zeros_like(a)
@@ -531,6 +614,39 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
         return r_in
 
     return z, backward
+
+
+def _centred(
+    a: Array,
+    mean: Array,
+    groups: list[NDArray[np.intp]] | None,
+    centred: float,
+    trace: Trace,
+) -> Backward:
+    """Return how ``c = a - mean``, which a constant then scales, hands a reward down.
+
+    The mean of the data is a sum of a_i / N, and c_i one of a_i and minus that: each under the
+    epsilon rule. A mean that is fixed is a bias of what it is subtracted from.
+    """
+    if not centred:
+        return lambda r: r
+    if groups is None:
+        return _biased(a, -mean, trace)[1]
+    c = a - mean
+    trace.saw(c, abs(a) + abs(mean))
+    for members in groups:
+        trace.saw(mean.flat[members[:1]], abs(a.flat[members]).mean(keepdims=True))
+
+    def backward(r: Array) -> Array:
+        share = r / trace.stabilized(c)
+        r_in = a * share
+        for members in groups:
+            r_mean = (-mean * share).flat[members].sum()
+            push = r_mean / trace.stabilized(mean.flat[members[:1]])
+            r_in.flat[members] += a.flat[members] / len(members) * push
+        return r_in
+
+    return backward
 
 
 def _groups(module: Any, shape: tuple[int, ...]) -> list[NDArray[np.intp]]:
@@ -556,7 +672,29 @@ def _gelu(module: nn.GELU, z: Array) -> Array:
     return z * np.array(cdf).reshape(z.shape)
 
 
-#: f(z) of every activation; the reward of f(z) is handed to z as it is.
+def _power(module: Power, z: Array) -> Array:
+    return z**module.exponent
+
+
+def _activation(a: Array, z: Array, offset: float | None, trace: Trace) -> tuple[Array, Backward]:
+    """The reward of a = f(z) is handed to z as it is, unless f(0) != 0 and `units` says otherwise.
+
+    "reverse" changes its sign where f(z) and z differ in theirs. "shifted" has ``a = h(z) + f(0)``,
+    in which f(0) is a constant that shares the reward of a in proportion.
+    """
+    if offset is None or trace.units == "identity":
+        return a, lambda r: r
+    if trace.units == "reverse":
+        same = (a >= 0) == (z >= 0)
+        return a, lambda r: np.where(same, r, -r)
+    h = a - offset
+    trace.saw(h, abs(a) + offset)
+    # Of a = 0 there is no reward to share, but of h = -f(0) and f(0) there is: the limit a -> 0.
+    a = np.where(a == 0, 1e-100, a)
+    return a, lambda r: h / a * r
+
+
+#: f(z) of every activation.
 ACTIVATIONS: dict[type[nn.Module], Callable[..., Array]] = {
     nn.ReLU6: lambda m, z: np.clip(z, 0, 6),  # a Hardtanh in torch, so it comes first
     nn.Hardtanh: lambda m, z: np.clip(z, m.min_val, m.max_val),
@@ -567,6 +705,16 @@ ACTIVATIONS: dict[type[nn.Module], Callable[..., Array]] = {
     nn.GELU: _gelu,
     nn.Tanh: lambda m, z: np.tanh(z),
     nn.Sigmoid: lambda m, z: 1 / (1 + np.exp(-z)),
+    nn.Hardsigmoid: lambda m, z: np.clip(z / 6 + 1 / 2, 0, 1),
     nn.Softplus: lambda m, z: np.logaddexp(0, m.beta * z) / m.beta,
     lfp.Heaviside: lambda m, z: np.where(z > 0, 1.0, 0.0),
+    Exp: lambda m, z: np.exp(z),
+    Power: _power,
+}
+#: f(0) of those of them where it is not 0, and a number.
+OFFSETS: dict[type[nn.Module], Callable[[Any], float]] = {
+    nn.Sigmoid: lambda m: 1 / 2,
+    nn.Hardsigmoid: lambda m: 1 / 2,
+    nn.Softplus: lambda m: math.log(2) / m.beta,
+    Exp: lambda m: 1.0,
 }

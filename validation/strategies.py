@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from validation.networks import Attention, Concatenation, FixedDropout, Gated, Positions, Residual
+from validation.networks import (
+    NAMED_POWERS,
+    Attention,
+    Concatenation,
+    Exp,
+    FixedDropout,
+    Gated,
+    Positions,
+    Power,
+    Quotient,
+    Residual,
+)
 
 CLASSES = 3
 
@@ -31,6 +42,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "heaviside": lfp.Heaviside,
 }
 
+#: What `gates` takes for a gate.
+GATES: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "hardsigmoid": nn.Hardsigmoid}
+#: Functions with f(0) != 0, which `units` is for.
+OFFSETS: dict[str, Callable[[], nn.Module]] = {
+    **GATES,
+    "softplus": lambda: nn.Softplus(beta=2.0),
+    "exp": Exp,
+}
 #: Differentiable losses of logits (batch, classes) and class indices (batch,).
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": F.cross_entropy,
@@ -284,6 +303,85 @@ def transformers(draw: st.DrawFn, activations: list[str] | None = None) -> Case:
             loss=draw(st.sampled_from(sorted(LOSSES))),
             reward=2 * torch.rand(batch, CLASSES, dtype=torch.float64) - 1,
         )
+
+
+@st.composite
+def products(
+    draw: st.DrawFn,
+    kinds: tuple[str, ...] = ("unit", "gated", "quotient", "power", "root", "biased"),
+    offsets: tuple[str, ...] = tuple(OFFSETS),
+) -> Case:
+    """Draw a dense network of gates, quotients, powers, and biases behind layers, with one batch.
+
+    Args:
+        draw: given by hypothesis.
+        kinds: of blocks.
+        offsets: names in OFFSETS that units and gates are drawn from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw(st.integers(0, 2**32 - 1)))
+        batch = draw(st.integers(1, 3))
+        inputs = torch.randn(batch, draw(st.integers(1, 5)), dtype=torch.float64)
+        builder = Builder(draw, inputs, list(ACTIVATIONS), train=False)
+        for _ in range(draw(st.integers(1, 3))):
+            _product_block(builder, draw(st.sampled_from(kinds)), offsets)
+        builder.add(nn.Linear(builder.flow.shape[1], CLASSES, bias=builder.flip()))
+        return Case(
+            model=nn.Sequential(*builder.modules).eval(),
+            inputs=inputs,
+            targets=torch.randint(0, CLASSES, (batch,)),
+            loss=draw(st.sampled_from(sorted(LOSSES))),
+            reward=2 * torch.rand(batch, CLASSES, dtype=torch.float64) - 1,
+        )
+
+
+def _product_block(builder: Builder, kind: str, offsets: tuple[str, ...]) -> None:
+    """Add a block of one of the kinds of :func:`products`."""
+    draw, features = builder.draw, builder.flow.shape[1]
+    width = builder.number(1, 4)
+
+    def layer() -> nn.Module:
+        return nn.Linear(features, width, bias=builder.flip())
+
+    def offset() -> nn.Module:
+        return OFFSETS[draw(st.sampled_from(offsets))]()
+
+    if kind == "unit":
+        builder.add(layer())
+        builder.add(offset())
+    elif kind == "gated":
+        gate: nn.Module = nn.Sequential(layer(), offset())
+        value: nn.Module = layer()
+        if builder.flip():
+            value = nn.Sequential(value, builder.activation())
+        builder.add(Gated(gate, value) if builder.flip() else Gated(value, gate))
+    elif kind == "quotient":
+        divisor = nn.Sequential(layer(), nn.Softplus()) if builder.flip() else layer()
+        builder.add(Quotient(layer(), divisor))
+    elif kind == "power":
+        exponent = float(draw(st.sampled_from([2, 3, -1])))
+        builder.add(layer())
+        builder.add(Power(exponent, draw(st.sampled_from(ways(exponent)))))
+    elif kind == "root":  # of positive numbers alone
+        exponent = draw(st.sampled_from([0.5, -0.5, 1.5, -1.0]))
+        builder.add(layer())
+        builder.add(nn.Softplus() if builder.flip() else Power(2.0))
+        builder.add(Power(exponent, draw(st.sampled_from(ways(exponent)))))
+    else:
+        builder.add(layer())
+        for _ in range(builder.number(1, 2)):
+            learned, subtracted = builder.flip(), builder.flip()
+            builder.add(Positions(width, learned=learned, subtracted=subtracted))
+        if builder.flip():
+            builder.add(builder.activation())
+    if builder.flip():
+        builder.dropout()
+
+
+def ways(exponent: float) -> list[str]:
+    """Return the ways to write a power with the exponent down."""
+    named = ["square, sqrt or reciprocal"] if exponent in NAMED_POWERS else []
+    return ["operator", "pow", *named, *(["product with itself"] if exponent == 2 else [])]
 
 
 def _block(builder: Builder, *modules: nn.Module) -> nn.Module:

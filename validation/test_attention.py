@@ -21,12 +21,15 @@ from torchvision.models import (
     efficientnet_b0,
     regnet_y_400mf,
 )
+from torchvision.ops import SqueezeExcitation
 
 import lfp_core as lfp
-from lfp_core import attention as rules
-from lfp_core.operations import pay
+from lfp_core import operations
+from lfp_core.marks import ACTIVATION, mark_of, marked, used
 from lfp_core.propagation import Attention as Treatment
-from lfp_core.slopes import EpsilonShare, share
+from lfp_core.propagation import Gates
+from lfp_core.rules import SOFTMAX, product
+from lfp_core.slopes import EpsilonShare, Share, share
 from validation import oracle
 from validation.compare import Feedback, engine_feedback, relative_error, weight_scaled_gradient
 from validation.networks import Attention, Residual
@@ -92,31 +95,43 @@ class Uncentred(torch.autograd.Function):
         return p * g
 
 
-def uncentred(epsilon: float, operation: Any, args: Any, kwargs: Any) -> Tensor:
-    return rules.owe(Uncentred.apply(pay(args[0])), 0.0)
+def uncentred(context: Any, operation: Any, args: Any, kwargs: Any) -> Tensor:
+    x = args[0]
+    return marked(Uncentred.apply(used(x, mark_of(x))), ACTIVATION)  # type: ignore[no-any-return]
 
 
-def whole_epsilon(epsilon: float, operation: Any, args: Any, kwargs: Any) -> Any:
-    return rules.owe(rules.shared_product(epsilon, operation, args, kwargs), epsilon)
+def whole_epsilon(context: Any, operation: Any, args: Any, kwargs: Any) -> Any:
+    output = product(context, operation, args, kwargs)
+    return marked(output, ACTIVATION._replace(epsilon=context.epsilon))
 
 
 def break_half(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules.EvenShare, "backward", staticmethod(lambda ctx, g: (g, None)))
+    patch.setattr(Share, "backward", staticmethod(lambda ctx, g: (g, None, None)))
+
+
+def break_half_of_what_owes(patch: pytest.MonkeyPatch) -> None:
+    right = EpsilonShare.backward
+
+    def whole(ctx: Any, g: Tensor) -> Any:
+        ctx.factor = 1.0
+        return right(ctx, g)
+
+    patch.setattr(EpsilonShare, "backward", staticmethod(whole))
 
 
 def break_centring(patch: pytest.MonkeyPatch) -> None:
-    for operation in rules.SOFTMAX:
-        patch.setitem(rules.ATTENTION["uniform"], operation, uncentred)
+    for operation in SOFTMAX:
+        patch.setitem(operations._rules, operation, uncentred)
 
 
 def break_stabiliser(patch: pytest.MonkeyPatch) -> None:
     for operation in (torch.matmul, Tensor.__matmul__, torch.einsum, torch.bmm):
-        patch.setitem(rules.RULES, operation, whole_epsilon)
+        patch.setitem(operations._rules, operation, whole_epsilon)
 
 
-def naive_share(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+def naive_share(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
     (z,) = ctx.saved_tensors
-    return share(z, z, ctx.epsilon, limit=1.0) * g, None, None
+    return share(z, z, ctx.epsilon, limit=1.0) * g * ctx.factor, None, None, None
 
 
 def break_mask(patch: pytest.MonkeyPatch) -> None:
@@ -124,11 +139,15 @@ def break_mask(patch: pytest.MonkeyPatch) -> None:
 
 
 def break_gate(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(rules.RULES, Tensor.mul, whole_epsilon)
+    patch.setitem(operations._rules, Tensor.mul, whole_epsilon)
 
 
 @pytest.mark.parametrize(
-    "damage", [break_half, break_centring, break_stabiliser, break_mask, break_gate]
+    "damage",
+    [
+        *(break_half, break_half_of_what_owes, break_centring, break_stabiliser),
+        *(break_mask, break_gate),
+    ],
 )
 def test_a_broken_rule_is_caught(
     monkeypatch: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
@@ -325,12 +344,31 @@ GATED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.parametrize("gates", ["signal", "uniform"])
 @pytest.mark.parametrize("name", GATED)
-def test_gated_model_runs_unmodified(name: str) -> None:
+def test_gated_model_runs_unmodified(name: str, gates: Gates) -> None:
+    """Of what computes a gate, nothing learns if all of the reward goes to what it scales."""
     model = awake(GATED[name]()).eval()
-    found = engine_feedback(model, torch.randn(1, 3, 32, 32), lambda o: o.detach(), 1e-6)
+    inputs = torch.randn(1, 3, 32, 32)
+    found = engine_feedback(model, inputs, lambda o: o.detach(), 1e-6, gates=gates)
+    gating = [m for m in model.modules() if isinstance(m, SqueezeExcitation)]
+    of_gates = {id(p) for module in gating for p in module.parameters()}
+    assert gating
     assert len(found) == len(list(model.parameters()))
-    assert all(value.isfinite().all() and value.any() for value in found.values())
+    for parameter, value in found.items():
+        assert value.isfinite().all()
+        assert bool(value.any()) is (gates == "uniform" or id(parameter) not in of_gates)
+
+
+def computed(*shape: int) -> Tensor:
+    """Return an activation, of which `grad` will be what arrives there; call it in a context.
+
+    What an operation shares out goes to activations, and a plain tensor is none.
+    """
+    layer = nn.Linear(1, math.prod(shape))
+    made = lfp.activation(layer(torch.randn(1, 1)).view(shape))
+    made.retain_grad()
+    return made
 
 
 # --- fused attention ------------------------------------------------------------------------------
@@ -350,14 +388,14 @@ FUSED_OPTIONS: dict[str, dict[str, Any]] = {
 def test_fused_attention_is_torchs_and_obeys_the_chain_rule(name: str) -> None:
     options = FUSED_OPTIONS[name]
     heads = [4, 2, 2] if name == "grouped heads" else [2, 2, 2]
-    q, k, v = (torch.randn(2, h, TOKENS, PRODUCT_SIZE, requires_grad=True) for h in heads)
     with lfp.feedback(0):
+        q, k, v = (computed(2, h, TOKENS, PRODUCT_SIZE) for h in heads)
         outputs = F.scaled_dot_product_attention(q, k, v, **options)
     torch.testing.assert_close(outputs, FUSED(q, k, v, **options), rtol=1e-12, atol=1e-14)
     push = torch.randn_like(outputs)
     lfp.backward(outputs, -push * outputs.detach())
-    halved = halved_attention(q, k, v, **options)
-    expected = torch.autograd.grad((push * halved).sum(), (q, k, v))
+    leaves = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
+    expected = torch.autograd.grad((push * halved_attention(*leaves, **options)).sum(), leaves)
     for tensor, gradient in zip((q, k, v), expected, strict=True):
         torch.testing.assert_close(tensor.grad, gradient, rtol=1e-10, atol=1e-14)
 
@@ -373,7 +411,7 @@ def test_dropout_within_fused_attention_drops() -> None:
 
 def test_mask_and_causality_together_are_refused() -> None:
     q = torch.randn(1, 1, TOKENS, 2, requires_grad=True)
-    with pytest.raises(lfp.UnsupportedOperation, match="attn_mask and is_causal"), lfp.feedback():
+    with pytest.raises(RuntimeError, match="attn_mask or is_causal, not both"), lfp.feedback():
         F.scaled_dot_product_attention(q, q, q, attn_mask=causal_mask(TOKENS), is_causal=True)
 
 
@@ -388,8 +426,8 @@ GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", GATES)
 def test_a_gate_shares_the_reward_evenly_and_keeps_none(name: str) -> None:
-    g, v = torch.randn(2, 5, requires_grad=True), torch.randn(2, 5, requires_grad=True)
     with lfp.feedback(EPSILON):
+        g, v = computed(2, 5), computed(2, 5)
         outputs = GATES[name](g, v)
     reward = torch.rand_like(outputs)
     lfp.backward(outputs, reward)
@@ -398,21 +436,22 @@ def test_a_gate_shares_the_reward_evenly_and_keeps_none(name: str) -> None:
 
 
 def test_a_square_takes_all_of_its_reward() -> None:
-    x = torch.randn(2, 5, requires_grad=True)
     with lfp.feedback(EPSILON):
+        x = computed(2, 5)
         outputs = x * x
     reward = torch.rand_like(outputs)
     lfp.backward(outputs, reward)
     torch.testing.assert_close(-x.detach() * arrived(x.grad), reward)
 
 
-def test_silu_by_hand_is_silu() -> None:
-    """Both halves of the reward come back together at z."""
+@pytest.mark.parametrize("gates", ["signal", "uniform"])
+def test_silu_by_hand_is_silu(gates: Gates) -> None:
+    """Both halves of the reward come back together at z, and so does all of the signal's."""
     layers = nn.Linear(FEATURES, 5), nn.Linear(5, 3)
     x, push = torch.randn(2, FEATURES), torch.randn(2, 3)
 
     def run(silu: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        with lfp.feedback(EPSILON):
+        with lfp.feedback(EPSILON, gates=gates):
             outputs = layers[1](silu(layers[0](x)))
         lfp.backward(outputs, push)
         found = [arrived(p.grad) for layer in layers for p in layer.parameters()]
@@ -464,8 +503,8 @@ def test_masked_tokens_get_no_reward_and_no_nan(name: str, scaled: bool) -> None
 
 def rewards_of_factors(epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return a reward on A B, and what of it arrived at A and at B."""
-    a, b = torch.randn(2, 3, 4, requires_grad=True), torch.randn(2, 4, 5, requires_grad=True)
     with lfp.feedback(epsilon):
+        a, b = computed(2, 3, 4), computed(2, 4, 5)
         outputs = a @ b
     reward = torch.rand_like(outputs)
     lfp.backward(outputs, reward)
@@ -528,14 +567,42 @@ def test_wrong_attention_raises_value_error_that_shows_it(attention: Any) -> Non
         lfp.feedback(attention=attention)
 
 
-def test_a_product_with_what_may_be_a_weight_is_refused() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [lambda weight, mask: weight * mask, lambda weight, mask: weight[mask[0].nonzero()[:, 0]]],
+)
+def test_what_is_made_of_a_weight_and_constants_is_a_weight(
+    make: Callable[[Tensor, Tensor], Tensor],
+) -> None:
     """A masked weight gets all of a reward, a factor that was computed half of it."""
+    weight, mask = nn.Parameter(torch.randn(4, 4)), torch.tensor([[1, 0, 1, 1]] * 4).bool()
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.weight = nn.Linear(4, 4), weight
+            self.register_buffer("mask", mask)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) @ make(self.weight, mask).t()
+
+    model, x, push = Masked(), torch.randn(2, 4), torch.randn(2, make(weight, mask).shape[0])
+    found = engine_feedback(model, x, lambda o: -push * o.detach(), 0.0)
+    assert relative_error(found, weight_scaled_gradient(model, (push * model(x)).sum())) < TOLERANCE
+
+
+def test_a_product_with_what_may_be_a_weight_is_refused() -> None:
+    """Outside of a module any tensor may be data, and what a parameter makes of it either."""
     layer, weight = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 4))
-    x, mask = torch.randn(2, 4), torch.rand(4, 4) < 0.5
-    doubtful: list[Callable[[], Tensor]] = [lambda: weight * mask, lambda: weight[torch.arange(3)]]
-    for make in doubtful:
-        with pytest.raises(lfp.UnsupportedOperation, match="may be a weight"), lfp.feedback():
-            layer(x) @ make().t()
+    x, mask = torch.randn(2, 4), torch.rand(4, 4)
+    with lfp.feedback():
+        outputs = layer(x) @ (weight * mask).t()
+    with pytest.raises(lfp.UnsupportedOperation, match="may be a weight"):
+        lfp.backward(outputs, outputs.detach())
+    with lfp.feedback():
+        outputs = layer(x) @ lfp.weight(weight * mask).t()
+    lfp.backward(outputs, outputs.detach())
+    assert arrived(weight.grad).any()
 
 
 class Block(nn.Module):

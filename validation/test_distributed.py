@@ -3,19 +3,20 @@
 import gc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import RegisterPostBackwardFunction
 from torch.nn.parallel import DistributedDataParallel
 
-from lfp_core import operations, sharding
-from validation.examples import batch, dense, error, fresh, gradients, propagate
+import lfp_core as lfp
+from lfp_core import _torch, marks
+from validation.examples import EPSILON, batch, dense, error, fresh, gradients, propagate
 
 Parallel = Callable[[nn.Sequential], nn.Module]
 
@@ -40,13 +41,12 @@ def sharded(model: nn.Sequential, *, parts: bool) -> nn.Module:
 
 def forgetful(model: nn.Sequential) -> nn.Module:
     """Shard it so that what crosses into a block is forgotten to owe anything: the twin."""
-    group: Any = sharding._fsdp_param_group.RegisterPostBackwardFunction
-    identity = group.apply.__wrapped__
+    origin = marks._origin
 
-    def forgetting(*inputs: Any) -> Any:
-        return operations.owe(identity(*inputs), 0.0)
+    def forgetting(tensor: Tensor) -> marks.Mark:
+        return origin(tensor)._replace(epsilon=0.0)
 
-    group.apply = forgetting
+    marks._origin = forgetting
     return sharded(model, parts=True)
 
 
@@ -107,17 +107,31 @@ def test_debts_forgotten_at_the_edge_of_a_shard_would_be_noticed(processes: Path
     assert error(found, fresh(blocks().double())) > 1e-3
 
 
-def test_inputs_of_a_shard_whose_identity_is_unknown_are_strangers() -> None:
+class Group:
+    """What FSDP2's identity wants to tell of the backward pass."""
+
+    def post_backward(self) -> None:
+        """Do nothing."""
+
+
+def test_inputs_of_a_shard_whose_identity_is_unknown_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A torch that renames its private Function is refused, not silently wrong."""
-    x = torch.randn(2, 3, requires_grad=True) * 1
+    layers = nn.Linear(2, 3), nn.Linear(3, 1)
 
-    class Group:
-        def post_backward(self) -> None:
-            """Do nothing."""
+    def run() -> Tensor:
+        with lfp.feedback(EPSILON):
+            (x,) = RegisterPostBackwardFunction.apply(Group(), layers[0](torch.ones(1, 2)))
+            assert marks.mark_of(x).epsilon == EPSILON
+            return layers[1](x)  # type: ignore[no-any-return]
 
-    group: Any = sharding._fsdp_param_group.RegisterPostBackwardFunction
-    operations.owe(x, 0.5)
-    (known,) = group.apply(Group(), x)
-    (unknown,) = group.apply.__wrapped__(Group(), x)
-    assert getattr(known, operations.OWED) == 0.5
-    assert operations.is_stranger(unknown)
+    outputs = run()
+    lfp.backward(outputs, torch.ones_like(outputs))
+    assert layers[0].weight.grad is not None
+    layers[0].weight.grad = None
+    monkeypatch.setattr(_torch, "IDENTITIES", set())
+    outputs = run()
+    with pytest.raises(lfp.UnsupportedOperation, match="RegisterPostBackwardFunction"):
+        lfp.backward(outputs, torch.ones_like(outputs))
+    assert layers[0].weight.grad is None

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, find, given, reject, settings
 
 import lfp_core as lfp
-from lfp_core import operations, slopes
+from lfp_core import calls, slopes
 from validation import oracle
 from validation.compare import engine_feedback, relative_error
 from validation.networks import Residual
@@ -71,15 +71,15 @@ def one_sided(a: torch.Tensor, z: torch.Tensor, epsilon: float, limit: float) ->
     return a / (z + epsilon)
 
 
-def no_share(ctx: object, g: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+def no_share(ctx: object, g: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
     """The epsilon rule forgotten where no activation follows."""
-    return g, None, None
+    return g, None, None, None
 
 
-def one_sided_share(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+def one_sided_share(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
     """The same with a stabiliser that is always added."""
     (z,) = ctx.saved_tensors
-    return z / (z + ctx.epsilon) * g, None, None
+    return z / (z + ctx.epsilon) * g, None, None, None
 
 
 def derivative(a: torch.Tensor, z: torch.Tensor, epsilon: float, limit: float) -> torch.Tensor:
@@ -87,7 +87,7 @@ def derivative(a: torch.Tensor, z: torch.Tensor, epsilon: float, limit: float) -
     return 1 - a**2
 
 
-def pass_unpaid(tensor: torch.Tensor, in_place: bool = False) -> torch.Tensor:
+def pass_unpaid(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     """Nothing pays what it owes, and no loose parameter is scaled."""
     return tensor
 
@@ -101,7 +101,7 @@ def pass_unpaid(tensor: torch.Tensor, in_place: bool = False) -> torch.Tensor:
         (slopes.EpsilonShare, "backward", staticmethod(no_share), None),
         (slopes.EpsilonShare, "backward", staticmethod(one_sided_share), None),
         (slopes, "share", derivative, ["tanh"]),
-        (operations, "pay", pass_unpaid, None),
+        (calls, "used", pass_unpaid, None),
     ],
     ids=[
         *("no |w|", "no sign", "one-sided slope", "no share", "one-sided share", "derivative"),

@@ -79,8 +79,20 @@ def test_they_train_and_the_sigmoid_does_not(signs: dict[str, Any]) -> None:
 
 
 def test_an_activation_without_a_rule_is_refused() -> None:
-    with lfp.feedback(), pytest.raises(lfp.UnsupportedOperation, match="no LFP rule for cos"):
-        torch.cos(nn.Linear(2, 2)(torch.ones(1, 2)))
+    layer = nn.Linear(2, 2)
+    with lfp.feedback():
+        outputs = torch.special.i1(layer(torch.ones(1, 2)))  # no error yet
+    with pytest.raises(lfp.UnsupportedOperation, match="no LFP rule for special_i1"):
+        lfp.backward(outputs, torch.ones_like(outputs))
+    assert layer.weight.grad is None
+
+
+def test_what_it_made_is_refused_with_it() -> None:
+    layer = nn.Linear(2, 2)
+    with lfp.feedback():
+        outputs = nn.Linear(2, 2)(torch.special.i1(layer(torch.ones(1, 2))).relu())
+    with pytest.raises(lfp.UnsupportedOperation, match="no LFP rule for special_i1"):
+        lfp.backward(outputs, torch.ones_like(outputs))
 
 
 def test_a_grader_sees_answers_alone(discrete: dict[str, Any]) -> None:

@@ -334,7 +334,7 @@ def unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
 def unpaid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the G of a spike for its reward."""
     monkeypatch.setattr(
-        slopes.EpsilonShare, "backward", staticmethod(lambda ctx, g: (g, *[None] * 2))
+        slopes.EpsilonShare, "backward", staticmethod(lambda ctx, g: (g, *[None] * 3))
     )
 
 
@@ -546,24 +546,45 @@ UNSUPPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 
 @pytest.mark.parametrize(("build", "message"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_unsupported_neurons_raise(build: Callable[[], nn.Module], message: str) -> None:
+def test_unsupported_neurons_take_no_reward(build: Callable[[], nn.Module], message: str) -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(2, 2), torch.ones(1, 2)
-    with pytest.raises(lfp.UnsupportedOperation, match=message), lfp.feedback():
-        nn.Sequential(layer, build())(x)
+    expected = nn.Sequential(layer, build())(x)
+    with lfp.feedback():  # nothing is wrong as long as no reward arrives
+        spikes = nn.Sequential(layer, build())(x)
+    assert torch.equal(spikes, expected)
+    with pytest.raises(lfp.UnsupportedOperation, match=message):
+        lfp.backward(spikes, torch.ones_like(spikes))
+    assert layer.weight.grad is None
     with lfp.feedback(strict=False):
-        found = nn.Sequential(layer, build())(x)
-    assert torch.equal(found, nn.Sequential(layer, build())(x))
+        spikes = nn.Sequential(layer, build())(x)
+    assert torch.equal(spikes, expected)
+    lfp.backward(spikes, torch.ones_like(spikes))
+    assert layer.weight.grad is not None
+
+
+def test_an_unsupported_neuron_aside_is_let_alone() -> None:
+    """No reward arrives at it, so that it does not matter that it has no rule."""
+    torch.manual_seed(0)
+    layers, x = [nn.Linear(2, 2), nn.Linear(2, 2)], torch.ones(1, 2)
+    with lfp.feedback():
+        snntorch.Lapicque(0.5, init_hidden=True)(layers[0](x))
+        outputs = layers[1](x)
+    lfp.backward(outputs, torch.ones_like(outputs))
+    assert layers[1].weight.grad is not None
 
 
 @pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")
-def test_unroll_of_an_unsupported_leaky_raises() -> None:
+def test_unroll_of_an_unsupported_leaky_takes_no_reward() -> None:
     model = nn.Sequential(nn.Linear(2, 2), snntorch.Leaky(0.5, inhibition=True, init_hidden=True))
     inputs = torch.ones(3, 1, 2)
     message = "no LFP rule for Leaky: inhibition is not supported"
-    with pytest.raises(lfp.UnsupportedOperation, match=message), lfp.feedback():
-        spiking.unroll(model, inputs)
+    with lfp.feedback():
+        spikes = spiking.unroll(model, inputs)
+    with pytest.raises(lfp.UnsupportedOperation, match=message):
+        lfp.backward(spikes, torch.ones_like(spikes))
     expected = by_steps(model, inputs)
+    assert torch.equal(spikes, expected)
     assert torch.equal(spiking.unroll(model, inputs), expected)
     with torch.no_grad():
         assert torch.equal(spiking.unroll(model, inputs), expected)

@@ -36,7 +36,7 @@ class Odd(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
-        return torch.cumsum(self.layer(x), dim=1)
+        return torch.cumprod(self.layer(x), dim=1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -104,7 +104,7 @@ def test_the_command_tells_and_fails() -> None:
     )
     assert odd.exit_code == 1
     (check,) = json.loads(odd.stdout)["checks"]
-    assert "cumsum" in check["detail"]
+    assert "cumprod" in check["detail"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,280 @@
+"""What the options of the context decide, per connection: gates, units, normalisation.
+
+And what products, quotients, powers and biases behind a layer share, in every combination of them.
+The oracle says what each option means, as it does for everything else.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import Phase, find, given, reject, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import lfp_core as lfp
+from lfp_core import calls, functions
+from lfp_core.calls import Call
+from lfp_core.marks import ACTIVATION, Mark, used
+from lfp_core.propagation import Gates, Normalisation, Units
+from lfp_core.slopes import SecantSlope
+from validation import oracle
+from validation.compare import engine_feedback, relative_error
+from validation.networks import Exp, Gated
+from validation.strategies import OFFSETS, Case, cases, epsilons, products, transformers
+
+TOLERANCE = 1e-9
+GATES: tuple[Gates, ...] = ("signal", "uniform")
+UNITS: tuple[Units, ...] = ("identity", "reverse", "shifted")
+NORMALISATIONS: tuple[Normalisation, ...] = ("gradient", "identity")
+#: As a submodule: the package has a function of the same name.
+RULES = "lfp_core.rules"
+
+
+def disagreement(case: Case, epsilon: float, **options: Any) -> float | None:
+    """Return the relative error against the oracle; None if some sum cancels too far to tell."""
+    expected = oracle.run(case.model, case.inputs, lambda _: case.reward, epsilon, **options)
+    if not expected.condition < 1e5:
+        return None
+    found = engine_feedback(case.model, case.inputs, lambda _: case.reward, epsilon, **options)
+    assert set(found) == set(expected.feedback)
+    return relative_error(found, expected.feedback)
+
+
+def assert_agreement(case: Case, epsilon: float, **options: Any) -> None:
+    """Assert that the engine equals the oracle, if the case allows to tell."""
+    error = disagreement(case, epsilon, **options)
+    if error is None:
+        reject()
+    assert error < TOLERANCE
+
+
+# --- the oracle -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("gates", GATES)
+def test_products_quotients_and_powers_equal_the_oracle(gates: Gates, units: Units) -> None:
+    @settings(max_examples=60)
+    @given(products(), epsilons())
+    def check(case: Case, epsilon: float) -> None:
+        assert_agreement(case, epsilon, gates=gates, units=units)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", ["gated", "quotient", "power", "root", "biased"])
+def test_each_of_them_alone_equals_the_oracle(kind: str) -> None:
+    @settings(max_examples=40)
+    @given(products((kind,)), epsilons())
+    def check(case: Case, epsilon: float) -> None:
+        assert_agreement(case, epsilon)
+
+    check()
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("name", OFFSETS)
+def test_units_equal_the_oracle(name: str, units: Units) -> None:
+    @settings(max_examples=40)
+    @given(products(("unit", "gated", "biased"), (name,)), epsilons())
+    def check(case: Case, epsilon: float) -> None:
+        assert_agreement(case, epsilon, units=units)
+
+    check()
+
+
+@pytest.mark.parametrize("gates", GATES)
+def test_gates_of_transformers_equal_the_oracle(gates: Gates) -> None:
+    @settings(max_examples=40)
+    @given(transformers(["sigmoid", "silu"]), epsilons())
+    def check(case: Case, epsilon: float) -> None:
+        assert_agreement(case, epsilon, gates=gates)
+
+    check()
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
+def test_constant_statistics_equal_the_oracle(train: bool) -> None:
+    @settings(max_examples=80)
+    @given(cases(train=train), epsilons())
+    def check(case: Case, epsilon: float) -> None:
+        assert_agreement(case, epsilon, normalisation="identity")
+
+    check()
+
+
+@settings(max_examples=40)
+@given(transformers(), epsilons(), st.sampled_from(GATES), st.sampled_from(UNITS))
+def test_all_of_them_together(case: Case, epsilon: float, gates: Gates, units: Units) -> None:
+    assert_agreement(case, epsilon, gates=gates, units=units, normalisation="identity")
+
+
+# --- what must be caught --------------------------------------------------------------------------
+
+
+def no_gates(patch: pytest.MonkeyPatch) -> None:
+    """Take no function for a gate."""
+    patch.setattr(functions, "GATES", set())
+
+
+def all_gates(patch: pytest.MonkeyPatch) -> None:
+    """Take every function with f(0) != 0 for a gate."""
+    patch.setattr(functions, "GATES", set(functions.OFFSET))
+
+
+def whole_shares(patch: pytest.MonkeyPatch) -> None:
+    """Give every operand all of the reward."""
+
+    def all_of_it(tensor: Tensor, mark: Mark | None, share: float = 1.0, **place: bool) -> Tensor:
+        return used(tensor, mark, **place)
+
+    patch.setattr(calls, "used", all_of_it)
+
+
+def no_degrees(patch: pytest.MonkeyPatch) -> None:
+    """Forget that the chain rule multiplies the reward of a power by its exponent."""
+
+    def undivided(tensor: Tensor, mark: Mark | None, *args: Any, **kwargs: Any) -> Tensor:
+        return used(tensor, mark and mark._replace(degree=1.0), *args, **kwargs)
+
+    patch.setattr(calls, "used", undivided)
+    patch.setattr(f"{RULES}.used", undivided)
+
+
+def separate_bias(patch: pytest.MonkeyPatch) -> None:
+    """Let a bias behind a layer be a layer of its own."""
+    patch.setattr(f"{RULES}.ADDITIONS", set[Any]())
+
+
+class Deaf:
+    """Secant slopes that do not hear of `units`."""
+
+    @staticmethod
+    def apply(*args: Any) -> Any:
+        """Do as if it was "identity"."""
+        return SecantSlope.apply(*args[:-1], "identity")
+
+
+def deaf_units(patch: pytest.MonkeyPatch) -> None:
+    """Treat functions with f(0) != 0 as the others."""
+    patch.setattr(f"{RULES}.SecantSlope", Deaf)
+
+
+def plain_normalised(patch: pytest.MonkeyPatch) -> None:
+    """Let the reward of a statistic pass through it, whatever the option says."""
+
+    def through(call: Call) -> Any:
+        (statistic,) = (a for a in call.activations if _role(call, a) == "statistic")
+        call.replace(statistic, ACTIVATION)
+        return call.run(call.kind())
+
+    patch.setattr(f"{RULES}.normalised", through)
+
+
+def _role(call: Call, operand: Tensor) -> str:
+    mark = call.mark(operand)
+    return "" if mark is None else mark.role
+
+
+Damage = Callable[[pytest.MonkeyPatch], None]
+BROKEN: dict[str, tuple[Damage, st.SearchStrategy[Case], dict[str, Any]]] = {
+    "no gates": (no_gates, products(("gated",)), {"gates": "signal"}),
+    "all gates": (all_gates, products(("gated",)), {"gates": "signal"}),
+    "shares of a gate": (whole_shares, products(("gated",)), {"gates": "uniform"}),
+    "shares of a quotient": (whole_shares, products(("quotient",)), {}),
+    "degree of a power": (no_degrees, products(("power",)), {}),
+    "degree of a root": (no_degrees, products(("root",)), {}),
+    "bias of its own": (separate_bias, products(("biased",)), {}),
+    "reverse": (deaf_units, products(("unit",)), {"units": "reverse"}),
+    "shifted": (deaf_units, products(("unit",)), {"units": "shifted"}),
+    "statistics": (plain_normalised, cases(train=True), {"normalisation": "identity"}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_treatment_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage, strategy, options = BROKEN[name]
+    damage(monkeypatch)
+
+    def differs(case: Case) -> bool:
+        error = disagreement(case, 1e-2, **options)
+        return error is not None and not error <= TOLERANCE  # NaN, too
+
+    case = find(strategy, differs, settings=settings(phases=[Phase.generate], max_examples=500))
+    monkeypatch.undo()
+    error = disagreement(case, 1e-2, **options)
+    assert error is not None
+    assert error < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("strategy", "one", "other"),
+    [
+        (products(("gated",)), {"gates": "signal"}, {"gates": "uniform"}),
+        (products(("unit",)), {"units": "identity"}, {"units": "reverse"}),
+        (products(("unit",)), {"units": "identity"}, {"units": "shifted"}),
+        (products(("unit",)), {"units": "reverse"}, {"units": "shifted"}),
+        (cases(train=True), {"normalisation": "gradient"}, {"normalisation": "identity"}),
+    ],
+)
+def test_options_are_not_the_same(
+    strategy: st.SearchStrategy[Case], one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    def differ(case: Case) -> bool:
+        found = [
+            engine_feedback(case.model, case.inputs, lambda _: case.reward, 1e-2, **options)
+            for options in (one, other)
+        ]
+        return relative_error(*found) > 0.1
+
+    find(strategy, differ, settings=settings(phases=[Phase.generate], max_examples=500))
+
+
+# --- by hand --------------------------------------------------------------------------------------
+
+EPSILON = 0.1
+
+
+def rewards_by_hand(model: nn.Sequential, x: float, **options: Any) -> tuple[float, float]:
+    """Return the reward of the input 1 for a reward of 1, of the engine and of the oracle."""
+    inputs = torch.tensor([[x]], dtype=torch.float64, requires_grad=True)
+    with lfp.feedback(EPSILON, **options):
+        outputs = model(inputs)
+    lfp.backward(outputs, torch.ones_like(outputs))
+    assert inputs.grad is not None
+    trace = oracle.run(model, inputs, torch.ones_like, EPSILON, **options)
+    return float(-inputs.detach() * inputs.grad), float(trace.input_reward)
+
+
+def line(weight: float) -> nn.Linear:
+    """Return a layer of one weight."""
+    layer = nn.Linear(1, 1, bias=False).double()
+    layer.weight.data.fill_(weight)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("units", "factor"),
+    [
+        ("identity", 1.0),
+        ("reverse", -1.0),  # exp(-1) > 0 > -1
+        ("shifted", (math.exp(-1) - 1) / math.exp(-1)),
+    ],
+)
+def test_units_by_hand(units: Units, factor: float) -> None:
+    """z = -1, a = exp(z), o = 3 a: the reward of a is ``o / (o + eps)``, that of x by `units`."""
+    model = nn.Sequential(line(-1.0), Exp(), line(3.0))
+    o = 3 * math.exp(-1)
+    expected = -1 / (-1 - EPSILON) * factor * o / (o + EPSILON)
+    assert rewards_by_hand(model, 1.0, units=units) == pytest.approx((expected,) * 2, rel=1e-14)
+
+
+@pytest.mark.parametrize(("gates", "parts"), [("signal", (0.0, 1.0)), ("uniform", (0.5, 0.5))])
+def test_gates_by_hand(gates: Gates, parts: tuple[float, float]) -> None:
+    """g = sigmoid(2), v = -3, o = g v: each factor's part passes its layer's epsilon rule."""
+    model = nn.Sequential(Gated(nn.Sequential(line(2.0), nn.Sigmoid()), line(-3.0)))
+    expected = parts[0] * 2 / (2 + EPSILON) + parts[1] * 3 / (3 + EPSILON)
+    assert rewards_by_hand(model, 1.0, gates=gates) == pytest.approx((expected,) * 2, rel=1e-14)
