@@ -57,6 +57,7 @@ def of(rule: Rule, *operations: set[Operation]) -> Iterator[tuple[Operation, Rul
         yield from dict.fromkeys(each, rule).items()
 
 
+INDEXING: set[Operation] = {Tensor.__getitem__}
 _NORMS: dict[str, Operation] = {
     "layer_norm": composed.layer_norm,
     "rms_norm": composed.rms_norm,
@@ -154,7 +155,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),
                 *(p for pool in _POOLS for p in (pool, pool + "_with_indices")),
             )
-            | {Tensor.__getitem__}
+            | INDEXING
             | _torch.SEQUENCES
             | getter("T", "mT", "H", "mH", "real", "imag")
             | _torch.TRANSPOSES,

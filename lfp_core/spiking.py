@@ -241,7 +241,7 @@ def _step_rule(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 def _scan_rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Tensor:
     neuron, currents = args
     if unsupported(neuron):
-        return _refuse(context, operation, args, kwargs)  # type: ignore[no-any-return]
+        return _refuse(context, operation, args, kwargs)
     rest = torch.zeros_like(currents[0])
     return _integrate(neuron, _taken_over(currents), rest, context.stabiliser(), **kwargs)[0]
 
