@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 import lfp_core as lfp
 from benchmarks.cli import app
 from lfp_core import slopes
-from validation.coverage import modules, records, suite
+from validation.coverage import models, modules, records, suite
 from validation.coverage.check import (
     Fault,
     Net,
@@ -24,6 +24,7 @@ from validation.coverage.check import (
     default_loss,
     examine,
     is_finite,
+    kept_buffers,
     prepared,
     run_plain,
     seeded,
@@ -33,7 +34,7 @@ from validation.coverage.modules import CASES, CLASSES, LAYOUTS, inputs_of, warm
 from validation.coverage.records import Record, faults, summaries
 from validation.networks import Concatenation, Residual
 
-SHARE_OF_NN = 0.97
+SHARE_OF_NN, SHARE_OF_OTHERS = 0.97, 0.95
 
 
 # --- torch.nn -------------------------------------------------------------------------------------
@@ -63,6 +64,46 @@ def test_classes_are_found_by_looking_into_torch(monkeypatch: pytest.MonkeyPatch
     (record,) = modules.examine_module("Newest")
     assert record.verdict == "error"
     assert "no case" in record.reason
+
+
+# --- whole models ---------------------------------------------------------------------------------
+
+#: One of each kind of block that small models have: plain, fire, shuffled, inverted, gated.
+SMALL = ("resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "mobilenet_v3_small")
+
+
+@pytest.mark.parametrize("name", [*SMALL, "efficientnet_b0"])
+def test_small_model(name: str) -> None:
+    assert not faults(models.examine_model(name))
+
+
+def test_theorem_1_is_checked_where_there_is_only_relu() -> None:
+    checked = {
+        name: any("theorem_error" in r.figures for r in models.examine_model(name))
+        for name in ("squeezenet1_1", "mobilenet_v2")  # which has ReLU6
+    }
+    assert checked == {"squeezenet1_1": True, "mobilenet_v2": False}
+
+
+def test_all_classification_models_are_there() -> None:
+    assert len(models.KINDS["torchvision classification"].names()) >= 80
+    assert len(models.names()) == len(set(models.names()))
+
+
+@pytest.mark.coverage
+@pytest.mark.parametrize("name", [name for name in models.names() if name not in SMALL])
+def test_model(name: str) -> None:
+    assert not faults(models.examine_model(name))
+
+
+@pytest.mark.coverage
+@pytest.mark.parametrize("group", ["timm", "transformers"])
+def test_of_other_peoples_models_nearly_all_work(group: str) -> None:
+    pytest.importorskip(group)
+    found = [r for _, of_name in suite.run(group, suite.select(group, "*")) for r in of_name]
+    (summary,) = summaries(found)
+    assert summary.counted >= 40
+    assert summary.works >= SHARE_OF_OTHERS * summary.counted, str(summary)
 
 
 # --- random nets of such modules ------------------------------------------------------------------
@@ -123,7 +164,7 @@ def feedback_of(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return outputs and feedback, with everything random as in any other call."""
     model.zero_grad(set_to_none=True)
-    with seeded():
+    with seeded(), kept_buffers(model):
         with lfp.feedback(epsilon, strict=strict):
             outputs = model(inputs)
         lfp.backward(outputs, lfp.rewards.from_loss(default_loss)(outputs))
@@ -143,11 +184,8 @@ def test_fuzz_modules(
         torch.manual_seed(seed)
         model, inputs = composed(layout, parts), inputs_of(layout)
         warm_up(model, inputs)
-    model.eval()  # so that running statistics stay as they are
-    if training:
-        for module in model.modules():
-            module.training = not isinstance(module, nn.modules.batchnorm._NormBase)
-    with seeded():
+    model.train(training)
+    with seeded(), kept_buffers(model):
         expected = model(inputs)
     gradients = torch.autograd.grad(
         default_loss(expected), list(model.parameters()), allow_unused=True

@@ -1,6 +1,7 @@
 """The command that tells which models the engine trains, with exit code 1 if any is a fault."""
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,7 @@ def coverage(
     # These are tests, of no use to other commands, and import whole zoos.
     from validation.coverage import suite  # noqa: PLC0415
     from validation.coverage.document import summary_lines  # noqa: PLC0415
-    from validation.coverage.records import Record, faults, summaries  # noqa: PLC0415
+    from validation.coverage.records import Record, faults, summaries, worst  # noqa: PLC0415
 
     with refusing(ValueError):
         groups = _installed(chosen("group", split(group), suite.GROUPS), suite.GROUPS)
@@ -58,6 +59,8 @@ def coverage(
             for examined, records in suite.run(one, names, jobs, limit):
                 by_name[examined] = records
                 tick(f"{one} {examined}"[:40])
+                if not sys.stderr.isatty():  # where the bar is only shown at the end
+                    say(f"{one} {examined}: {worst(records).verdict}")
             in_order = [record for examined in names for record in by_name[examined]]
             found += in_order
             if name == "*":

@@ -132,7 +132,7 @@ def figure_lines(names: Mapping[str, Sequence[Record]]) -> Lines:
     )
     rows = []
     for name, records in names.items():
-        modes = {record.mode: record for record in records}
+        modes = {record.mode: record for record in reversed(records)}  # the first of each
         both = [modes.get(mode) for mode in ("training", "evaluation")]
         errors = [r.figures["theorem_error"] for r in records if "theorem_error" in r.figures]
         known = [error for error in errors if error is not None]

@@ -22,6 +22,10 @@ REFUSED_ON_PURPOSE: dict[str, str] = {
 OTHERS = ("timm", "transformers")
 
 
+class TimeLimit(Exception):  # noqa: N818  (the reason in a record begins with it)
+    """A model has taken too long."""
+
+
 @dataclass(frozen=True)
 class Record:
     """What became of one model in one mode.

@@ -13,8 +13,8 @@ from types import FrameType
 
 import torch
 
-from validation.coverage import modules
-from validation.coverage.records import Record
+from validation.coverage import families, models, modules
+from validation.coverage.records import Record, TimeLimit
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,10 @@ class Group:
 
 GROUPS: dict[str, Group] = {
     "nn": Group(modules.names, modules.examine_module),
+    "torchvision": Group(models.names, models.examine_model),
+    "timm": Group(families.timm_families, families.examine_family, "timm"),
+    "transformers": Group(families.architectures, families.examine_architecture, "transformers"),
 }
-
-
-class TimeLimit(Exception):  # noqa: N818  (the reason in a record begins with it)
-    """A model has taken too long."""
 
 
 def select(group: str, pattern: str) -> list[str]:
@@ -89,7 +88,7 @@ def examine(group: str, name: str, limit: float) -> list[Record]:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise :class:`TimeLimit` in what is running after so many seconds, and again after as many.
+    """Raise `TimeLimit` in what is running after so many seconds, and again after as many.
 
     Again, because each mode of a model has its own record, in which the first one ends. Where the
     system has no such signal, there is no limit.
