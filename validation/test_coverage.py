@@ -31,11 +31,8 @@ from validation.coverage.check import (
 )
 from validation.coverage.document import document
 from validation.coverage.modules import CASES, CLASSES, LAYOUTS, inputs_of, warm_up
-from validation.coverage.records import Record, faults, summaries
+from validation.coverage.records import GOALS, Record, faults, summaries
 from validation.networks import Concatenation, Residual
-
-SHARE_OF_NN, SHARE_OF_OTHERS = 0.97, 0.95
-
 
 # --- torch.nn -------------------------------------------------------------------------------------
 
@@ -48,7 +45,7 @@ def test_module(name: str) -> None:
 def test_of_torch_nn_nearly_all_works() -> None:
     found = [record for name in modules.names() for record in modules.examine_module(name)]
     (summary,) = summaries(found)
-    assert summary.works >= SHARE_OF_NN * summary.counted, str(summary)
+    assert summary.works >= GOALS[summary.group] * summary.counted, str(summary)
 
 
 def test_every_class_of_torch_has_a_case() -> None:
@@ -56,10 +53,8 @@ def test_every_class_of_torch_has_a_case() -> None:
 
 
 def test_classes_are_found_by_looking_into_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Newest(nn.Module):
-        pass
-
-    monkeypatch.setattr(nn, "Newest", Newest, raising=False)
+    newest = type("Newest", (nn.Module,), {"__module__": "torch.nn.modules.newest"})
+    monkeypatch.setattr(nn, "Newest", newest, raising=False)
     assert "Newest" in modules.names()
     (record,) = modules.examine_module("Newest")
     assert record.verdict == "error"
@@ -103,7 +98,7 @@ def test_of_other_peoples_models_nearly_all_work(group: str) -> None:
     found = [r for _, of_name in suite.run(group, suite.select(group, "*")) for r in of_name]
     (summary,) = summaries(found)
     assert summary.counted >= 40
-    assert summary.works >= SHARE_OF_OTHERS * summary.counted, str(summary)
+    assert summary.works >= GOALS[group] * summary.counted, str(summary)
 
 
 # --- random nets of such modules ------------------------------------------------------------------
@@ -326,7 +321,7 @@ def test_the_document_tells_what_does_not_work() -> None:
     text = document([record("works", "ReLU", "torch.nn"), record("wrong", "Odd", "torch.nn")])
     assert "Works: `ReLU`." in text
     assert "| Odd | wrong | training | because |" in text
-    assert "| torch.nn | 1 | 2 | 50.0% | 0 | 1 | 0 |" in text
+    assert "| torch.nn | 1 | 2 | 50.0% | 97% | 0 | 1 | 0 |" in text
 
 
 def invoke(*arguments: str) -> Result:

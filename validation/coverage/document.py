@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.table import Lines, markdown
 from validation.coverage.records import (
+    GOALS,
     ORDER,
     Record,
     Summary,
@@ -56,7 +57,7 @@ def document(records: Sequence[Record], origins: Iterable[str] = ()) -> str:
 
 def summary_lines(records: Sequence[Record]) -> Lines:
     """Return a line for every group."""
-    header = ("group", "works", "of", "%", "refused on purpose", "faults", "not counted")
+    header = ("group", "works", "of", "%", "goal", "refused on purpose", "faults", "not counted")
     return header, [_summary_line(summary, records) for summary in summaries(records)]
 
 
@@ -68,9 +69,10 @@ def _summary_line(summary: Summary, records: Sequence[Record]) -> Sequence[str]:
     )
     bad = sum(bool(faults(of_name)) for of_name in names.values())
     share = f"{summary.works / summary.counted:.1%}" if summary.counted else "-"
-    counts = (summary.works, summary.counted)
+    goal = f"{GOALS[summary.group]:.0%}" if summary.group in GOALS else "-"
     idle = summary.verdicts.get("not counted", 0)
-    return (summary.group, *map(str, counts), share, str(meant), str(bad), str(idle))
+    shares = (str(summary.works), str(summary.counted), share, goal)
+    return (summary.group, *shares, str(meant), str(bad), str(idle))
 
 
 def section(group: str, records: Sequence[Record]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -423,21 +424,23 @@ def _layer_case(name: str, kind: type) -> Case:
 
 
 def _ao(name: str) -> ModuleType | None:
+    """Import a part of torch.ao, which torch is about to move into another package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return __import__(name, fromlist=["*"])
+            return import_module(name)
         except ImportError:
             return None
 
 
 def _classes(module: ModuleType | None) -> dict[str, type[nn.Module]]:
-    """Return the public module classes in a module of torch."""
+    """Return the public module classes of a module of torch, but for those of another one."""
+    found = vars(module) if module is not None else {}
     return {
-        name: found
-        for name, found in vars(module or object).items()
-        if inspect.isclass(found) and issubclass(found, nn.Module) and not name.startswith("_")
-        if module is not torch.ao.quantization.fake_quantize or found.__module__ == module.__name__
+        name: kind
+        for name, kind in found.items()
+        if inspect.isclass(kind) and issubclass(kind, nn.Module) and not name.startswith("_")
+        if module is not None and kind.__module__.startswith(module.__name__)
     }
 
 
