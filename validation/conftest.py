@@ -30,6 +30,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the zoos of models, which take long, unless ``-m`` names them."""
+    if "coverage" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("coverage")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture
 def small_swarms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every swarm have 100 particles: what is tested does not depend on it, but time does."""
