@@ -7,7 +7,16 @@ optimizer.step()
 """
 
 from lfp_core import rewards
+from lfp_core.dead import dead_parameters, start_parameters
 from lfp_core.operations import Heaviside, UnsupportedOperation
 from lfp_core.propagation import backward, feedback
 
-__all__ = ["Heaviside", "UnsupportedOperation", "backward", "feedback", "rewards"]
+__all__ = [
+    "Heaviside",
+    "UnsupportedOperation",
+    "backward",
+    "dead_parameters",
+    "feedback",
+    "rewards",
+    "start_parameters",
+]
