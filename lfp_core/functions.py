@@ -136,6 +136,11 @@ OF_SEVERAL = named(
     *("maximum", "minimum", "fmax", "fmin", "fmod", "remainder", "atan2", "arctan2"),
     *("logaddexp", "logaddexp2", "copysign", "xlogy", "xlog1py", "float_power"),
 ) | {Tensor.__rpow__}
+#: Rounding to a grid, with a straight-through derivative.
+QUANTISATION = named(
+    *("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"),
+    "fused_moving_avg_obs_fake_quant",
+)
 
 
 class Unit(NamedTuple):

@@ -4,7 +4,7 @@
 what has no entry and is written in Python by torch is unfolded, and anything else is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -51,13 +51,12 @@ def getter(*attributes: str) -> set[Operation]:
     return {getattr(Tensor, attribute).__get__ for attribute in attributes}
 
 
-def of(rule: Rule, *operations: set[Operation]) -> Iterator[tuple[Operation, Rule]]:
+def of(rule: Rule, *operations: Iterable[Any]) -> Iterator[tuple[Operation, Rule]]:
     """Yield the entries of one rule."""
     for each in operations:
         yield from dict.fromkeys(each, rule).items()
 
 
-INDEXING: set[Operation] = {Tensor.__getitem__}
 _NORMS: dict[str, Operation] = {
     "layer_norm": composed.layer_norm,
     "rms_norm": composed.rms_norm,
@@ -73,7 +72,7 @@ _rules: dict[Operation, Rule] = dict(
     entry
     for entries in (
         of(activation, set(functions.SLOPE_AT_ZERO), set(functions.OFFSET)),
-        of(of_several, functions.OF_SEVERAL),
+        of(of_several, functions.OF_SEVERAL, functions.QUANTISATION),
         of(power, set(FIXED_POWERS), ABSOLUTE, named("pow") | {Tensor.__pow__}),
         of(moment, named("var", "std", "var_mean", "std_mean", "norm", "frobenius_norm")),
         of(moment, {torch.linalg.vector_norm, torch.linalg.norm, torch.linalg.matrix_norm}),
@@ -155,7 +154,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),
                 *(p for pool in _POOLS for p in (pool, pool + "_with_indices")),
             )
-            | INDEXING
+            | {Tensor.__getitem__}
             | _torch.SEQUENCES
             | getter("T", "mT", "H", "mH", "real", "imag")
             | _torch.TRANSPOSES,

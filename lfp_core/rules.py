@@ -140,8 +140,9 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         options = {name: substitute(replaced, option) for name, option in kwargs.items()}
         return operation(*(substitute(replaced, a) for a in args), **options)
 
-    slope: float | Tensor = 0.0
-    if mark.epsilon == 0 and not (torch.compiler.is_compiling() or operation in functions.STEPS):
+    slope: float | Tensor = float(operation in functions.QUANTISATION)
+    known_slope = functions.STEPS | functions.QUANTISATION
+    if mark.epsilon == 0 and not (torch.compiler.is_compiling() or operation in known_slope):
         slope = _derivative_at_zero(function, whole)
     in_place = call.target is z
     return _secant(context, operation, whole, mark, function, functions.UNKNOWN, slope, in_place)

@@ -123,8 +123,8 @@ def test_inputs_of_a_shard_whose_identity_is_unknown_are_refused(
     def run() -> Tensor:
         with lfp.feedback(EPSILON):
             (x,) = RegisterPostBackwardFunction.apply(Group(), layers[0](torch.ones(1, 2)))
-            assert marks.mark_of(x).epsilon == EPSILON
-            return layers[1](x)  # type: ignore[no-any-return]
+            assert getattr(marks.mark_of(x), "epsilon", None) == EPSILON
+            return layers[1](x)
 
     outputs = run()
     lfp.backward(outputs, torch.ones_like(outputs))

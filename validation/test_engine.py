@@ -169,7 +169,7 @@ def test_nothing_is_left_after_an_exception() -> None:
             model(VECTORS)
         assert state_of(model) == before
         assert torch.overrides._get_current_function_mode() is None
-    model.written = lambda m, x: m.a(x)  # type: ignore[assignment]
+    model.written = lambda m, x: m.a(x)
     model(VECTORS).sum().backward()
 
 
@@ -987,7 +987,7 @@ REFUSED: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "cumprod": ("cumprod", lambda h: h.cumprod(dim=1)),
     "cumprod in place": ("cumprod_", lambda h: h.cumprod_(dim=1)),
     "inverse": ("inverse", lambda h: torch.inverse(h + 9 * torch.eye(5))),
-    "determinant": ("det", lambda h: torch.det(h)),
+    "determinant": ("det", torch.det),
     "singular values": ("svd", lambda h: torch.svd(h).S),
     "hyperbola of two": ("atan2", lambda h: torch.atan2(h, h.roll(1))),
     "power of two": ("pow", lambda h: h.abs() ** h),

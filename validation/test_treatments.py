@@ -167,16 +167,11 @@ def plain_normalised(patch: pytest.MonkeyPatch) -> None:
     """Let the reward of a statistic pass through it, whatever the option says."""
 
     def through(call: Call) -> Any:
-        (statistic,) = (a for a in call.activations if _role(call, a) == "statistic")
+        (statistic,) = (a for a, mark in call.active if mark.role == "statistic")
         call.replace(statistic, ACTIVATION)
         return call.run(call.kind())
 
     patch.setattr(f"{RULES}.normalised", through)
-
-
-def _role(call: Call, operand: Tensor) -> str:
-    mark = call.mark(operand)
-    return "" if mark is None else mark.role
 
 
 Damage = Callable[[pytest.MonkeyPatch], None]
