@@ -90,8 +90,10 @@ IN_PLACE: set[Operation] = ASSIGNMENTS | {
 def known(context: Context, tensor: Tensor) -> Mark | None:
     """Return the mark of an operand, which from now on hides nothing."""
     mark = mark_of(tensor)
+    if (mark is None or mark.leaf) and not torch.compiler.is_compiling():
+        return context.find_data(tensor) or mark
     if mark is None:
-        return None if torch.compiler.is_compiling() else context.find_data(tensor)
+        return None
     if mark.hidden and mark.kind == "activation":
         return context.meet(tensor, mark)
     return mark
