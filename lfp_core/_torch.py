@@ -180,9 +180,21 @@ def assignment_in_graph(context: Any) -> None:
                     "no LFP rule for an assignment to slices under torch.compile, which shows it "
                     "to no rule: use torch.cat or torch.where, or run without the compiler"
                 )
-    graph.lfp_checked = next(reversed(graph.nodes), None)
+    graph.lfp_checked = next(iter(reversed(graph.nodes)), None)
+
+
+def refused_graph(context: Any) -> None:
+    """Raise RuntimeError, as this version of torch cannot compile what the context does."""
+    needed = ".".join(map(str, OLDEST_COMPILED))
+    raise RuntimeError(
+        f"lfp.feedback under torch.compile needs torch {needed} or newer, and this is torch "
+        f"{torch.__version__}: run without the compiler"
+    )
+
+
+check_of_graph = assignment_in_graph if RELEASE >= OLDEST_COMPILED else refused_graph
 
 
 def check_assignments() -> None:
-    """Call :func:`assignment_in_graph` where code is compiled."""
-    torch._dynamo.comptime.comptime(assignment_in_graph)
+    """Check the graph where code is compiled; what this raises, the compiler does not go around."""
+    torch._dynamo.comptime.comptime(check_of_graph)

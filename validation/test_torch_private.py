@@ -5,6 +5,7 @@ Each test is about one name, so that a version of torch which moves or changes i
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -24,9 +25,6 @@ from lfp_core.operations import METHODS, UNFOLDED, rules
 from lfp_core.pooling import MaxPool2d
 
 aten = torch.ops.aten
-compiled_code = pytest.mark.skipif(
-    _torch.RELEASE < _torch.OLDEST_COMPILED, reason="compiled code needs a newer torch"
-)
 
 
 class Recorder(TorchFunctionMode):
@@ -488,7 +486,7 @@ def compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-@compiled_code
+@pytest.mark.compiled
 @pytest.mark.usefixtures("compiler")
 def test_compiled_assignment_of_activations_to_slices_is_refused() -> None:
     layer = nn.Linear(3, 3)
@@ -505,7 +503,7 @@ def test_compiled_assignment_of_activations_to_slices_is_refused() -> None:
         compiled(torch.ones(2, 3), None)
 
 
-@compiled_code
+@pytest.mark.compiled
 @pytest.mark.usefixtures("compiler")
 def test_graph_is_shown_as_far_as_it_is_known() -> None:
     """What ``comptime`` hands over: the nodes so far, with their values, and the target of each."""
@@ -524,6 +522,26 @@ def test_graph_is_shown_as_far_as_it_is_known() -> None:
     (write,) = (node for node in found if node.target is operator.setitem)
     assert isinstance(write.args[0].meta["example_value"], Tensor)
     assert torch.exp not in [node.target for node in found]
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+@pytest.mark.parametrize("inside", [True, False], ids=["context too", "model"])
+@pytest.mark.usefixtures("compiler")
+def test_compiled_context_is_refused_by_a_torch_that_cannot_compile_it(
+    inside: bool, fullgraph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_torch, "check_of_graph", _torch.refused_graph)
+    layer = nn.Linear(3, 3)
+
+    def forward(x: Tensor) -> Tensor:
+        with lfp.feedback():
+            return layer(x)
+
+    function: Any = forward if inside else layer
+    compiled = torch.compile(function, backend="eager", fullgraph=fullgraph)
+    outside = contextlib.nullcontext() if inside else lfp.feedback()
+    with pytest.raises(Exception, match=r"needs torch 2\.11 or newer"), outside:
+        compiled(torch.ones(2, 3))
 
 
 # --- what the engine asks of a version ------------------------------------------------------------
