@@ -251,14 +251,19 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     x, *parameters = args
     mark = known(context, x)
     for tensor in tensors((*parameters, *kwargs.values())):
-        if type(tensor) is not torch.nn.Parameter and tensor.requires_grad:
-            made = mark_of(tensor)
-            if made is not None and made.kind in ("activation", "data"):
+        if type(tensor) is not torch.nn.Parameter:
+            made = mark_of(tensor)  # also if what generates the weights is frozen
+            if made is not None and (
+                made.kind == "activation" or (made.kind == "data" and tensor.requires_grad)
+            ):
                 return _generated_layer(context, operation, args, kwargs)
 
     def weight(tensor: Tensor) -> Tensor:
         return as_weight(tensor, mark_of(tensor)) if tensor.requires_grad else tensor
 
+    if mark is not None and mark.kind == "weight" and context.knows_data():
+        call = Call(context, operation, args, kwargs)  # weights standardised, or multiplied
+        return call.run(call.kind())
     if mark is not None and mark.hidden:
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
     scaled = [substitute(weight, parameter) for parameter in parameters]
@@ -285,7 +290,7 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     """Take rows of a table, which are the weights of a layer on one-hot vectors."""
     table, *rest = args
     mark = mark_of(table)
-    if is_active(mark) and not mark.leaf:
+    if mark is not None and not mark.leaf and mark.kind != "weight":
         return route(context, operation, args, kwargs)
     output = operation(as_weight(table, mark), *rest, **kwargs)
     return marked(output, ACTIVATION._replace(epsilon=context.stabiliser()), frozen=True)
