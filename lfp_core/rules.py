@@ -60,7 +60,10 @@ from lfp_core.pooling import max_pool2d
 from lfp_core.slopes import UNDIVIDED, ReluSlope, SecantSlope
 
 ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide") | {Tensor.__rmul__}
+OUTER = functions.named("outer", "ger", "kron")
+DOTS = functions.named("dot", "vdot", "vecdot") | {torch.linalg.vecdot}
 ADDED_QUOTIENTS = functions.named("addcdiv")
+ADDED_ELEMENTWISE = ADDED_QUOTIENTS | functions.named("addcmul", "addr")
 ABSOLUTE = functions.named("abs", "absolute") | {Tensor.__abs__}
 FIXED_POWERS: dict[Operation, float] = {
     **dict.fromkeys(functions.named("square"), 2.0),
@@ -318,6 +321,8 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if operation in REDUCTIONS and mark.role == "contribution":
         call.replace(active[0], mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
         return call.run(becomes)
+    if operation in REDUCTIONS and mark.role == "pair":
+        return call.run(becomes._replace(epsilon=context.stabiliser() / 2))
     if operation not in ADDITIONS:
         return call.run(becomes)
     if constants and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
@@ -344,7 +349,8 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     """Multiply activations, weights and constants; the reward is even among activations."""
     call = Call(context, operation, args, kwargs)
     active, kind = call.activations, call.kind()
-    elementwise = operation in ELEMENTWISE
+    subscripts = _subscripts(operation, args)
+    elementwise = operation in ELEMENTWISE or operation in OUTER or subscripts == "product"
     if len(active) < 2:
         if kind.kind in ("weight", "data"):
             return call.run(kind)
@@ -358,19 +364,41 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     marks = [call.mark(factor) for factor in active]
     if any(mark and (mark.assumed or mark.kind == "undetermined") for mark in marks):
         return call.refuse_to_guess()
+    if active[0] is active[1] and len(call.operands) == 2:
+        assert marks[0] is not None
+        if operation in DOTS or subscripts == "squares":  # as h.square().sum(-1)
+            degree = marks[0].degree
+            becomes = kind._replace(degree=2 * degree, role="statistic")
+            return call.run(becomes, {id(active[0]): degree})
+    gates = [f for f, mark in zip(active, marks, strict=True) if mark and mark.role == "gate"]
+    signal = context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]
     if elementwise:
-        if active[0] is active[1] and call.target is None:
+        if operation in ELEMENTWISE and active[0] is active[1] and call.target is None:
             return power(context, torch.square, (active[0],), {})
         if sum(mark.role == "statistic" for mark in marks if mark) == 1:
             return normalised(call)
-        gates = [f for f, mark in zip(active, marks, strict=True) if mark and mark.role == "gate"]
-        if context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
-            return call.run(kind, {id(gates[0]): 0.0})  # all of the reward goes to the signal
     n = len(active)
+    if signal:  # all of the reward goes to the others
+        shares = dict.fromkeys(map(id, active), 1 / (n - 1)) | {id(gates[0]): 0.0}
+        owing = kind if elementwise else kind._replace(epsilon=context.stabiliser() / (n - 1))
+        return call.run(owing, shares)
     shares = dict.fromkeys(map(id, active), 1 / n)
-    return call.run(
-        kind if elementwise else kind._replace(epsilon=context.stabiliser() / n), shares
-    )
+    if elementwise:  # (a * b).sum() is a @ b, which owes epsilon / 2
+        return call.run(kind._replace(role="pair" if n == 2 else ""), shares)
+    return call.run(kind._replace(epsilon=context.stabiliser() / n), shares)
+
+
+def _subscripts(operation: Operation, args: Args) -> str:
+    """Return what an einsum does: "product" without a sum, "squares" summed up, or neither."""
+    if operation is not torch.einsum or not isinstance(args[0], str):
+        return ""
+    inputs, arrow, output = args[0].replace(" ", "").partition("->")
+    letters = inputs.replace(",", "").replace(".", "")
+    summed = set(letters) - set(output) if arrow else {c for c in letters if letters.count(c) > 1}
+    if not summed and not (arrow and "." in inputs and "." not in output):
+        return "product"
+    terms = inputs.split(",")
+    return "squares" if len(terms) == 2 and terms[0] == terms[1] else ""
 
 
 def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -433,7 +461,12 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     shares = dict.fromkeys(map(id, factors), 1 / n)
     if operation in ADDED_QUOTIENTS and any(f is args[2] for f in factors):
         shares[id(args[2])] *= -1
-    epsilon = context.stabiliser() if is_active(first) else context.stabiliser() / n
+    gates = [f for f in factors if (mark := call.mark(f)) and mark.role == "gate"]
+    if context.gates == "signal" and n == 2 and len(gates) == 1:
+        n, shares = 1, {id(gates[0]): 0.0}
+    # A sum of terms owes epsilon, and a sum of products alone what `product` says.
+    terms = is_active(first) or operation in ADDED_ELEMENTWISE
+    epsilon = context.stabiliser() if terms else context.stabiliser() / n
     return call.run(kind._replace(epsilon=epsilon), shares)
 
 
