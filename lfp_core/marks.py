@@ -35,7 +35,7 @@ from lfp_core import _torch
 from lfp_core.slopes import EpsilonShare, Share, WeightScale
 
 Kind = Literal["data", "weight", "activation", "undetermined"]
-Role = Literal["", "gate", "odd", "contribution", "magnitude", "statistic"]
+Role = Literal["", "gate", "odd", "contribution", "pair", "magnitude", "statistic"]
 
 ATTRIBUTE = "_lfp_mark"
 COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
@@ -57,7 +57,7 @@ class Mark(NamedTuple):
         role: "gate" for what a sigmoid makes, and "odd" for a tanh, which with 1 added is a gate;
             "magnitude" for powers and absolute values, and "statistic" for sums of them, by which
             a normalisation divides; "contribution" for an activation times a weight, the sum of
-            which is a layer.
+            which is a layer, and "pair" for a product of two activations.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.

@@ -63,7 +63,11 @@ from lfp_core.pooling import max_pool2d
 from lfp_core.slopes import UNDIVIDED, ReluSlope, SecantSlope, WeightScale
 
 ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide") | {Tensor.__rmul__}
+#: Products without a sum, and with one over everything.
+OUTER = functions.named("outer", "ger", "kron")
+DOTS = functions.named("dot", "vdot", "vecdot") | {torch.linalg.vecdot}
 ADDED_QUOTIENTS = functions.named("addcdiv")
+ADDED_ELEMENTWISE = ADDED_QUOTIENTS | functions.named("addcmul", "addr")
 ABSOLUTE = functions.named("abs", "absolute") | {Tensor.__abs__}
 FIXED_POWERS: dict[Operation, float] = {
     **dict.fromkeys(functions.named("square"), 2.0),
@@ -276,6 +280,9 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     mark = known(context, x)
     if mark is not None and mark.hidden:
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
+    if mark is not None and mark.kind == "weight" and context.knows_data():
+        call = Call(context, operation, args, kwargs)  # weights standardised, or multiplied
+        return call.run(call.kind())
     scaled = []
     for parameter in parameters:
         weight = parameter
@@ -316,7 +323,7 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     """Take rows of a table, which are the weights of a layer on one-hot vectors."""
     table, *rest = args
     mark = mark_of(table)
-    if is_active(mark) and not mark.leaf:
+    if mark is not None and mark.kind != "weight" and not mark.leaf:
         return route(context, operation, args, kwargs)
     output = operation(as_weight(table, mark), *rest, **kwargs)
     return marked(output, context.owing(), frozen=True)
@@ -340,6 +347,8 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return call.keep(role="statistic" if reduced else mark.role)
     if operation in REDUCTIONS and mark.role == "contribution":
         call.replace(term, mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
+    if operation in REDUCTIONS and mark.role == "pair":
+        becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
     if operation not in ADDITIONS:
         return call.run(becomes)
     if call.alone(term) and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
@@ -363,18 +372,65 @@ def linear_in(first: int) -> Rule:
 
 
 def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Multiply activations, weights and constants; the reward is even among activations."""
+    """Multiply activations, weights and constants; the reward is even among activations.
+
+    A gate takes no part in it, if `gates` is "signal".
+    """
     call = Call(context, operation, args, kwargs)
-    kind, n = call.kind(), len(call.active)
-    elementwise = operation in ELEMENTWISE
-    if n < 2:
+    form = "elementwise" if operation in ELEMENTWISE | OUTER else _form(operation, args)
+    kind, elementwise = call.kind(), form == "elementwise"
+    if len(call.active) < 2:
         return _weighted(call, kind, elementwise)
     if call.doubtful:
         return call.refuse_to_guess()
+    if form in ("elementwise", "dot") and _is_square(call):
+        return _square(call, form)
+    if elementwise and sum(mark.role == "statistic" for _, mark in call.active) == 1:
+        return normalised(call)
+    shares = _shares(call)
+    n = sum(share > 0 for share in shares.values())
     if elementwise:
-        return _elementwise(call, kind)
-    shares = dict.fromkeys([id(factor) for factor, _ in call.active], 1 / n)
+        return call.run(kind._replace(role="pair" if n == 2 else ""), shares)
     return call.run(kind._replace(epsilon=context.stabiliser() / n), shares)
+
+
+def _is_square(call: Call) -> bool:
+    """Return whether an activation is multiplied by itself, and by nothing else."""
+    same = len(call.active) == 2 and call.active[0][0] is call.active[1][0]
+    return same and len(call.operands) == 2 and call.target is None and call.operation not in OUTER
+
+
+def _square(call: Call, form: str) -> Any:
+    """Multiply an activation by itself, as ``h.square()`` and ``h.square().sum(-1)`` do."""
+    ((factor, mark), _) = call.active
+    if form == "elementwise":
+        return power(call.context, torch.square, (factor,), {})
+    becomes = call.kind()._replace(degree=2 * mark.degree, role="statistic")
+    return call.run(becomes, {id(factor): mark.degree})
+
+
+def _form(operation: Operation, args: Args) -> str:
+    """Return "elementwise" for a product without a sum, "dot" for that of a vector with itself."""
+    if operation in DOTS:
+        return "dot"
+    if operation is not torch.einsum or not isinstance(args[0], str):
+        return ""
+    inputs, arrow, output = args[0].replace(" ", "").partition("->")
+    letters = inputs.replace(",", "").replace(".", "")
+    summed = set(letters) - set(output) if arrow else {c for c in letters if letters.count(c) > 1}
+    if not summed and not (arrow and "." in inputs and "." not in output):
+        return "elementwise"
+    terms = inputs.split(",")
+    return "dot" if len(terms) == 2 and terms[0] == terms[1] else ""
+
+
+def _shares(call: Call) -> dict[int, float]:
+    """Return what each of several activations gets of the reward of their product, by ``id``."""
+    gates = [factor for factor, mark in call.active if mark.role == "gate"]
+    others = [id(factor) for factor, mark in call.active if mark.role != "gate"]
+    if call.context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
+        return dict.fromkeys(others, 1 / len(others)) | {id(gates[0]): 0.0}
+    return dict.fromkeys([id(factor) for factor, _ in call.active], 1 / len(call.active))
 
 
 def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
@@ -387,19 +443,6 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
     if elementwise and any(mark.role == "statistic" for _, mark in call.active):
         return call.keep(epsilon=epsilon)
     return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
-
-
-def _elementwise(call: Call, kind: Mark) -> Any:
-    """Multiply activations one by one: a square, a normalisation, a gate, or just a product."""
-    (first, second), context = [factor for factor, _ in call.active], call.context
-    if first is second and call.target is None:
-        return power(context, torch.square, (first,), {})
-    if sum(mark.role == "statistic" for _, mark in call.active) == 1:
-        return normalised(call)
-    gates = [factor for factor, mark in call.active if mark.role == "gate"]
-    if context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
-        return call.run(kind, {id(gates[0]): 0.0})  # all of the reward goes to the signal
-    return call.run(kind, {id(first): 0.5, id(second): 0.5})
 
 
 def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -454,17 +497,21 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
         others = (other if argument is first else argument for argument in args[1:])
         options = {name: other if v is first else v for name, v in kwargs.items()}
         return added_product(context, operation, (first, *others), options)
-    factors = [factor for factor, _ in call.active if factor is not first]
+    factors = {id(factor): mark for factor, mark in call.active if factor is not first}
     if len(factors) > 1 and call.doubtful:
         return call.refuse_to_guess()
     n = max(len(factors), 1)
-    shares = dict.fromkeys(map(id, factors), 1 / n)
-    if operation in ADDED_QUOTIENTS:
-        divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
-        if id(divisor) in shares:
-            shares[id(divisor)] *= -1
-    epsilon = context.stabiliser() / (1 if is_active(call.mark(first)) else n)
-    return call.run(kind._replace(epsilon=epsilon), shares)
+    gates = [key for key, mark in factors.items() if mark.role == "gate"]
+    if context.gates == "signal" and n == 2 and len(gates) == 1:
+        n, shares = 1, {gates[0]: 0.0}
+    else:
+        shares = dict.fromkeys(factors, 1 / n)
+    divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
+    if operation in ADDED_QUOTIENTS and id(divisor) in shares:
+        shares[id(divisor)] *= -1
+    # A sum of terms owes epsilon, and a sum of products alone what `product` says.
+    terms = is_active(call.mark(first)) or operation in ADDED_ELEMENTWISE
+    return call.run(kind._replace(epsilon=context.stabiliser() / (1 if terms else n)), shares)
 
 
 # --- values as they are ---------------------------------------------------------------------------
