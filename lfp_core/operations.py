@@ -42,6 +42,7 @@ from lfp_core.rules import (
     route,
     route_like,
     total,
+    unflatten,
     write,
 )
 
@@ -159,6 +160,7 @@ _rules: dict[Operation, Rule] = dict(
             | getter("T", "mT", "H", "mH", "real", "imag")
             | _torch.TRANSPOSES,
         ),
+        of(unflatten, {Tensor.unflatten}),
         of(
             write,
             named(
