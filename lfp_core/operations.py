@@ -185,10 +185,10 @@ _rules: dict[Operation, Rule] = dict(
     )
     for entry in entries
 )
-#: The rules of methods written in Python, by name: torch.compile passes them on as objects that no
-#: table finds, and takes a table that was asked for one that it has to have changed.
+#: Methods written in Python and their rules, by name: torch.compile passes them on as objects that
+#: no table finds, and takes a table that was asked for one that it has to have changed.
 METHODS = {
-    name_of(operation): rule
+    name_of(operation): (operation, rule)
     for operation, rule in _rules.items()
     if _torch.is_method_in_python(operation)
 }
