@@ -30,7 +30,7 @@ GATES: tuple[Gates, ...] = ("signal", "uniform")
 UNITS: tuple[Units, ...] = ("identity", "reverse", "shifted")
 NORMALISATIONS: tuple[Normalisation, ...] = ("gradient", "identity")
 #: As a submodule: the package has a function of the same name.
-RULES = "lfp_core.rules"
+RULES = "lfp_core.sharing"
 
 
 def disagreement(case: Case, epsilon: float, **options: Any) -> float | None:
