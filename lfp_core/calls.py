@@ -229,6 +229,8 @@ class Call:
 
     def finish(self, output: Any, mark: Mark, whole_memory: bool = False) -> Any:
         """Mark the output of the operation, and the memory that it wrote to."""
+        if all(mark is None for mark in self.marks):
+            return output  # what is made of constants is one
         target = self.target
         if target is None:
             frozen = not any(operand.requires_grad for operand in self.operands)
