@@ -10,7 +10,7 @@ CARD_GRID := $(shell printf '%se-5,' $(A))$(shell printf '%se-4,' $(A))1e-3
 GENERAL := lfp,sgd,wsgd,fa,eg,madam,surrogate
 EPSILONS := 1e-6 0.03 0.1 0.3 1
 
-.PHONY: compare test lint types peer perf dashboard gate reproduce clean
+.PHONY: compare test lint types peer coverage perf dashboard gate reproduce clean
 
 compare: .venv/ready
 	$(BIN)/lfp-bench compare
@@ -27,6 +27,10 @@ types: .venv/ready
 
 peer: .venv/ready
 	$(BIN)/tox -e peer
+
+# Which models the engine trains: docs/coverage.md. For timm and transformers, install them first.
+coverage: .venv/ready
+	$(BIN)/lfp-bench coverage $(STORED)
 
 # The performance history: measure HEAD into it on an idle machine, show it, compare with a release.
 perf: .venv/ready

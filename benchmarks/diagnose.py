@@ -3,12 +3,14 @@
 LFP multiplies the reward by ``f(z) / (z + eps s(z))`` at every unit. Where that is large for a few
 units, because f(z) is not small where z is, these decide the whole update; where it is negative,
 because f(z) and z differ in sign, the unit is pushed the wrong way. Both are counted here, on one
-batch, before and after training.
+batch, before and after training. So are the parameters that cannot learn at all
+(:mod:`lfp_core.dead`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from benchmarks.data import Dataset
 from benchmarks.figure import PALETTE
 from benchmarks.models import build
 from benchmarks.runner import train_epoch
+from benchmarks.transformer import TokenMean
+from lfp_core.dead import DeadParameters
 from lfp_core.slopes import share
 
 #: Edges of the histograms of log10 |slope|; what lies outside is counted in the first or last bin.
@@ -57,32 +61,49 @@ class LayerDiagnosis:
 Diagnoses = dict[str, list[LayerDiagnosis]]
 
 
+class Course(NamedTuple):
+    """A network before and after training: its hidden layers, and what of it cannot learn."""
+
+    layers: Diagnoses
+    dead: dict[str, DeadParameters]
+
+
 def diagnose(
-    model: nn.Sequential, inputs: Tensor, targets: Tensor, epsilon: float
+    model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float
 ) -> list[LayerDiagnosis]:
     """Return a diagnosis of every hidden layer; the model's own gradients are lost.
 
     Args:
-        model: alternates layers with weights and activations, each maybe followed by others.
+        model: its activations are modules; the layer of each is what had weights and ran before.
         inputs: (batch, ...).
         targets: class indices (batch,).
         epsilon: stabiliser of the epsilon rule.
     """
     training = model.training
     model.eval()
-    slopes = _slopes(model, inputs, epsilon)
-    feedback, gradient = _weight_norms(model, inputs, targets, epsilon)
+    slopes, weights = _hidden_layers(model, inputs, epsilon)
+    feedback, gradient = _weight_norms(model, weights, inputs, targets, epsilon)
     model.train(training)
-    # The last weights lead to the logits, which have no activation.
-    layers = zip(slopes, feedback[:-1], gradient[:-1], strict=True)
+    layers = zip(slopes, feedback, gradient, strict=True)
     return [
         _diagnosis(number, slope, *norms) for number, (slope, *norms) in enumerate(layers, start=1)
     ]
 
 
+def dead(model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float) -> DeadParameters:
+    """Return what LFP cannot train on a batch as :func:`diagnose` has; gradients are lost."""
+    training = model.training
+    model.eval()
+    _propagate(model, inputs, targets, epsilon)
+    found = lfp.dead_parameters(model)
+    model.zero_grad()
+    model.train(training)
+    return found
+
+
 def before_and_after(
     dataset: Dataset, model: str, activation: str, settings: Settings, epochs: int
-) -> Diagnoses:
+) -> Course:
     """Return the diagnoses of a network before and after training it with LFP, on one batch.
 
     Batches are of 128, the diagnosed one is the first 1000 training samples; all seeds are 0.
@@ -96,44 +117,73 @@ def before_and_after(
     )
     assert isinstance(network, nn.Sequential), "neurons have no slopes that this could show"
     batch = dataset.train.inputs[:1000], dataset.train.targets[:1000]
-    found = {"before training": diagnose(network, *batch, settings.epsilon)}
+    found = Course({}, {})
+
+    def look(time: str) -> None:
+        found.layers[time] = diagnose(network, *batch, settings.epsilon)
+        found.dead[time] = dead(network, *batch, settings.epsilon)
+
+    look("before training")
     trainer, order = METHODS["lfp"](network, settings), torch.Generator().manual_seed(0)
     for _ in range(epochs):
         train_epoch(trainer, dataset.train, 128, order)
-    found["after training"] = diagnose(network, *batch, settings.epsilon)
+    look("after training")
     return found
 
 
 @torch.no_grad()
-def _slopes(model: nn.Sequential, inputs: Tensor, epsilon: float) -> list[Tensor]:
-    """Return the flat secant slopes of every activation."""
-    slopes, flow = [], inputs
-    for module in model:
-        before, flow = flow, module(flow)
-        if not list(module.parameters()) and _is_activation(module):
-            slopes.append(share(flow, before, epsilon, limit=0.0).flatten())
-    return slopes
+def _hidden_layers(
+    model: nn.Module, inputs: Tensor, epsilon: float
+) -> tuple[list[Tensor], list[nn.Parameter]]:
+    """Return the flat secant slopes of every activation, and the weights that lead into it."""
+    slopes: list[Tensor] = []
+    weights: list[nn.Parameter] = []
+    last: list[nn.Parameter] = []
+
+    def see(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        if list(module.parameters()):
+            last[:] = [p for name, p in module.named_parameters() if name == "weight"]
+        elif last and _is_activation(module):
+            slopes.append(share(output, arguments[0], epsilon, limit=0.0).flatten())
+            weights.extend(last)
+
+    leaves = [module for module in model.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(see) for leaf in leaves]
+    try:
+        model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return slopes, weights
 
 
 def _is_activation(module: nn.Module) -> bool:
-    return not isinstance(module, (nn.Flatten, nn.MaxPool2d, nn.Dropout))
+    return not isinstance(module, (nn.Flatten, nn.MaxPool2d, nn.Dropout, TokenMean))
 
 
 def _weight_norms(
-    model: nn.Sequential, inputs: Tensor, targets: Tensor, epsilon: float
+    model: nn.Module,
+    weights: Sequence[nn.Parameter],
+    inputs: Tensor,
+    targets: Tensor,
+    epsilon: float,
 ) -> tuple[list[float], list[float]]:
-    """Return the norms of feedback and |w|-scaled gradient of every weight; None counts as 0."""
-    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
-    model.zero_grad()
-    with lfp.feedback(epsilon):
-        logits = model(inputs)
-    lfp.backward(logits, lfp.rewards.softmax(logits, targets))
+    """Return the norms of feedback and |w|-scaled gradient of the weights; None counts as 0."""
+    _propagate(model, inputs, targets, epsilon)
     feedback = [0.0 if w.grad is None else float(w.grad.norm()) for w in weights]
     model.zero_grad()
     nn.functional.cross_entropy(model(inputs), targets).backward()
     gradient = [0.0 if w.grad is None else float((w.grad * w).norm().detach()) for w in weights]
     model.zero_grad()
     return feedback, gradient
+
+
+def _propagate(model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float) -> None:
+    """Leave the feedback of the batch alone on the model."""
+    model.zero_grad()
+    with lfp.feedback(epsilon):
+        logits = model(inputs)
+    lfp.backward(logits, lfp.rewards.softmax(logits, targets))
 
 
 def _diagnosis(layer: int, slope: Tensor, feedback: float, gradient: float) -> LayerDiagnosis:

@@ -11,6 +11,7 @@ choose from, by the validation loss averaged over the seeds, and is reported by 
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.resources import files
 from itertools import takewhile
@@ -152,7 +153,10 @@ def fill_gradients(model: nn.Module, arm: Arm, inputs: Tensor, targets: Tensor) 
 
 
 def train(arm: Arm, learning_rate: float, seed: int, options: Options, text: Text) -> Record:
-    """Train one GPT; return its validation losses on the way (None: not finite), and test loss."""
+    """Train one GPT; return its validation losses on the way (None: not finite), and test loss.
+
+    And which parameters cannot learn, as :class:`benchmarks.runner.Result` has it.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = GPT(text.characters, options)
@@ -164,12 +168,19 @@ def train(arm: Arm, learning_rate: float, seed: int, options: Options, text: Tex
         starts = torch.randint(last_start, (options.batch,), generator=batches)
         optimizer.zero_grad()
         fill_gradients(model, arm, *windows(text.train, starts, options.context))
+        if step == 0:
+            dead_at_start = asdict(lfp.dead_parameters(model))
         torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
         optimizer.step()
         if (step + 1) * EVALUATIONS // options.steps > len(losses):
             losses.append(_finite(loss_on(model, text.validation, options.context)))
     test = _finite(loss_on(model, text.test, options.context))
-    return {"validation_losses": losses, "test_loss": test}
+    return {
+        "validation_losses": losses,
+        "test_loss": test,
+        "dead_at_start": dead_at_start,
+        "dead_at_end": asdict(lfp.dead_parameters(model)),
+    }
 
 
 def _finite(loss: float) -> float | None:

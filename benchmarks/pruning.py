@@ -152,6 +152,7 @@ def train_and_prune(
         "test accuracy": result.test_accuracy,
         "seconds": result.seconds,
         "diverged": result.divergence is not None,
+        **result.dead,
     }
     if result.divergence is not None:
         return {**record, "examples": 0, "accuracy": {}, "layers": [], "correlation": {}}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from time import perf_counter
@@ -13,11 +14,13 @@ from numpy.random import SeedSequence
 from torch import Generator, nn
 
 from baselines import METHODS, Settings, Spiking, Step, Trainer
+from baselines.trainer import DescentTrainer
 from benchmarks.checkpoint import Checkpoint
 from benchmarks.data import Dataset, Split
 from benchmarks.identity import identity
 from benchmarks.inspection import Inspection, inspect
 from benchmarks.models import build
+from lfp_core.dead import DeadParameters, dead_parameters
 
 EVALUATION_BATCH = 2000
 #: An interruption costs so much of a run at most, or an epoch if that takes longer.
@@ -86,6 +89,10 @@ class Result:
 
     A diverged run ends with the epoch in which it diverged, which has no accuracies. Its network is
     not inspected, nor is that of a sweep.
+
+    `dead_at_start` and `dead_at_end` name the parameters that were 0 then, which LFP and others
+    that scale by |w| never change, and those whose `p.grad` was 0 everywhere, for the first batch
+    of the training split and the last that was trained on; sweeps have neither.
     """
 
     run: Run
@@ -95,6 +102,8 @@ class Result:
     seconds: float  # of training, without evaluation
     spikes: float | None = None  # of a sample of the validation split at the end, on average
     inspection: Inspection | None = None
+    dead_at_start: DeadParameters | None = None
+    dead_at_end: DeadParameters | None = None
 
     @property
     def train_loss(self) -> float | None:
@@ -116,6 +125,12 @@ class Result:
         """The largest finite feedback norm of all steps."""
         norms = [e.feedback_norm_max for e in self.history if e.feedback_norm_max is not None]
         return max(norms, default=None)
+
+    @property
+    def dead(self) -> dict[str, dict[str, Any] | None]:
+        """What cannot learn, for studies whose records are not whole results."""
+        times = {"dead_at_start": self.dead_at_start, "dead_at_end": self.dead_at_end}
+        return {time: None if dead is None else asdict(dead) for time, dead in times.items()}
 
     def _last(self, field: str) -> float | None:
         values = [getattr(epoch, field) for epoch in self.history]
@@ -161,7 +176,10 @@ def train(
     order_seed, dropout_seed = (int(s) for s in SeedSequence(run.seed).generate_state(2))
     with reproducible(device, dropout_seed):
         in_all = run.epochs * math.ceil(len(dataset.train) / run.batch_size)
-        trainer = METHODS[run.method](model, replace(run.settings, total_steps=in_all))
+        settings = replace(run.settings, total_steps=in_all)
+        final = run.kind == "final"
+        dead_at_start = _dead_at_start(model, run, settings, dataset, device) if final else None
+        trainer = METHODS[run.method](model, settings)
         training = _Training(model, trainer, torch.Generator().manual_seed(order_seed), device)
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
@@ -185,9 +203,26 @@ def train(
             training.seconds,
             spikes=_spikes(model, dataset.validation),
             inspection=inspect(model, dataset.train, dataset.classes)
-            if run.kind == "final" and divergence is None
+            if final and divergence is None
             else None,
+            dead_at_start=dead_at_start,
+            dead_at_end=dead_parameters(model) if final else None,
         )
+
+
+def _dead_at_start(
+    model: nn.Module, run: Run, settings: Settings, dataset: Dataset, device: torch.device
+) -> DeadParameters:
+    """Return what cannot learn before the first step; model and random state stay as they are."""
+    if not issubclass(METHODS[run.method], DescentTrainer):  # which fill no `p.grad`
+        return dead_parameters(model)
+    twin = deepcopy(model)
+    split, batch = dataset.train, slice(run.batch_size)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        trainer = METHODS[run.method](twin, settings)
+        assert isinstance(trainer, DescentTrainer)
+        trainer.fill_gradients(split.inputs[batch], split.targets[batch])
+    return dead_parameters(twin)
 
 
 @dataclass

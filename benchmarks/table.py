@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from statistics import mean, stdev
 from typing import Any
@@ -20,6 +20,7 @@ from benchmarks.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.store import Stored
 from benchmarks.study import FIRST_SWEEP_SEED, Cell, Outcome, Study
 from benchmarks.sweep import Choice
+from lfp_core.dead import DeadParameters
 
 #: What all other methods are tested against.
 REFERENCE = "lfp"
@@ -306,6 +307,19 @@ def diagnosis_lines(found: Mapping[str, Diagnoses]) -> Lines:
     ]
 
 
+def dead_notes(found: Mapping[str, Mapping[str, DeadParameters]]) -> Iterator[str]:
+    """Say which parameters cannot learn, by activation and time, and what to do."""
+    dead = {
+        (kind, time): d for kind, times in found.items() for time, d in times.items() if d.names
+    }
+    for (kind, time), of_kind in dead.items():
+        yield f"{kind}, {time}: {of_kind}."
+    if not dead:
+        yield "No parameter is zero, and feedback reaches all of them."
+    elif any(of_kind.zero for of_kind in dead.values()):
+        yield "lfp_core.start_parameters sets zeros going, see docs/dead_parameters.md."
+
+
 def spread(values: Sequence[float], digits: int) -> str:
     """Return mean ± sample standard deviation of at least one value, the latter if it has one."""
     deviation = f"{stdev(values):.{digits}f}" if len(values) > 1 else "-"
@@ -356,7 +370,14 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
             f"lif: beta {spiking.beta:g}, T = {spiking.steps}, {spiking.encoding} input; spikes of "
             "a validation sample after training, the input's included."
         )
-    return found
+    return found + _notes_on_dead_parameters(outcome)
+
+
+def _notes_on_dead_parameters(outcome: Outcome) -> list[str]:
+    """Say what LFP could not train from the start, once for all activations that are alike."""
+    runs = [s.result for s in outcome.results if s.result.run.method == "lfp"]
+    dead = {str(r.dead_at_start) for r in runs if r.dead_at_start and r.dead_at_start.names}
+    return [f"Before training with lfp: {found}." for found in sorted(dead)]
 
 
 def _note_on_the_optimizer(study: Study) -> list[str]:

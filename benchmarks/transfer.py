@@ -309,6 +309,7 @@ def fine_tune(
         "accuracies": [accuracy for accuracy in accuracies if accuracy is not None],
         "diverged": result.divergence is not None,
         "seconds": result.seconds,
+        **result.dead,
     }
 
 

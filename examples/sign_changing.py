@@ -61,7 +61,7 @@ def network(activation: type[nn.Module], seed: int) -> nn.Sequential:
 def train(activation: type[nn.Module], epochs: int, seed: int = 0) -> nn.Module:
     """Return a network with the activation that LFP has trained on digits."""
     train, model = load("digits").train, network(activation, seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     order = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         for rows in torch.randperm(len(train), generator=order).split(64):

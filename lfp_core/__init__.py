@@ -7,6 +7,7 @@ optimizer.step()
 """
 
 from lfp_core import rewards
+from lfp_core.dead import dead_parameters, start_parameters
 from lfp_core.functions import Heaviside
 from lfp_core.marks import UnsupportedOperation, activation, weight
 from lfp_core.operations import register_rule, rules
@@ -17,9 +18,11 @@ __all__ = [
     "UnsupportedOperation",
     "activation",
     "backward",
+    "dead_parameters",
     "feedback",
     "register_rule",
     "rewards",
     "rules",
+    "start_parameters",
     "weight",
 ]

@@ -1,9 +1,12 @@
-"""Every name of torch that is private, in one place; ``validation/test_torch_private.py`` tests each.
+"""Every private name of torch, in one place: ``validation/test_torch_private.py`` tests each.
 
 A version of torch that moves one of them fails that test by name, not a training run in silence.
+Attributes that are read where a tensor or a node of the graph is at hand (``Tensor._base``; the
+nodes' ``metadata``, ``next_functions`` and ``variable``) stand there, and are tested with the rest.
 """
 
 import operator
+import re
 import sys
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
@@ -12,6 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+OLDEST = (2, 8)  # `tox -e oldest` runs the engine's tests with it
+OLDEST_COMPILED = (2, 11)  # `tox -e torch211`, with those of compiled code
+
+
+def release(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version, such as those of 2.8.0a0+git1234."""
+    major, minor = version.split(".")[:2]
+    return int(major), int(re.split(r"\D", minor)[0])
+
+
+RELEASE = release(torch.__version__)
+
+
+def require(version: str) -> None:
+    """Raise ImportError if a version of torch is older than the oldest that the engine runs on."""
+    if release(version) < OLDEST:
+        needed, compiled = (".".join(map(str, v)) for v in (OLDEST, OLDEST_COMPILED))
+        raise ImportError(
+            f"lfp_core needs torch {needed} or newer ({compiled} for torch.compile), and this is "
+            f"torch {version}"
+        )
+
+
+require(torch.__version__)
 
 #: Nodes that hand a gradient on unchanged, one output for each input, and the views of a tensor.
 #: The first two are custom Functions of torch's own: full backward hooks, and FSDP2.
@@ -22,7 +50,7 @@ VIEWS = {
     for name in (
         *("Alias", "AsStrided", "Clone", "Diagonal", "Expand", "Permute", "ReshapeAlias"),
         *("Select", "Slice", "Squeeze", "T", "Transpose", "Unfold", "UnsafeView", "Unsqueeze"),
-        *("View", "ToCopy", "Unbind", "Split", "SplitWithSizes", "Narrow"),
+        *("View", "ToCopy", "Unbind", "Split", "SplitWithSizes"),
     )
 }
 
@@ -31,6 +59,12 @@ safe_softmax = torch.ops.aten._safe_softmax.default  # 0, not NaN, where all is 
 TRANSPOSES = {torch.ops.aten.numpy_T, torch.ops.aten.mT}
 TENSOR_BASE = torch._C.TensorBase  # whose methods torch.compile sees in the place of Tensor's
 DisableTorchFunction = torch._C.DisableTorchFunction
+#: What pads and packs sequences in :mod:`torch.nn.utils.rnn`.
+SEQUENCES = {torch._C._nn.pad_sequence, torch._pack_padded_sequence, torch._pad_packed_sequence}
+assert_async = torch._assert_async  # fails when a compiled graph runs, which cannot ask
+max_pool2d_backward = torch.ops.aten.max_pool2d_with_indices_backward
+Dropout = torch.nn.modules.dropout._DropoutNd  # the classes that all of their kind are of
+BatchNorm = torch.nn.modules.batchnorm._BatchNorm
 
 
 def mode_is_active() -> bool:
@@ -48,11 +82,50 @@ def transform_is_active() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def keywords_of_module_call() -> dict[str, Any]:
-    """Return the keyword arguments of the module whose global forward pre-hook calls this."""
-    # Frame 0 is this function, 1 the hook, 2 ``Module._call_impl``, which gives hooks no keywords.
-    found: dict[str, Any] = sys._getframe(2).f_locals.get("kwargs", {})
-    return found
+def metadata(node: Any) -> dict[Any, Any]:
+    """Return what is noted on a node of autograd."""
+    notes: dict[Any, Any] = node.metadata
+    return notes
+
+
+def run_backward(outputs: list[Tensor], gradients: list[Tensor], retain_graph: bool) -> None:
+    """Run a backward pass from outputs, given gradients of their shapes and dtypes.
+
+    The same as ``torch.autograd.backward``, whose checks take 3% of a small network's step.
+    """
+    if torch.compiler.is_compiling():  # which traces this form for one output alone
+        for output, gradient in zip(outputs, gradients, strict=True):
+            output.backward(gradient, retain_graph=retain_graph)
+        return
+    torch.autograd.graph._engine_run_backward(
+        tuple(outputs),
+        tuple(gradients),
+        retain_graph,
+        False,  # create_graph
+        (),  # inputs: all leaves
+        allow_unreachable=True,
+        accumulate_grad=True,
+    )
+
+
+_CALL = torch.nn.Module._call_impl.__code__
+
+
+def outermost_call() -> tuple[Any, Any] | None:
+    """Return the arguments of the outermost module that runs in this thread, if any does.
+
+    Returns:
+        Positional and keyword arguments.
+    """
+    frame, found = sys._getframe(1), None
+    while frame is not None:
+        if frame.f_code is _CALL:
+            found = frame
+        frame = frame.f_back  # type: ignore[assignment]
+    if found is None:
+        return None
+    arguments = found.f_locals
+    return arguments["args"], arguments["kwargs"]
 
 
 def version(tensor: Tensor) -> int:
@@ -85,6 +158,11 @@ def is_python(operation: Any) -> bool:
     return isinstance(operation, FunctionType) and not isinstance(operation, BuiltinFunctionType)
 
 
+def is_method_in_python(operation: Any) -> bool:
+    """Return whether the operation is a method of ``torch.Tensor`` that torch writes in Python."""
+    return getattr(operation, "__module__", None) == "torch._tensor"
+
+
 def assignment_in_graph(context: Any) -> None:
     """Raise RuntimeError if the graph that is being compiled assigns activations to slices.
 
@@ -102,9 +180,21 @@ def assignment_in_graph(context: Any) -> None:
                     "no LFP rule for an assignment to slices under torch.compile, which shows it "
                     "to no rule: use torch.cat or torch.where, or run without the compiler"
                 )
-    graph.lfp_checked = next(reversed(graph.nodes), None)
+    graph.lfp_checked = next(iter(reversed(graph.nodes)), None)
+
+
+def refused_graph(context: Any) -> None:
+    """Raise RuntimeError, as this version of torch cannot compile what the context does."""
+    needed = ".".join(map(str, OLDEST_COMPILED))
+    raise RuntimeError(
+        f"lfp.feedback under torch.compile needs torch {needed} or newer, and this is torch "
+        f"{torch.__version__}: run without the compiler"
+    )
+
+
+check_of_graph = assignment_in_graph if RELEASE >= OLDEST_COMPILED else refused_graph
 
 
 def check_assignments() -> None:
-    """Call :func:`assignment_in_graph` where code is compiled."""
-    torch._dynamo.comptime.comptime(assignment_in_graph)
+    """Check the graph where code is compiled; what this raises, the compiler does not go around."""
+    torch._dynamo.comptime.comptime(check_of_graph)

@@ -43,6 +43,12 @@ class Context(AbstractContextManager["Context"], Protocol):
     def stabiliser(self) -> float:
         """Return epsilon, which `torch.compile` takes for a constant."""
 
+    def owing(self) -> Mark:
+        """Return the mark of a layer's output, which owes epsilon."""
+
+    def find_data(self, tensor: Tensor) -> Mark | None:
+        """Mark the model's input as data; return the mark of a tensor that had none."""
+
     def knows_data(self) -> bool:
         """Return whether the model's input is known, so that other plain tensors are constants."""
 
@@ -67,12 +73,13 @@ def name_of(operation: Operation) -> str:
     return name
 
 
-#: Operations that overwrite their first argument.
-IN_PLACE: set[Operation] = {
+ASSIGNMENTS: set[Operation] = {
     Tensor.__setitem__,
     _torch.TENSOR_BASE.__setitem__,
     operator.setitem,
-} | {
+}
+#: Operations that overwrite their first argument.
+IN_PLACE: set[Operation] = ASSIGNMENTS | {
     getattr(home, name)
     for home in (torch, Tensor, _torch.TENSOR_BASE, torch.nn.functional, torch.nn.init)
     for name in dir(home)
@@ -83,7 +90,11 @@ IN_PLACE: set[Operation] = {
 def known(context: Context, tensor: Tensor) -> Mark | None:
     """Return the mark of an operand, which from now on hides nothing."""
     mark = mark_of(tensor)
-    if mark is not None and mark.hidden and mark.kind == "activation":
+    if (mark is None or mark.leaf) and not torch.compiler.is_compiling():
+        return context.find_data(tensor) or mark
+    if mark is None:
+        return None
+    if mark.hidden and mark.kind == "activation":
         return context.meet(tensor, mark)
     return mark
 
@@ -111,13 +122,25 @@ class Call:
         self.target: Tensor | None = self.operands[0] if operation in IN_PLACE else None
 
     @property
-    def activations(self) -> list[Tensor]:
-        """The operands that the reward is shared among, also if no reward arrives at them."""
+    def active(self) -> list[tuple[Tensor, Mark]]:
+        """The operands that a reward is shared among, trainable or frozen, with their marks."""
         return [
-            operand
+            (operand, mark)
             for operand, mark in zip(self.operands, self.marks, strict=True)
             if mark is not None and mark.kind in ("activation", "undetermined")
         ]
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether one of the activations may be a weight."""
+        return any(mark.assumed or mark.kind == "undetermined" for _, mark in self.active)
+
+    def alone(self, operand: Tensor) -> bool:
+        """Return whether all operands but this one are constants."""
+        return all(
+            mark is None or other is operand
+            for other, mark in zip(self.operands, self.marks, strict=True)
+        )
 
     def mark(self, operand: Tensor) -> Mark | None:
         """Return the mark of one of the operands."""
@@ -206,9 +229,7 @@ class Call:
         self, degree: float | None = None, role: Role | None = None, epsilon: float = 0.0
     ) -> Any:
         """Run a function of a power or statistic, which leaves to its consumer what that owes."""
-        (active,) = self.activations
-        mark = self.mark(active)
-        assert mark is not None
+        ((active, mark),) = self.active
         self.replace(active, ACTIVATION)
         becomes = mark._replace(
             degree=mark.degree if degree is None else degree,
@@ -219,10 +240,10 @@ class Call:
 
     def scale(self, kind: Mark) -> Any:
         """Run the product of an operand and constants, through which its reward passes whole."""
-        active = self.activations
-        mark = self.mark(active[0]) if len(active) == 1 else None
-        if mark is None or mark.leaf or any(m and m is not mark for m in self.marks):
+        active = self.active
+        if len(active) != 1 or active[0][1].leaf or not self.alone(active[0][0]):
             return self.run(kind)
+        mark = active[0][1]
         if mark.degree != 1.0 or mark.role in ("magnitude", "statistic"):
             return self.keep()
         return self.run(kind._replace(role=mark.role))

@@ -9,7 +9,7 @@ that f(z) / z grows without bound near 0. What becomes of them is the option `un
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from lfp_core import _torch
 from lfp_core.calls import Operation
+from lfp_core.marks import ACTIVATION, Mark, Role
 
 
 def heaviside(z: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def heaviside(z: Tensor) -> Tensor:
     """
     # torch.compile takes the first question for a constant, and the second for what it is.
     if has_torch_function_unary(z) or _torch.mode_is_active():
-        return handle_torch_function(heaviside, (z,), z)  # type: ignore[no-any-return]
+        return handle_torch_function(heaviside, (z,), z)
     if torch.compiler.is_compiling():  # where torch 2.11 loses the derivative of what is in place
         return z.detach().relu().sign()
     return z.detach().relu().sign_()  # a fifth of the time of (z > 0).to(z.dtype) on a CPU
@@ -99,7 +100,7 @@ SLOPE_AT_ZERO: dict[Operation, Callable[..., float]] = {
         lambda min_val=-1.0, max_val=1.0, inplace=False: float(min_val < 0 < max_val),
     ),
     **dict.fromkeys(named("clamp", "clip"), _inside),
-    **dict.fromkeys(named("clamp_min"), lambda min: _inside(min)),
+    **dict.fromkeys(named("clamp_min"), _inside),
     **dict.fromkeys(named("clamp_max"), lambda max: _inside(None, max)),
     **dict.fromkeys(
         named("threshold"), lambda threshold, value, inplace=False: float(threshold < 0)
@@ -128,10 +129,52 @@ POLES = named("log", "log2", "log10", "logit", "rsqrt", "reciprocal", "lgamma", 
 GATES = named("sigmoid", "hardsigmoid", "expit", "ndtr")
 ODD = named("tanh", "erf", "softsign")  # which make a gate when 1 is added
 RELU = named("relu")
-#: Functions whose secant slope f(z) / z has no bound near 0.
-UNBOUNDED = set(OFFSET) | named("heaviside", "sign", "sgn", "sqrt") | {heaviside}
+#: Functions of which f(0) = 0 although they jump there, or have an infinite slope.
+STEPS = named("heaviside", "sign", "sgn", "sqrt") | {heaviside}
 #: Functions of one activation and constants, of which either may come first; the slope at 0 is 0.
 OF_SEVERAL = named(
     *("maximum", "minimum", "fmax", "fmin", "fmod", "remainder", "atan2", "arctan2"),
     *("logaddexp", "logaddexp2", "copysign", "xlogy", "xlog1py", "float_power"),
 ) | {Tensor.__rpow__}
+#: Rounding to a grid, with a straight-through derivative.
+QUANTISATION = named(
+    *("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"),
+    "fused_moving_avg_obs_fake_quant",
+)
+
+
+class Unit(NamedTuple):
+    """What the activation rule has to know of a function.
+
+    Attributes:
+        slope_at_zero: f'(0) as a function of the function's options.
+        mark: of its output.
+        offset: whether f(0) != 0.
+        pole: whether f(0) is no finite number.
+        bounded: whether the secant slope f(z) / z is bounded near 0.
+        relu: whether it is ReLU, whose slope its output tells.
+    """
+
+    slope_at_zero: Callable[..., float]
+    mark: Mark = ACTIVATION
+    offset: bool = False
+    pole: bool = False
+    bounded: bool = True
+    relu: bool = False
+
+
+_ROLES: dict[Operation, Role] = {**dict.fromkeys(GATES, "gate"), **dict.fromkeys(ODD, "odd")}
+#: All functions that the activation rule is for, by the operation.
+UNITS: dict[Operation, Unit] = {
+    operation: Unit(
+        slope,
+        ACTIVATION._replace(role=_ROLES.get(operation, "")),
+        offset=operation in OFFSET,
+        pole=operation in POLES,
+        bounded=operation not in OFFSET and operation not in STEPS,
+        relu=operation in RELU,
+    )
+    for operation, slope in (SLOPE_AT_ZERO | OFFSET).items()
+}
+#: Functions of several tensors, roots, reciprocals and the like.
+UNKNOWN = Unit(constant(0.0), bounded=False)

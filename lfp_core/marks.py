@@ -35,7 +35,7 @@ from lfp_core import _torch
 from lfp_core.slopes import EpsilonShare, Share, WeightScale
 
 Kind = Literal["data", "weight", "activation", "undetermined"]
-Role = Literal["", "gate", "odd", "contribution", "magnitude", "statistic"]
+Role = Literal["", "gate", "odd", "contribution", "pair", "magnitude", "statistic"]
 
 ATTRIBUTE = "_lfp_mark"
 COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
@@ -57,7 +57,7 @@ class Mark(NamedTuple):
         role: "gate" for what a sigmoid makes, and "odd" for a tanh, which with 1 added is a gate;
             "magnitude" for powers and absolute values, and "statistic" for sums of them, by which
             a normalisation divides; "contribution" for an activation times a weight, the sum of
-            which is a layer.
+            which is a layer, and "pair" for a product of two activations.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.
@@ -139,8 +139,8 @@ def mark_of(tensor: Tensor) -> Mark | None:
         return LEAF
     if torch.compiler.is_compiling():
         raise UnsupportedOperation(
-            "no LFP rule for what made an operand, which torch.compile does not show: an assignment "
-            "to slices, or a custom Function"
+            "no LFP rule for what made an operand, which torch.compile does not show: an "
+            "assignment to slices, or a custom Function"
         )
     with _torch.DisableTorchFunction():
         return put(tensor, _origin(tensor))
@@ -153,23 +153,23 @@ def _is_current(mark: Mark, tensor: Tensor) -> bool:
     version = _torch.version(tensor)
     if mark.kind == "data" and tensor.requires_grad and not tensor.is_leaf:
         # What a custom Function computes without gradients is given to it as its output.
-        return (ATTRIBUTE, tensor.output_nr) in tensor.grad_fn.metadata  # type: ignore[union-attr]
+        return (ATTRIBUTE, tensor.output_nr) in _torch.metadata(tensor.grad_fn)
     return mark.version in (version, COMPILED)
 
 
 def put(tensor: Tensor, mark: Mark) -> Mark:
     """Mark a tensor, and the node that made it; return the mark."""
     if torch.compiler.is_compiling():
-        setattr(tensor, ATTRIBUTE, mark._replace(version=COMPILED))
+        mark = mark._replace(version=COMPILED)
+        setattr(tensor, ATTRIBUTE, mark)
         return mark
     version = _torch.version(tensor)
     if mark.version != version:
         mark = mark._replace(version=version)
     setattr(tensor, ATTRIBUTE, mark)
-    if tensor.requires_grad:
-        node = tensor.grad_fn
-        if node is not None:
-            node.metadata[ATTRIBUTE, tensor.output_nr] = mark
+    node = tensor.grad_fn
+    if node is not None:
+        _torch.metadata(node)[ATTRIBUTE, tensor.output_nr] = mark
     return mark
 
 
@@ -190,11 +190,12 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
             marked(tensor, mark, frozen)
     elif output.requires_grad:
         put(output, mark)
-    elif mark.kind != "weight" and type(output) is not Parameter:
+    elif not isinstance(output, Parameter):
         # Frozen, or whole numbers: no reward arrives, but the kind decides how others are shared.
-        put(output, mark if frozen and output.is_floating_point() else DATA)
-    elif output.is_floating_point() and not isinstance(output, Parameter):
-        put(output, mark)
+        if output.is_floating_point() and (frozen or mark.kind == "weight"):
+            put(output, mark)
+        elif mark.kind != "weight":
+            put(output, DATA)
     return output
 
 
@@ -209,7 +210,7 @@ def _ancestors(node: Any) -> Iterator[tuple[Any, int, Any, Mark | None]]:
         for index, (source, output) in enumerate(consumer.next_functions):
             if source is None:
                 continue
-            mark = source.metadata.get((ATTRIBUTE, output))
+            mark = _torch.metadata(source).get((ATTRIBUTE, output))
             leaf = getattr(source, "variable", None)
             if mark is not None or leaf is not None:
                 yield consumer, index, leaf, mark
@@ -228,7 +229,7 @@ def _origin(tensor: Tensor) -> Mark:
     node, output = tensor.grad_fn, tensor.output_nr
     while True:
         assert node is not None  # as the tensor is no leaf
-        mark: Mark | None = node.metadata.get((ATTRIBUTE, output))
+        mark: Mark | None = _torch.metadata(node).get((ATTRIBUTE, output))
         if mark is not None:
             return mark
         identity = node.name() in _torch.IDENTITIES

@@ -4,8 +4,7 @@
 what has no entry and is written in Python by torch is unfolded, and anything else is refused.
 """
 
-import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lfp_core import _torch, composed, functions, recurrent
-from lfp_core.calls import Operation, Rule, name_of
+from lfp_core.calls import ASSIGNMENTS, Operation, Rule, name_of
 from lfp_core.composed import attend
 from lfp_core.composed import composed as composed_of
 from lfp_core.functions import named
@@ -52,13 +51,13 @@ def getter(*attributes: str) -> set[Operation]:
     return {getattr(Tensor, attribute).__get__ for attribute in attributes}
 
 
-def of(rule: Rule, *operations: set[Operation]) -> Iterator[tuple[Operation, Rule]]:
+def of(rule: Rule, *operations: Iterable[Any]) -> Iterator[tuple[Operation, Rule]]:
     """Yield the entries of one rule."""
     for each in operations:
         yield from dict.fromkeys(each, rule).items()
 
 
-_NORMS = {
+_NORMS: dict[str, Operation] = {
     "layer_norm": composed.layer_norm,
     "rms_norm": composed.rms_norm,
     "group_norm": composed.group_norm,
@@ -73,7 +72,7 @@ _rules: dict[Operation, Rule] = dict(
     entry
     for entries in (
         of(activation, set(functions.SLOPE_AT_ZERO), set(functions.OFFSET)),
-        of(of_several, functions.OF_SEVERAL),
+        of(of_several, functions.OF_SEVERAL, functions.QUANTISATION),
         of(power, set(FIXED_POWERS), ABSOLUTE, named("pow") | {Tensor.__pow__}),
         of(moment, named("var", "std", "var_mean", "std_mean", "norm", "frobenius_norm")),
         of(moment, {torch.linalg.vector_norm, torch.linalg.norm, torch.linalg.matrix_norm}),
@@ -155,8 +154,8 @@ _rules: dict[Operation, Rule] = dict(
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),
                 *(p for pool in _POOLS for p in (pool, pool + "_with_indices")),
             )
-            | {Tensor.__getitem__, torch._C._nn.pad_sequence}
-            | {torch._pack_padded_sequence, torch._pad_packed_sequence}
+            | {Tensor.__getitem__}
+            | _torch.SEQUENCES
             | getter("T", "mT", "H", "mH", "real", "imag")
             | _torch.TRANSPOSES,
         ),
@@ -167,7 +166,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter"),
                 *("fill_diagonal_", "zero_", "put"),
             )
-            | {Tensor.__setitem__, _torch.TENSOR_BASE.__setitem__, operator.setitem},
+            | ASSIGNMENTS,
         ),
         of(
             expansion,
@@ -189,7 +188,7 @@ _rules: dict[Operation, Rule] = dict(
 METHODS = {
     name_of(operation): rule
     for operation, rule in _rules.items()
-    if getattr(operation, "__module__", None) == "torch._tensor"
+    if _torch.is_method_in_python(operation)
 }
 #: What torch writes in Python, as functions that show the mode what is in them.
 UNFOLDED: dict[Operation, Any] = {

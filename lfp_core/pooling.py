@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lfp_core import _torch
+
 
 class MaxPool2d(torch.autograd.Function):
     """:func:`torch.nn.functional.max_pool2d`, by the same kernels."""
@@ -36,7 +38,7 @@ class MaxPool2d(torch.autograd.Function):
         x = g.new_empty(()).expand(ctx.shape)
         if not ctx.contiguous:
             x = g.new_empty_strided(ctx.shape, ctx.strides)
-        routed = torch.ops.aten.max_pool2d_with_indices_backward(
+        routed = _torch.max_pool2d_backward(
             g, x, kernel, stride or kernel, padding, dilation, ceil_mode, places
         )
         return routed, *[None] * len(ctx.window)

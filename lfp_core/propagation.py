@@ -23,8 +23,7 @@ import dataclasses
 import importlib
 import math
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -54,6 +53,12 @@ Attention = Literal["uniform", "constant"]
 Gates = Literal["signal", "uniform"]
 Units = Literal["identity", "reverse", "shifted"]
 Normalisation = Literal["gradient", "identity"]
+ALLOWED = {
+    "attention": get_args(Attention),
+    "gates": get_args(Gates),
+    "units": get_args(Units),
+    "normalisation": get_args(Normalisation),
+}
 
 #: Libraries whose operations go past a ``TorchFunctionMode``, and the modules that mend that.
 SUPPORT = {"snntorch": "lfp_core.spiking"}
@@ -103,6 +108,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
     gates: str
     units: str
     normalisation: str
+    parameters: list[Tensor]
+    _text: str
+    _owing: Mark
+    _guests: int
 
     def __init__(
         self,
@@ -119,18 +128,15 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             raise ValueError(f"epsilon must be a number >= 0, not {epsilon!r}")
         if not (math.isfinite(epsilon) and epsilon >= 0):
             raise ValueError(f"epsilon must be finite and >= 0, not {epsilon!r}")
-        for name, value, allowed in (
-            ("attention", attention, Attention),
-            ("gates", gates, Gates),
-            ("units", units, Units),
-            ("normalisation", normalisation, Normalisation),
-        ):
-            if value not in get_args(allowed):
-                options = " or ".join(map(repr, get_args(allowed)))
+        chosen = (attention, gates, units, normalisation)
+        for (name, allowed), value in zip(ALLOWED.items(), chosen, strict=True):
+            if value not in allowed:
+                options = " or ".join(map(repr, allowed))
                 raise ValueError(f"{name} must be {options}, not {value!r}")
         super().__init__()
         self.epsilon = float(epsilon)
         self._text = repr(self.epsilon)
+        self._owing = Mark("activation", epsilon=self.epsilon)
         self.strict = strict
         self.attention, self.gates = attention, gates
         self.units, self.normalisation = units, normalisation
@@ -138,10 +144,6 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         self._hosts: list[feedback | None] = []  # for each `with`, the context that was joined
         self._guests = 0  # contexts that joined this one and were not left yet
         self._data: list[Tensor] = []  # marked for as long as the context is active
-        self._module: Module | None = None  # the outermost module that runs
-        self._runs_module = False  # the same, as torch.compile can read it
-        self._hook: Any = None  # waits for that module to be called, or to return
-        self._thread = 0
         self._inside: list[str] = []  # functions of torch that run as the operations in them
         # Only then can the model have spiking neurons with no LFP derivatives.
         for library, support in SUPPORT.items():
@@ -151,6 +153,12 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
     def stabiliser(self) -> float:
         """Return epsilon, which torch.compile takes for a constant if it is read from a text."""
         return float(self._text) if torch.compiler.is_compiling() else self.epsilon
+
+    def owing(self) -> Mark:
+        """Return the mark of a layer's output, which owes epsilon."""
+        if torch.compiler.is_compiling():
+            return Mark("activation", epsilon=self.stabiliser())
+        return self._owing
 
     # --- entering and leaving ---------------------------------------------------------------------
 
@@ -203,53 +211,39 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
                 self._end()
         if not in_order and kind is None:
             raise RuntimeError(
-                "feedback contexts were left in another order than the reverse of entering: was one "
-                "of them entered in a generator that is suspended?"
+                "feedback contexts were left in another order than the reverse of entering: was "
+                "one of them entered in a generator that is suspended?"
             )
 
     def _begin(self) -> None:
-        self._thread = threading.get_ident()
         for tensor in self.parameters:
             put(tensor, PARAMETER)
-        self._await_module()
 
     def _end(self) -> None:
         for tensor in (*self.parameters, *self._data):
             if hasattr(tensor, ATTRIBUTE):
                 delattr(tensor, ATTRIBUTE)
         self._data.clear()
-        self._module, self._runs_module = None, False
-        self._hook.remove()
 
     # --- the model's input ------------------------------------------------------------------------
 
-    def _await_module(self) -> None:
-        self._hook = torch.nn.modules.module.register_module_forward_pre_hook(self._called)
-
-    def _called(self, module: Module, args: Any) -> None:
-        """Mark what the outermost module is called with as data."""
-        if threading.get_ident() != self._thread or torch.compiler.is_compiling():
-            return
-        keywords = _torch.keywords_of_module_call()
+    def find_data(self, tensor: Tensor) -> Mark | None:
+        """Mark what the outermost module was called with as data; return the tensor's mark."""
+        arguments = _torch.outermost_call()
+        if arguments is None:
+            return None
         with _torch.DisableTorchFunction():
-            self._hook.remove()
-            self._hook = module.register_forward_hook(self._returned, always_call=True)
-            self._module, self._runs_module = module, True
-            for tensor in leaves((args, keywords)):
-                if not isinstance(tensor, Parameter) and (
-                    not hasattr(tensor, ATTRIBUTE) and (tensor.is_leaf or not tensor.requires_grad)
-                ):
-                    put(tensor, DATA)
-                    self._data.append(tensor)
-
-    def _returned(self, module: Module, args: Any, output: Any) -> None:
-        self._hook.remove()
-        self._module, self._runs_module = None, False
-        self._await_module()
+            for each in leaves(arguments):
+                known = hasattr(each, ATTRIBUTE) or isinstance(each, Parameter)
+                if not known and (each.is_leaf or not each.requires_grad):
+                    put(each, DATA)
+                    self._data.append(each)
+        mark: Mark | None = getattr(tensor, ATTRIBUTE, None)
+        return mark
 
     def knows_data(self) -> bool:
         """Return whether a module runs, so that plain tensors which are no data are constants."""
-        return self._runs_module
+        return not torch.compiler.is_compiling() and _torch.outermost_call() is not None
 
     # --- operations -------------------------------------------------------------------------------
 
@@ -302,9 +296,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         """Run an operation that no rule is for."""
         name = name_of(func)
         operands = tensors((*args, *kwargs.values()))
-        if func.__name__ == "__get__" if hasattr(func, "__name__") else False:
-            return func(*args, **kwargs)
-        if name in BOOKKEEPING or not operands:
+        if name in BOOKKEEPING or getattr(func, "__name__", "") == "__get__" or not operands:
             return func(*args, **kwargs)
         if not any(operand.requires_grad for operand in operands):
             return _without_gradients(func, args, kwargs)
@@ -337,7 +329,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if torch.compiler.is_compiling():
             raise UnsupportedOperation(f"no LFP rule for {name_of(operation)}{advice}")
         inside = f" (in {self._inside[0]})" if self._inside else ""
-        message = f"no LFP rule for {name_of(operation)}{inside}{advice}{_location(self._module)}"
+        message = f"no LFP rule for {name_of(operation)}{inside}{advice}{_location()}"
 
         def refusal(_: Tensor) -> None:
             raise UnsupportedOperation(message)
@@ -394,7 +386,7 @@ def _without_gradients(func: Operation, args: tuple[Any, ...], kwargs: dict[str,
     output = func(*args, **kwargs)
     if torch.compiler.is_compiling():
         return output
-    mark = getattr(args[0], ATTRIBUTE, None) if args and isinstance(args[0], Tensor) else None
+    mark = mark_of(args[0]) if args and isinstance(args[0], Tensor) else None
     if func is Tensor.clone and mark is not None:
         # DistributedDataParallel hands outputs on like this, to find unused parameters.
         setattr(output, ATTRIBUTE, mark)
@@ -405,15 +397,16 @@ def _without_gradients(func: Operation, args: tuple[Any, ...], kwargs: dict[str,
     return output
 
 
-def _location(root: Module | None) -> str:
+def _location() -> str:
     """Return where the model calls torch: the module, and the line."""
     ours = __file__.rpartition("/")[0]
     theirs = torch.__file__.rpartition("/")[0]
-    frame, module, line = sys._getframe(1), None, ""
-    while frame is not None and (module is None or not line):
+    frame, module, root, line = sys._getframe(1), None, None, ""
+    while frame is not None:
         name = frame.f_code.co_filename
-        if module is None and isinstance(frame.f_locals.get("self"), Module):
-            module = frame.f_locals["self"]
+        if isinstance(frame.f_locals.get("self"), Module):
+            root = frame.f_locals["self"]
+            module = module or root
         if not line and not name.startswith((ours, theirs)):
             line = f"{name}, line {frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
@@ -461,21 +454,8 @@ def backward(outputs: Any, reward: Any, *, retain_graph: bool = False) -> None:
     """
     pairs = list(_pairs(outputs, reward, "outputs"))
     seeds = [_seed(output, r, name) for output, r, name in pairs]
-    if len(pairs) == 1:  # the form that torch.compile traces
-        _checked(lambda: pairs[0][0].backward(seeds[0], retain_graph=retain_graph))
-        return
-    _checked(
-        lambda: torch.autograd.backward([o for o, _, _ in pairs], seeds, retain_graph=retain_graph)
-    )
-
-
-def _checked(run: Callable[[], None]) -> None:
-    """Run the backward pass; say how to use checkpoints where one fails for want of a context."""
-    if torch.compiler.is_compiling():
-        run()
-        return
     try:
-        run()
+        _torch.run_backward([output for output, _, _ in pairs], seeds, retain_graph)
     except CheckpointError as error:
         raise CheckpointError(
             "torch.utils.checkpoint computed a part of the model again outside of the context: "

@@ -29,6 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lfp_core import _torch
+
 Reduction = Literal["mean", "sum"]
 
 
@@ -336,7 +338,7 @@ def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def reward(outputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         o = outputs.detach().requires_grad_()
         # Also inside `lfp.feedback`, the loss is differentiated as it is.
-        with torch.enable_grad(), torch._C.DisableTorchFunction():
+        with torch.enable_grad(), _torch.DisableTorchFunction():
             (gradient,) = torch.autograd.grad(loss(o, *args, **kwargs), o)
         return -o.detach() * gradient
 

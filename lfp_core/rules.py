@@ -1,7 +1,8 @@
 """The rules of LFP: how the reward of an operation's output is shared among its operands.
 
 A rule is a function ``rule(context, operation, args, kwargs)`` that runs the operation once, so
-that autograd will carry rewards through it. With ``R = a G`` (:mod:`lfp_core.slopes`) there are few:
+that autograd will carry rewards through it. In terms of G, where a reward is ``R = a G``, the rules
+are few (:mod:`lfp_core.slopes`):
 
 ============ ================================================ ====================================
 rule         operations                                       reward
@@ -27,10 +28,11 @@ to the layer, so that ``x @ W + b`` owes one factor, as ``F.linear`` does.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lfp_core import _torch, functions
 from lfp_core.calls import (
@@ -48,6 +50,7 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     DATA,
+    Kind,
     Mark,
     as_weight,
     mark_of,
@@ -57,10 +60,14 @@ from lfp_core.marks import (
     used,
 )
 from lfp_core.pooling import max_pool2d
-from lfp_core.slopes import UNDIVIDED, ReluSlope, SecantSlope
+from lfp_core.slopes import UNDIVIDED, ReluSlope, SecantSlope, WeightScale
 
 ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide") | {Tensor.__rmul__}
+#: Products without a sum, and with one over everything.
+OUTER = functions.named("outer", "ger", "kron")
+DOTS = functions.named("dot", "vdot", "vecdot") | {torch.linalg.vecdot}
 ADDED_QUOTIENTS = functions.named("addcdiv")
+ADDED_ELEMENTWISE = ADDED_QUOTIENTS | functions.named("addcmul", "addr")
 ABSOLUTE = functions.named("abs", "absolute") | {Tensor.__abs__}
 FIXED_POWERS: dict[Operation, float] = {
     **dict.fromkeys(functions.named("square"), 2.0),
@@ -83,7 +90,7 @@ WITH_INPLACE = functions.named(
 )
 
 
-def is_active(mark: Mark | None) -> bool:
+def is_active(mark: Mark | None) -> TypeGuard[Mark]:
     """Return whether the tensor of this mark takes a part of a reward."""
     return mark is not None and mark.kind in ("activation", "undetermined")
 
@@ -94,7 +101,7 @@ def is_active(mark: Mark | None) -> bool:
 def activation(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Give the function its secant slope, which applies what its input owes."""
     z, *options = args
-    if tensors((*options, *kwargs.values())):
+    if (options or kwargs) and tensors((*options, *kwargs.values())):
         return of_several(context, operation, args, kwargs)
     mark = known(context, z)
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
@@ -103,29 +110,29 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if mark.role == "statistic":  # clamped from below, before something is divided by it
         return Call(context, operation, args, kwargs).keep()
     # `inplace` is the only boolean among the options of an activation.
-    in_place = any(o is True for o in (*options, *kwargs.values())) or operation in IN_PLACE
+    in_place = operation in IN_PLACE or any(o is True for o in (*options, *kwargs.values()))
 
     def function(z: Tensor) -> Tensor:
-        return operation(z, *options, **kwargs)  # type: ignore[no-any-return]
+        return operation(z, *options, **kwargs)
 
-    slopes = functions.SLOPE_AT_ZERO if operation in functions.SLOPE_AT_ZERO else functions.OFFSET
-    return _secant(context, operation, z, function, slopes[operation](*options, **kwargs), in_place)
+    unit = functions.UNITS[operation]
+    slope = unit.slope_at_zero(*options, **kwargs)
+    return _secant(context, operation, z, mark, function, unit, slope, in_place)
 
 
 def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Run a function of one activation and constants, in any order, as an activation."""
     call = Call(context, operation, args, kwargs)
-    active = call.activations
-    if not active or any(call.mark(a).leaf for a in active):
+    if not call.active or any(mark.leaf for _, mark in call.active):
         return call.run(call.kind())
-    z = active[0]
-    if len(active) > 1 or any(mark and mark.kind == "weight" for mark in call.marks):
+    if len(call.active) > 1 or any(mark and mark.kind == "weight" for mark in call.marks):
         if operation in EXTREMES:
             return route(context, operation, args, kwargs)
         return context.without_rule(call, " of an activation and another, or a weight")
+    ((z, mark),) = call.active
     if not z.requires_grad:
         return call.run(call.kind())
-    if call.mark(z).role == "statistic":  # type: ignore[union-attr]
+    if mark.role == "statistic":
         return call.keep()
     shape = torch.broadcast_shapes(*(operand.shape for operand in call.operands))
     whole = z if shape == z.shape else route(context, Tensor.expand, (z, shape), {})
@@ -135,48 +142,66 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
             return value if t is z else t
 
         options = {name: substitute(replaced, option) for name, option in kwargs.items()}
-        return operation(*(substitute(replaced, a) for a in args), **options)  # type: ignore[no-any-return]
+        return operation(*(substitute(replaced, a) for a in args), **options)
 
-    return _secant(context, operation, whole, function, 0.0, call.target is z)
+    slope: float | Tensor = float(operation in functions.QUANTISATION)
+    known_slope = functions.STEPS | functions.QUANTISATION
+    if mark.epsilon == 0 and not (torch.compiler.is_compiling() or operation in known_slope):
+        slope = _derivative_at_zero(function, whole)
+    in_place = call.target is z
+    return _secant(context, operation, whole, mark, function, functions.UNKNOWN, slope, in_place)
+
+
+def _derivative_at_zero(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Return f'(0) where f(0) = 0, else 0, in the shape of z."""
+    with torch.enable_grad():
+        zeros = torch.zeros_like(z, requires_grad=True)
+        values = function(zeros)
+        if not values.requires_grad:
+            return torch.zeros_like(z)
+        (slopes,) = torch.autograd.grad(values.sum(), zeros)
+    return torch.where(values == 0, slopes, 0.0)
 
 
 def _secant(
     context: Context,
     operation: Operation,
     z: Tensor,
+    mark: Mark,
     function: Callable[[Tensor], Tensor],
-    slope_at_zero: float,
+    unit: functions.Unit,
+    slope_at_zero: float | Tensor,
     in_place: bool,
 ) -> Tensor:
     """Return f(z) for an activation z, with the slope that `units` says."""
-    call = Call(context, operation, (z,), {})
+    call = None
     if in_place:
+        call = Call(context, operation, (z,), {})
         call.target = z
         call.settle_memory()
-    mark = call.marks[0]
-    assert mark is not None
+        mark = call.marks[0] or mark
     owed = mark.epsilon
-    _check_range(operation, z, owed)
+    if z.dtype == torch.float16 and not unit.bounded:
+        _check_range(operation, owed)
     if mark.degree != 1.0:
         z = used(z, mark._replace(epsilon=0.0), in_place=in_place)
-    role = "gate" if operation in functions.GATES else "odd" if operation in functions.ODD else ""
-    kind = mark.kind if mark.kind == "data" else "activation"
-    becomes = Mark(kind, role=role, assumed=mark.assumed or mark.kind == "undetermined")  # type: ignore[arg-type]
-    if operation in functions.RELU:
-        return call.finish(ReluSlope.apply(z, function, owed, in_place), becomes)  # type: ignore[no-any-return]
-    offset = operation in functions.OFFSET
-    units = context.units if offset else "identity"
-    if units == "shifted" and operation in functions.POLES:
-        units = "identity"
-    limit = 0.0 if offset and units != "shifted" else slope_at_zero
-    a = SecantSlope.apply(z, function, limit, owed, in_place, units)
-    return call.finish(a, becomes)  # type: ignore[no-any-return]
+    becomes = unit.mark
+    if mark.kind != "activation" or mark.assumed:
+        kind: Kind = "data" if mark.kind == "data" else "activation"
+        becomes = becomes._replace(kind=kind, assumed=kind == "activation")
+    if unit.relu:
+        a = ReluSlope.apply(z, function, owed, in_place)
+    else:
+        units = context.units if unit.offset and not unit.pole else "identity"
+        limit = 0.0 if unit.offset and units != "shifted" else slope_at_zero
+        a = SecantSlope.apply(z, function, limit, owed, in_place, units)
+    return marked(a, becomes) if call is None else call.finish(a, becomes)
 
 
-def _check_range(operation: Operation, z: Tensor, epsilon: float) -> None:
+def _check_range(operation: Operation, epsilon: float) -> None:
     """Raise ValueError where slopes would overflow float16, whose largest number is 65504."""
     smallest = torch.finfo(torch.float16).tiny
-    if z.dtype == torch.float16 and epsilon < smallest and operation in functions.UNBOUNDED:
+    if epsilon < smallest:
         raise ValueError(
             f"epsilon {epsilon:g} is too small for {name_of(operation)} in float16: its slope "
             f"f(z) / (z + eps s(z)) exceeds the range; use an epsilon of at least {smallest:.1e}, "
@@ -193,7 +218,7 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     exponent = _exponent(operation, args, kwargs)
     call = Call(context, operation, args, kwargs)
     mark = call.marks[0]
-    if not is_active(mark) or mark.leaf or exponent is None or mark.hidden:  # type: ignore[union-attr]
+    if not is_active(mark) or mark.leaf or exponent is None or mark.hidden:
         return of_several(context, operation, args, kwargs)
     assert mark is not None
     degree = mark.degree * exponent
@@ -226,9 +251,12 @@ def _secant_of_power(call: Call, exponent: float) -> Any:
     z, *options = call.args
 
     def function(z: Tensor) -> Tensor:
-        return call.operation(z, *options, **call.kwargs)  # type: ignore[no-any-return]
+        return call.operation(z, *options, **call.kwargs)
 
-    return _secant(call.context, call.operation, z, function, 0.0, call.target is not None)
+    mark, unit = call.marks[0], functions.UNITS.get(call.operation, functions.UNKNOWN)
+    assert mark is not None
+    in_place = call.target is not None
+    return _secant(call.context, call.operation, z, mark, function, unit, 0.0, in_place)
 
 
 def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -250,28 +278,38 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     """Scale the parameters of a layer, which are all its tensors but the input."""
     x, *parameters = args
     mark = known(context, x)
-    for tensor in tensors((*parameters, *kwargs.values())):
-        if type(tensor) is not torch.nn.Parameter and tensor.requires_grad:
-            made = mark_of(tensor)
-            if made is not None and made.kind in ("activation", "data"):
-                return _generated_layer(context, operation, args, kwargs)
-
-    def weight(tensor: Tensor) -> Tensor:
-        return as_weight(tensor, mark_of(tensor)) if tensor.requires_grad else tensor
-
     if mark is not None and mark.hidden:
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
-    scaled = [substitute(weight, parameter) for parameter in parameters]
-    options = {name: substitute(weight, value) for name, value in kwargs.items()}
-    becomes = ACTIVATION._replace(epsilon=context.stabiliser())
-    return marked(operation(used(x, mark), *scaled, **options), becomes, frozen=True)
+    if mark is not None and mark.kind == "weight" and context.knows_data():
+        call = Call(context, operation, args, kwargs)  # weights standardised, or multiplied
+        return call.run(call.kind())
+    scaled = []
+    for parameter in parameters:
+        weight = parameter
+        if type(parameter) is Parameter:
+            weight = WeightScale.apply(parameter) if parameter.requires_grad else parameter
+        elif isinstance(parameter, Tensor):
+            made = mark_of(parameter)
+            if made is not None and made.kind in ("activation", "data"):
+                return _generated_layer(context, operation, args, kwargs)
+            weight = as_weight(parameter, made)
+        scaled.append(weight)
+    if kwargs:
+        of_options = [mark_of(tensor) for tensor in tensors(kwargs.values())]
+        if any(made is not None and made.kind in ("activation", "data") for made in of_options):
+            return _generated_layer(context, operation, args, kwargs)
+        kwargs = {
+            name: substitute(lambda t: as_weight(t, mark_of(t)), option)
+            for name, option in kwargs.items()
+        }
+    return marked(operation(used(x, mark), *scaled, **kwargs), context.owing(), frozen=True)
 
 
 def _generated_layer(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Run a layer whose weights are activations: a product of two, plus a bias."""
     call = Call(context, operation, args, kwargs)
     bias = kwargs.get("bias", args[2] if len(args) > 2 else None)
-    factors = [t for t in call.activations if t is not bias]
+    factors = [factor for factor, _ in call.active if factor is not bias]
     if any(mark and mark.assumed for mark in call.marks) or operation in functions.named(
         "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
     ):
@@ -285,10 +323,10 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     """Take rows of a table, which are the weights of a layer on one-hot vectors."""
     table, *rest = args
     mark = mark_of(table)
-    if is_active(mark) and not mark.leaf:
+    if mark is not None and mark.kind != "weight" and not mark.leaf:
         return route(context, operation, args, kwargs)
     output = operation(as_weight(table, mark), *rest, **kwargs)
-    return marked(output, ACTIVATION._replace(epsilon=context.stabiliser()), frozen=True)
+    return marked(output, context.owing(), frozen=True)
 
 
 # --- sums -----------------------------------------------------------------------------------------
@@ -301,25 +339,23 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if kind.kind in ("weight", "data"):
         return call.run(kind)
     becomes = kind._replace(epsilon=context.stabiliser())
-    active = call.activations
-    if len(active) != 1 or any(mark and mark.kind == "data" for mark in call.marks):
+    if len(call.active) != 1 or any(mark and mark.kind == "data" for mark in call.marks):
         return call.run(becomes)
-    mark = call.mark(active[0])
-    assert mark is not None
-    constants = all(m is None or m is mark for m in call.marks)
-    if constants and (mark.role in ("statistic", "magnitude") or mark.degree != 1.0):
+    ((term, mark),) = call.active
+    if call.alone(term) and (mark.role in ("statistic", "magnitude") or mark.degree != 1.0):
         reduced = operation in REDUCTIONS and mark.role == "magnitude"
         return call.keep(role="statistic" if reduced else mark.role)
     if operation in REDUCTIONS and mark.role == "contribution":
-        call.replace(active[0], mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
-        return call.run(becomes)
+        call.replace(term, mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
+    if operation in REDUCTIONS and mark.role == "pair":
+        becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
     if operation not in ADDITIONS:
         return call.run(becomes)
-    if constants and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
+    if call.alone(term) and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
         becomes = becomes._replace(role="gate")
     if not 0 < mark.epsilon < UNDIVIDED:
         return call.run(becomes)
-    call.replace(active[0], mark._replace(epsilon=0.0))
+    call.replace(term, mark._replace(epsilon=0.0))
     return call.run(becomes._replace(epsilon=mark.epsilon), whole_memory=True)
 
 
@@ -336,36 +372,77 @@ def linear_in(first: int) -> Rule:
 
 
 def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Multiply activations, weights and constants; the reward is even among activations."""
+    """Multiply activations, weights and constants; the reward is even among activations.
+
+    A gate takes no part in it, if `gates` is "signal".
+    """
     call = Call(context, operation, args, kwargs)
-    active, kind = call.activations, call.kind()
-    elementwise = operation in ELEMENTWISE
-    if len(active) < 2:
-        if kind.kind in ("weight", "data"):
-            return call.run(kind)
-        weighted = any(mark and mark.kind in ("weight", "undetermined") for mark in call.marks)
-        if elementwise and not weighted:
-            return call.scale(kind)
-        owing = kind._replace(epsilon=context.stabiliser())
-        if elementwise and active and call.mark(active[0]).role == "statistic":  # type: ignore[union-attr]
-            return call.keep(epsilon=owing.epsilon)
-        return call.run(owing._replace(role="contribution") if elementwise else owing)
-    marks = [call.mark(factor) for factor in active]
-    if any(mark and (mark.assumed or mark.kind == "undetermined") for mark in marks):
+    form = "elementwise" if operation in ELEMENTWISE | OUTER else _form(operation, args)
+    kind, elementwise = call.kind(), form == "elementwise"
+    if len(call.active) < 2:
+        return _weighted(call, kind, elementwise)
+    if call.doubtful:
         return call.refuse_to_guess()
+    if form in ("elementwise", "dot") and _is_square(call):
+        return _square(call, form)
+    if elementwise and sum(mark.role == "statistic" for _, mark in call.active) == 1:
+        return normalised(call)
+    shares = _shares(call)
+    n = sum(share > 0 for share in shares.values())
     if elementwise:
-        if active[0] is active[1] and call.target is None:
-            return power(context, torch.square, (active[0],), {})
-        if sum(mark.role == "statistic" for mark in marks if mark) == 1:
-            return normalised(call)
-        gates = [f for f, mark in zip(active, marks, strict=True) if mark and mark.role == "gate"]
-        if context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
-            return call.run(kind, {id(gates[0]): 0.0})  # all of the reward goes to the signal
-    n = len(active)
-    shares = dict.fromkeys(map(id, active), 1 / n)
-    return call.run(
-        kind if elementwise else kind._replace(epsilon=context.stabiliser() / n), shares
-    )
+        return call.run(kind._replace(role="pair" if n == 2 else ""), shares)
+    return call.run(kind._replace(epsilon=context.stabiliser() / n), shares)
+
+
+def _is_square(call: Call) -> bool:
+    """Return whether an activation is multiplied by itself, and by nothing else."""
+    same = len(call.active) == 2 and call.active[0][0] is call.active[1][0]
+    return same and len(call.operands) == 2 and call.target is None and call.operation not in OUTER
+
+
+def _square(call: Call, form: str) -> Any:
+    """Multiply an activation by itself, as ``h.square()`` and ``h.square().sum(-1)`` do."""
+    ((factor, mark), _) = call.active
+    if form == "elementwise":
+        return power(call.context, torch.square, (factor,), {})
+    becomes = call.kind()._replace(degree=2 * mark.degree, role="statistic")
+    return call.run(becomes, {id(factor): mark.degree})
+
+
+def _form(operation: Operation, args: Args) -> str:
+    """Return "elementwise" for a product without a sum, "dot" for that of a vector with itself."""
+    if operation in DOTS:
+        return "dot"
+    if operation is not torch.einsum or not isinstance(args[0], str):
+        return ""
+    inputs, arrow, output = args[0].replace(" ", "").partition("->")
+    letters = inputs.replace(",", "").replace(".", "")
+    summed = set(letters) - set(output) if arrow else {c for c in letters if letters.count(c) > 1}
+    if not summed and not (arrow and "." in inputs and "." not in output):
+        return "elementwise"
+    terms = inputs.split(",")
+    return "dot" if len(terms) == 2 and terms[0] == terms[1] else ""
+
+
+def _shares(call: Call) -> dict[int, float]:
+    """Return what each of several activations gets of the reward of their product, by ``id``."""
+    gates = [factor for factor, mark in call.active if mark.role == "gate"]
+    others = [id(factor) for factor, mark in call.active if mark.role != "gate"]
+    if call.context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
+        return dict.fromkeys(others, 1 / len(others)) | {id(gates[0]): 0.0}
+    return dict.fromkeys([id(factor) for factor, _ in call.active], 1 / len(call.active))
+
+
+def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
+    """Multiply at most one activation by weights or constants."""
+    if kind.kind in ("weight", "data"):
+        return call.run(kind)
+    if elementwise and all(m is None or m.kind in ("activation", "data") for m in call.marks):
+        return call.scale(kind)
+    epsilon = call.context.stabiliser()
+    if elementwise and any(mark.role == "statistic" for _, mark in call.active):
+        return call.keep(epsilon=epsilon)
+    return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
 
 
 def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -373,25 +450,26 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
     call = Call(context, operation, args, kwargs)
     divisor = kwargs.get("other", args[1] if len(args) > 1 else None)
     mark = call.mark(divisor) if isinstance(divisor, Tensor) else None
-    if not is_active(mark):
+    if not isinstance(divisor, Tensor) or not is_active(mark):
         return product(context, operation, args, kwargs)
-    assert mark is not None
-    active, kind = call.activations, call.kind()
-    if len(active) == 1:
-        constants = all(m is None or m is mark for m in call.marks)
-        if constants and mark.role == "statistic":
-            return call.keep(-mark.degree)
-        if constants and mark.kind == "activation":
-            return of_several(context, operation, args, kwargs)
-        return call.run(kind._replace(epsilon=context.stabiliser()), {id(divisor): -1.0})
-    marks = [call.mark(factor) for factor in active]
-    if any(m and (m.assumed or m.kind == "undetermined") for m in marks):
+    if len(call.active) == 1:
+        return _reciprocal(call, divisor, mark)
+    if call.doubtful:
         return call.refuse_to_guess()
-    if mark.role == "statistic" and sum(m.role == "statistic" for m in marks if m) == 1:
+    if mark.role == "statistic" and sum(m.role == "statistic" for _, m in call.active) == 1:
         return normalised(call)
-    if active[0] is active[1]:
-        return call.run(kind, {id(divisor): 0.0})  # 1, whatever it is divided by itself
-    return call.run(kind, {id(active[0]): 0.5, id(active[1]): 0.5} | {id(divisor): -0.5})
+    shares = {id(args[0]): 0.5} | {id(divisor): -0.5}
+    return call.run(call.kind(), {id(divisor): 0.0} if args[0] is divisor else shares)
+
+
+def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
+    """Divide a weight or a constant by an activation."""
+    if call.alone(divisor) and mark.role == "statistic":
+        return call.keep(-mark.degree)
+    if call.alone(divisor) and mark.kind == "activation":
+        return of_several(call.context, call.operation, call.args, call.kwargs)
+    owing = call.kind()._replace(epsilon=call.context.stabiliser())
+    return call.run(owing, {id(divisor): -1.0})
 
 
 def normalised(call: Call) -> Any:
@@ -400,11 +478,10 @@ def normalised(call: Call) -> Any:
     "gradient" is the chain rule for both, as the fused layers of torch have it; "identity" takes
     the statistic for a constant, as AttnLRP does (Achtibat et al., 2024, Proposition 3.4).
     """
-    (statistic,) = (a for a in call.activations if call.mark(a).role == "statistic")  # type: ignore[union-attr]
-    mark = call.mark(statistic)
+    ((statistic, mark),) = (pair for pair in call.active if pair[1].role == "statistic")
     constant = call.context.normalisation == "identity"
     call.replace(statistic, None if constant else ACTIVATION)
-    return call.run(call.kind()._replace(epsilon=mark.epsilon if mark else 0.0))
+    return call.run(call.kind()._replace(epsilon=mark.epsilon))
 
 
 def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -413,23 +490,28 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     kind = call.kind()
     if kind.kind in ("weight", "data"):
         return call.run(kind)
-    if any(factor is args[0] for factor in tensors(args[1:])):
+    first = args[0]
+    if any(factor is first for factor in tensors((*args[1:], *kwargs.values()))):
         # The same tensor as a term and as a factor, which gets a part of the term's reward.
-        other = route(context, Tensor.clone, (args[0],), {})
-        factors = (other if argument is args[0] else argument for argument in args[1:])
-        return added_product(context, operation, (args[0], *factors), kwargs)
-    factors = [a for a in call.activations if a is not args[0]]
-    if len(factors) > 1 and any(
-        mark and (mark.assumed or mark.kind == "undetermined") for mark in map(call.mark, factors)
-    ):
+        other = route(context, Tensor.clone, (first,), {})
+        others = (other if argument is first else argument for argument in args[1:])
+        options = {name: other if v is first else v for name, v in kwargs.items()}
+        return added_product(context, operation, (first, *others), options)
+    factors = {id(factor): mark for factor, mark in call.active if factor is not first}
+    if len(factors) > 1 and call.doubtful:
         return call.refuse_to_guess()
     n = max(len(factors), 1)
-    first = mark_of(args[0]) if isinstance(args[0], Tensor) else None
-    shares = dict.fromkeys(map(id, factors), 1 / n)
-    if operation in ADDED_QUOTIENTS and any(f is args[2] for f in factors):
-        shares[id(args[2])] *= -1
-    epsilon = context.stabiliser() if is_active(first) else context.stabiliser() / n
-    return call.run(kind._replace(epsilon=epsilon), shares)
+    gates = [key for key, mark in factors.items() if mark.role == "gate"]
+    if context.gates == "signal" and n == 2 and len(gates) == 1:
+        n, shares = 1, {gates[0]: 0.0}
+    else:
+        shares = dict.fromkeys(factors, 1 / n)
+    divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
+    if operation in ADDED_QUOTIENTS and id(divisor) in shares:
+        shares[id(divisor)] *= -1
+    # A sum of terms owes epsilon, and a sum of products alone what `product` says.
+    terms = is_active(call.mark(first)) or operation in ADDED_ELEMENTWISE
+    return call.run(kind._replace(epsilon=context.stabiliser() / (1 if terms else n)), shares)
 
 
 # --- values as they are ---------------------------------------------------------------------------
@@ -446,27 +528,26 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
 def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values, and the rewards back along the same way."""
     call = Call(context, operation, args, kwargs)
-    active = [mark for mark in call.marks if is_active(mark)]
-    kinds = {mark.kind for mark in call.marks if mark is not None}
-    same = active and all(m and m.debts == active[0].debts for m in active)  # type: ignore[union-attr]
-    if same and kinds <= {"activation", "data"} and call.target is None:
-        (first, *rest) = active
-        assert first is not None
-        assumed = all(m.assumed for m in active if m)
-        role = first.role if all(m and m.role == first.role for m in rest) else ""
-        output = call.finish(operation(*args, **kwargs), first._replace(assumed=assumed, role=role))
-        if torch.compiler.is_compiling() and any(o._base is not None for o in tensors((output,))):
-            marked(args[0], first._replace(viewed=True))
-        return output
-    if len(call.marks) - call.marks.count(None) == 1 and len(active) == 1 and call.target is None:
-        assert active[0] is not None
-        return call.finish(operation(*args, **kwargs), active[0])  # undetermined
     kind = call.kind()
+    marks = [mark for _, mark in call.active]
+    kinds = {mark.kind for mark in call.marks if mark is not None}
+    same = marks and all(mark.debts == marks[0].debts for mark in marks)
+    alone = len(marks) == 1 and call.alone(call.active[0][0])
+    if call.target is None and same and (alone or kinds <= {"activation", "data"}):
+        role = marks[0].role if len({mark.role for mark in marks}) == 1 else ""
+        return _passed_on(call, marks[0]._replace(assumed=kind.assumed, role=role))
     if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
-        return call.run(
-            kind._replace(epsilon=context.stabiliser())
-        )  # weight[tokens] is an embedding
+        kind = kind._replace(epsilon=context.stabiliser())  # weight[tokens] is an embedding
     return call.run(kind)
+
+
+def _passed_on(call: Call, mark: Mark) -> Any:
+    """Run a route of tensors that owe the same, which its output goes on owing."""
+    output = call.finish(call.operation(*call.args, **call.kwargs), mark)
+    if torch.compiler.is_compiling() and any(o._base is not None for o in tensors((output,))):
+        for operand, of_operand in call.active:
+            marked(operand, of_operand._replace(viewed=True))
+    return output
 
 
 def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -486,7 +567,7 @@ def alpha_dropout(context: Context, operation: Operation, args: Args, kwargs: Kw
 def product_of_all(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Multiply the n values along a dimension, which share the reward evenly."""
     call = Call(context, operation, args, kwargs)
-    if not is_active(call.marks[0]) or call.marks[0].leaf:  # type: ignore[union-attr]
+    if not is_active(call.marks[0]) or call.marks[0].leaf:
         return call.run(call.kind())
     dim = kwargs.get(
         "dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None

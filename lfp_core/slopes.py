@@ -14,6 +14,7 @@ the formulas do.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 UNDIVIDED = math.inf
 
 
-def share(a: Tensor, z: Tensor, epsilon: float, limit: float) -> Tensor:
+def share(a: Tensor, z: Tensor, epsilon: float, limit: float | Tensor) -> Tensor:
     """Return ``a / (z + eps s(z))`` as a new tensor like z; ``limit`` where eps = z = 0."""
     if epsilon == UNDIVIDED:
         return a.clone()
@@ -32,11 +33,19 @@ def share(a: Tensor, z: Tensor, epsilon: float, limit: float) -> Tensor:
         return torch.where(z == 0, limit, a / z)
     # Half the memory traffic of where(z < 0, z - eps, z + eps). It differs at z = -0.0 alone, where
     # all contributions are 0: then no weight is credited anyway.
-    denominator = torch.copysign(torch.full((), epsilon, dtype=z.dtype, device=z.device), z)
-    denominator += z
     if torch.compiler.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
-        return a / denominator
+        stabiliser = torch.full((), epsilon, dtype=z.dtype, device=z.device)
+        return a / (torch.copysign(stabiliser, z) + z)
+    denominator = torch.copysign(_scalar(epsilon, z.dtype, z.device), z)
+    denominator += z
     return torch.div(a, denominator, out=denominator)
+
+
+@lru_cache(maxsize=64)
+def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a number as a tensor, which small networks would spend much of their time to make."""
+    with torch.inference_mode(False):  # or autograd could not use it afterwards
+        return torch.full((), value, dtype=dtype, device=device)
 
 
 class SecantSlope(torch.autograd.Function):
@@ -46,8 +55,10 @@ class SecantSlope(torch.autograd.Function):
     ``z + eps s(z)``; so G is multiplied by the slope of the secant through the origin. The slope is
     all that is kept, so neither z nor a is, where no other layer wants it, and both may be
     overwritten. `units` says what becomes of f(0) != 0: "reverse" takes the slope's magnitude, and
-    "shifted" the slope of ``f(z) - f(0)``. No slope can be had from the output a alone, as in :class:`ReluSlope`: in float32
-    a saturated tanh, and a sigmoid near z = 0, have lost the digits of z.
+    "shifted" the slope of ``f(z) - f(0)``.
+
+    No slope can be had from the output a alone, as in :class:`ReluSlope`: in float32 a saturated
+    tanh, and a sigmoid near z = 0, have lost the digits of z.
     """
 
     @staticmethod
@@ -55,7 +66,7 @@ class SecantSlope(torch.autograd.Function):
         ctx: Any,
         z: Tensor,
         function: Callable[[Tensor], Tensor],
-        limit: float,
+        limit: float | Tensor,
         epsilon: float,
         in_place: bool,
         units: str = "identity",

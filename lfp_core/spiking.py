@@ -174,7 +174,7 @@ def unsupported(neuron: Any) -> str | None:
     }
     ungraded = (neuron.graded_spikes_factor == 1).all()
     if torch.compiler.is_compiling():  # a graph cannot ask, but it can fail when it runs
-        torch._assert_async(ungraded, "no LFP rule for Leaky: graded_spikes_factor")
+        _torch.assert_async(ungraded, "no LFP rule for Leaky: graded_spikes_factor")
     else:
         options["graded_spikes_factor"] = not ungraded
     return next((f"{name} is not supported" for name, on in options.items() if on), None)
@@ -241,7 +241,7 @@ def _step_rule(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 def _scan_rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Tensor:
     neuron, currents = args
     if unsupported(neuron):
-        return _refuse(context, operation, args, kwargs)  # type: ignore[no-any-return]
+        return _refuse(context, operation, args, kwargs)
     rest = torch.zeros_like(currents[0])
     return _integrate(neuron, _taken_over(currents), rest, context.stabiliser(), **kwargs)[0]
 
@@ -335,7 +335,7 @@ def unroll(model: nn.Sequential, inputs: Tensor, steps: int | None = None) -> Te
     if steps < 1:
         raise ValueError("there must be at least one time step")
     for layer in layers:
-        if constant and isinstance(layer, (snntorch.Leaky, nn.modules.dropout._DropoutNd)):
+        if constant and isinstance(layer, (snntorch.Leaky, _torch.Dropout)):
             inputs, constant = inputs.expand(steps, *inputs.shape), False
         if isinstance(layer, snntorch.Leaky):
             inputs = scan(layer, inputs)
@@ -353,7 +353,7 @@ def _layers(model: nn.Module) -> Iterator[nn.Module]:
         for child in model:
             yield from _layers(child)
         return
-    if isinstance(model, nn.modules.batchnorm._BatchNorm) and model.training:
+    if isinstance(model, _torch.BatchNorm) and model.training:
         raise ValueError("unroll would take the statistics of BatchNorm over all time steps")
     neurons = any(isinstance(module, snntorch.SpikingNeuron) for module in model.modules())
     if neurons and not isinstance(model, snntorch.Leaky):

@@ -9,6 +9,7 @@ import torch
 
 from baselines import METHODS
 from baselines.pso import PSO
+from lfp_core import _torch
 
 # Needs the authors' package just to be imported.
 collect_ignore = ["peer.py"]
@@ -25,9 +26,21 @@ hypothesis.settings.load_profile("explore" if os.environ.get("LFP_EXPLORE") else
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a GPU where there is none, and say so."""
+    """Skip what this machine or this version of torch cannot do, and say so."""
+    if item.get_closest_marker("compiled") and _torch.RELEASE < _torch.OLDEST_COMPILED:
+        pytest.skip("this torch does not compile what a context does")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the zoos of models, which take long, unless ``-m`` names them."""
+    if "coverage" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("coverage")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from validation.networks import Residual
 EPSILON = 0.01
 
 
-def dense(activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
+def dense(activation: Callable[[], nn.Module] = nn.SiLU, width: int = 8) -> nn.Sequential:
     """Return a dense network (batch, 6) to (batch, 3) in float32, the same every time."""
     torch.manual_seed(0)
-    layers = nn.Linear(6, 8), activation(), nn.LayerNorm(8), nn.Linear(8, 8), activation()
-    return nn.Sequential(*layers, nn.Dropout(0.0), nn.Linear(8, 3))
+    layers = [nn.Linear(6, width), activation(), nn.LayerNorm(width)]
+    layers += [nn.Linear(width, width), activation(), nn.Dropout(0.0), nn.Linear(width, 3)]
+    return nn.Sequential(*layers)
 
 
 def convolutional(activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:

@@ -97,7 +97,7 @@ class Uncentred(torch.autograd.Function):
 
 def uncentred(context: Any, operation: Any, args: Any, kwargs: Any) -> Tensor:
     x = args[0]
-    return marked(Uncentred.apply(used(x, mark_of(x))), ACTIVATION)  # type: ignore[no-any-return]
+    return marked(Uncentred.apply(used(x, mark_of(x))), ACTIVATION)
 
 
 def whole_epsilon(context: Any, operation: Any, args: Any, kwargs: Any) -> Any:
@@ -652,12 +652,14 @@ def compiled_agrees(
 
 
 @pytest.mark.parametrize(("fused", "attention"), [(True, "uniform"), (False, "constant")])
+@pytest.mark.compiled
 def test_compiled_attention_gives_the_feedback_of_eager(fused: bool, attention: Treatment) -> None:
     model = Block(fused)
     compiled_agrees(model, model, (2, TOKENS, FEATURES), attention)
 
 
 @pytest.mark.parametrize("weights", [True, False], ids=["with weights", "fused"])
+@pytest.mark.compiled
 def test_compiled_multihead_attention_gives_the_feedback_of_eager(weights: bool) -> None:
     layer = awake(nn.MultiheadAttention(FEATURES, HEADS, batch_first=True))
     compiled_agrees(
@@ -665,6 +667,7 @@ def test_compiled_multihead_attention_gives_the_feedback_of_eager(weights: bool)
     )
 
 
+@pytest.mark.compiled
 def test_compiled_vision_transformer_gives_the_feedback_of_eager() -> None:
     model = vision_transformer().eval()
     compiled_agrees(model, model, (2, 3, 32, 32), "uniform")

@@ -25,6 +25,8 @@ from validation.examples import (
 )
 from validation.strategies import ACTIVATIONS
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture
 def compiler() -> Iterator[None]:

@@ -34,8 +34,9 @@ def test_clipping_scales_the_feedback_as_a_whole() -> None:
     whole = fresh(model)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
     assert torch.allclose(norm, torch.stack([g.norm() for g in whole.values()]).norm())
-    expected = {name: g * (1e-3 / norm) for name, g in whole.items()}
-    assert error(gradients(model), expected) < 1e-5  # torch adds 1e-6 to the norm it divides by
+    factor = 1e-3 / (norm + 1e-6)  # torch adds that to the norm it divides by
+    expected = {name: g * factor for name, g in whole.items()}
+    assert error(gradients(model), expected) < 1e-12
 
 
 @pytest.mark.parametrize("build", [dense, convolutional])
@@ -56,6 +57,10 @@ def test_micro_batches_accumulate_to_the_full_batch(
     assert error(gradients(model), expected) < 1e-12
 
 
+#: How far training gets depends little on the initial weights of so wide a network; with 8 units it
+#: is a matter of luck.
+WIDE = 256
+
 OPTIMISERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda p: torch.optim.SGD(p, lr=1.0),
     "SGD with momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
@@ -68,7 +73,7 @@ OPTIMISERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_optimiser_lowers_the_loss(name: str) -> None:
-    model = dense()
+    model = dense(width=WIDE)
     optimiser = OPTIMISERS[name](model.parameters())
     x, targets = batch(model, 64)
     targets = x[:, :3].argmax(dim=1)
@@ -81,7 +86,7 @@ def test_optimiser_lowers_the_loss(name: str) -> None:
 
 
 def test_ascending_the_feedback_raises_the_loss() -> None:
-    model = dense()
+    model = dense(width=WIDE)
     x, _ = batch(model, 64)
     targets = x[:, :3].argmax(dim=1)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)

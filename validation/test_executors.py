@@ -42,7 +42,8 @@ RUNS = [replace(RUN, seed=seed, method=method) for seed in (0, 1) for method in 
 def measured(stored: Stored) -> tuple[Any, ...]:
     result: Result = stored.result
     history = [replace(epoch, seconds=None) for epoch in result.history]
-    return history, result.divergence, result.steps, result.inspection
+    dead = (result.dead_at_start, result.dead_at_end)
+    return history, result.divergence, result.steps, result.inspection, *dead
 
 
 @pytest.fixture

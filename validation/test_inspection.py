@@ -135,12 +135,14 @@ def test_an_inspection_is_stored_and_old_files_have_none(tmp_path: Path) -> None
     store.save(stored)
     assert store.load(RUN) == stored
     record = json.loads(store.path(RUN).read_text())
-    del record["inspection"]
+    assert record["dead_at_start"]["trainable"] == record["dead_at_end"]["trainable"] == 6
+    for new in ("inspection", "dead_at_start", "dead_at_end"):
+        del record[new]
     for epoch in record["history"]:
         del epoch["seconds"]
     store.path(RUN).write_text(json.dumps(record))
     old = store.load(RUN)
     assert old is not None
-    assert old.result.inspection is None
+    assert old.result.inspection is old.result.dead_at_start is old.result.dead_at_end is None
     assert {epoch.seconds for epoch in old.result.history} == {None}
     assert asdict(old.result.run) == asdict(RUN)

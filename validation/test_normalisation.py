@@ -262,8 +262,7 @@ def test_identity_conserves_reward_without_biases(name: str) -> None:
 
 def halves(call: Call) -> Any:
     """A normalisation for a product of two activations."""
-    n = len(call.activations)
-    return call.run(call.kind(), {id(a): 1 / n for a in call.activations})
+    return call.run(call.kind(), {id(a): 1 / len(call.active) for a, _ in call.active})
 
 
 @pytest.mark.parametrize("option", OPTIONS)

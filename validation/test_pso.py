@@ -411,7 +411,8 @@ def xor() -> tuple[nn.Module, Tensor, Tensor]:
 def test_a_swarm_learns_through_step_functions(trainer: type[PSO]) -> None:
     model, inputs, targets = xor()
     swarm = trainer(model, SETTINGS)
-    losses = [float(swarm.step(inputs, targets).loss) for _ in range(150)]
+    # After 150 steps, how far it has got depends on where the particles happened to start.
+    losses = [float(swarm.step(inputs, targets).loss) for _ in range(300)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.35 < losses[0]
     assert model(inputs).argmax(dim=1).equal(targets)
@@ -553,5 +554,5 @@ def test_the_gpu_finds_the_same_costs() -> None:
 def test_a_swarm_learns_on_the_gpu() -> None:
     model, inputs, targets = xor()
     swarm = FewInTorch(model.cuda(), SETTINGS)
-    losses = [float(swarm.step(inputs.cuda(), targets.cuda()).loss) for _ in range(150)]
+    losses = [float(swarm.step(inputs.cuda(), targets.cuda()).loss) for _ in range(300)]
     assert losses[-1] < 0.35

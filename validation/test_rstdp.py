@@ -655,7 +655,7 @@ def test_it_learns_digits() -> None:
     trainer, (images, targets) = RSTDP(model, SETTINGS), digits(450)
     losses = [
         float(trainer.step(x, y).loss)
-        for _ in range(4)
+        for _ in range(8)  # after four, seeds differ too much
         for x, y in zip(images.split(50), targets.split(50), strict=True)
     ]
     assert losses[:6] == [1.0] * 6

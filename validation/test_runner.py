@@ -48,7 +48,8 @@ def noise() -> Dataset:
 def measured(result: Result) -> tuple[object, ...]:
     """All of a result but the time that it took."""
     history = [replace(epoch, seconds=None) for epoch in result.history]
-    return history, result.divergence, result.steps, result.inspection
+    dead = (result.dead_at_start, result.dead_at_end)
+    return history, result.divergence, result.steps, result.inspection, *dead
 
 
 @pytest.mark.usefixtures("small_swarms")

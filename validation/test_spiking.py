@@ -465,6 +465,7 @@ def test_unroll_outside_of_a_context_is_backpropagation_through_time() -> None:
         torch.testing.assert_close(p.grad, gradient)
 
 
+@pytest.mark.compiled
 def test_compiled_layers_around_neurons_change_nothing() -> None:
     model = network([5, 6, 3], init_hidden=True)
     case = Case(model, torch.randn(4, 2, 5), torch.rand(4, 2, 3))

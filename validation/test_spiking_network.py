@@ -243,9 +243,15 @@ def test_the_options_of_lfp_make_a_difference(change: dict[str, object]) -> None
     assert distance(gradients(plain), gradients(other)) > 1e-2
 
 
-@pytest.mark.parametrize(("method", "rate"), [("lfp", 0.1), ("surrogate", 1.0)])
-def test_spiking_networks_learn(method: str, rate: float) -> None:
-    run = Run("sweep", "digits", "mlp", method, "lif", 0, 6, 64, Settings(rate), Spiking())
+# Surrogate gradients need Adam here: with SGD, the rate that gets so far in six epochs is one at
+# which training is chaotic (0.50 to 0.72, by seed and rounding). Accuracies over seeds, noise of
+# 1e-6 on the weights, threads and instruction sets: 0.93 ± 0.03 (lfp), 0.96 ± 0.01 (surrogate).
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("lfp", Settings(0.1)), ("surrogate", Settings(0.002, optimizer="adam"))],
+)
+def test_spiking_networks_learn(method: str, settings: Settings) -> None:
+    run = Run("sweep", "digits", "mlp", method, "lif", 0, 6, 64, settings, Spiking())
     before, *_, after = execute(run, load("digits"), torch.device("cpu")).history
     assert before.validation_accuracy is not None
     assert before.validation_accuracy < 0.3

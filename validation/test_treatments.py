@@ -120,12 +120,12 @@ def test_all_of_them_together(case: Case, epsilon: float, gates: Gates, units: U
 
 def no_gates(patch: pytest.MonkeyPatch) -> None:
     """Take no function for a gate."""
-    patch.setattr(functions, "GATES", set())
+    patch.setattr(functions, "_ROLES", {})
 
 
 def all_gates(patch: pytest.MonkeyPatch) -> None:
     """Take every function with f(0) != 0 for a gate."""
-    patch.setattr(functions, "GATES", set(functions.OFFSET))
+    patch.setattr(functions, "_ROLES", dict.fromkeys(functions.OFFSET, "gate"))
 
 
 def whole_shares(patch: pytest.MonkeyPatch) -> None:
@@ -170,16 +170,11 @@ def plain_normalised(patch: pytest.MonkeyPatch) -> None:
     """Let the reward of a statistic pass through it, whatever the option says."""
 
     def through(call: Call) -> Any:
-        (statistic,) = (a for a in call.activations if _role(call, a) == "statistic")
+        (statistic,) = (a for a, mark in call.active if mark.role == "statistic")
         call.replace(statistic, ACTIVATION)
         return call.run(call.kind())
 
     patch.setattr(RULES, "normalised", through)
-
-
-def _role(call: Call, operand: Tensor) -> str:
-    mark = call.mark(operand)
-    return "" if mark is None else mark.role
 
 
 Damage = Callable[[pytest.MonkeyPatch], None]

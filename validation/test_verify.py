@@ -76,8 +76,8 @@ def test_a_missing_weight_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("build", "shape", "verdicts"),
     [
-        (own_model, (1, 8, 8), ["agrees", "agrees", "agrees"]),
-        (softplus_model, (5,), ["agrees", "does not apply", "agrees"]),
+        (own_model, (1, 8, 8), ["agrees", "agrees", "agrees", "agrees"]),
+        (softplus_model, (5,), ["agrees", "agrees", "does not apply", "agrees"]),
         (lambda: nn.Sequential(own_model(), nn.Hardtanh()), (1, 8, 8), None),
         (Odd, (5,), ["differs"]),
     ],

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from benchmarks.models import ACTIVATIONS, build
+from lfp_core.dead import DeadParameters
 from validation import oracle
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
 
@@ -58,13 +59,16 @@ class Check:
 
     Attributes:
         name: what was checked.
-        verdict: "agrees", "differs", or "does not apply".
-        detail: the error and what it is compared with, or why the check does not apply.
+        verdict: "agrees", "differs", "does not apply", or "warning" where the engine is right and
+            a part of the model can nevertheless not learn.
+        detail: the error and what it is compared with, why the check does not apply, or which part.
+        dead: of the check that every parameter can learn, which ones cannot.
     """
 
     name: str
-    verdict: Literal["agrees", "differs", "does not apply"]
+    verdict: Literal["agrees", "differs", "does not apply", "warning"]
     detail: str
+    dead: DeadParameters | None = None
 
 
 def machine(device: torch.device, dtype: torch.dtype) -> Iterator[Check]:
@@ -89,16 +93,24 @@ def users_model(model: nn.Module, inputs: Tensor) -> Iterator[Check]:
     """Check the engine with a model that has outputs (batch, classes) for the inputs (batch, ...).
 
     It is in evaluation mode for the checks; device and dtype are the inputs'. Its activations have
-    to be modules, or Theorem 1 is taken to apply where it does not.
+    to be modules, or Theorem 1 is taken to apply where it does not. Parameters that are 0 are
+    started, once they have been told of: what no feedback reaches would agree with anything.
     """
     model = copy.deepcopy(model).to(inputs.device, inputs.dtype).eval()
     targets = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
-    try:
+
+    def dead() -> DeadParameters:
         engine_feedback(model, inputs, lambda o: lfp.rewards.softmax(o, targets), EPSILON)
+        return lfp.dead_parameters(model)
+
+    try:
+        at_first = dead()
     except lfp.UnsupportedOperation as missing:
         yield Check("every operation has a rule", "differs", str(missing))
         return
-    yield Check("every operation has a rule", "agrees", "feedback reaches the model's parameters")
+    yield Check("every operation has a rule", "agrees", "none is refused")
+    started = lfp.start_parameters(model, generator=torch.Generator().manual_seed(0))
+    yield learns(at_first, dead() if started else at_first)
     leaves = [module for module in model.modules() if not list(module.children())]
     others = sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, LINEAR)})
     if others:
@@ -112,6 +124,23 @@ def users_model(model: nn.Module, inputs: Tensor) -> Iterator[Check]:
         yield Check("oracle", "does not apply", str(reason))
     else:
         yield _judged("oracle", error, inputs.dtype)
+
+
+def learns(dead: DeadParameters, started: DeadParameters) -> Check:
+    """Judge whether parameters can learn: as they are, and after zeros have been started.
+
+    None that could is a difference, as there is nothing else to compare.
+    """
+    name, found = "every parameter can learn", f"evaluation mode, epsilon {EPSILON:g}: {dead}"
+    if not dead.names:
+        return Check(name, "agrees", found, dead)
+    if dead.zero:
+        found += f". After lfp_core.start_parameters(model): {started}"
+    if started.names:
+        found += ". Silent units, and activations far below epsilon, pass no feedback on"
+    verdict: Literal["warning", "differs"]
+    verdict = "differs" if len(dead.names) == dead.trainable else "warning"
+    return Check(name, verdict, f"{found} (docs/dead_parameters.md)", dead)
 
 
 def theorem1(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:

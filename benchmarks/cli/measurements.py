@@ -136,11 +136,12 @@ def diagnose(
         data = load(dataset)
         folder = study_folder(results, study or f"diagnosis-{dataset}-{model}")
         device = prepare("cpu", None, [model])
-        found = {}
+        courses = {}
         with progress(len(kinds)) as tick:
             for kind in kinds:
-                found[kind] = before_and_after(data, model, kind, settings, epochs)
+                courses[kind] = before_and_after(data, model, kind, settings, epochs)
                 tick(kind)
+    found = {kind: course.layers for kind, course in courses.items()}
     environment, command = describe(device), shlex.join(["lfp-bench", *context.obj])
     description = {
         "command": command,
@@ -149,12 +150,17 @@ def diagnose(
             kind: {time: [asdict(layer) for layer in layers] for time, layers in of_kind.items()}
             for kind, of_kind in found.items()
         },
+        "dead": {
+            kind: {time: asdict(dead) for time, dead in course.dead.items()}
+            for kind, course in courses.items()
+        },
     }
     lines = table.diagnosis_lines(found)
     remarks = [
         f"{dataset}, {model}: slopes f(z) / (z + eps s(z)) of the hidden units, eps = {epsilon:g}, "
         f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}). Norms "
         "are of the feedback of the layer's weights, and of their gradient times |w|.",
+        *table.dead_notes({kind: course.dead for kind, course in courses.items()}),
         *(f"Made on: {origin}." for origin in table.origin([environment])),
         f"Command: `{command}`",
     ]
