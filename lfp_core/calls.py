@@ -250,8 +250,8 @@ class Call:
 
     def finish(self, output: Any, mark: Mark, whole_memory: bool = False) -> Any:
         """Mark the output of the operation, and the memory that it wrote to."""
-        if mark.kind == "weight" and not any(self.marks):
-            return output  # of constants alone: a constant, and no weight
+        if all(mark is None for mark in self.marks):
+            return output  # what is made of constants is one
         target = self.target
         if target is None:
             frozen = not any(operand.requires_grad for operand in self.operands)
