@@ -99,7 +99,7 @@ def known(context: Context, tensor: Tensor) -> Mark | None:
     return mark
 
 
-def key(operand: Tensor) -> Any:
+def key(operand: Any) -> Any:
     """Return by what an operand is found in a table: torch 2.11 compiles no ``id`` of a tensor."""
     return operand if torch.compiler.is_compiling() else id(operand)
 
@@ -255,8 +255,8 @@ class Call:
 
     def finish(self, output: Any, mark: Mark, whole_memory: bool = False) -> Any:
         """Mark the output of the operation, and the memory that it wrote to."""
-        if mark.kind == "weight" and not any(self.marks):
-            return output  # of constants alone: a constant, and no weight
+        if all(mark is None for mark in self.marks):
+            return output  # what is made of constants is one
         target = self.target
         if target is None:
             frozen = not any(operand.requires_grad for operand in self.operands)

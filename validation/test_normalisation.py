@@ -1,0 +1,292 @@
+"""Normalisations as torch has them against the same written by hand, under both options.
+
+``normalisation="gradient"`` is the chain rule through mean and scale, which at epsilon 0 is what
+autograd has for the fused kernel; "identity" takes the scale for a constant. Neither may depend on
+how the layer is written down.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lfp_core as lfp
+from lfp_core.calls import Call
+from lfp_core.marks import ACTIVATION, marked
+from lfp_core.propagation import Normalisation
+from validation.compare import Feedback, engine_feedback, relative_error, weight_scaled_gradient
+
+TOLERANCE = 1e-10
+BATCH, CHANNELS, SIZE = 3, 4, 5
+EPS = 1e-5
+OPTIONS: tuple[Normalisation, ...] = ("gradient", "identity")
+#: The package has a function of the same name, which an import statement would find.
+RULES = import_module("lfp_core.rules")
+#: What a normalisation is given: the input, its scale, its shift.
+Normalise = Callable[["Between", Tensor], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def double() -> Iterator[None]:
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+class Between(nn.Module):
+    """A convolution, a normalisation that is given as a function, SiLU, and another convolution."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, normalise: Normalise) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.before, self.after = nn.Conv1d(2, CHANNELS, 1), nn.Conv1d(CHANNELS, 3, 1)
+        self.scale = nn.Parameter(torch.randn(CHANNELS))
+        self.shift = nn.Parameter(torch.randn(CHANNELS))
+        self.register_buffer("mean", torch.randn(CHANNELS))
+        self.register_buffer("variance", torch.rand(CHANNELS) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, 3, size) for x (batch, 2, size)."""
+        return self.after(F.silu(self.normalise(self, self.before(x))))  # type: ignore[no-any-return]
+
+
+def per_channel(parameter: Tensor) -> Tensor:
+    """Return it in a shape that multiplies (batch, channels, size)."""
+    return parameter.view(-1, 1)
+
+
+def affine(m: Between, normal: Tensor) -> Tensor:
+    return normal * per_channel(m.scale) + per_channel(m.shift)
+
+
+def standardised(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    mean = x.mean(dims, keepdim=True)
+    return (x - mean) / (x.var(dims, correction=0, keepdim=True) + EPS).sqrt()
+
+
+def layer_norm_by_hand(m: Between, x: Tensor) -> Tensor:
+    return affine(m, standardised(x.mT, (2,)).mT)
+
+
+def layer_norm(m: Between, x: Tensor) -> Tensor:
+    return F.layer_norm(x.mT, (CHANNELS,), m.scale, m.shift, EPS).mT
+
+
+def layer_norm_by_squares(m: Between, x: Tensor) -> Tensor:
+    centred = x - x.mean(1, keepdim=True)
+    return affine(m, centred * torch.rsqrt(centred.pow(2).mean(1, keepdim=True) + EPS))
+
+
+def layer_norm_by_std(m: Between, x: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+    return affine(m, (x - mean) / torch.sqrt(variance + EPS))
+
+
+def group_norm_by_hand(m: Between, x: Tensor) -> Tensor:
+    grouped = x.reshape(len(x), 2, -1)
+    return affine(m, standardised(grouped, (2,)).reshape(x.shape))
+
+
+def in_evaluation(m: Between, x: Tensor) -> Tensor:
+    return F.batch_norm(x, m.mean, m.variance, m.scale, m.shift, training=False, eps=EPS)
+
+
+def in_evaluation_by_hand(m: Between, x: Tensor) -> Tensor:
+    normal = (x - per_channel(m.mean)) / torch.sqrt(per_channel(m.variance) + EPS)
+    return affine(m, normal)
+
+
+def response_by_hand(m: Between, x: Tensor) -> Tensor:
+    squares = F.pad(x.square(), (0, 0, 1, 1))
+    return x / (2.0 + 0.1 * squares.unfold(1, 3, 1).mean(-1)).pow(0.75)
+
+
+#: Of each normalisation, the ways to write it; the first is torch's, where torch has one.
+WAYS: dict[str, list[Normalise]] = {
+    "layer_norm": [layer_norm, layer_norm_by_hand, layer_norm_by_squares, layer_norm_by_std],
+    "group_norm": [
+        lambda m, x: F.group_norm(x, 2, m.scale, m.shift, EPS),
+        group_norm_by_hand,
+    ],
+    "batch_norm in training": [
+        lambda m, x: F.batch_norm(x, None, None, m.scale, m.shift, training=True, eps=EPS),
+        lambda m, x: F.batch_norm(
+            x, m.mean.clone(), m.variance.clone(), m.scale, m.shift, training=True, eps=EPS
+        ),
+        lambda m, x: affine(m, standardised(x, (0, 2))),
+    ],
+    "batch_norm in evaluation": [in_evaluation, in_evaluation_by_hand],
+    "instance_norm": [
+        lambda m, x: F.instance_norm(x, weight=m.scale, bias=m.shift, eps=EPS),
+        lambda m, x: affine(m, standardised(x, (2,))),
+    ],
+    "rms_norm": [
+        lambda m, x: F.rms_norm(x.mT, (CHANNELS,), m.scale, EPS).mT,
+        lambda m, x: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + EPS) * per_channel(m.scale),
+        lambda m, x: x / (x.square().mean(1, keepdim=True) + EPS).sqrt() * per_channel(m.scale),
+        lambda m, x: per_channel(m.scale) * (x * ((x * x).mean(1, keepdim=True) + EPS).pow(-0.5)),
+        lambda m, x: (
+            x
+            * (1 / torch.sqrt((x**2).sum(1, keepdim=True) / CHANNELS + EPS))
+            * per_channel(m.scale)
+        ),
+    ],
+    "normalize": [
+        lambda m, x: F.normalize(x, dim=1),
+        lambda m, x: x / x.norm(dim=1, keepdim=True).clamp_min(1e-12),
+        lambda m, x: x / torch.linalg.vector_norm(x, dim=1, keepdim=True),
+        lambda m, x: x / x.square().sum(1, keepdim=True).sqrt(),
+    ],
+    "local_response_norm": [
+        lambda m, x: F.local_response_norm(x, 3, alpha=0.1, beta=0.75, k=2.0),
+        response_by_hand,
+    ],
+}
+
+
+def found(
+    normalise: Normalise, epsilon: float, option: Normalisation
+) -> tuple[Between, Tensor, Feedback]:
+    """Return a network with the normalisation, an input and the feedback: the same each time."""
+    torch.manual_seed(1)
+    model, x = Between(normalise), torch.randn(BATCH, 2, SIZE)
+    push = torch.randn(BATCH, 3, SIZE)
+    return (
+        model,
+        x,
+        engine_feedback(model, x, lambda o: -push * o.detach(), epsilon, normalisation=option),
+    )
+
+
+def difference(one: Feedback, other: Feedback) -> float:
+    """Return the relative error of the feedback of two networks with the same parameters."""
+    keys = [torch.empty(0) for _ in one]
+    return relative_error(
+        dict(zip(keys, one.values(), strict=True)), dict(zip(keys, other.values(), strict=True))
+    )
+
+
+PAIRS = [(name, way) for name, ways in WAYS.items() for way in range(1, len(ways))]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(("name", "way"), PAIRS)
+def test_the_way_it_is_written_does_not_matter(name: str, way: int, option: Normalisation) -> None:
+    model, x, expected = found(WAYS[name][0], 0.0, option)
+    other, _, feedback = found(WAYS[name][way], 0.0, option)
+    torch.testing.assert_close(other(x), model(x), rtol=1e-12, atol=1e-14)
+    assert expected[model.before.weight].any()
+    assert difference(feedback, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("way", range(2, len(WAYS["rms_norm"])))
+def test_that_of_rms_norm_does_not_even_with_a_stabiliser(way: int, option: Normalisation) -> None:
+    """One factor for the layer before, and one for the scale: among what is written by hand."""
+    _, _, expected = found(WAYS["rms_norm"][1], 0.1, option)
+    _, _, feedback = found(WAYS["rms_norm"][way], 0.1, option)
+    assert difference(feedback, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_fused_rms_norm_has_the_stabilisers_of_one_by_hand(option: Normalisation) -> None:
+    _, _, expected = found(WAYS["rms_norm"][0], 0.1, option)
+    _, _, feedback = found(WAYS["rms_norm"][1], 0.1, option)
+    assert difference(feedback, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_gradient_is_the_chain_rule_and_identity_is_not(name: str) -> None:
+    """SiLU's slope is no derivative, so it is left out."""
+
+    def errors(option: Normalisation) -> float:
+        torch.manual_seed(1)
+        model = Straight(WAYS[name][0])
+        x, push = torch.randn(BATCH, 2, SIZE), torch.randn(BATCH, 3, SIZE)
+        feedback = engine_feedback(
+            model, x, lambda o: -push * o.detach(), 0.0, normalisation=option
+        )
+        return relative_error(feedback, weight_scaled_gradient(model, (push * model(x)).sum()))
+
+    assert errors("gradient") < TOLERANCE
+    if name == "batch_norm in evaluation":  # whose statistics are constants in any case
+        assert errors("identity") < TOLERANCE
+    else:
+        assert errors("identity") > 1e-2
+
+
+class Straight(Between):
+    """The same without SiLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, 3, size) for x (batch, 2, size)."""
+        return self.after(self.normalise(self, self.before(x)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "normalize"])
+def test_identity_conserves_reward_without_biases(name: str) -> None:
+    """Proposition 3.4 of AttnLRP: what a constant scales hands its reward on whole."""
+
+    def arrived(option: Normalisation) -> float:
+        x = torch.randn(BATCH, CHANNELS, SIZE, requires_grad=True)
+        m = Between(WAYS[name][0])
+        nn.init.zeros_(m.shift)
+
+        class Bare(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return WAYS[name][0](m, F.conv1d(x, torch.eye(CHANNELS).unsqueeze(-1)))
+
+        with lfp.feedback(0, normalisation=option):
+            outputs = Bare()(x)
+        reward = torch.rand_like(outputs)
+        lfp.backward(outputs, reward)
+        assert x.grad is not None
+        return float(-(x.detach() * x.grad).sum() / reward.sum())
+
+    assert arrived("identity") == pytest.approx(1.0, rel=1e-9)
+    assert not math.isclose(arrived("gradient"), 1.0, abs_tol=1e-3)
+
+
+# --- what must be caught --------------------------------------------------------------------------
+
+
+def halves(call: Call) -> Any:
+    """A normalisation for a product of two activations."""
+    return call.run(call.kind(), {id(a): 1 / len(call.active) for a, _ in call.active})
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "normalize", "local_response_norm"])
+def test_a_statistic_that_is_a_factor_like_others_is_caught(
+    name: str, option: Normalisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, expected = found(WAYS[name][-1], 0.0, option)
+    monkeypatch.setattr(RULES, "normalised", halves)
+    _, _, broken = found(WAYS[name][-1], 0.0, option)
+    assert difference(broken, expected) > 1e-3
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_stabiliser_too_many_is_caught(
+    option: Normalisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, expected = found(WAYS["rms_norm"][1], 0.1, option)
+    right = RULES.normalised
+
+    def owing(call: Call) -> Any:
+        output = right(call)
+        return marked(output, ACTIVATION._replace(epsilon=call.context.epsilon))
+
+    monkeypatch.setattr(RULES, "normalised", owing)
+    _, _, broken = found(WAYS["rms_norm"][1], 0.1, option)
+    assert difference(broken, expected) > 1e-3
