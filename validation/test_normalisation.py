@@ -26,7 +26,7 @@ BATCH, CHANNELS, SIZE = 3, 4, 5
 EPS = 1e-5
 OPTIONS: tuple[Normalisation, ...] = ("gradient", "identity")
 #: The package has a function of the same name, which an import statement would find.
-RULES = import_module("lfp_core.rules")
+RULES = import_module("lfp_core.sharing")
 #: What a normalisation is given: the input, its scale, its shift.
 Normalise = Callable[["Between", Tensor], Tensor]
 
