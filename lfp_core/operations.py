@@ -216,8 +216,8 @@ def register_rule(operation: Operation, rule: Rule) -> None:
         operation: a function of torch or a method of ``torch.Tensor``, as the model calls it, or a
             function of your own that offers itself to the active mode
             (``torch.overrides.handle_torch_function``).
-        rule: one of :mod:`lfp_core.sharing`, or a function ``rule(context, operation, args, kwargs)``
-            that runs the operation (docs/rules.md).
+        rule: one of :mod:`lfp_core.sharing`, or a function of the same arguments, ``rule(context,
+            operation, args, kwargs)``, that runs the operation (docs/rules.md).
 
     Raises:
         ValueError: the operation has a rule.
