@@ -57,7 +57,7 @@ class Between(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, 3, size) for x (batch, 2, size)."""
-        return self.after(F.silu(self.normalise(self, self.before(x))))  # type: ignore[no-any-return]
+        return self.after(F.silu(self.normalise(self, self.before(x))))
 
 
 def per_channel(parameter: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ class Straight(Between):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, 3, size) for x (batch, 2, size)."""
-        return self.after(self.normalise(self, self.before(x)))  # type: ignore[no-any-return]
+        return self.after(self.normalise(self, self.before(x)))
 
 
 @pytest.mark.parametrize("name", ["layer_norm", "rms_norm", "normalize"])
