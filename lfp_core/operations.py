@@ -17,7 +17,7 @@ from lfp_core.calls import ASSIGNMENTS, Operation, Rule, name_of
 from lfp_core.composed import attend
 from lfp_core.composed import composed as composed_of
 from lfp_core.functions import named
-from lfp_core.rules import (
+from lfp_core.sharing import (
     ABSOLUTE,
     FIXED_POWERS,
     SOFTMAX,
@@ -214,7 +214,7 @@ def register_rule(operation: Operation, rule: Rule) -> None:
         operation: a function of torch or a method of ``torch.Tensor``, as the model calls it, or a
             function of your own that offers itself to the active mode
             (``torch.overrides.handle_torch_function``).
-        rule: one of :mod:`lfp_core.rules`, or a function ``rule(context, operation, args, kwargs)``
+        rule: one of :mod:`lfp_core.sharing`, or a function ``rule(context, operation, args, kwargs)``
             that runs the operation (docs/rules.md).
 
     Raises:

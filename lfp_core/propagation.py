@@ -8,7 +8,7 @@ in proportion to their contributions (the epsilon rule), and moves each weight a
 
 Nothing of this is computed here. With ``R = a G`` both formulas are reverse-mode autodiff of G with
 the changes of :mod:`lfp_core.slopes`, so a ``TorchFunctionMode``, which sees every torch operation
-that the model calls, is enough to swap in those backward formulas (:mod:`lfp_core.rules`).
+that the model calls, is enough to swap in those backward formulas (:mod:`lfp_core.sharing`).
 
 Why this way, as measured on two CPU cores: hooks and rules per module, as in zennit and the
 authors' ``lfprop``, cost 1.5 to 2.1 times an SGD step and miss functional operations. The mode
@@ -74,7 +74,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             the chain rule does.
         attention: "uniform" shares the reward of attention evenly between its weights, on to
             queries and keys, and the values; "constant" leaves all of it to the values, so that
-            queries and keys do not learn (AttnLRP and CP-LRP, :mod:`lfp_core.rules`).
+            queries and keys do not learn (AttnLRP and CP-LRP, :mod:`lfp_core.sharing`).
         gates: what the product of an activation and a gate, made by a sigmoid, does. "signal"
             takes the gate for a constant, so that all of the reward goes to the gated value (Arras
             et al., 2017); "uniform" shares evenly, as any product of two activations does.

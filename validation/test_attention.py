@@ -28,7 +28,7 @@ from lfp_core import operations
 from lfp_core.marks import ACTIVATION, mark_of, marked, used
 from lfp_core.propagation import Attention as Treatment
 from lfp_core.propagation import Gates
-from lfp_core.rules import SOFTMAX, product
+from lfp_core.sharing import SOFTMAX, product
 from lfp_core.slopes import EpsilonShare, Share, share
 from validation import oracle
 from validation.compare import Feedback, engine_feedback, relative_error, weight_scaled_gradient

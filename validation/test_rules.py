@@ -13,7 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 import lfp_core as lfp
 from lfp_core import operations
 from lfp_core.calls import Args, Call, Context, Kwargs, Operation
-from lfp_core.rules import linear, of_several, total
+from lfp_core.sharing import linear, of_several, total
 
 GUIDE = Path(__file__).parent.parent / "docs" / "rules.md"
 

@@ -32,7 +32,7 @@ GATES: tuple[Gates, ...] = ("signal", "uniform")
 UNITS: tuple[Units, ...] = ("identity", "reverse", "shifted")
 NORMALISATIONS: tuple[Normalisation, ...] = ("gradient", "identity")
 #: The package has a function of the same name, which an import statement would find.
-RULES = import_module("lfp_core.rules")
+RULES = import_module("lfp_core.sharing")
 
 
 def disagreement(case: Case, epsilon: float, **options: Any) -> float | None:

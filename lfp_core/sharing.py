@@ -339,8 +339,12 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if kind.kind in ("weight", "data"):
         return call.run(kind)
     becomes = kind._replace(epsilon=context.stabiliser())
-    if len(call.active) != 1 or any(mark and mark.kind == "data" for mark in call.marks):
-        return call.run(becomes)
+    if len(call.active) != 1:
+        # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
+        guess = kind.kind == "activation" and any(
+            mark.kind == "undetermined" and not mark.leaf for _, mark in call.active
+        )
+        return call.refuse_to_guess() if guess and becomes.epsilon > 0 else call.run(becomes)
     ((term, mark),) = call.active
     if call.alone(term) and (mark.role in ("statistic", "magnitude") or mark.degree != 1.0):
         reduced = operation in REDUCTIONS and mark.role == "magnitude"
@@ -349,11 +353,15 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         call.replace(term, mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
     if operation in REDUCTIONS and mark.role == "pair":
         becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
+    biased = all(
+        other is term or (m is not None and m.kind == "weight")
+        for other, m in zip(call.operands, call.marks, strict=True)
+    )
     if operation not in ADDITIONS:
         return call.run(becomes)
     if call.alone(term) and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
         becomes = becomes._replace(role="gate")
-    if not 0 < mark.epsilon < UNDIVIDED:
+    if not (biased and 0 < mark.epsilon < UNDIVIDED):
         return call.run(becomes)
     call.replace(term, mark._replace(epsilon=0.0))
     return call.run(becomes._replace(epsilon=mark.epsilon), whole_memory=True)
@@ -388,7 +396,7 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     if elementwise and sum(mark.role == "statistic" for _, mark in call.active) == 1:
         return normalised(call)
     shares = _shares(call)
-    n = sum(share > 0 for share in shares.values())
+    n = sum(shares[id(factor)] > 0 for factor, _ in call.active)
     if elementwise:
         return call.run(kind._replace(role="pair" if n == 2 else ""), shares)
     return call.run(kind._replace(epsilon=context.stabiliser() / n), shares)
