@@ -55,6 +55,13 @@ def keywords_of_module_call() -> dict[str, Any]:
     return found
 
 
+def is_slice(tensor: Tensor) -> bool:
+    """Return whether the tensor is a part of another one's memory."""
+    if torch.compiler.is_compiling() or tensor._base is None or tensor.grad_fn is None:
+        return False
+    return tensor.grad_fn.name() in {"SliceBackward0", "SelectBackward0", "AsStridedBackward0"}
+
+
 def version(tensor: Tensor) -> int:
     """Return how often the tensor's memory was written to; 0 where torch does not count."""
     try:

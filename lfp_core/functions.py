@@ -127,6 +127,8 @@ OFFSET: dict[Operation, Callable[..., float]] = {
 POLES = named("log", "log2", "log10", "logit", "rsqrt", "reciprocal", "lgamma", "digamma")
 GATES = named("sigmoid", "hardsigmoid", "expit", "ndtr")
 ODD = named("tanh", "erf", "softsign")  # which make a gate when 1 is added
+EXP = named("exp")  # which makes the reciprocal of a gate when 1 is added
+CLIPS = named("relu6", "hardtanh", "clamp", "clip")  # which make a gate of z + 3
 RELU = named("relu")
 #: Functions whose secant slope f(z) / z has no bound near 0.
 UNBOUNDED = set(OFFSET) | named("heaviside", "sign", "sgn", "sqrt") | {heaviside}

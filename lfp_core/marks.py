@@ -35,7 +35,20 @@ from lfp_core import _torch
 from lfp_core.slopes import EpsilonShare, Share, WeightScale
 
 Kind = Literal["data", "weight", "activation", "undetermined"]
-Role = Literal["", "gate", "odd", "contribution", "pair", "magnitude", "statistic"]
+Role = Literal[
+    # fmt: off
+    "",
+    "gate",
+    "odd",
+    "exp",
+    "logistic",
+    "shifted",
+    "contribution",
+    "pair",
+    "magnitude",
+    "statistic",
+    # fmt: on
+]
 
 ATTRIBUTE = "_lfp_mark"
 COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
@@ -55,6 +68,8 @@ class Mark(NamedTuple):
         degree: k, where z is homogeneous of degree k in activations, so that by Euler's theorem the
             chain rule hands down k times the reward of z: its consumer divides by k.
         role: "gate" for what a sigmoid makes, and "odd" for a tanh, which with 1 added is a gate;
+            "exp" with a number added is "logistic", the reciprocal of a gate; "shifted" for z plus
+            a number, which is a gate if it is clipped;
             "magnitude" for powers and absolute values, and "statistic" for sums of them, by which
             a normalisation divides; "contribution" for an activation times a weight, the sum of
             which is a layer, and "pair" for a product of two activations.

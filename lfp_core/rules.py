@@ -49,6 +49,7 @@ from lfp_core.marks import (
     ACTIVATION,
     DATA,
     Mark,
+    Role,
     as_weight,
     mark_of,
     marked,
@@ -79,11 +80,15 @@ REDUCTIONS = functions.named(
 )
 #: What a bias may be added by, element by element.
 ADDITIONS = functions.named("add", "sub", "subtract", "rsub") | {Tensor.__radd__, Tensor.__rsub__}
+RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow") | {
+    Tensor.__pow__,
+    Tensor.__rdiv__,
+}
 EXTREMES = functions.named("maximum", "minimum", "fmax", "fmin", "clamp", "clip")
 SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
-WITH_INPLACE = functions.named(
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "rrelu")
-)
+#: Where `inplace` stands among the arguments; torch.dropout and torch.rrelu have none there.
+INPLACE_AT = dict.fromkeys(functions.named("dropout", "dropout1d", "dropout2d", "dropout3d"), 3)
+INPLACE_AT |= dict.fromkeys(functions.named("rrelu"), 4)
 
 
 def is_active(mark: Mark | None) -> bool:
@@ -162,7 +167,7 @@ def _secant(
     _check_range(operation, z, owed)
     if mark.degree != 1.0:
         z = used(z, mark._replace(epsilon=0.0), in_place=in_place)
-    role = "gate" if operation in functions.GATES else "odd" if operation in functions.ODD else ""
+    role = _role(operation, mark.role)
     kind = mark.kind if mark.kind == "data" else "activation"
     becomes = Mark(kind, role=role, assumed=mark.assumed or mark.kind == "undetermined")  # type: ignore[arg-type]
     if operation in functions.RELU:
@@ -174,6 +179,15 @@ def _secant(
     limit = 0.0 if offset and units != "shifted" else slope_at_zero
     a = SecantSlope.apply(z, function, limit, owed, in_place, units)
     return call.finish(a, becomes)  # type: ignore[no-any-return]
+
+
+def _role(operation: Operation, role: Role) -> Role:
+    """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
+    if operation in functions.GATES or (operation in functions.CLIPS and role == "shifted"):
+        return "gate"  # relu6(z + 3) / 6 is a hard sigmoid
+    if operation in RECIPROCALS and role == "logistic":
+        return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
+    return "odd" if operation in functions.ODD else "exp" if operation in functions.EXP else ""
 
 
 def _check_range(operation: Operation, z: Tensor, epsilon: float) -> None:
@@ -327,6 +341,8 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return call.run(becomes)
     if constants and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
         becomes = becomes._replace(role="gate")
+    elif constants and len(call.operands) == 1:
+        becomes = becomes._replace(role="logistic" if mark.role == "exp" else "shifted")
     if not 0 < mark.epsilon < UNDIVIDED:
         return call.run(becomes)
     call.replace(active[0], mark._replace(epsilon=0.0))
@@ -371,7 +387,7 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
             becomes = kind._replace(degree=2 * degree, role="statistic")
             return call.run(becomes, {id(active[0]): degree})
     gates = [f for f, mark in zip(active, marks, strict=True) if mark and mark.role == "gate"]
-    signal = context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]
+    signal = context.gates == "signal" and len(gates) == 1
     if elementwise:
         if operation in ELEMENTWISE and active[0] is active[1] and call.target is None:
             return power(context, torch.square, (active[0],), {})
@@ -422,6 +438,8 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
         return call.refuse_to_guess()
     if mark.role == "statistic" and sum(m.role == "statistic" for m in marks if m) == 1:
         return normalised(call)
+    if mark.role == "logistic" and context.gates == "signal":
+        return call.run(kind, {id(divisor): 0.0})  # a gate divides as its reciprocal multiplies
     if active[0] is active[1]:
         return call.run(kind, {id(divisor): 0.0})  # 1, whatever it is divided by itself
     return call.run(kind, {id(active[0]): 0.5, id(active[1]): 0.5} | {id(divisor): -0.5})
@@ -436,8 +454,10 @@ def normalised(call: Call) -> Any:
     (statistic,) = (a for a in call.activations if call.mark(a).role == "statistic")  # type: ignore[union-attr]
     mark = call.mark(statistic)
     constant = call.context.normalisation == "identity"
+    weighted = any(m and m.kind == "weight" for m in call.marks)
     call.replace(statistic, None if constant else ACTIVATION)
-    return call.run(call.kind()._replace(epsilon=mark.epsilon if mark else 0.0))
+    owed = call.context.stabiliser() if weighted else mark.epsilon if mark else 0.0
+    return call.run(call.kind()._replace(epsilon=owed))
 
 
 def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -462,7 +482,11 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     if operation in ADDED_QUOTIENTS and any(f is args[2] for f in factors):
         shares[id(args[2])] *= -1
     gates = [f for f in factors if (mark := call.mark(f)) and mark.role == "gate"]
-    if context.gates == "signal" and n == 2 and len(gates) == 1:
+    statistics = [f for f in factors if (mark := call.mark(f)) and mark.role == "statistic"]
+    if n == 2 and len(statistics) == 1 and operation in ADDED_ELEMENTWISE:  # as `normalised`
+        call.replace(statistics[0], None if context.normalisation == "identity" else ACTIVATION)
+        n, shares = 1, {}
+    elif context.gates == "signal" and n == 2 and len(gates) == 1:
         n, shares = 1, {id(gates[0]): 0.0}
     # A sum of terms owes epsilon, and a sum of products alone what `product` says.
     terms = is_active(first) or operation in ADDED_ELEMENTWISE
@@ -476,7 +500,8 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
 def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Multiply by a constant, or apply what is homogeneous of degree 1: the reward passes on."""
     call = Call(context, operation, args, kwargs)
-    if kwargs.get("inplace", False) or (operation in WITH_INPLACE and args[-1] is True):
+    position = INPLACE_AT.get(operation, len(args))
+    if kwargs.get("inplace", False) or (len(args) > position and args[position] is True):
         call.target = args[0]
     return call.scale(call.kind())
 
