@@ -127,9 +127,10 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if not active or any(call.mark(a).leaf for a in active):
         return call.run(call.kind())
     z = active[0]
-    if len(active) > 1 or any(mark and mark.kind == "weight" for mark in call.marks):
-        if operation in EXTREMES:
-            return route(context, operation, args, kwargs)
+    others = {mark.kind for mark in call.marks if mark} - {"activation", "undetermined"}
+    if operation in EXTREMES and (len(active) > 1 or others):
+        return route(context, operation, args, kwargs)
+    if len(active) > 1 or "weight" in others:
         return context.without_rule(call, " of an activation and another, or a weight")
     if not z.requires_grad:
         return call.run(call.kind())
