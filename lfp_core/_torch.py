@@ -48,6 +48,15 @@ def transform_is_active() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def wants_gradient(tensor: Tensor) -> bool:
+    """Return whether a tensor requires a gradient, under the wrappers of ``torch.func`` as well."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if tensor.requires_grad:
+            return True
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.requires_grad
+
+
 def keywords_of_module_call() -> dict[str, Any]:
     """Return the keyword arguments of the module whose global forward pre-hook calls this."""
     # Frame 0 is this function, 1 the hook, 2 ``Module._call_impl``, which gives hooks no keywords.

@@ -251,7 +251,12 @@ def _origin(tensor: Tensor) -> Mark:
             break
         edge = output if identity else 0
         source, output = node.next_functions[edge]
-        if source is None or hasattr(source, "variable"):
+        if source is not None and hasattr(source, "variable"):
+            leaf = leaf_mark(source.variable)
+            if leaf.kind == "data":
+                return leaf  # an input that wants a gradient, of a module with a hook
+            break
+        if source is None:
             break
         node = source
     edges = list(_ancestors(tensor.grad_fn))

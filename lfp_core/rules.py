@@ -193,11 +193,11 @@ def _role(operation: Operation, role: Role) -> Role:
 
 def _check_range(operation: Operation, z: Tensor, epsilon: float) -> None:
     """Raise ValueError where slopes would overflow float16, whose largest number is 65504."""
-    smallest = torch.finfo(torch.float16).tiny
+    smallest = 6.104e-5  # 2 ** -14, the smallest normal number, rounded up
     if z.dtype == torch.float16 and epsilon < smallest and operation in functions.UNBOUNDED:
         raise ValueError(
             f"epsilon {epsilon:g} is too small for {name_of(operation)} in float16: its slope "
-            f"f(z) / (z + eps s(z)) exceeds the range; use an epsilon of at least {smallest:.1e}, "
+            f"f(z) / (z + eps s(z)) exceeds the range; use an epsilon of at least {smallest:.4g}, "
             "or bfloat16"
         )
 
