@@ -82,6 +82,22 @@ def transform_is_active() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def wants_gradient(tensor: Tensor) -> bool:
+    """Return whether a tensor requires a gradient, under the wrappers of ``torch.func`` as well."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if tensor.requires_grad:
+            return True
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.requires_grad
+
+
+def is_slice(tensor: Tensor) -> bool:
+    """Return whether the tensor is a part of another one's memory."""
+    if torch.compiler.is_compiling() or tensor._base is None or tensor.grad_fn is None:
+        return False
+    return tensor.grad_fn.name() in {"SliceBackward0", "SelectBackward0", "AsStridedBackward0"}
+
+
 def metadata(node: Any) -> dict[Any, Any]:
     """Return what is noted on a node of autograd."""
     notes: dict[Any, Any] = node.metadata

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lfp_core import _torch
 from lfp_core.marks import (
@@ -46,8 +47,8 @@ class Context(AbstractContextManager["Context"], Protocol):
     def owing(self) -> Mark:
         """Return the mark of a layer's output, which owes epsilon."""
 
-    def find_data(self, tensor: Tensor) -> Mark | None:
-        """Mark the model's input as data; return the mark of a tensor that had none."""
+    def find_data(self) -> None:
+        """Mark the model's input as data."""
 
     def knows_data(self) -> bool:
         """Return whether the model's input is known, so that other plain tensors are constants."""
@@ -89,9 +90,9 @@ IN_PLACE: set[Operation] = ASSIGNMENTS | {
 
 def known(context: Context, tensor: Tensor) -> Mark | None:
     """Return the mark of an operand, which from now on hides nothing."""
+    if type(tensor) is not Parameter and not hasattr(tensor, ATTRIBUTE):
+        context.find_data()
     mark = mark_of(tensor)
-    if (mark is None or mark.leaf) and not torch.compiler.is_compiling():
-        return context.find_data(tensor) or mark
     if mark is None:
         return None
     if mark.hidden and mark.kind == "activation":

@@ -163,12 +163,19 @@ class Unit(NamedTuple):
     relu: bool = False
 
 
-_ROLES: dict[Operation, Role] = {**dict.fromkeys(GATES, "gate"), **dict.fromkeys(ODD, "odd")}
+EXP = named("exp")  # which makes the reciprocal of a gate when 1 is added
+CLIPS = named("relu6", "hardtanh", "clamp", "clip")  # which make a gate of z + 3
+#: The role of what a function makes, if it has one.
+ROLES: dict[Operation, Role] = {
+    **dict.fromkeys(GATES, "gate"),
+    **dict.fromkeys(ODD, "odd"),
+    **dict.fromkeys(EXP, "exp"),
+}
 #: All functions that the activation rule is for, by the operation.
 UNITS: dict[Operation, Unit] = {
     operation: Unit(
         slope,
-        ACTIVATION._replace(role=_ROLES.get(operation, "")),
+        ACTIVATION._replace(role=ROLES.get(operation, "")),
         offset=operation in OFFSET,
         pole=operation in POLES,
         bounded=operation not in OFFSET and operation not in STEPS,

@@ -35,7 +35,19 @@ from lfp_core import _torch
 from lfp_core.slopes import EpsilonShare, Share, WeightScale
 
 Kind = Literal["data", "weight", "activation", "undetermined"]
-Role = Literal["", "gate", "odd", "contribution", "pair", "magnitude", "statistic"]
+#: What a value is on its way to becoming, where that decides how its consumer shares a reward.
+Role = Literal[
+    "",
+    "gate",
+    "odd",
+    "exp",
+    "logistic",
+    "shifted",
+    "contribution",
+    "pair",
+    "magnitude",
+    "statistic",
+]
 
 ATTRIBUTE = "_lfp_mark"
 COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
@@ -55,6 +67,8 @@ class Mark(NamedTuple):
         degree: k, where z is homogeneous of degree k in activations, so that by Euler's theorem the
             chain rule hands down k times the reward of z: its consumer divides by k.
         role: "gate" for what a sigmoid makes, and "odd" for a tanh, which with 1 added is a gate;
+            "exp" with a number added is "logistic", the reciprocal of a gate; "shifted" for z plus
+            a number, which is a gate if it is clipped;
             "magnitude" for powers and absolute values, and "statistic" for sums of them, by which
             a normalisation divides; "contribution" for an activation times a weight, the sum of
             which is a layer, and "pair" for a product of two activations.
@@ -237,7 +251,12 @@ def _origin(tensor: Tensor) -> Mark:
             break
         edge = output if identity else 0
         source, output = node.next_functions[edge]
-        if source is None or hasattr(source, "variable"):
+        if source is not None and hasattr(source, "variable"):
+            leaf = leaf_mark(source.variable)
+            if leaf.kind == "data":
+                return leaf  # an input that wants a gradient, of a module with a hook
+            break
+        if source is None:
             break
         node = source
     edges = list(_ancestors(tensor.grad_fn))
@@ -250,6 +269,18 @@ def _origin(tensor: Tensor) -> Mark:
         if mark is None or not mark.scaled:
             consumer.register_hook(_scaling(index, leaf))
     return Mark("undetermined", hidden=True)
+
+
+def is_input(tensor: Tensor) -> bool:
+    """Return whether a tensor that requires a gradient is a leaf, also if a hook watches it."""
+    node: Any = tensor.grad_fn
+    output = tensor.output_nr
+    while node is not None and node.name() in _torch.IDENTITIES:
+        node, output = node.next_functions[output]
+    if node is None:
+        return True
+    leaf = getattr(node, "variable", None)
+    return leaf is not None and not isinstance(leaf, Parameter)
 
 
 def leaf_mark(leaf: Tensor) -> Mark:

@@ -42,6 +42,7 @@ from lfp_core.marks import (
     PARAMETER,
     Mark,
     UnsupportedOperation,
+    is_input,
     mark_of,
     put,
     tensors,
@@ -209,7 +210,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
                 super().__exit__(kind, value, traceback)
             if not self._hosts:
                 self._end()
-        if not in_order and kind is None:
+        if not in_order and kind in (None, GeneratorExit):
             raise RuntimeError(
                 "feedback contexts were left in another order than the reverse of entering: was "
                 "one of them entered in a generator that is suspended?"
@@ -227,19 +228,17 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     # --- the model's input ------------------------------------------------------------------------
 
-    def find_data(self, tensor: Tensor) -> Mark | None:
-        """Mark what the outermost module was called with as data; return the tensor's mark."""
-        arguments = _torch.outermost_call()
+    def find_data(self) -> None:
+        """Mark what the outermost module was called with as data."""
+        arguments = None if torch.compiler.is_compiling() else _torch.outermost_call()
         if arguments is None:
-            return None
+            return
         with _torch.DisableTorchFunction():
             for each in leaves(arguments):
                 known = hasattr(each, ATTRIBUTE) or isinstance(each, Parameter)
-                if not known and (each.is_leaf or not each.requires_grad):
+                if not known and (not each.requires_grad or is_input(each)):
                     put(each, DATA)
                     self._data.append(each)
-        mark: Mark | None = getattr(tensor, ATTRIBUTE, None)
-        return mark
 
     def knows_data(self) -> bool:
         """Return whether a module runs, so that plain tensors which are no data are constants."""
@@ -259,6 +258,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if not torch.is_grad_enabled():
             return _without_gradients(func, args, kwargs)
         rule = None
+        if not torch.compiler.is_compiling() and _torch.transform_is_active():
+            _refuse_in_transform(func, (*args, *kwargs.values()))
         if torch.compiler.is_compiling():
             _torch.check_assignments()
             func, rule = METHODS.get(name_of(func), (func, None))
@@ -266,19 +267,11 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if not args and "input" in kwargs and func is not torch.where:
             args = (kwargs["input"],)
             kwargs = {name: value for name, value in kwargs.items() if name != "input"}
-        try:
-            if rule is not None:
-                return rule(self, func, args, kwargs)
-            if func in UNFOLDED:
-                return self._unfold(func, args, kwargs)
-            return self._unknown(func, args, kwargs)
-        except RuntimeError as error:
-            if torch.compiler.is_compiling() or not _torch.transform_is_active():
-                raise
-            raise UnsupportedOperation(
-                f"no LFP rule for {name_of(func)} inside of a transform of torch.func, such as "
-                "vmap or grad: run the models one by one"
-            ) from error
+        if rule is not None:
+            return rule(self, func, args, kwargs)
+        if func in UNFOLDED:
+            return self._unfold(func, args, kwargs)
+        return self._unknown(func, args, kwargs)
 
     def _unfold(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function of torch that is written in Python as the operations in it."""
@@ -296,7 +289,9 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         """Run an operation that no rule is for."""
         name = name_of(func)
         operands = tensors((*args, *kwargs.values()))
-        if name in BOOKKEEPING or getattr(func, "__name__", "") == "__get__" or not operands:
+        if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):
+            return func(*args, **kwargs)  # ``p.data = ...`` is to change p, and no view of it
+        if name in BOOKKEEPING or not operands:
             return func(*args, **kwargs)
         if not any(operand.requires_grad for operand in operands):
             return _without_gradients(func, args, kwargs)
@@ -369,6 +364,15 @@ BOOKKEEPING = {
     *("randint_like", "new_ones", "new_zeros", "new_empty", "new_full", "new_tensor"),
     *("is_pinned", "is_shared", "is_set_to", "is_same_size", "is_nonzero", "untyped_storage"),
 }
+
+
+def _refuse_in_transform(func: Operation, arguments: tuple[Any, ...]) -> None:
+    """Raise UnsupportedOperation for what a reward may pass through in ``torch.func.vmap``."""
+    if any(map(_torch.wants_gradient, tensors(arguments))):
+        raise UnsupportedOperation(
+            f"no LFP rule for {name_of(func)} inside of a transform of torch.func, such as "
+            "vmap or grad: run the models one by one"
+        )
 
 
 def _named(name: str) -> Operation:

@@ -53,6 +53,7 @@ from lfp_core.marks import (
     DATA,
     Kind,
     Mark,
+    Role,
     as_weight,
     mark_of,
     marked,
@@ -84,11 +85,15 @@ REDUCTIONS = functions.named(
 )
 #: What a bias may be added by, element by element.
 ADDITIONS = functions.named("add", "sub", "subtract", "rsub") | {Tensor.__radd__, Tensor.__rsub__}
+RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow") | {
+    Tensor.__pow__,
+    Tensor.__rdiv__,
+}
 EXTREMES = functions.named("maximum", "minimum", "fmax", "fmin", "clamp", "clip")
 SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
-WITH_INPLACE = functions.named(
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "rrelu")
-)
+#: Where `inplace` stands among the arguments; torch.dropout and torch.rrelu have none there.
+INPLACE_AT = dict.fromkeys(functions.named("dropout", "dropout1d", "dropout2d", "dropout3d"), 3)
+INPLACE_AT |= dict.fromkeys(functions.named("rrelu"), 4)
 
 
 def is_active(mark: Mark | None) -> TypeGuard[Mark]:
@@ -126,9 +131,10 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     call = Call(context, operation, args, kwargs)
     if not call.active or any(mark.leaf for _, mark in call.active):
         return call.run(call.kind())
-    if len(call.active) > 1 or any(mark and mark.kind == "weight" for mark in call.marks):
-        if operation in EXTREMES:
-            return route(context, operation, args, kwargs)
+    others = {mark.kind for mark in call.marks if mark} - {"activation", "undetermined"}
+    if operation in EXTREMES and (len(call.active) > 1 or others):
+        return route(context, operation, args, kwargs)
+    if len(call.active) > 1 or "weight" in others:
         return context.without_rule(call, " of an activation and another, or a weight")
     ((z, mark),) = call.active
     if not z.requires_grad:
@@ -186,7 +192,7 @@ def _secant(
         _check_range(operation, owed)
     if mark.degree != 1.0:
         z = used(z, mark._replace(epsilon=0.0), in_place=in_place)
-    becomes = unit.mark
+    becomes = unit.mark if mark.role == "" else unit.mark._replace(role=_role(operation, mark.role))
     if mark.kind != "activation" or mark.assumed:
         kind: Kind = "data" if mark.kind == "data" else "activation"
         becomes = becomes._replace(kind=kind, assumed=kind == "activation")
@@ -199,13 +205,22 @@ def _secant(
     return marked(a, becomes) if call is None else call.finish(a, becomes)
 
 
+def _role(operation: Operation, role: Role) -> Role:
+    """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
+    if operation in functions.CLIPS and role == "shifted":
+        return "gate"  # relu6(z + 3) / 6 is a hard sigmoid
+    if operation in RECIPROCALS and role == "logistic":
+        return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
+    return functions.ROLES.get(operation, "")
+
+
 def _check_range(operation: Operation, epsilon: float) -> None:
     """Raise ValueError where slopes would overflow float16, whose largest number is 65504."""
-    smallest = torch.finfo(torch.float16).tiny
+    smallest = 6.104e-5  # 2 ** -14, the smallest normal number, rounded up
     if epsilon < smallest:
         raise ValueError(
             f"epsilon {epsilon:g} is too small for {name_of(operation)} in float16: its slope "
-            f"f(z) / (z + eps s(z)) exceeds the range; use an epsilon of at least {smallest:.1e}, "
+            f"f(z) / (z + eps s(z)) exceeds the range; use an epsilon of at least {smallest:.4g}, "
             "or bfloat16"
         )
 
@@ -362,6 +377,8 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return call.run(becomes)
     if call.alone(term) and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
         becomes = becomes._replace(role="gate")
+    elif len(call.operands) == 1:  # a number is added
+        becomes = becomes._replace(role="logistic" if mark.role == "exp" else "shifted")
     if not (biased and 0 < mark.epsilon < UNDIVIDED):
         return call.run(becomes)
     call.replace(term, mark._replace(epsilon=0.0))
@@ -437,7 +454,7 @@ def _shares(call: Call) -> dict[Any, float]:
     """Return what each of several activations gets of the reward of their product, by `key`."""
     gates = [factor for factor, mark in call.active if mark.role == "gate"]
     others = [key(factor) for factor, mark in call.active if mark.role != "gate"]
-    if call.context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
+    if call.context.gates == "signal" and len(gates) == 1:
         return dict.fromkeys(others, 1 / len(others)) | {key(gates[0]): 0.0}
     return dict.fromkeys([key(factor) for factor, _ in call.active], 1 / len(call.active))
 
@@ -467,6 +484,8 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
         return call.refuse_to_guess()
     if mark.role == "statistic" and sum(m.role == "statistic" for _, m in call.active) == 1:
         return normalised(call)
+    if mark.role == "logistic" and context.gates == "signal":
+        return call.run(call.kind(), {key(divisor): 0.0})  # a gate, by its reciprocal
     shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
     return call.run(call.kind(), {key(divisor): 0.0} if args[0] is divisor else shares)
 
@@ -489,8 +508,10 @@ def normalised(call: Call) -> Any:
     """
     ((statistic, mark),) = (pair for pair in call.active if pair[1].role == "statistic")
     constant = call.context.normalisation == "identity"
+    weighted = any(m is not None and m.kind == "weight" for m in call.marks)
     call.replace(statistic, None if constant else ACTIVATION)
-    return call.run(call.kind()._replace(epsilon=mark.epsilon))
+    owed = call.context.stabiliser() if weighted else mark.epsilon
+    return call.run(call.kind()._replace(epsilon=owed))
 
 
 def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -511,7 +532,11 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
         return call.refuse_to_guess()
     n = max(len(factors), 1)
     gates = [factor for factor, mark in factors.items() if mark.role == "gate"]
-    if context.gates == "signal" and n == 2 and len(gates) == 1:
+    statistics = [f for f, m in call.active if key(f) in factors and m.role == "statistic"]
+    if n == 2 and len(statistics) == 1 and operation in ADDED_ELEMENTWISE:  # as `normalised`
+        call.replace(statistics[0], None if context.normalisation == "identity" else ACTIVATION)
+        n, shares = 1, {}
+    elif context.gates == "signal" and n == 2 and len(gates) == 1:
         n, shares = 1, {gates[0]: 0.0}
     else:
         shares = dict.fromkeys(factors, 1 / n)
@@ -529,7 +554,8 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
 def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Multiply by a constant, or apply what is homogeneous of degree 1: the reward passes on."""
     call = Call(context, operation, args, kwargs)
-    if kwargs.get("inplace", False) or (operation in WITH_INPLACE and args[-1] is True):
+    position = INPLACE_AT.get(operation, len(args))
+    if kwargs.get("inplace", False) or (len(args) > position and args[position] is True):
         call.target = args[0]
     return call.scale(call.kind())
 

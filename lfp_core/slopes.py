@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lfp_core import _torch
+
 #: In place of eps: what autograd brings to z is its reward R itself, not ``G = R / z``. A spike
 #: needs that, as a neuron can be rewarded for having been silent. Then the denominator is 1.
 UNDIVIDED = math.inf
@@ -129,7 +131,8 @@ class EpsilonShare(torch.autograd.Function):
     def forward(  # noqa: D102
         ctx: Any, z: Tensor, epsilon: float, factor: float, in_place: bool
     ) -> Tensor:
-        ctx.save_for_backward(z.clone() if in_place else z)
+        # A slice may be overwritten by what is made of it: ``y[:2] = y[:2] * 3``.
+        ctx.save_for_backward(z.clone() if in_place or _torch.is_slice(z) else z)
         if in_place:  # the caller is about to overwrite z
             ctx.mark_dirty(z)
         ctx.epsilon, ctx.factor = epsilon, factor

@@ -188,7 +188,6 @@ DIFFERENT = {
     "softmax": (lambda a, b: a.softmax(-1) + b, lambda a, b: a.exp() / a.exp().sum(-1, True) + b),
     "sigmoid": (lambda a, b: a.sigmoid() + b, lambda a, b: 1 / (1 + torch.exp(-a)) + b),
     "tanh": (lambda a, b: a.tanh() + b, lambda a, b: 2 * torch.sigmoid(2 * a) - 1 + b),
-    "hardswish": (lambda a, b: F.hardswish(a) + b, lambda a, b: a * F.relu6(a + 3) / 6 + b),
 }
 
 

@@ -1,0 +1,572 @@
+"""Networks in which every part is a function with several spellings that must agree.
+
+A :class:`Block` holds parameters and a buffer, and applies one spelling of a family of functions to
+its input (batch, 5). A spelling is ``f(block, h, g, x)``: h is the input of the block, g another
+activation, and x the input of the network, which is data.
+
+Left out are spellings that differ for a reason, at epsilon > 0 alone: the order of operations that
+each owe an epsilon, such as a sum divided by n against a mean, a chain of additions against one
+sum, ``w * h / rms`` against ``h / rms * w``, and what is centred by hand against a fused layer.
+They agree at epsilon 0. Data that are concatenated with activations are activations from then on,
+so that ``F.glu`` of both is not the product of data and a gate.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+import lfp_core as lfp
+
+WIDTH, FEATURES = 5, 6
+Spelling = Callable[["Block", Tensor, Tensor, Tensor], Tensor]
+Making = Callable[["Block", Tensor, Tensor], Tensor]
+Using = Callable[[Tensor, Tensor], Tensor]
+
+
+class Block(nn.Module):
+    """One spelling of a function, with all the parameters that any of them uses."""
+
+    def __init__(self, spelling: Spelling) -> None:
+        super().__init__()
+        n = WIDTH
+        self.spelling = spelling
+        self.other = nn.Linear(FEATURES, n)
+        self.w, self.v = (nn.Parameter(torch.randn(n, n) / 2) for _ in range(2))
+        self.b, self.c = (nn.Parameter(torch.randn(n)) for _ in range(2))
+        self.rows = nn.Parameter(torch.randn(n + 4, n) / 2)
+        self.down, self.up = nn.Parameter(torch.randn(n, 2)), nn.Parameter(torch.randn(2, n))
+        self.from_data, self.from_hidden = nn.Linear(FEATURES, n * n), nn.Linear(n, n * n)
+        self.frozen = nn.Linear(FEATURES, n * n).requires_grad_(False)
+        self.e: Tensor
+        self.mask: Tensor
+        self.register_buffer("e", torch.randn(n, n))
+        self.register_buffer("mask", torch.rand(n, n) > 0.4)
+        layers = [nn.Linear(n, n, bias=False) for _ in range(4)]
+        self.normed = parametrizations.weight_norm(layers[0])
+        self.spectral = parametrizations.spectral_norm(layers[1])
+        self.orthogonal = parametrizations.orthogonal(layers[2])
+        self.pruned = prune.l1_unstructured(layers[3], "weight", 0.4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the older kind, which is a hook
+            self.hooked = nn.utils.weight_norm(nn.Linear(n, n, bias=False))
+
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
+        """Apply the spelling to (batch, 5)."""
+        return self.spelling(self, h, self.other(x), x)
+
+
+class Network(nn.Module):
+    """Maybe a linear layer, blocks one after the other, and a linear layer.
+
+    Args:
+        spellings: of the blocks.
+        behind: whether a layer comes first, or the first block is applied to the data themselves.
+        seed: of the parameters, which do not depend on the spellings.
+    """
+
+    def __init__(self, spellings: list[Spelling], behind: bool, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.first = nn.Linear(FEATURES, WIDTH) if behind else None
+            self.blocks = nn.ModuleList(Block(spelling) for spelling in spellings)
+            self.last = nn.Linear(WIDTH, 3)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, 3)."""
+        h = x[:, :WIDTH] if self.first is None else self.first(x)
+        for block in self.blocks:
+            h = block(h, x)
+        return self.last(h)
+
+
+def feedback_of(model: nn.Module, x: Tensor, epsilon: float, **options: Any) -> dict[str, Tensor]:
+    """Return the feedback of every parameter that has one, for a reward that changes its sign."""
+    model.zero_grad()
+    torch.manual_seed(3)
+    with lfp.feedback(epsilon, **options):
+        outputs = model(x)
+    lfp.backward(outputs, outputs.detach().cos())
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """Return the largest relative distance of a tensor in a from that in b; none is zero.
+
+    A tensor whose feedback is a millionth of the network's is rounding, such as of a bias before a
+    normalisation, and is measured by that.
+    """
+    norms = {name: float(tensor.norm()) for name, tensor in b.items()}
+    smallest = 1e-6 * max(norms.values())
+    zero = torch.zeros(())
+    return max(
+        float((a.get(name, zero) - b.get(name, zero)).norm()) / max(norms.get(name, 0.0), smallest)
+        for name in a.keys() | b.keys()
+    )
+
+
+# --- weights --------------------------------------------------------------------------------------
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _written(s: Block) -> Tensor:
+    weight = torch.zeros(WIDTH, WIDTH, dtype=s.w.dtype)
+    weight[:2], weight[2:] = s.w[:2], s.v[2:]
+    return weight
+
+
+def _masked_in_place(s: Block) -> Tensor:
+    weight = s.w.clone()
+    weight[~s.mask] = 0
+    return weight
+
+
+def _by_hook(s: Block) -> Tensor:
+    s.hooked(torch.zeros(1, WIDTH, dtype=s.w.dtype))
+    return s.hooked.weight
+
+
+def _pruned(s: Block) -> Tensor:
+    s.pruned(torch.zeros(1, WIDTH, dtype=s.w.dtype))
+    return s.pruned.weight
+
+
+def _two_experts(p: Tensor, s: Block) -> Tensor:
+    return torch.einsum("k,kij->ij", p.mean(0)[:2].softmax(0), torch.stack([s.w, s.v]))
+
+
+def _square(w: Tensor) -> Tensor:
+    return w.view(WIDTH, WIDTH)
+
+
+#: How a weight (5, 5) is made, of parameters or of activations: f(block, h, x).
+MADE: dict[str, Making] = {
+    "parameter": lambda s, h, x: s.w,
+    "transposed": lambda s, h, x: s.w.t(),
+    "masked": lambda s, h, x: s.w * s.mask,
+    "masked in place": lambda s, h, x: _masked_in_place(s),
+    "masked_fill": lambda s, h, x: s.w.masked_fill(s.mask, 0),
+    "chosen": lambda s, h, x: torch.where(s.mask, s.w, s.v),
+    "noisy": lambda s, h, x: s.w + 0.01 * s.e,
+    "reversed": lambda s, h, x: s.e - s.w,
+    "interpolated": lambda s, h, x: torch.lerp(s.w, s.e, 0.2),
+    "scaled": lambda s, h, x: 0.3 * s.w,
+    "over its largest": lambda s, h, x: s.w / s.w.abs().max(),
+    "standardised": lambda s, h, x: (
+        (s.w - s.w.mean(1, keepdim=True)) / (s.w.std(1, keepdim=True) + 1e-3)
+    ),
+    "standardised by batch_norm": lambda s, h, x: F.batch_norm(
+        s.w[None], None, None, training=True
+    )[0],
+    "layer_norm": lambda s, h, x: F.layer_norm(s.w, (WIDTH,)),
+    "normalised": lambda s, h, x: F.normalize(s.w),
+    "weight_norm by hand": lambda s, h, x: s.b[:, None] * s.w / s.w.norm(dim=1, keepdim=True),
+    "tied": lambda s, h, x: s.w + s.w.t(),
+    "two": lambda s, h, x: s.w + s.v,
+    "low rank": lambda s, h, x: s.down @ s.up,
+    "low rank, added": lambda s, h, x: torch.addmm(s.w, s.down, s.up),
+    "by linear": lambda s, h, x: F.linear(s.w, s.v),
+    "by convolution": lambda s, h, x: F.conv1d(s.w[:, None], s.e[:1, None, :3], padding=1)[:, 0],
+    "by einsum": lambda s, h, x: torch.einsum("ik,kj->ij", s.w, s.v),
+    "kron": lambda s, h, x: torch.kron(s.w[:1], s.w[:, :1]),
+    "outer": lambda s, h, x: torch.outer(s.b, s.w[0]),
+    "expanded": lambda s, h, x: s.b.expand(WIDTH, WIDTH),
+    "diagonal": lambda s, h, x: torch.diag(s.b),
+    "rows": lambda s, h, x: s.rows[:WIDTH],
+    "indexed": lambda s, h, x: s.rows[torch.tensor([1, 0, 3, 7, 8])],
+    "columns": lambda s, h, x: s.w[:, torch.arange(4, -1, -1)],
+    "concatenated": lambda s, h, x: torch.cat([s.w[:2], s.v[2:]]),
+    "stacked": lambda s, h, x: torch.stack([s.w[0], s.v[2], s.w[1], s.w[0], s.c]),
+    "written to slices": lambda s, h, x: _written(s),
+    "softplus": lambda s, h, x: F.softplus(s.w),
+    "tanh": lambda s, h, x: torch.tanh(s.w),
+    "exp": lambda s, h, x: s.w.exp(),
+    "relu": lambda s, h, x: F.relu(s.w),
+    "softmax": lambda s, h, x: s.w.softmax(-1),
+    "gated": lambda s, h, x: s.w * torch.sigmoid(s.v),
+    "rounded": lambda s, h, x: s.w + (s.w.round() - s.w).detach(),
+    "rotation": lambda s, h, x: torch.matrix_exp(s.w - s.w.t()),
+    "inverse": lambda s, h, x: torch.linalg.inv(s.w + 5 * torch.eye(WIDTH, dtype=s.w.dtype)),
+    "filtered": lambda s, h, x: torch.fft.irfft(torch.fft.rfft(s.w), n=WIDTH),
+    "weight_norm": lambda s, h, x: _weight(s.normed),
+    "weight_norm by hook": lambda s, h, x: _by_hook(s),
+    "spectral_norm": lambda s, h, x: _weight(s.spectral),
+    "orthogonal": lambda s, h, x: _weight(s.orthogonal),
+    "pruned": lambda s, h, x: _pruned(s),
+    "detached": lambda s, h, x: s.w.detach(),
+    "generated from data": lambda s, h, x: _square(s.from_data(x.mean(0))),
+    "generated, frozen": lambda s, h, x: _square(s.frozen(x.mean(0))),
+    "scaled by data": lambda s, h, x: s.w * x.mean(),
+    "moved by data": lambda s, h, x: s.w + x.mean(0)[:WIDTH],
+    "experts by data": lambda s, h, x: _two_experts(x, s),
+}
+#: The same, of what is behind the first layer.
+MADE_BEHIND: dict[str, Making] = {
+    "generated": lambda s, h, x: _square(s.from_hidden(h.mean(0))),
+    "scaled by activations": lambda s, h, x: s.w * h.mean(),
+    "moved by activations": lambda s, h, x: s.w + h.mean(0),
+    "experts": lambda s, h, x: _two_experts(h, s),
+}
+
+#: h (batch, 5) times the transposed weight (5, 5): f(h, weight).
+USED: dict[str, Using] = {
+    "F.linear": F.linear,
+    "keywords": lambda h, w: F.linear(input=h, weight=w),
+    "@": lambda h, w: h @ w.t(),
+    "reversed @": lambda h, w: (w @ h.t()).t(),
+    "matmul": lambda h, w: torch.matmul(h, w.T),
+    "matmul of a stack": lambda h, w: (h.unsqueeze(1) @ w.mT).squeeze(1),
+    "__rmatmul__": lambda h, w: w.t().__rmatmul__(h),
+    "mm": lambda h, w: h.mm(w.mT),
+    "mm by keyword": lambda h, w: torch.mm(input=h, mat2=w.t()),
+    "bmm": lambda h, w: torch.bmm(w[None].expand(len(h), -1, -1), h[:, :, None])[:, :, 0],
+    "mv": lambda h, w: torch.stack([w.mv(row) for row in h]),
+    "dot": lambda h, w: torch.stack([torch.stack([row.dot(v) for v in w]) for row in h]),
+    "vecdot": lambda h, w: torch.linalg.vecdot(h[:, None], w[None]),
+    "columns": lambda h, w: torch.stack([h @ w[i] for i in range(WIDTH)], 1),
+    "einsum": lambda h, w: torch.einsum("bi,oi->bo", h, w),
+    "einsum, weight first": lambda h, w: torch.einsum("oi,...i->...o", w, h),
+    "einsum of a list": lambda h, w: torch.einsum("bi,oi->bo", [h, w]),
+    "einsum of three": lambda h, w: torch.einsum("bi,oi,i->bo", h, w, torch.ones_like(h[0])),
+    "einsum, then a sum": lambda h, w: torch.einsum("bi,oi->boi", h, w).sum(-1),
+    "addmm": lambda h, w: torch.addmm(torch.zeros_like(h[0]), h, w.t()),
+    "addmm, beta 0": lambda h, w: torch.addmm(torch.zeros_like(h), h, w.t(), beta=0),
+    "baddbmm": lambda h, w: torch.baddbmm(torch.zeros_like(h)[None], h[None], w.t()[None])[0],
+    "addmv": lambda h, w: torch.stack([torch.addmv(torch.zeros_like(r), w, r) for r in h]),
+    "tensordot": lambda h, w: torch.tensordot(h, w, ([1], [1])),
+    "tensordot, weight first": lambda h, w: torch.tensordot(w, h, ([1], [1])).t(),
+    "inner": torch.inner,
+    "multi_dot": lambda h, w: torch.linalg.multi_dot([h, w.t()]),
+    "conv1d": lambda h, w: F.conv1d(h[:, :, None], w[:, :, None])[:, :, 0],
+    "conv2d": lambda h, w: F.conv2d(h[:, :, None, None], w[:, :, None, None]).flatten(1),
+    "conv3d": lambda h, w: F.conv3d(h[..., None, None, None], w[..., None, None, None]).flatten(1),
+    "conv_transpose1d": lambda h, w: F.conv_transpose1d(h[..., None], w.t()[..., None])[..., 0],
+    "bilinear": lambda h, w: F.bilinear(h, torch.ones_like(h[:, :1]), w[:, :, None]),
+    "product and sum": lambda h, w: (h[:, None, :] * w).sum(-1),
+    "product and sum, over rows": lambda h, w: torch.mul(h[:, :, None], w.t()).sum(1),
+    "functional_call": lambda h, w: torch.func.functional_call(
+        nn.Linear(WIDTH, WIDTH, bias=False), {"weight": w}, (h,)
+    ),
+    "in two parts": lambda h, w: torch.cat([h @ w[:2].t(), F.linear(h, w[2:])], 1),
+    "lookup": lambda h, w: F.embedding(torch.arange(len(h)), h) @ w.t(),
+}
+
+
+def layer(make: Making, use: Using) -> Spelling:
+    """Return the spelling of a layer with a weight that is made and used in these ways."""
+    return lambda s, h, g, x: use(h, make(s, h, x))
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+
+def _part(i: int) -> bool:
+    return i in (1, 3)
+
+
+def _assigned(h: Tensor, g: Tensor, into: str) -> Tensor:  # noqa: PLR0912  (a list of ways)
+    """Return h with the columns 1 and 3 of g, written in one way or another."""
+    y, columns = h.clone(), torch.tensor([1, 3])
+    mask = torch.tensor([_part(i) for i in range(WIDTH)])
+    if into == "slice":
+        y[:, 1::2] = g[:, 1::2]
+    elif into == "view":
+        view = y[:, 1::2]
+        view.copy_(g[:, 1::2])
+    elif into == "empty":
+        y = torch.empty_like(h)
+        y[..., 0::2], y[..., 1::2] = h[..., 0::2], g[..., 1::2]
+    elif into == "mask":
+        y[:, mask] = g[:, mask]
+    elif into == "mask of all":
+        y[mask.expand(h.shape)] = g[mask.expand(h.shape)]
+    elif into == "columns":
+        y[:, columns] = g[:, columns]
+    elif into == "select":
+        y.select(1, 1).copy_(g[:, 1])
+        y.select(1, 3).copy_(g[:, 3])
+    elif into == "transposed":
+        y.t()[1], y.t()[3] = g[:, 1], g.t()[3]
+    elif into == "scatter_":
+        index = columns.expand(len(h), 2)
+        y.scatter_(1, index, g.gather(1, index))
+    elif into == "masked_scatter_":
+        y.masked_scatter_(mask.expand(h.shape), g[mask.expand(h.shape)])
+    elif into == "index_copy_":
+        y.index_copy_(1, columns, g[:, columns])
+    elif into == "loop":
+        for i in range(WIDTH):
+            y[:, i] = (g if _part(i) else h)[:, i]
+    return y
+
+
+def _assigning(into: str) -> Spelling:
+    return lambda s, h, g, x: _assigned(h, g, into)
+
+
+def _changing(how: str) -> Spelling:
+    return lambda s, h, g, x: _on_part(h.clone(), how)
+
+
+def _on_part(h: Tensor, how: str, g: Tensor | None = None) -> Tensor:
+    """Return h, the columns from 2 on of which an in-place operation has changed."""
+    if how == "mul_":
+        h[:, 2:].mul_(3)
+    elif how == "*=":
+        h[:, 2:] *= 3
+    elif how == "view":
+        view = h.view(-1, WIDTH)[:, 2:]
+        view *= 3
+    elif how == "assigned":
+        h = h.clone()
+        h[:, 2:] = h[:, 2:] * 3
+    elif how == "relu_":
+        h[:, 2:].relu_()
+    elif how == "inplace=True":
+        F.relu(h[:, 2:], inplace=True)
+    elif how == "clamp_":
+        h[:, 2:].clamp_(min=0)
+    elif how == "assigned relu":
+        h[:, 2:] = F.relu(h[:, 2:])
+    elif how == "+=" and g is not None:
+        h[:, 2:] += g[:, 2:]
+    elif how == "add_" and g is not None:
+        h[:, 2:].add_(g[:, 2:])
+    elif how == "gate" and g is not None:
+        h[:, 2:] *= torch.sigmoid(g[:, 2:])
+    return h
+
+
+def _parts(h: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    return torch.cat([h[:, :2], function(h[:, 2:])], 1)
+
+
+def _stacked(h: Tensor, g: Tensor) -> Tensor:
+    return torch.stack([h, g], -1)
+
+
+def _mean_square(h: Tensor) -> Tensor:
+    return h.pow(2).mean(-1, keepdim=True)
+
+
+_GELU = (2 / torch.pi) ** 0.5
+_BACK = list(range(WIDTH - 1, -1, -1))
+
+#: Spellings of one function each; the first is the usual one.
+FUNCTIONS: dict[str, list[Spelling]] = {
+    "relu": [
+        lambda s, h, g, x: F.relu(h),
+        lambda s, h, g, x: h.clamp(min=0),
+        lambda s, h, g, x: torch.where(h > 0, h, 0.0),
+        lambda s, h, g, x: h * (h > 0),
+        lambda s, h, g, x: h.mul_(h > 0),
+        lambda s, h, g, x: h.masked_fill(h <= 0, 0),
+        lambda s, h, g, x: torch.fmax(h, torch.zeros_like(h[0])),
+        lambda s, h, g, x: nn.Threshold(0, 0)(h),
+        lambda s, h, g, x: nn.ReLU(inplace=True)(h.clone()),
+    ],
+    "leaky_relu": [
+        lambda s, h, g, x: F.leaky_relu(h, 0.1),
+        lambda s, h, g, x: torch.where(h > 0, h, 0.1 * h),
+        lambda s, h, g, x: torch.maximum(h, 0.1 * h),
+        lambda s, h, g, x: F.prelu(h, torch.full_like(h[0, :1], 0.1)),
+    ],
+    "abs": [
+        lambda s, h, g, x: h.abs(),
+        lambda s, h, g, x: h * h.sign().detach(),
+        lambda s, h, g, x: torch.where(h > 0, h, -h),
+        lambda s, h, g, x: torch.maximum(h, -h),
+    ],
+    "silu": [
+        lambda s, h, g, x: F.silu(h),
+        lambda s, h, g, x: h * torch.sigmoid(h),
+        lambda s, h, g, x: torch.special.expit(h).mul(h),
+        lambda s, h, g, x: h / (1 + torch.exp(-h)),
+        lambda s, h, g, x: h * (1 / (1 + torch.exp(-h))),
+        lambda s, h, g, x: h * (0.5 * (1 + torch.tanh(h / 2))),
+        lambda s, h, g, x: torch.einsum("bi,bi->bi", h, h.sigmoid()),
+        lambda s, h, g, x: nn.SiLU(inplace=True)(h.clone()),
+    ],
+    "hardswish": [
+        lambda s, h, g, x: F.hardswish(h),
+        lambda s, h, g, x: h * F.hardsigmoid(h),
+        lambda s, h, g, x: h * F.relu6(h + 3) / 6,
+        lambda s, h, g, x: h * ((h + 3).clamp(0, 6) / 6),
+        lambda s, h, g, x: h * F.hardtanh(h / 6 + 0.5, 0, 1),
+        lambda s, h, g, x: h.clone().mul_(F.relu6(3 + h, inplace=True).div(6)),
+    ],
+    "gelu": [
+        lambda s, h, g, x: F.gelu(h),
+        lambda s, h, g, x: h * 0.5 * (1 + torch.erf(h / 2**0.5)),
+        lambda s, h, g, x: (h / 2) * (torch.special.erf(h * 2**-0.5) + 1),
+        lambda s, h, g, x: h * torch.special.ndtr(h),
+    ],
+    "gelu_new": [
+        lambda s, h, g, x: F.gelu(h, approximate="tanh"),
+        lambda s, h, g, x: 0.5 * h * (1 + torch.tanh(_GELU * (h + 0.044715 * torch.pow(h, 3)))),
+        lambda s, h, g, x: h * (0.5 * (1 + torch.tanh(_GELU * (h + 0.044715 * h * h * h)))),
+    ],
+    "glu": [
+        lambda s, h, g, x: F.glu(torch.cat([h, g], 1)),
+        lambda s, h, g, x: h * torch.sigmoid(g),
+        lambda s, h, g, x: h / (1 + (-g).exp()),
+        lambda s, h, g, x: torch.einsum("bi,bi->bi", g.sigmoid(), h),
+        lambda s, h, g, x: h.clone().mul_(g.sigmoid()),
+        lambda s, h, g, x: nn.GLU(1)(torch.cat([h, g], -1)),
+    ],
+    "rms_norm": [
+        lambda s, h, g, x: F.rms_norm(h, (WIDTH,), s.b, 1e-6),
+        lambda s, h, g, x: h * torch.rsqrt(_mean_square(h) + 1e-6) * s.b,
+        lambda s, h, g, x: s.b * (h / torch.sqrt(torch.mean(h**2, -1, True) + 1e-6)),
+        lambda s, h, g, x: s.b * (h * ((h * h).mean(-1, True) + 1e-6) ** -0.5),
+        lambda s, h, g, x: s.b * (h / (h.norm(2, -1, True).square() / WIDTH + 1e-6).sqrt()),
+        lambda s, h, g, x: s.b * h.div((1e-6 + _mean_square(h)).sqrt()),
+        lambda s, h, g, x: torch.einsum(
+            "bi,b,i->bi", h, torch.rsqrt(h.square().mean(-1) + 1e-6), s.b
+        ),
+        lambda s, h, g, x: (
+            h / (torch.einsum("bi,bi->b", h, h)[:, None] / WIDTH + 1e-6).sqrt() * s.b
+        ),
+    ],
+    "gemma_norm": [
+        lambda s, h, g, x: F.rms_norm(h, (WIDTH,), 1 + s.b, 1e-6),
+        lambda s, h, g, x: h * torch.rsqrt(_mean_square(h) + 1e-6) * (1 + s.b),
+    ],
+    "layer_norm by hand": [
+        lambda s, h, g, x: (
+            (h - h.mean(-1, True)) / (h.var(-1, keepdim=True, correction=0) + 1e-5).sqrt() * s.b
+        ),
+        lambda s, h, g, x: (
+            (h - h.mean(-1, True)) * (1e-5 + h.var(-1, False, keepdim=True)).rsqrt() * s.b
+        ),
+    ],
+    "normalize": [
+        lambda s, h, g, x: F.normalize(h),
+        lambda s, h, g, x: h / h.norm(dim=1, keepdim=True),
+        lambda s, h, g, x: h / torch.linalg.vecdot(h, h).sqrt()[:, None],
+        lambda s, h, g, x: h * torch.stack([row.dot(row) for row in h]).rsqrt()[:, None],
+        lambda s, h, g, x: torch.einsum("bi,b->bi", h, (h * h).sum(1).rsqrt()),
+        lambda s, h, g, x: h / h.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12),
+    ],
+    "product": [
+        lambda s, h, g, x: h * g,
+        lambda s, h, g, x: torch.mul(g, h),
+        lambda s, h, g, x: torch.einsum("bi,bi->bi", h, g),
+        lambda s, h, g, x: torch.einsum("...i , ...i -> ...i", h, g),
+        lambda s, h, g, x: h.clone().mul_(g),
+    ],
+    "dot": [
+        lambda s, h, g, x: torch.einsum("bi,bi->b", h, g)[:, None] * s.b,
+        lambda s, h, g, x: (h * g).sum(-1, keepdim=True) * s.b,
+        lambda s, h, g, x: torch.linalg.vecdot(h, g)[:, None] * s.b,
+        lambda s, h, g, x: (h[:, None] @ g[:, :, None])[:, 0] * s.b,
+        lambda s, h, g, x: (
+            torch.stack([u.dot(v) for u, v in zip(h, g, strict=True)])[:, None] * s.b
+        ),
+    ],
+    "outer": [
+        lambda s, h, g, x: (h[:, :, None] * g[:, None]).flatten(1)[:, ::5],
+        lambda s, h, g, x: torch.einsum("bi,bj->bij", h, g).flatten(1)[:, ::5],
+        lambda s, h, g, x: torch.stack(
+            [torch.outer(u, v).flatten()[::5] for u, v in zip(h, g, strict=True)]
+        ),
+        lambda s, h, g, x: torch.stack([torch.kron(u, v)[::5] for u, v in zip(h, g, strict=True)]),
+    ],
+    "product with data": [
+        lambda s, h, g, x: h * x[:, :WIDTH],
+        lambda s, h, g, x: h * (x[:, :WIDTH] * torch.ones_like(s.e[0])),
+        lambda s, h, g, x: torch.einsum("bi,bi->bi", x[:, :WIDTH], h),
+        lambda s, h, g, x: h * (x[:, :WIDTH] @ torch.eye(WIDTH, dtype=x.dtype)),
+    ],
+    "product and sum with a gate": [
+        lambda s, h, g, x: torch.sigmoid(g @ g.t()) @ h,
+        lambda s, h, g, x: (torch.sigmoid(g @ g.t())[:, :, None] * h).sum(1),
+        lambda s, h, g, x: torch.einsum("bc,ci->bi", torch.sigmoid(g @ g.t()), h),
+    ],
+    "sum": [
+        lambda s, h, g, x: h + g,
+        lambda s, h, g, x: torch.stack([h, g]).sum(0),
+        lambda s, h, g, x: h.clone().add_(g),
+        lambda s, h, g, x: h - (-g),
+        lambda s, h, g, x: torch.cat([h[..., None], g[..., None]], -1).sum(-1),
+    ],
+    "sum of a product": [
+        lambda s, h, g, x: 1 + h * g,
+        lambda s, h, g, x: torch.addcmul(torch.ones_like(h), h, g),
+        lambda s, h, g, x: torch.einsum("bi,bi->bi", g, h) + 1,
+    ],
+    "sum with a gated": [
+        lambda s, h, g, x: h + g * torch.sigmoid(g),
+        lambda s, h, g, x: torch.addcmul(h, torch.sigmoid(g), g),
+        lambda s, h, g, x: h.clone().addcmul_(g, g.sigmoid()),
+    ],
+    "maximum": [
+        lambda s, h, g, x: torch.maximum(h, g),
+        lambda s, h, g, x: torch.where(h > g, h, g),
+        lambda s, h, g, x: -torch.minimum(-h, -g),
+        lambda s, h, g, x: h.clamp(min=g),
+        lambda s, h, g, x: _stacked(h, g).amax(-1),
+        lambda s, h, g, x: _stacked(h, g).cummax(-1)[0][..., -1],
+        lambda s, h, g, x: _stacked(h, g).kthvalue(2, -1)[0],
+        lambda s, h, g, x: F.max_pool1d(_stacked(h, g), 2)[..., 0],
+    ],
+    "reversed": [
+        lambda s, h, g, x: h.flip(1),
+        lambda s, h, g, x: h[:, _BACK],
+        lambda s, h, g, x: h.gather(1, torch.tensor(_BACK).expand(len(h), -1)),
+        lambda s, h, g, x: torch.stack(h.unbind(1)[::-1], 1),
+        lambda s, h, g, x: torch.cat(h.split(1, 1)[::-1], 1),
+        lambda s, h, g, x: h.take(torch.arange(h.numel()).view(h.shape).flip(1)),
+        lambda s, h, g, x: torch.einsum("bi->ib", h).flip(0).T,
+        lambda s, h, g, x: F.embedding(torch.tensor(_BACK), h.t()).t(),
+    ],
+    "dropout": [
+        lambda s, h, g, x: F.dropout(h, 0.5, True),
+        lambda s, h, g, x: torch.dropout(h, 0.5, True),
+        lambda s, h, g, x: nn.Dropout(0.5, inplace=True).train()(h.clone()),
+        lambda s, h, g, x: h * F.dropout(torch.ones_like(h), 0.5),
+        lambda s, h, g, x: h * torch.empty_like(h).bernoulli_(0.5).div_(0.5),
+    ],
+    "assigned": [
+        lambda s, h, g, x: torch.stack([(g if _part(i) else h)[:, i] for i in range(WIDTH)], 1),
+        lambda s, h, g, x: torch.where(torch.arange(WIDTH) % 2 == 1, g, h),
+        lambda s, h, g, x: h.masked_scatter(
+            (torch.arange(WIDTH) % 2 == 1).expand(h.shape), g[:, 1::2]
+        ),
+        *(
+            _assigning(into)
+            for into in (
+                *("slice", "view", "empty", "mask", "mask of all", "columns", "select"),
+                *("transposed", "scatter_", "masked_scatter_", "index_copy_", "loop"),
+            )
+        ),
+    ],
+    "scaled in part": [
+        lambda s, h, g, x: _parts(h, lambda part: part * 3),
+        *(_changing(how) for how in ("mul_", "*=", "view", "assigned")),
+    ],
+    "relu in part": [
+        lambda s, h, g, x: _parts(h, F.relu),
+        *(_changing(how) for how in ("relu_", "inplace=True", "clamp_", "assigned relu")),
+    ],
+    "sum in part": [
+        lambda s, h, g, x: torch.cat([h[:, :2], h[:, 2:] + g[:, 2:]], 1),
+        lambda s, h, g, x: _on_part(h.clone(), "+=", g),
+        lambda s, h, g, x: _on_part(h.clone(), "add_", g),
+    ],
+    "gate in part": [
+        lambda s, h, g, x: torch.cat([h[:, :2], h[:, 2:] * g[:, 2:].sigmoid()], 1),
+        lambda s, h, g, x: _on_part(h.clone(), "gate", g),
+    ],
+}
