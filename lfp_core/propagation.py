@@ -390,10 +390,9 @@ def _without_gradients(func: Operation, args: tuple[Any, ...], kwargs: dict[str,
     output = func(*args, **kwargs)
     if torch.compiler.is_compiling():
         return output
-    mark = mark_of(args[0]) if args and isinstance(args[0], Tensor) else None
-    if func is Tensor.clone and mark is not None:
+    if func is Tensor.clone and hasattr(args[0], ATTRIBUTE):
         # DistributedDataParallel hands outputs on like this, to find unused parameters.
-        setattr(output, ATTRIBUTE, mark)
+        setattr(output, ATTRIBUTE, mark_of(args[0]))
     elif has_marks((*args, *kwargs.values())):
         for tensor in tensors((output,)):
             if not tensor.requires_grad and not hasattr(tensor, ATTRIBUTE):
