@@ -99,6 +99,11 @@ def known(context: Context, tensor: Tensor) -> Mark | None:
     return mark
 
 
+def key(operand: Any) -> Any:
+    """Return by what an operand is found in a table: torch 2.11 compiles no ``id`` of a tensor."""
+    return operand if torch.compiler.is_compiling() else id(operand)
+
+
 class Call:
     """A call of an operation.
 
@@ -176,28 +181,28 @@ class Call:
         ]
 
     def run(
-        self, mark: Mark, shares: dict[int, float] | None = None, whole_memory: bool = False
+        self, mark: Mark, shares: dict[Any, float] | None = None, whole_memory: bool = False
     ) -> Any:
         """Run the operation on its operands as it consumes them, and mark its output.
 
         Args:
             mark: of the output.
-            shares: by ``id``, the part of the reward that an operand gets, where it is not all of
-                what arrives.
+            shares: by :func:`key`, the part of the reward that an operand gets, where it is not all
+                of what arrives.
             whole_memory: a part of a memory that is written to owes the same before and after, so
                 that all of it does.
         """
         if not whole_memory or torch.compiler.is_compiling():
             self.settle_memory()
         shares = shares or {}
-        consumed: dict[int, Tensor] = {}
+        consumed: dict[Any, Tensor] = {}
         for operand, of_operand in zip(self.operands, self.marks, strict=True):
-            consumed[id(operand)] = self._consumed(
-                operand, of_operand, shares.get(id(operand), 1.0), mark
+            consumed[key(operand)] = self._consumed(
+                operand, of_operand, shares.get(key(operand), 1.0), mark
             )
 
         def consume(operand: Tensor) -> Tensor:
-            return consumed[id(operand)]
+            return consumed[key(operand)]
 
         arguments = [substitute(consume, argument) for argument in self.args]
         options = {name: substitute(consume, value) for name, value in self.kwargs.items()}

@@ -160,7 +160,7 @@ def _is_current(mark: Mark, tensor: Tensor) -> bool:
 def put(tensor: Tensor, mark: Mark) -> Mark:
     """Mark a tensor, and the node that made it; return the mark."""
     if torch.compiler.is_compiling():
-        mark = mark._replace(version=COMPILED)
+        mark = Mark(*mark[:-1], COMPILED)  # torch 2.11 hands out what `_replace` made as empty
         setattr(tensor, ATTRIBUTE, mark)
         return mark
     version = _torch.version(tensor)

@@ -42,6 +42,7 @@ from lfp_core.sharing import (
     route,
     route_like,
     total,
+    unflatten,
     write,
 )
 
@@ -159,6 +160,7 @@ _rules: dict[Operation, Rule] = dict(
             | getter("T", "mT", "H", "mH", "real", "imag")
             | _torch.TRANSPOSES,
         ),
+        of(unflatten, {Tensor.unflatten}),
         of(
             write,
             named(
@@ -183,10 +185,10 @@ _rules: dict[Operation, Rule] = dict(
     )
     for entry in entries
 )
-#: The rules of methods written in Python, by name: torch.compile passes them on as objects that no
-#: table finds, and takes a table that was asked for one that it has to have changed.
+#: Methods written in Python and their rules, by name: torch.compile passes them on as objects that
+#: no table finds, and takes a table that was asked for one that it has to have changed.
 METHODS = {
-    name_of(operation): rule
+    name_of(operation): (operation, rule)
     for operation, rule in _rules.items()
     if _torch.is_method_in_python(operation)
 }
@@ -214,8 +216,8 @@ def register_rule(operation: Operation, rule: Rule) -> None:
         operation: a function of torch or a method of ``torch.Tensor``, as the model calls it, or a
             function of your own that offers itself to the active mode
             (``torch.overrides.handle_torch_function``).
-        rule: one of :mod:`lfp_core.sharing`, or a function ``rule(context, operation, args, kwargs)``
-            that runs the operation (docs/rules.md).
+        rule: one of :mod:`lfp_core.sharing`, or a function of the same arguments, ``rule(context,
+            operation, args, kwargs)``, that runs the operation (docs/rules.md).
 
     Raises:
         ValueError: the operation has a rule.

@@ -261,7 +261,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         rule = None
         if torch.compiler.is_compiling():
             _torch.check_assignments()
-            rule = METHODS.get(name_of(func))
+            func, rule = METHODS.get(name_of(func), (func, None))
         rule = rule or _rules.get(func)
         if not args and "input" in kwargs and func is not torch.where:
             args = (kwargs["input"],)

@@ -44,6 +44,7 @@ from lfp_core.calls import (
     Kwargs,
     Operation,
     Rule,
+    key,
     known,
     name_of,
 )
@@ -228,7 +229,7 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return _secant_of_power(call, exponent)
     even = exponent % 2 == 0 or operation in ABSOLUTE
     becomes = call.kind()._replace(degree=degree, role="magnitude" if even else "")
-    shares = {id(args[0]): mark.degree}  # the degree so far is kept, not applied
+    shares = {key(args[0]): mark.degree}  # the degree so far is kept, not applied
     return call.run(becomes, shares)
 
 
@@ -316,7 +317,7 @@ def _generated_layer(context: Context, operation: Operation, args: Args, kwargs:
         return context.without_rule(call, " with weights that are activations")
     n = max(len(factors), 1)
     becomes = ACTIVATION._replace(epsilon=context.stabiliser() / n)
-    return call.run(becomes, dict.fromkeys(map(id, factors), 1 / n))
+    return call.run(becomes, dict.fromkeys(map(key, factors), 1 / n))
 
 
 def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -414,7 +415,7 @@ def _square(call: Call, form: str) -> Any:
     if form == "elementwise":
         return power(call.context, torch.square, (factor,), {})
     becomes = call.kind()._replace(degree=2 * mark.degree, role="statistic")
-    return call.run(becomes, {id(factor): mark.degree})
+    return call.run(becomes, {key(factor): mark.degree})
 
 
 def _form(operation: Operation, args: Args) -> str:
@@ -432,13 +433,13 @@ def _form(operation: Operation, args: Args) -> str:
     return "dot" if len(terms) == 2 and terms[0] == terms[1] else ""
 
 
-def _shares(call: Call) -> dict[int, float]:
-    """Return what each of several activations gets of the reward of their product, by ``id``."""
+def _shares(call: Call) -> dict[Any, float]:
+    """Return what each of several activations gets of the reward of their product, by `key`."""
     gates = [factor for factor, mark in call.active if mark.role == "gate"]
-    others = [id(factor) for factor, mark in call.active if mark.role != "gate"]
+    others = [key(factor) for factor, mark in call.active if mark.role != "gate"]
     if call.context.gates == "signal" and len(gates) == 1 and call.target is not gates[0]:
-        return dict.fromkeys(others, 1 / len(others)) | {id(gates[0]): 0.0}
-    return dict.fromkeys([id(factor) for factor, _ in call.active], 1 / len(call.active))
+        return dict.fromkeys(others, 1 / len(others)) | {key(gates[0]): 0.0}
+    return dict.fromkeys([key(factor) for factor, _ in call.active], 1 / len(call.active))
 
 
 def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
@@ -466,8 +467,8 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
         return call.refuse_to_guess()
     if mark.role == "statistic" and sum(m.role == "statistic" for _, m in call.active) == 1:
         return normalised(call)
-    shares = {id(args[0]): 0.5} | {id(divisor): -0.5}
-    return call.run(call.kind(), {id(divisor): 0.0} if args[0] is divisor else shares)
+    shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
+    return call.run(call.kind(), {key(divisor): 0.0} if args[0] is divisor else shares)
 
 
 def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
@@ -477,7 +478,7 @@ def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
     if call.alone(divisor) and mark.kind == "activation":
         return of_several(call.context, call.operation, call.args, call.kwargs)
     owing = call.kind()._replace(epsilon=call.context.stabiliser())
-    return call.run(owing, {id(divisor): -1.0})
+    return call.run(owing, {key(divisor): -1.0})
 
 
 def normalised(call: Call) -> Any:
@@ -505,18 +506,18 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
         others = (other if argument is first else argument for argument in args[1:])
         options = {name: other if v is first else v for name, v in kwargs.items()}
         return added_product(context, operation, (first, *others), options)
-    factors = {id(factor): mark for factor, mark in call.active if factor is not first}
+    factors = {key(factor): mark for factor, mark in call.active if factor is not first}
     if len(factors) > 1 and call.doubtful:
         return call.refuse_to_guess()
     n = max(len(factors), 1)
-    gates = [key for key, mark in factors.items() if mark.role == "gate"]
+    gates = [factor for factor, mark in factors.items() if mark.role == "gate"]
     if context.gates == "signal" and n == 2 and len(gates) == 1:
         n, shares = 1, {gates[0]: 0.0}
     else:
         shares = dict.fromkeys(factors, 1 / n)
     divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
-    if operation in ADDED_QUOTIENTS and id(divisor) in shares:
-        shares[id(divisor)] *= -1
+    if operation in ADDED_QUOTIENTS and key(divisor) in shares:
+        shares[key(divisor)] *= -1
     # A sum of terms owes epsilon, and a sum of products alone what `product` says.
     terms = is_active(call.mark(first)) or operation in ADDED_ELEMENTWISE
     return call.run(kind._replace(epsilon=context.stabiliser() / (1 if terms else n)), shares)
@@ -558,6 +559,11 @@ def _passed_on(call: Call, mark: Mark) -> Any:
     return output
 
 
+def unflatten(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Run a method that torch writes in Python as the function, which torch 2.11 can compile."""
+    return route(context, torch.unflatten, args, kwargs)
+
+
 def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values to the shape or type of another tensor, which takes no part."""
     other = [
@@ -581,7 +587,7 @@ def product_of_all(context: Context, operation: Operation, args: Args, kwargs: K
         "dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None
     )
     n = args[0].numel() if dim is None else args[0].shape[dim]
-    return call.run(call.kind(), {id(args[0]): 1 / max(n, 1)})
+    return call.run(call.kind(), {key(args[0]): 1 / max(n, 1)})
 
 
 def reduced_into(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

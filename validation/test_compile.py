@@ -13,6 +13,7 @@ from benchmarks import speed_compiled
 from benchmarks.models import ACTIVATIONS as OF_MODELS
 from benchmarks.models import build
 from benchmarks.speed import SHAPES
+from lfp_core import _torch
 from validation.examples import (
     EPSILON,
     batch,
@@ -149,7 +150,28 @@ PRESENTED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", PRESENTED)
+#: Properties that the compiler of torch 2.11 shows to no mode, so that they are refused.
+UNSHOWN = {"T", "mT"} if _torch.RELEASE == (2, 11) else set()
+
+
+@pytest.mark.parametrize("name", sorted(UNSHOWN))
+@pytest.mark.usefixtures("compiler")
+def test_compiled_property_that_no_mode_sees_is_refused(name: str) -> None:
+    model = nn.Linear(6, 8)
+
+    def forward(consume: Callable[[Tensor], Tensor]) -> Tensor:
+        with lfp.feedback(EPSILON):
+            return consume(PRESENTED[name](model(torch.ones(4, 6))))
+
+    compiled = torch.compile(forward, backend="eager", fullgraph=True)
+    outputs = compiled(lambda h: h)
+    with pytest.raises(ValueError, match="carry no feedback"):
+        lfp.backward(outputs, outputs.detach())
+    with pytest.raises(Exception, match=r"which torch\.compile does not show"):
+        compiled(lambda h: h + 1)
+
+
+@pytest.mark.parametrize("name", sorted(PRESENTED.keys() - UNSHOWN))
 @pytest.mark.usefixtures("compiler")
 def test_compiled_operation_gives_the_feedback_of_eager(name: str) -> None:
     model = nn.Linear(6, 8).double()

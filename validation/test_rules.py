@@ -12,7 +12,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 import lfp_core as lfp
 from lfp_core import operations
-from lfp_core.calls import Args, Call, Context, Kwargs, Operation
+from lfp_core.calls import Args, Call, Context, Kwargs, Operation, key
 from lfp_core.sharing import linear, of_several, total
 
 GUIDE = Path(__file__).parent.parent / "docs" / "rules.md"
@@ -59,7 +59,7 @@ def to_the_first(context: Context, operation: Operation, args: Args, kwargs: Kwa
     """Give the second operand nothing."""
     call = Call(context, operation, args, kwargs)
     owing = call.kind()._replace(epsilon=context.stabiliser())
-    return call.run(owing, {id(args[1]): 0.0})
+    return call.run(owing, {key(args[1]): 0.0})
 
 
 # --- registering ----------------------------------------------------------------------------------

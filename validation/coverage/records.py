@@ -15,6 +15,8 @@ ORDER: tuple[Verdict, ...] = ("not counted", "works", "refused", "wrong", "error
 REFUSED_ON_PURPOSE: dict[str, str] = {
     "torchvision detection:*": "the outputs are boxes that were decoded, clipped, sorted and "
     "suppressed: they share no reward among what they were made of",
+    "torch.nn:CrossMapLRN2d": "a custom Function, which shows no mode what it does; "
+    "nn.LocalResponseNorm is the same with a rule",
 }
 
 #: Groups of other people's packages, some models of which torch itself cannot run. In all others,
