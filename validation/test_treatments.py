@@ -280,3 +280,35 @@ def test_gates_by_hand(gates: Gates, parts: tuple[float, float]) -> None:
     model = nn.Sequential(Gated(nn.Sequential(line(2.0), nn.Sigmoid()), line(-3.0)))
     expected = parts[0] * 2 / (2 + EPSILON) + parts[1] * 3 / (3 + EPSILON)
     assert rewards_by_hand(model, 1.0, gates=gates) == pytest.approx((expected,) * 2, rel=1e-14)
+
+
+# --- constants ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in a module", "outside"])
+def test_what_is_made_of_constants_is_a_constant(inside: bool) -> None:
+    """A product with one is scaled, which owes no stabiliser; one with a weight is a layer."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(2, 3).double(), torch.randn(4, 2).double()
+    variance, push = torch.rand(3).double(), torch.randn(4, 3).double()
+
+    class Scaled(nn.Module):
+        def __init__(self, scale: Callable[[], Tensor]) -> None:
+            super().__init__()
+            self.layer, self.scale = layer, scale
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * self.scale()
+
+    def found(scale: Callable[[], Tensor]) -> dict[Tensor, Tensor]:
+        layer.zero_grad()
+        with lfp.feedback(EPSILON):
+            outputs = Scaled(scale)(x) if inside else layer(x) * scale()
+        lfp.backward(outputs, -push * outputs.detach())
+        return {p: p.grad.clone() for p in layer.parameters() if p.grad is not None}
+
+    ready = (variance + 1).rsqrt()
+    expected = found(lambda: ready)
+    assert relative_error(found(lambda: torch.rsqrt(variance + 1)), expected) == 0
+    weight = nn.Parameter(ready.clone())
+    assert relative_error(found(lambda: weight), expected) > 1e-3
