@@ -134,6 +134,18 @@ class Positions(nn.Module):
         return x - self.embedding if self.subtracted else x + self.embedding
 
 
+class Shifted(nn.Module):
+    """``x + number``."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the number."""
+        return x + self.number
+
+
 class Attention(nn.Module):
     """Self-attention over (batch, tokens, features), written in one of several ways.
 

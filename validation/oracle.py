@@ -36,6 +36,7 @@ from validation.networks import (
     Power,
     Quotient,
     Residual,
+    Shifted,
 )
 
 Array = NDArray[np.float64]
@@ -138,6 +139,8 @@ def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  
         return _attention(module, a, trace)
     if isinstance(module, Positions):
         return _positions(module, a, trace)
+    if isinstance(module, Shifted):
+        return _added(a, np.full_like(a, module.number), trace, is_bias=True)
     if a.ndim == 3 and _is_per_token(module):
         outputs, rows = walk(module, a.reshape(-1, a.shape[2]), trace)
         shape = (*a.shape[:2], -1)
@@ -414,7 +417,7 @@ def _positions(module: Positions, a: Array, trace: Trace) -> tuple[Array, Backwa
     """z = a + w: a contribution of the token, and one of its position, which may be a parameter."""
     w = module.embedding.detach().numpy()
     learned = isinstance(module.embedding, nn.Parameter)
-    z, to_source = _biased(a, -w if module.subtracted else w, trace)
+    z, to_source = _added(a, -w if module.subtracted else w, trace, is_bias=learned)
     sign = -1.0 if module.subtracted else 1.0
 
     def backward(r: Array) -> Array:
@@ -426,17 +429,17 @@ def _positions(module: Positions, a: Array, trace: Trace) -> tuple[Array, Backwa
     return z, backward
 
 
-def _biased(a: Array, b: Array, trace: Trace) -> tuple[Array, Backward]:
-    """z = a + b, where b is no activation.
+def _added(a: Array, b: Array, trace: Trace, is_bias: bool) -> tuple[Array, Backward]:
+    """z = a + b, where b is no activation: a weight or a number, which are biases, or a constant.
 
-    Where a_j is the sum of z_ij, b is another contribution to the same sum: connections into it
-    hand down ``z_ij / (z_j + eps s(z_j)) r_j``, where they would ``z_ij / (a_j + eps s(a_j)) r_j``
-    without b. The latter is what the module that made a_j does with what arrives there. Elsewhere
-    a_j itself is a contribution.
+    Where a_j is the sum of z_ij, a bias is another contribution to the same sum. Connections into
+    it hand down ``z_ij / (z_j + eps s(z_j)) r_j``; without the bias, ``z_ij / (a_j + eps s(a_j))``
+    of it, which is what the module that made a_j does with what arrives there.
+    Elsewhere a_j itself is a contribution.
     """
     z = a + b
     trace.saw(z, abs(a) + abs(b))
-    same_sum = trace.behind_sum
+    same_sum = is_bias and trace.behind_sum
 
     def backward(r: Array) -> Array:
         return (trace.stabilized(a) if same_sum else a) * (r / trace.stabilized(z))
@@ -452,7 +455,7 @@ def _is_sum(modules: nn.Module) -> bool:
         return last is not None and _is_sum(last)
     if isinstance(modules, Concatenation):
         return all(_is_sum(branch) for branch in modules.branches)
-    sums = (*CONNECTIONS, *NORMALISATIONS, nn.Embedding, Residual, Positions, Attention)
+    sums = (*CONNECTIONS, *NORMALISATIONS, nn.Embedding, Residual, Positions, Shifted, Attention)
     return isinstance(modules, sums)
 
 
@@ -626,12 +629,12 @@ def _centred(
     """Return how ``c = a - mean``, which a constant then scales, hands a reward down.
 
     The mean of the data is a sum of a_i / N, and c_i one of a_i and minus that: each under the
-    epsilon rule. A mean that is fixed is a bias of what it is subtracted from.
+    epsilon rule. A mean that is fixed is a constant contribution.
     """
     if not centred:
         return lambda r: r
     if groups is None:
-        return _biased(a, -mean, trace)[1]
+        return _added(a, -mean, trace, is_bias=False)[1]
     c = a - mean
     trace.saw(c, abs(a) + abs(mean))
     for members in groups:

@@ -22,6 +22,7 @@ from validation.networks import (
     Power,
     Quotient,
     Residual,
+    Shifted,
 )
 
 CLASSES = 3
@@ -371,7 +372,10 @@ def _product_block(builder: Builder, kind: str, offsets: tuple[str, ...]) -> Non
         builder.add(layer())
         for _ in range(builder.number(1, 2)):
             learned, subtracted = builder.flip(), builder.flip()
-            builder.add(Positions(width, learned=learned, subtracted=subtracted))
+            if not learned and builder.flip():
+                builder.add(Shifted(draw(st.sampled_from([-1.0, 0.5]))))
+            else:
+                builder.add(Positions(width, learned=learned, subtracted=subtracted))
         if builder.flip():
             builder.add(builder.activation())
     if builder.flip():

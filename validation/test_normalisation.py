@@ -7,7 +7,6 @@ how the layer is written down.
 
 import math
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from lfp_core import sharing
 from lfp_core.calls import Call
 from lfp_core.marks import ACTIVATION, marked
 from lfp_core.propagation import Normalisation
@@ -25,8 +25,6 @@ TOLERANCE = 1e-10
 BATCH, CHANNELS, SIZE = 3, 4, 5
 EPS = 1e-5
 OPTIONS: tuple[Normalisation, ...] = ("gradient", "identity")
-#: The package has a function of the same name, which an import statement would find.
-RULES = import_module("lfp_core.sharing")
 #: What a normalisation is given: the input, its scale, its shift.
 Normalise = Callable[["Between", Tensor], Tensor]
 
@@ -271,7 +269,7 @@ def test_a_statistic_that_is_a_factor_like_others_is_caught(
     name: str, option: Normalisation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, expected = found(WAYS[name][-1], 0.0, option)
-    monkeypatch.setattr(RULES, "normalised", halves)
+    monkeypatch.setattr(sharing, "normalised", halves)
     _, _, broken = found(WAYS[name][-1], 0.0, option)
     assert difference(broken, expected) > 1e-3
 
@@ -281,12 +279,12 @@ def test_a_stabiliser_too_many_is_caught(
     option: Normalisation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, expected = found(WAYS["rms_norm"][1], 0.1, option)
-    right = RULES.normalised
+    right = sharing.normalised
 
     def owing(call: Call) -> Any:
         output = right(call)
         return marked(output, ACTIVATION._replace(epsilon=call.context.epsilon))
 
-    monkeypatch.setattr(RULES, "normalised", owing)
+    monkeypatch.setattr(sharing, "normalised", owing)
     _, _, broken = found(WAYS["rms_norm"][1], 0.1, option)
     assert difference(broken, expected) > 1e-3

@@ -6,7 +6,6 @@ The oracle says what each option means, as it does for everything else.
 
 import math
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import calls, functions
+from lfp_core import calls, functions, sharing
 from lfp_core.calls import Call, Operation
 from lfp_core.marks import ACTIVATION, Mark, used
 from lfp_core.propagation import Gates, Normalisation, Units
@@ -31,8 +30,6 @@ TOLERANCE = 1e-9
 GATES: tuple[Gates, ...] = ("signal", "uniform")
 UNITS: tuple[Units, ...] = ("identity", "reverse", "shifted")
 NORMALISATIONS: tuple[Normalisation, ...] = ("gradient", "identity")
-#: The package has a function of the same name, which an import statement would find.
-RULES = import_module("lfp_core.sharing")
 
 
 def disagreement(case: Case, epsilon: float, **options: Any) -> float | None:
@@ -151,12 +148,12 @@ def no_degrees(patch: pytest.MonkeyPatch) -> None:
         return used(tensor, mark and mark._replace(degree=1.0), *args, **kwargs)
 
     patch.setattr(calls, "used", undivided)
-    patch.setattr(RULES, "used", undivided)
+    patch.setattr(sharing, "used", undivided)
 
 
 def separate_bias(patch: pytest.MonkeyPatch) -> None:
     """Let a bias behind a layer be a layer of its own."""
-    patch.setattr(RULES, "ADDITIONS", set[Any]())
+    patch.setattr(sharing, "ADDITIONS", set[Any]())
 
 
 class Deaf:
@@ -170,7 +167,7 @@ class Deaf:
 
 def deaf_units(patch: pytest.MonkeyPatch) -> None:
     """Treat functions with f(0) != 0 as the others."""
-    patch.setattr(RULES, "SecantSlope", Deaf)
+    patch.setattr(sharing, "SecantSlope", Deaf)
 
 
 def plain_normalised(patch: pytest.MonkeyPatch) -> None:
@@ -181,7 +178,7 @@ def plain_normalised(patch: pytest.MonkeyPatch) -> None:
         call.replace(statistic, ACTIVATION)
         return call.run(call.kind())
 
-    patch.setattr(RULES, "normalised", through)
+    patch.setattr(sharing, "normalised", through)
 
 
 Damage = Callable[[pytest.MonkeyPatch], None]
@@ -283,3 +280,35 @@ def test_gates_by_hand(gates: Gates, parts: tuple[float, float]) -> None:
     model = nn.Sequential(Gated(nn.Sequential(line(2.0), nn.Sigmoid()), line(-3.0)))
     expected = parts[0] * 2 / (2 + EPSILON) + parts[1] * 3 / (3 + EPSILON)
     assert rewards_by_hand(model, 1.0, gates=gates) == pytest.approx((expected,) * 2, rel=1e-14)
+
+
+# --- constants ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in a module", "outside"])
+def test_what_is_made_of_constants_is_a_constant(inside: bool) -> None:
+    """A product with one is scaled, which owes no stabiliser; one with a weight is a layer."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(2, 3).double(), torch.randn(4, 2).double()
+    variance, push = torch.rand(3).double(), torch.randn(4, 3).double()
+
+    class Scaled(nn.Module):
+        def __init__(self, scale: Callable[[], Tensor]) -> None:
+            super().__init__()
+            self.layer, self.scale = layer, scale
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * self.scale()
+
+    def found(scale: Callable[[], Tensor]) -> dict[Tensor, Tensor]:
+        layer.zero_grad()
+        with lfp.feedback(EPSILON):
+            outputs = Scaled(scale)(x) if inside else layer(x) * scale()
+        lfp.backward(outputs, -push * outputs.detach())
+        return {p: p.grad.clone() for p in layer.parameters() if p.grad is not None}
+
+    ready = (variance + 1).rsqrt()
+    expected = found(lambda: ready)
+    assert relative_error(found(lambda: torch.rsqrt(variance + 1)), expected) == 0
+    weight = nn.Parameter(ready.clone())
+    assert relative_error(found(lambda: weight), expected) > 1e-3
