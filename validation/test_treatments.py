@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from lfp_core import calls, functions
-from lfp_core.calls import Call
+from lfp_core.calls import Call, Operation
 from lfp_core.marks import ACTIVATION, Mark, used
 from lfp_core.propagation import Gates, Normalisation, Units
 from lfp_core.slopes import SecantSlope
@@ -118,14 +118,21 @@ def test_all_of_them_together(case: Case, epsilon: float, gates: Gates, units: U
 # --- what must be caught --------------------------------------------------------------------------
 
 
+def roles(patch: pytest.MonkeyPatch, *gates: Operation) -> None:
+    """Let these functions make gates, and no others."""
+    for operation, unit in functions.UNITS.items():
+        mark = unit.mark._replace(role="gate" if operation in gates else "")
+        patch.setitem(functions.UNITS, operation, unit._replace(mark=mark))
+
+
 def no_gates(patch: pytest.MonkeyPatch) -> None:
     """Take no function for a gate."""
-    patch.setattr(functions, "_ROLES", {})
+    roles(patch)
 
 
 def all_gates(patch: pytest.MonkeyPatch) -> None:
     """Take every function with f(0) != 0 for a gate."""
-    patch.setattr(functions, "_ROLES", dict.fromkeys(functions.OFFSET, "gate"))
+    roles(patch, *functions.OFFSET)
 
 
 def whole_shares(patch: pytest.MonkeyPatch) -> None:
