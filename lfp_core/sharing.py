@@ -414,7 +414,7 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     if elementwise and sum(mark.role == "statistic" for _, mark in call.active) == 1:
         return normalised(call)
     shares = _shares(call)
-    n = sum(shares[id(factor)] > 0 for factor, _ in call.active)
+    n = sum(shares[key(factor)] > 0 for factor, _ in call.active)
     if elementwise:
         return call.run(kind._replace(role="pair" if n == 2 else ""), shares)
     return call.run(kind._replace(epsilon=context.stabiliser() / n), shares)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from lfp_core.operations import METHODS, UNFOLDED, rules
 from lfp_core.pooling import MaxPool2d
 
 aten = torch.ops.aten
+OLDEST = Path(__file__).parent / "oldest.txt"  # for `tox -e oldest`
 
 
 class Recorder(TorchFunctionMode):
@@ -550,6 +553,13 @@ def test_compiled_context_is_refused_by_a_torch_that_cannot_compile_it(
 def test_oldest_torch_is_the_one_that_the_project_asks_for() -> None:
     assert _torch.RELEASE >= _torch.OLDEST
     assert _torch.OLDEST_COMPILED >= _torch.OLDEST
+    root = Path(__file__).parent.parent
+    if not (root / "pyproject.toml").exists():
+        pytest.skip("not in a checkout of the project")
+    needed = re.findall(r'^ +"([\w-]+)>=([\d.]+)"', (root / "pyproject.toml").read_text(), re.M)
+    assert dict(needed)["torch"] == ".".join(map(str, _torch.OLDEST))
+    oldest = re.findall(r"^([\w-]+)==([\d.]+?)(?:\.\*)?$", OLDEST.read_text(), re.M)
+    assert set(needed) <= set(oldest)
 
 
 @pytest.mark.parametrize(
