@@ -91,6 +91,13 @@ def wants_gradient(tensor: Tensor) -> bool:
     return tensor.requires_grad
 
 
+def is_custom(tensor: Tensor) -> bool:
+    """Return whether a custom Function made the tensor, whose backward pass may be anything."""
+    if torch.compiler.is_compiling():
+        return False
+    return isinstance(tensor.grad_fn, torch.autograd.function.BackwardCFunction)
+
+
 def is_slice(tensor: Tensor) -> bool:
     """Return whether the tensor is a part of another one's memory."""
     if torch.compiler.is_compiling() or tensor._base is None or tensor.grad_fn is None:

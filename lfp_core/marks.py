@@ -142,7 +142,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
         return mark
     if type(tensor) is Parameter or isinstance(tensor, Parameter):
         return PARAMETER
-    if tensor._base is not None:
+    if tensor._base is not None and not _torch.is_custom(tensor):
         # Written to through another tensor that shares its memory; all that is owed was paid then.
         base: Mark | None = getattr(tensor._base, ATTRIBUTE, None)
         if base is not None and _is_current(base, tensor):

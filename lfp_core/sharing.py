@@ -356,29 +356,46 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return call.run(kind)
     becomes = kind._replace(epsilon=context.stabiliser())
     if len(call.active) != 1:
-        # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
-        guess = kind.kind == "activation" and any(
-            mark.kind == "undetermined" and not mark.leaf for _, mark in call.active
-        )
-        return call.refuse_to_guess() if guess and becomes.epsilon > 0 else call.run(becomes)
+        return _sum_of_terms(call, becomes)
     ((term, mark),) = call.active
     if call.alone(term) and (mark.role in ("statistic", "magnitude") or mark.degree != 1.0):
         reduced = operation in REDUCTIONS and mark.role == "magnitude"
         return call.keep(role="statistic" if reduced else mark.role)
+    if operation in ADDITIONS:
+        return _with_bias(call, becomes)
     if operation in REDUCTIONS and mark.role == "contribution":
         call.replace(term, mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
     if operation in REDUCTIONS and mark.role == "pair":
         becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
-    biased = all(
-        other is term or (m is not None and m.kind == "weight")
-        for other, m in zip(call.operands, call.marks, strict=True)
-    )
-    if operation not in ADDITIONS:
-        return call.run(becomes)
+    return call.run(becomes)
+
+
+def _sum_of_terms(call: Call, becomes: Mark) -> Any:
+    """Add several activations."""
+    marks = [mark for _, mark in call.active]
+    powers = {(mark.degree, mark.role) for mark in marks}
+    if len(powers) == 1 and marks[0].role in ("magnitude", "statistic"):  # x ** 2 + y ** 2
+        for operand, _ in call.active:
+            call.replace(operand, ACTIVATION)
+        return call.run(ACTIVATION._replace(degree=marks[0].degree, role="statistic"))
+    # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
+    guess = any(mark.kind == "undetermined" and not mark.leaf for mark in marks)
+    if guess and becomes.kind == "activation" and becomes.epsilon > 0:
+        return call.refuse_to_guess()
+    return call.run(becomes)
+
+
+def _with_bias(call: Call, becomes: Mark) -> Any:
+    """Add weights or constants to an activation."""
+    ((term, mark),) = call.active
     if call.alone(term) and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
         becomes = becomes._replace(role="gate")
     elif len(call.operands) == 1:  # a number is added
         becomes = becomes._replace(role="logistic" if mark.role == "exp" else "shifted")
+    biased = all(
+        other is term or (m is not None and m.kind == "weight")
+        for other, m in zip(call.operands, call.marks, strict=True)
+    )
     if not (biased and 0 < mark.epsilon < UNDIVIDED):
         return call.run(becomes)
     call.replace(term, mark._replace(epsilon=0.0))
