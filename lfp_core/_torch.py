@@ -124,3 +124,12 @@ def assignment_in_graph(context: Any) -> None:
 def check_assignments() -> None:
     """Call :func:`assignment_in_graph` where code is compiled."""
     torch._dynamo.comptime.comptime(assignment_in_graph)
+
+
+def _stop(context: Any) -> None:
+    raise RuntimeError(context.get_local("message").as_python_constant())
+
+
+def stop_compiling(message: str) -> None:
+    """Raise RuntimeError where code is compiled, which torch.compile cannot turn into a break."""
+    torch._dynamo.comptime.comptime(_stop)

@@ -275,10 +275,13 @@ class Call:
         """Under ``torch.compile``, refuse to write where views would not notice it."""
         mark = self.mark(target)
         if mark is not None and (mark.viewed or target._base is not None):
-            raise UnsupportedOperation(
+            message = (
                 f"no LFP rule for {name_of(self.operation)} of a view, or of what has views, under "
                 "torch.compile: write it out of place, or run without the compiler"
             )
+            if torch.compiler.is_compiling():
+                _torch.stop_compiling(message)
+            raise UnsupportedOperation(message)
 
 
 HIDDEN = ", which hides how it shares a reward: call lfp.weight on its output if that is a weight"
