@@ -221,3 +221,12 @@ check_of_graph = assignment_in_graph if RELEASE >= OLDEST_COMPILED else refused_
 def check_assignments() -> None:
     """Check the graph where code is compiled; what this raises, the compiler does not go around."""
     torch._dynamo.comptime.comptime(check_of_graph)
+
+
+def _stop(context: Any) -> None:
+    raise RuntimeError(context.get_local("message").as_python_constant())
+
+
+def stop_compiling(message: str) -> None:
+    """Raise RuntimeError where code is compiled, which torch.compile cannot turn into a break."""
+    torch._dynamo.comptime.comptime(_stop)

@@ -13,6 +13,7 @@ from lfp_core import _torch
 from lfp_core.marks import (
     ACTIVATION,
     ATTRIBUTE,
+    COMPILED,
     DATA,
     WEIGHT,
     Mark,
@@ -195,6 +196,8 @@ class Call:
         """
         if not whole_memory or torch.compiler.is_compiling():
             self.settle_memory()
+        elif self.target is not None and self._is_compiled(self.target):
+            self._refuse_shared_memory(self.target)
         shares = shares or {}
         consumed: dict[Any, Tensor] = {}
         for operand, of_operand in zip(self.operands, self.marks, strict=True):
@@ -275,7 +278,7 @@ class Call:
 
     def settle_memory(self) -> None:
         """Before a view is written to, apply what the whole of its memory owes."""
-        if self.target is not None and torch.compiler.is_compiling():
+        if self.target is not None and self._is_compiled(self.target):
             self._refuse_shared_memory(self.target)
         base = None if self.target is None else self.target._base
         if base is None:
@@ -286,14 +289,26 @@ class Call:
             put(base, whole._replace(epsilon=0.0, degree=1.0, role=""))
             self.marks = [mark_of(operand) for operand in self.operands]
 
+    @staticmethod
+    def _is_compiled(target: Tensor) -> bool:
+        """Return whether compiled code made the tensor, or its memory, also where it broke off."""
+        if torch.compiler.is_compiling():
+            return True
+        memory = (target, target if target._base is None else target._base)
+        found = [getattr(tensor, ATTRIBUTE, None) for tensor in memory]
+        return any(mark is not None and mark.version == COMPILED for mark in found)
+
     def _refuse_shared_memory(self, target: Tensor) -> None:
         """Under ``torch.compile``, refuse to write where views would not notice it."""
         mark = self.mark(target)
         if mark is not None and (mark.viewed or target._base is not None):
-            raise UnsupportedOperation(
+            message = (
                 f"no LFP rule for {name_of(self.operation)} of a view, or of what has views, under "
                 "torch.compile: write it out of place, or run without the compiler"
             )
+            if torch.compiler.is_compiling():
+                _torch.stop_compiling(message)
+            raise UnsupportedOperation(message)
 
 
 HIDDEN = ", which hides how it shares a reward: call lfp.weight on its output if that is a weight"
