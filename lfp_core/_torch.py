@@ -13,6 +13,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -61,6 +62,8 @@ TENSOR_BASE = torch._C.TensorBase  # whose methods torch.compile sees in the pla
 DisableTorchFunction = torch._C.DisableTorchFunction
 #: What pads and packs sequences in :mod:`torch.nn.utils.rnn`.
 SEQUENCES = {torch._C._nn.pad_sequence, torch._pack_padded_sequence, torch._pad_packed_sequence}
+#: A linear map for each of several experts, on consecutive rows.
+GROUPED = {f for f in (getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)) if f}
 assert_async = torch._assert_async  # fails when a compiled graph runs, which cannot ask
 max_pool2d_backward = torch.ops.aten.max_pool2d_with_indices_backward
 Dropout = torch.nn.modules.dropout._DropoutNd  # the classes that all of their kind are of

@@ -210,7 +210,12 @@ class Call:
 
         arguments = [substitute(consume, argument) for argument in self.args]
         options = {name: substitute(consume, value) for name, value in self.kwargs.items()}
-        return self.finish(self.operation(*arguments, **options), mark, whole_memory)
+        output = self.operation(*arguments, **options)
+        if self.target is None:
+            for operand in self.operands:
+                if output is consumed[key(operand)]:
+                    return operand  # unchanged, as by dropout in evaluation: it owes what it did
+        return self.finish(output, mark, whole_memory)
 
     def _consumed(self, operand: Tensor, mark: Mark | None, share: float, becomes: Mark) -> Tensor:
         """Return an operand as the operation consumes it."""

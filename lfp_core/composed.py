@@ -55,7 +55,10 @@ def attend(
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return F.dropout(_torch.safe_softmax(scores, -1), dropout_p) @ value
+    weights = _torch.safe_softmax(scores, -1)
+    if dropout_p > 0:  # or nothing is drawn
+        weights = F.dropout(weights, dropout_p)
+    return weights @ value
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:

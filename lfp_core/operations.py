@@ -105,6 +105,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("hspmm", "smm", "spmm", "vecdot"),
             )
             | {Tensor.__rmul__, Tensor.__matmul__, Tensor.__rmatmul__}
+            | _torch.GROUPED
             | {torch.sparse.mm, torch.linalg.multi_dot, torch.linalg.vecdot, torch.linalg.cross},
         ),
         of(linear_in(2), named("lerp")),
