@@ -46,6 +46,12 @@ def _view(h: Tensor, g: Tensor) -> Tensor:
     return y + g
 
 
+def _transposed(h: Tensor, g: Tensor) -> Tensor:
+    y = h.clone()
+    y.t().add_(g.t())
+    return y
+
+
 def _relu_of_slice(h: Tensor, g: Tensor) -> Tensor:
     F.relu(h[:, :3], inplace=True)
     return h + g
@@ -91,6 +97,7 @@ CASES: dict[str, Spelling] = {
     "slices of data": lambda s, h, g, x: _slice_of_data(h, g, x),
     "copy_ to a slice": lambda s, h, g, x: _copy(h, g),
     "in place on a view": lambda s, h, g, x: _view(h, g),
+    "in place on a transposed": lambda s, h, g, x: _transposed(h, g),
     "relu of a slice": lambda s, h, g, x: _relu_of_slice(h, g),
     "+= 1 on a slice": lambda s, h, g, x: _plus_slice(h, g),
     "+= on a slice": lambda s, h, g, x: _plus_slice_activation(h, g),
