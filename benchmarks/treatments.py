@@ -36,6 +36,7 @@ from benchmarks import language, table
 from benchmarks.data import Dataset, load
 from benchmarks.environment import ROOT, describe
 from benchmarks.files import write
+from benchmarks.llama import Llama, LlamaBlock
 from benchmarks.models import MODELS
 from benchmarks.records import Record, Records
 from benchmarks.runner import accuracy, reproducible, train_epoch
@@ -237,12 +238,12 @@ class Trial(NamedTuple):
 class Budget:
     """What every arm has for its choice, and for the runs that are reported."""
 
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     epsilons: tuple[float, ...] = (1e-6, 0.1)
     sweep_seeds: int = 2
-    sweep_epochs: int = 5
+    sweep_epochs: int = 8
     seeds: int = 5
-    epochs: int = 10
+    epochs: int = 16
 
     def trials(self, options: Options | None) -> list[Trial]:
         """Return rates and epsilons, or as many rates over the same range for the gradient."""
@@ -338,79 +339,6 @@ def as_json(budget: Any) -> dict[str, Any]:
 # --- a small Llama --------------------------------------------------------------------------------
 
 
-class RMSNorm(nn.Module):
-    """Features over the root of their mean square, written by hand as in Llama."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Normalise tokens (N, T, features)."""
-        variance = tokens.pow(2).mean(-1, keepdim=True)
-        return self.weight * (tokens * torch.rsqrt(variance + 1e-6))
-
-
-class RotaryAttention(nn.Module):
-    """Causal self-attention in which queries and keys are turned by their position."""
-
-    cosines: Tensor
-    sines: Tensor
-
-    def __init__(self, features: int, heads: int, context: int) -> None:
-        super().__init__()
-        self.heads, width = heads, features // heads
-        self.project = nn.Linear(features, 3 * features, bias=False)
-        self.out = nn.Linear(features, features, bias=False)
-        frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
-        angles = (torch.arange(context)[:, None] * frequencies).repeat(1, 2)
-        self.register_buffer("cosines", angles.cos())
-        self.register_buffer("sines", angles.sin())
-
-    def turned(self, heads: Tensor) -> Tensor:
-        """Turn pairs of features of (N, heads, T, width)."""
-        left, right = heads.chunk(2, dim=-1)
-        return heads * self.cosines + torch.cat((-right, left), dim=-1) * self.sines
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Let tokens (N, T, features) look at those before them."""
-        packed = self.project(tokens).view(*tokens.shape[:2], 3, self.heads, -1)
-        query, key, value = packed.transpose(1, 3).unbind(2)
-        query, key = self.turned(query), self.turned(key)
-        seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        attended: Tensor = self.out(seen.transpose(1, 2).flatten(2))
-        return attended
-
-
-class SwiGLU(nn.Module):
-    """``down(silu(gate(x)) * up(x))``."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(features, 3 * features, bias=False)
-        self.up = nn.Linear(features, 3 * features, bias=False)
-        self.down = nn.Linear(3 * features, features, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Transform tokens (N, T, features)."""
-        transformed: Tensor = self.down(F.silu(self.gate(tokens)) * self.up(tokens))
-        return transformed
-
-
-class LlamaBlock(nn.Module):
-    """Attention, then SwiGLU, each normalised first and added."""
-
-    def __init__(self, features: int, heads: int, context: int) -> None:
-        super().__init__()
-        self.attention = nn.Sequential(RMSNorm(features), RotaryAttention(features, heads, context))
-        self.dense = nn.Sequential(RMSNorm(features), SwiGLU(features))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Transform tokens (N, T, features)."""
-        tokens = tokens + self.attention(tokens)
-        return tokens + self.dense(tokens)
-
-
 @dataclass(frozen=True)
 class LlamaBudget:
     """The small Llama, and how every arm is trained."""
@@ -421,21 +349,7 @@ class LlamaBudget:
     batch: int = 16
     context: int = 32
     features: int = 32
-    blocks: int = 4
-
-
-class Llama(nn.Sequential):
-    """Characters (N, T) to logits (N T, characters) of the one that follows each."""
-
-    def __init__(self, characters: int, budget: LlamaBudget) -> None:
-        features = budget.features
-        super().__init__(
-            nn.Embedding(characters, features),
-            *(LlamaBlock(features, 2, budget.context) for _ in range(budget.blocks)),
-            RMSNorm(features),
-            nn.Flatten(0, 1),
-            nn.Linear(features, characters, bias=False),
-        )
+    blocks: int = 3
 
 
 def by_depth(model: nn.Module, scaled: bool) -> list[float | None]:
@@ -461,7 +375,7 @@ def train_llama(
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = Llama(text.characters, budget)
+        model = Llama(text.characters, budget.features, budget.blocks, budget.context)
     batches = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), rate)
     last_start = len(text.train) - budget.context - 1
@@ -620,7 +534,13 @@ def remarks_on(name: str, budget: Budget, records: Sequence[Record]) -> list[str
 
 #: torchvision's networks with squeeze and excitation, and the side of their images.
 VISION = (("efficientnet_b0", 64), ("regnet_y_400mf", 64), ("maxvit_t", 64))
-UNITS_BUDGET = Budget(epsilons=(1e-6, 0.01, 0.03, 0.1, 0.3), sweep_epochs=10, seeds=8, epochs=20)
+UNITS_BUDGET = Budget(
+    rates=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    epsilons=(1e-6, 0.01, 0.03, 0.1, 0.3),
+    sweep_epochs=10,
+    seeds=8,
+    epochs=20,
+)
 
 
 def gates(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import treatments
+from benchmarks.llama import Llama
 from benchmarks.table import parse
 from benchmarks.treatments import Budget, LlamaBudget
 
@@ -80,9 +81,8 @@ def test_a_divergence_is_recorded_and_its_trial_counts_nothing(
 
 
 def test_the_small_llama_sees_no_character_before_its_time() -> None:
-    budget = LlamaBudget(context=8, blocks=2)
     torch.manual_seed(0)
-    model = treatments.Llama(11, budget)
+    model = Llama(11, features=16, blocks=2, context=8)
     text = torch.randint(11, (1, 8))
     changed = text.clone()
     changed[0, 5] = (text[0, 5] + 1) % 11
