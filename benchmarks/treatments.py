@@ -15,7 +15,7 @@ gradient descent has as many rates instead. Trials are chosen by validation with
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -238,12 +238,13 @@ class Trial(NamedTuple):
 class Budget:
     """What every arm has for its choice, and for the runs that are reported."""
 
-    rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
-    epsilons: tuple[float, ...] = (1e-6, 0.1)
+    optimizer: str
+    rates: tuple[float, ...]
+    epsilons: tuple[float, ...]
+    sweep_epochs: int
+    epochs: int
     sweep_seeds: int = 2
-    sweep_epochs: int = 8
     seeds: int = 5
-    epochs: int = 16
 
     def trials(self, options: Options | None) -> list[Trial]:
         """Return rates and epsilons, or as many rates over the same range for the gradient."""
@@ -276,14 +277,13 @@ class Trained(NamedTuple):
 
 
 def train(
-    build: Build, options: Options | None, trial: Trial, seed: int, epochs: int, data: Dataset
+    build: Build, options: Options | None, settings: Settings, seed: int, epochs: int, data: Dataset
 ) -> Trained:
     """Train a network from scratch; a divergence ends it."""
     order_seed, weight_seed = (int(s) for s in SeedSequence(seed).generate_state(2))
     order = torch.Generator().manual_seed(order_seed)
     with reproducible(CPU, weight_seed):
         model = build()
-        settings = Settings(trial.rate, epsilon=trial.epsilon or 0.0)
         lfps = options is not None
         trainer = Treated(model, settings, options or {}) if lfps else SGD(model, settings)
         for epoch in range(1, epochs + 1):
@@ -295,16 +295,20 @@ def train(
 
 def study(build: Build, options: Options | None, budget: Budget, data: Dataset) -> Record:
     """Return all trials of an arm, the chosen one, and what it reaches; accuracies in [0, 1]."""
-    sweep_seeds = [FIRST_SWEEP_SEED + i for i in range(budget.sweep_seeds)]
+
+    def runs(trial: Trial, seeds: Iterable[int], epochs: int) -> list[Trained]:
+        settings = Settings(trial.rate, epsilon=trial.epsilon or 0.0, optimizer=budget.optimizer)
+        return [train(build, options, settings, seed, epochs, data) for seed in seeds]
+
+    sweep_seeds = range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + budget.sweep_seeds)
     trials = []
     for trial in budget.trials(options):
-        runs = [train(build, options, trial, s, budget.sweep_epochs, data) for s in sweep_seeds]
+        tried = runs(trial, sweep_seeds, budget.sweep_epochs)
         # A diverged run counts 0, whatever it reached before.
-        found = [0.0 if r.diverged else accuracy(r.model, data.validation) for r in runs]
+        found = [0.0 if run.diverged else accuracy(run.model, data.validation) for run in tried]
         trials.append({**trial._asdict(), "validation": found})
     best = max(trials, key=lambda trial: mean(trial["validation"]))  # the first of equals
-    trial = Trial(best["rate"], best["epsilon"])
-    finals = [train(build, options, trial, s, budget.epochs, data) for s in range(budget.seeds)]
+    finals = runs(Trial(best["rate"], best["epsilon"]), range(budget.seeds), budget.epochs)
     return {
         "options": options,
         "trials": trials,
@@ -517,7 +521,7 @@ def remarks_on(name: str, budget: Budget, records: Sequence[Record]) -> list[str
         edge_of({t["rate"] for t in r["trials"]}, r["chosen"]["rate"]) is not None for r in records
     )
     return [
-        f"Digits, batches of {BATCH}, momentum 0.9, norm clipped to 3: mean ± sample standard "
+        f"Digits, {budget.optimizer}, batches of {BATCH}, momentum 0.9, norm clipped to 3: mean ± sample standard "
         f"deviation of the test accuracy over {budget.seeds} seeds after {budget.epochs} epochs. "
         "A diverged run counts with what it has become.",
         f"Each arm was chosen out of {trials} trials by validation accuracy, {budget.sweep_seeds} "
@@ -534,18 +538,24 @@ def remarks_on(name: str, budget: Budget, records: Sequence[Record]) -> list[str
 
 #: torchvision's networks with squeeze and excitation, and the side of their images.
 VISION = (("efficientnet_b0", 64), ("regnet_y_400mf", 64), ("maxvit_t", 64))
+#: Networks with gates, and how they are trained.
+TRAININGS = (
+    (("squeeze",), Budget("sgd", (0.03, 0.1, 0.3, 1.0, 3.0), (1e-6, 0.1), 8, 16)),
+    (("squeeze", "lstm"), Budget("adam", (0.001, 0.003, 0.01, 0.03, 0.1), (1e-6, 0.01), 6, 12)),
+)
 UNITS_BUDGET = Budget(
+    "sgd",
     rates=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     epsilons=(1e-6, 0.01, 0.03, 0.1, 0.3),
     sweep_epochs=10,
-    seeds=8,
     epochs=20,
+    seeds=8,
 )
 
 
 def gates(
     folder: Path,
-    budget: Budget = Budget(),
+    trainings: Sequence[tuple[Sequence[str], Budget]] = TRAININGS,
     vision: Sequence[tuple[str, int]] = VISION,
     seeds: int = 3,
 ) -> str:
@@ -557,17 +567,16 @@ def gates(
         )
         for (name, side), seed in product(vision, range(seeds))
     ]
-    trained = train_all(records, GATED, GATES, budget)
     remarks = [
         f"Before training, in training mode: the least and the largest of {seeds} seeds, batches "
         f"of 8 random images with sides of {', '.join(sorted({str(side) for _, side in vision}))}, "
         "5 classes, epsilon 1e-6. maxvit_t has windows of 2, not 7.",
         *remarks_of("gates", norms),
     ]
-    parts = [
-        (lines_of_norms(norms), remarks),
-        (lines_of_training(trained), remarks_on("gates", budget, trained)),
-    ]
+    parts = [(lines_of_norms(norms), remarks)]
+    for names, budget in trainings:
+        trained = train_all(records, {name: GATED[name] for name in names}, GATES, budget)
+        parts.append((lines_of_training(trained), remarks_on("gates", budget, trained)))
     return report("gates", folder, parts)
 
 
