@@ -521,9 +521,9 @@ def remarks_on(name: str, budget: Budget, records: Sequence[Record]) -> list[str
         edge_of({t["rate"] for t in r["trials"]}, r["chosen"]["rate"]) is not None for r in records
     )
     return [
-        f"Digits, {budget.optimizer}, batches of {BATCH}, momentum 0.9, norm clipped to 3: mean ± sample standard "
-        f"deviation of the test accuracy over {budget.seeds} seeds after {budget.epochs} epochs. "
-        "A diverged run counts with what it has become.",
+        f"Digits, {budget.optimizer} with momentum 0.9, batches of {BATCH}, norm clipped to 3: "
+        f"mean ± sample standard deviation of the test accuracy over {budget.seeds} seeds after "
+        f"{budget.epochs} epochs. A diverged run counts with what it has become.",
         f"Each arm was chosen out of {trials} trials by validation accuracy, {budget.sweep_seeds} "
         f"other seeds after {budget.sweep_epochs} epochs: the rates "
         f"{', '.join(f'{r:g}' for r in budget.rates)} with the epsilons "
