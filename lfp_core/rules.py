@@ -279,7 +279,7 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     def weight(tensor: Tensor) -> Tensor:
         return as_weight(tensor, mark_of(tensor)) if tensor.requires_grad else tensor
 
-    if mark is not None and mark.kind == "weight" and context.knows_data():
+    if mark is not None and mark.kind == "weight":
         call = Call(context, operation, args, kwargs)  # weights standardised, or multiplied
         return call.run(call.kind())
     if mark is not None and mark.hidden:
