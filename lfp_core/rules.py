@@ -186,7 +186,7 @@ def _role(operation: Operation, role: Role) -> Role:
     """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
     if operation in functions.GATES or (operation in functions.CLIPS and role == "shifted"):
         return "gate"  # relu6(z + 3) / 6 is a hard sigmoid
-    if operation in RECIPROCALS and role == "logistic":
+    if role == "logistic" and operation in RECIPROCALS:
         return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
     return "odd" if operation in functions.ODD else "exp" if operation in functions.EXP else ""
 
