@@ -101,6 +101,11 @@ def is_custom(tensor: Tensor) -> bool:
     return isinstance(tensor.grad_fn, torch.autograd.function.BackwardCFunction)
 
 
+def is_of_graph(node: Any) -> bool:
+    """Return whether a compiled graph that runs in Python made what this node stands for."""
+    return bool(node.name() == "ApplyTemplateBackward")
+
+
 def is_slice(tensor: Tensor) -> bool:
     """Return whether the tensor is a part of another one's memory."""
     if torch.compiler.is_compiling() or tensor._base is None or tensor.grad_fn is None:

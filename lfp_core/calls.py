@@ -237,7 +237,9 @@ class Call:
         leaf = any(mark is not None and mark.leaf for mark in self.marks)
         output = self.operation(*self.args, **self.kwargs)
         self.context.refuse(self.operation, LEAVES if leaf else AMBIGUOUS, output)
-        return self.finish(output, ACTIVATION)
+        frozen = not any(tensor.requires_grad for tensor in tensors((output,)))
+        # Of plain tensors alone, it is as little known as they are.
+        return self.finish(output, Mark("undetermined") if frozen else ACTIVATION)
 
     def keep(
         self, degree: float | None = None, role: Role | None = None, epsilon: float = 0.0

@@ -241,6 +241,11 @@ def _origin(tensor: Tensor) -> Mark:
     the functions; otherwise they hide how a reward is to be shared.
     """
     node, output = tensor.grad_fn, tensor.output_nr
+    if _torch.is_of_graph(node):
+        raise UnsupportedOperation(
+            "no LFP rule for a compiled graph that runs in Python inside of the context: enter the "
+            "context inside of what is compiled, or take another backend than 'eager'"
+        )
     while True:
         assert node is not None  # as the tensor is no leaf
         mark: Mark | None = _torch.metadata(node).get((ATTRIBUTE, output))

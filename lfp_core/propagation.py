@@ -322,7 +322,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             "lfp.register_rule gives it a rule; a loss belongs outside the context"
         )
         if torch.compiler.is_compiling():
-            raise UnsupportedOperation(f"no LFP rule for {name_of(operation)}{advice}")
+            _torch.stop_compiling(f"no LFP rule for {name_of(operation)}{advice}")
         inside = f" (in {self._inside[0]})" if self._inside else ""
         message = f"no LFP rule for {name_of(operation)}{inside}{advice}{_location()}"
 

@@ -209,7 +209,7 @@ def _role(operation: Operation, role: Role) -> Role:
     """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
     if operation in functions.CLIPS and role == "shifted":
         return "gate"  # relu6(z + 3) / 6 is a hard sigmoid
-    if operation in RECIPROCALS and role == "logistic":
+    if role == "logistic" and operation in RECIPROCALS:
         return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
     return functions.ROLES.get(operation, "")
 
@@ -296,7 +296,7 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     mark = known(context, x)
     if mark is not None and mark.hidden:
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
-    if mark is not None and mark.kind == "weight" and context.knows_data():
+    if mark is not None and mark.kind == "weight":
         call = Call(context, operation, args, kwargs)  # weights standardised, or multiplied
         return call.run(call.kind())
     scaled = []

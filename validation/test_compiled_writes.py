@@ -148,7 +148,7 @@ def compiled_feedback(
 
     torch.manual_seed(3)
     try:
-        outputs = run(INPUT)
+        outputs = run(INPUT.clone())
         lfp.backward(outputs, outputs.detach().cos())
     except (lfp.UnsupportedOperation, RuntimeError, torch._dynamo.exc.TorchDynamoException) as e:
         if "no LFP rule" not in str(e):
@@ -164,7 +164,7 @@ WAYS = [("eager", True), ("aot_eager", False)]
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(("number", "name"), list(enumerate(CASES)))
 def test_compiled_code_is_as_eager_or_refused(number: int, name: str) -> None:
-    want = feedback_of(Network([CASES[name]], True, 5), INPUT, 0.1)
+    want = feedback_of(Network([CASES[name]], True, 5), INPUT.clone(), 0.1)
     backend, whole = WAYS[number % 2]
     got = compiled_feedback(CASES[name], backend, whole, strict=number % 3 > 0)
     if not isinstance(got, str):
