@@ -96,6 +96,8 @@ reproduce: peer
 	$(BIN)/python -m benchmarks.scaling
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.weak_scaling benchmarks/stored/weak-scaling \
 	  --steps 50 --batch-size 64 --processes 1 2
+	for study in gates units normalisation; do OMP_NUM_THREADS=1 $(BIN)/python \
+	  -m benchmarks.treatments $$study || exit; done
 	for study in pruning regression transfer language vit; do \
 	  $(BIN)/lfp-bench run $$study --size cpu $(STORED) || exit; done
 
