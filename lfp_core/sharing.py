@@ -656,7 +656,8 @@ def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     """Write values into a tensor, whose own values there are lost, and rewards back to them."""
     memory = args[0] if args[0]._base is None else args[0]._base
     value = args[-1]
-    if isinstance(value, Tensor) and value._base is memory:  # as ``y[:2] += 1`` does at its end
+    # As ``y[:2] += 1`` does at its end.
+    if len(args) > 1 and isinstance(value, Tensor) and value._base is memory:
         args = (*args[:-1], route(context, Tensor.clone, (value,), {}))
     call = Call(context, operation, args, kwargs)
     return call.run(call.kind())

@@ -804,6 +804,19 @@ def into_a_buffer(m: Any, x: Tensor) -> Tensor:
     return m.c(buffer.relu())
 
 
+def part_of_a_weight(m: Any, x: Tensor) -> Tensor:
+    bias = m.c.bias.clone()
+    bias[:2].zero_()
+    return F.linear(m.a(x).relu(), m.c.weight, bias)
+
+
+def part_set_to_zero(m: Any, x: Tensor) -> Tensor:
+    h = m.a(x)
+    h[:, :2].zero_()
+    h[1].fill_(0.5)
+    return m.c(h.relu())
+
+
 def looks_at_itself(m: Any, x: Tensor) -> Tensor:
     h = m.a(x)
     n, width = h.shape
@@ -889,6 +902,8 @@ WRITTEN: dict[str, Forward] = {
         m.a(x).relu() @ (m.c.weight * (torch.arange(15).view(3, 5) % 2)).t()
     ),
     "gathered weight": lambda m, x: m.a(x).relu() @ m.c.weight[torch.tensor([2, 0, 1])].t(),
+    "part of a weight set to 0": part_of_a_weight,
+    "part of an activation set to 0": part_set_to_zero,
     "dtype and back": lambda m, x: m.c(m.a(x).relu().to(torch.float64).double().type_as(x)),
     "clone": lambda m, x: m.c(m.a(x).clone().relu()),
 }
