@@ -285,11 +285,16 @@ class Call:
 
     def settle_memory(self) -> None:
         """Before a view is written to, apply what the whole of its memory owes."""
-        if self.target is not None and self._is_compiled(self.target):
-            self._refuse_shared_memory(self.target)
-        base = None if self.target is None else self.target._base
-        if base is None:
+        target = self.target
+        if target is not None and self._is_compiled(target):
+            self._refuse_shared_memory(target)
+        base = None if target is None else target._base
+        if target is None or base is None:
             return
+        if not hasattr(base, ATTRIBUTE) and base.numel() == target.numel():
+            own = mark_of(target)  # a layer's output may be a view of what no rule saw
+            if own is not None:
+                put(base, own)
         whole = mark_of(base)
         if whole is not None and base.requires_grad:
             used(base, whole, in_place=True)

@@ -902,6 +902,9 @@ WRITTEN: dict[str, Forward] = {
         m.a(x).relu() @ (m.c.weight * (torch.arange(15).view(3, 5) % 2)).t()
     ),
     "gathered weight": lambda m, x: m.a(x).relu() @ m.c.weight[torch.tensor([2, 0, 1])].t(),
+    "layer of tokens in place": lambda m, x: m.c(
+        F.dropout(m.a(x.expand(2, 5, 6)), 0.2, True, True).neg_().relu()
+    ),
     "part of a weight set to 0": part_of_a_weight,
     "part of an activation set to 0": part_set_to_zero,
     "dtype and back": lambda m, x: m.c(m.a(x).relu().to(torch.float64).double().type_as(x)),
