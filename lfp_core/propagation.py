@@ -256,13 +256,13 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         """Run one torch operation of the model under its rule."""
         kwargs = kwargs or {}
         if not torch.is_grad_enabled():
-            return _without_gradients(func, args, kwargs)
+            return self._without_gradients(func, args, kwargs)
         rule = None
-        if not torch.compiler.is_compiling() and _torch.transform_is_active():
-            _refuse_in_transform(func, (*args, *kwargs.values()))
         if torch.compiler.is_compiling():
             _torch.check_assignments()
             func, rule = METHODS.get(name_of(func), (func, None))
+        elif _torch.transform_is_active():
+            _refuse_in_transform(func, (*args, *kwargs.values()))
         rule = rule or _rules.get(func)
         if not args and "input" in kwargs and func is not torch.where:
             args = (kwargs["input"],)
@@ -294,7 +294,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if name in BOOKKEEPING or not operands:
             return func(*args, **kwargs)
         if not any(operand.requires_grad for operand in operands):
-            return _without_gradients(func, args, kwargs)
+            return self._without_gradients(func, args, kwargs)
         call = Call(self, func, args, kwargs)
         if call.target is not None and call.target.is_leaf and call.target.requires_grad:
             return func(*args, **kwargs)  # a parameter is initialised
@@ -302,6 +302,25 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if kind.kind == "activation":
             return self.without_rule(call)
         return call.run(kind._replace(hidden=kind.kind == "undetermined"))
+
+    def _without_gradients(
+        self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run an operation that no reward passes through; what depends on data still does."""
+        output = func(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            return output
+        operands = (*args, *kwargs.values())
+        if not has_marks(operands):
+            self.find_data()
+        if func is Tensor.clone and hasattr(args[0], ATTRIBUTE):
+            # DistributedDataParallel hands outputs on like this, to find unused parameters.
+            setattr(output, ATTRIBUTE, mark_of(args[0]))
+        elif has_marks(operands):
+            for tensor in tensors((output,)):
+                if not tensor.requires_grad and not hasattr(tensor, ATTRIBUTE):
+                    put(tensor, DATA)
+        return output
 
     def without_rule(self, call: Call, reason: str = "") -> Any:
         """Run a call by the chain rule, and refuse the reward of its output if strict."""
@@ -383,21 +402,6 @@ def _named(name: str) -> Operation:
 
     stand_in.__name__ = name
     return stand_in
-
-
-def _without_gradients(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an operation that no reward passes through; what depends on data still does."""
-    output = func(*args, **kwargs)
-    if torch.compiler.is_compiling():
-        return output
-    if func is Tensor.clone and hasattr(args[0], ATTRIBUTE):
-        # DistributedDataParallel hands outputs on like this, to find unused parameters.
-        setattr(output, ATTRIBUTE, mark_of(args[0]))
-    elif has_marks((*args, *kwargs.values())):
-        for tensor in tensors((output,)):
-            if not tensor.requires_grad and not hasattr(tensor, ATTRIBUTE):
-                put(tensor, DATA)
-    return output
 
 
 def _location() -> str:

@@ -804,6 +804,11 @@ def into_a_buffer(m: Any, x: Tensor) -> Tensor:
     return m.c(buffer.relu())
 
 
+def features_without_gradients(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return (x[:, :5] * 2).tanh()
+
+
 def part_of_a_weight(m: Any, x: Tensor) -> Tensor:
     bias = m.c.bias.clone()
     bias[:2].zero_()
@@ -902,6 +907,9 @@ WRITTEN: dict[str, Forward] = {
         m.a(x).relu() @ (m.c.weight * (torch.arange(15).view(3, 5) % 2)).t()
     ),
     "gathered weight": lambda m, x: m.a(x).relu() @ m.c.weight[torch.tensor([2, 0, 1])].t(),
+    "features without gradients": lambda m, x: m.c(
+        (features_without_gradients(x) * m.b.weight[0]).relu()
+    ),
     "layer of tokens in place": lambda m, x: m.c(
         F.dropout(m.a(x.expand(2, 5, 6)), 0.2, True, True).neg_().relu()
     ),
