@@ -380,7 +380,11 @@ CASES |= {
 
 def quantised(kind: type, *sizes: int, **options: Any) -> nn.Module:
     """Return a layer whose weights, or a fused layer whose all, are quantised in training."""
-    return kind(*sizes, qconfig=torch.ao.quantization.get_default_qat_qconfig("x86"), **options)
+    qconfig = torch.ao.quantization.get_default_qat_qconfig("x86")
+    layer: nn.Module = kind(*sizes, qconfig=qconfig, **options)
+    if isinstance(layer.bias, Tensor):  # which LinearBn1d leaves as the memory was
+        nn.init.uniform_(layer.bias, -0.5, 0.5)
+    return layer
 
 
 def embedding_qconfig() -> Any:

@@ -16,7 +16,7 @@ REFUSED_ON_PURPOSE: dict[str, str] = {
     "torchvision detection:*": "the outputs are boxes that were decoded, clipped, sorted and "
     "suppressed: they share no reward among what they were made of",
     "transformers:bloom": "its GeLU is a custom Function in training, which no rule sees into",
-    "transformers:reformer": "reversible layers, a custom Function, compute their own backward pass",
+    "transformers:reformer": "its reversible layers are a custom Function, run backwards",
     "transformers:recurrent_gemma": "a custom Function with a clipped derivative of the root",
     "torch.nn:CrossMapLRN2d": "a custom Function, which shows no mode what it does; "
     "nn.LocalResponseNorm is the same with a rule",
