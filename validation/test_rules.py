@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 import lfp_core as lfp
-from lfp_core import operations
+from lfp_core import operations, spiking  # whose rules must be there before a test changes any
 from lfp_core.calls import Args, Call, Context, Kwargs, Operation, key
 from lfp_core.sharing import linear, of_several, total
 
@@ -225,7 +225,6 @@ def spikes(snntorch: Any) -> Tensor:
 
 def test_support_for_snntorch_is_undone_and_done_again() -> None:
     snntorch = pytest.importorskip("snntorch", reason="spiking networks are optional")
-    from lfp_core import spiking  # noqa: PLC0415  (needs snntorch)
 
     def methods() -> tuple[Any, ...]:
         neuron = snntorch.SpikingNeuron
