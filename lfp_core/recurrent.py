@@ -65,45 +65,19 @@ def layered(cell: Cell, states: int) -> Callable[..., Any]:
         states: how many tensors the state consists of: 2 for an LSTM, else 1.
     """
 
-    def packed(
-        data: Tensor,
-        batch_sizes: Tensor,
-        hx: Any,
-        weights: Sequence[Tensor],
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
-    ) -> tuple[Tensor, ...]:
-        steps = list(data.split(batch_sizes.tolist()))
-        outputs, state = _run(
-            cell, steps, _states(hx), weights, num_layers, dropout, train, bidirectional
-        )
-        return torch.cat(outputs), *state
-
-    def padded(
-        x: Tensor,
-        hx: Any,
-        weights: Sequence[Tensor],
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
-        batch_first: bool,
-    ) -> tuple[Tensor, ...]:
-        steps = list(x.unbind(1 if batch_first else 0))
-        outputs, state = _run(
-            cell, steps, _states(hx), weights, num_layers, dropout, train, bidirectional
-        )
-        return torch.stack(outputs, dim=1 if batch_first else 0), *state
-
-    def _states(hx: Any) -> State:
-        return tuple(hx) if states > 1 else (hx,)
-
     def layer(*args: Any) -> tuple[Tensor, ...]:
-        return packed(*args) if _is_packed(args) else padded(*args)
+        packed = _is_packed(args)
+        if packed:
+            data, batch_sizes, *rest = args
+            steps = list(data.split(batch_sizes.tolist()))
+        else:
+            x, *rest, batch_first = args
+            steps = list(x.unbind(1 if batch_first else 0))
+        hx, weights, _, *options = rest  # has_biases, which the number of weights tells as well
+        initial = tuple(hx) if states > 1 else (hx,)
+        outputs, state = _run(cell, steps, initial, weights, *options)
+        whole = torch.cat(outputs) if packed else torch.stack(outputs, 1 if batch_first else 0)
+        return whole, *state
 
     return layer
 
