@@ -194,10 +194,7 @@ class Call:
             whole_memory: a part of a memory that is written to owes the same before and after, so
                 that all of it does.
         """
-        if not whole_memory or torch.compiler.is_compiling():
-            self.settle_memory()
-        elif self.target is not None and self._is_compiled(self.target):
-            self._refuse_shared_memory(self.target)
+        self.settle_memory(whole_memory)
         shares = shares or {}
         consumed: dict[Any, Tensor] = {}
         for operand, of_operand in zip(self.operands, self.marks, strict=True):
@@ -283,13 +280,13 @@ class Call:
             marked(output, mark)  # which the compiler takes for another tensor
         return output
 
-    def settle_memory(self) -> None:
-        """Before a view is written to, apply what the whole of its memory owes."""
+    def settle_memory(self, whole_memory: bool = False) -> None:
+        """Before a view is written to, apply what its memory owes, unless it goes on owing that."""
         target = self.target
         if target is not None and self._is_compiled(target):
             self._refuse_shared_memory(target)
         base = None if target is None else target._base
-        if target is None or base is None:
+        if target is None or base is None or whole_memory:
             return
         if not hasattr(base, ATTRIBUTE) and base.numel() == target.numel():
             own = mark_of(target)  # a layer's output may be a view of what no rule saw

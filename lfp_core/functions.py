@@ -141,6 +141,8 @@ QUANTISATION = named(
     *("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"),
     "fused_moving_avg_obs_fake_quant",
 )
+#: Functions whose slope at 0 needs no derivative to be taken, which some do not have.
+KNOWN_AT_ZERO = STEPS | QUANTISATION
 
 
 class Unit(NamedTuple):

@@ -90,6 +90,9 @@ RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow
     Tensor.__rdiv__,
 }
 EXTREMES = functions.named("maximum", "minimum", "fmax", "fmin", "clamp", "clip")
+NORMALISATIONS = functions.named(
+    "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
+)
 SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
 #: Where `inplace` stands among the arguments; torch.dropout and torch.rrelu have none there.
 INPLACE_AT = dict.fromkeys(functions.named("dropout", "dropout1d", "dropout2d", "dropout3d"), 3)
@@ -152,8 +155,9 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         return operation(*(substitute(replaced, a) for a in args), **options)
 
     slope: float | Tensor = float(operation in functions.QUANTISATION)
-    known_slope = functions.STEPS | functions.QUANTISATION
-    if mark.epsilon == 0 and not (torch.compiler.is_compiling() or operation in known_slope):
+    if mark.epsilon == 0 and not (
+        torch.compiler.is_compiling() or operation in functions.KNOWN_AT_ZERO
+    ):
         slope = _derivative_at_zero(function, whole)
     in_place = call.target is z
     return _secant(context, operation, whole, mark, function, functions.UNKNOWN, slope, in_place)
@@ -326,9 +330,7 @@ def _generated_layer(context: Context, operation: Operation, args: Args, kwargs:
     call = Call(context, operation, args, kwargs)
     bias = kwargs.get("bias", args[2] if len(args) > 2 else None)
     factors = [factor for factor, _ in call.active if factor is not bias]
-    if any(mark and mark.assumed for mark in call.marks) or operation in functions.named(
-        "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
-    ):
+    if any(mark and mark.assumed for mark in call.marks) or operation in NORMALISATIONS:
         return context.without_rule(call, " with weights that are activations")
     n = max(len(factors), 1)
     becomes = ACTIVATION._replace(epsilon=context.stabiliser() / n)
@@ -420,7 +422,7 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     A gate takes no part in it, if `gates` is "signal".
     """
     call = Call(context, operation, args, kwargs)
-    form = "elementwise" if operation in ELEMENTWISE | OUTER else _form(operation, args)
+    form = _form(operation, args)
     kind, elementwise = call.kind(), form == "elementwise"
     if len(call.active) < 2:
         return _weighted(call, kind, elementwise)
@@ -454,6 +456,8 @@ def _square(call: Call, form: str) -> Any:
 
 def _form(operation: Operation, args: Args) -> str:
     """Return "elementwise" for a product without a sum, "dot" for that of a vector with itself."""
+    if operation in ELEMENTWISE or operation in OUTER:
+        return "elementwise"
     if operation in DOTS:
         return "dot"
     if operation is not torch.einsum or not isinstance(args[0], str):
