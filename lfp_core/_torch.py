@@ -9,7 +9,7 @@ import operator
 import re
 import sys
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -186,7 +186,7 @@ def unfolded(function: Any) -> Callable[..., Any]:
 
 def is_python(operation: Any) -> bool:
     """Return whether torch writes the operation in Python, so that it can be unfolded."""
-    return isinstance(operation, FunctionType) and not isinstance(operation, BuiltinFunctionType)
+    return isinstance(operation, FunctionType)
 
 
 def is_method_in_python(operation: Any) -> bool:

@@ -1,7 +1,8 @@
 """Which rule each torch operation follows: the table that the context looks them up in.
 
-:data:`RULES` is composed once, here. :func:`register_rule` adds to it and never replaces anything;
-what has no entry and is written in Python by torch is unfolded, and anything else is refused.
+The table is composed once, here. :func:`rules` shows it, and :func:`register_rule` adds to it and
+never replaces anything; what has no entry and is written in Python by torch is unfolded, and
+anything else is refused.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

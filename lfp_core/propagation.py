@@ -430,15 +430,9 @@ def leaves(structure: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested tuples, lists, dicts and dataclasses, in their order."""
     if isinstance(structure, Tensor):
         yield structure
-    elif isinstance(structure, Mapping):
-        for value in structure.values():
-            yield from leaves(value)
-    elif isinstance(structure, (tuple, list)):
-        for item in structure:
-            yield from leaves(item)
-    elif dataclasses.is_dataclass(structure) and not isinstance(structure, type):
-        for field in dataclasses.fields(structure):
-            yield from leaves(getattr(structure, field.name))
+    else:
+        for part in (_items(structure) or {}).values():
+            yield from leaves(part)
 
 
 def backward(outputs: Any, reward: Any, *, retain_graph: bool = False) -> None:
