@@ -106,13 +106,6 @@ def is_of_graph(node: Any) -> bool:
     return bool(node.name() == "ApplyTemplateBackward")
 
 
-def is_slice(tensor: Tensor) -> bool:
-    """Return whether the tensor is a part of another one's memory."""
-    if torch.compiler.is_compiling() or tensor._base is None or tensor.grad_fn is None:
-        return False
-    return tensor.grad_fn.name() in {"SliceBackward0", "SelectBackward0", "AsStridedBackward0"}
-
-
 def metadata(node: Any) -> dict[Any, Any]:
     """Return what is noted on a node of autograd."""
     notes: dict[Any, Any] = node.metadata

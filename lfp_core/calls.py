@@ -26,6 +26,7 @@ from lfp_core.marks import (
     tensors,
     used,
 )
+from lfp_core.slopes import before_overwriting
 
 Operation = Callable[..., Any]
 Args = tuple[Any, ...]
@@ -285,6 +286,8 @@ class Call:
         target = self.target
         if target is not None and self._is_compiled(target):
             self._refuse_shared_memory(target)
+        if target is not None:
+            before_overwriting(target)
         base = None if target is None else target._base
         if target is None or base is None or whole_memory:
             return

@@ -34,7 +34,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
 from lfp_core import _torch
-from lfp_core.calls import Call, Operation, has_marks, name_of
+from lfp_core.calls import IN_PLACE, Call, Operation, has_marks, name_of
 from lfp_core.marks import (
     ACTIVATION,
     ATTRIBUTE,
@@ -48,7 +48,7 @@ from lfp_core.marks import (
     tensors,
 )
 from lfp_core.operations import METHODS, UNFOLDED, _rules
-from lfp_core.slopes import share
+from lfp_core.slopes import before_overwriting, share
 
 Attention = Literal["uniform", "constant"]
 Gates = Literal["signal", "uniform"]
@@ -307,6 +307,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run an operation that no reward passes through; what depends on data still does."""
+        if func in IN_PLACE and args and isinstance(args[0], Tensor):
+            before_overwriting(args[0])
         output = func(*args, **kwargs)
         if torch.compiler.is_compiling():
             return output

@@ -13,6 +13,7 @@ the formulas do.
 """
 
 import math
+import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -20,8 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lfp_core import _torch
-
+KEPT_BY = "_lfp_kept_by"
 #: In place of eps: what autograd brings to z is its reward R itself, not ``G = R / z``. A spike
 #: needs that, as a neuron can be rewarded for having been silent. Then the denominator is 1.
 UNDIVIDED = math.inf
@@ -131,22 +131,52 @@ class EpsilonShare(torch.autograd.Function):
     def forward(  # noqa: D102
         ctx: Any, z: Tensor, epsilon: float, factor: float, in_place: bool
     ) -> Tensor:
-        # A slice may be overwritten by what is made of it: ``y[:2] = y[:2] * 3``.
-        ctx.save_for_backward(z.clone() if in_place or _torch.is_slice(z) else z)
+        ctx.save_for_backward(z.clone() if in_place else z)
         if in_place:  # the caller is about to overwrite z
             ctx.mark_dirty(z)
-        ctx.epsilon, ctx.factor = epsilon, factor
+        elif not torch.compiler.is_compiling():
+            _keep(ctx, z)
+        ctx.epsilon, ctx.factor, ctx.copy = epsilon, factor, None
         return z if in_place else z.view_as(z)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
-        (z,) = ctx.saved_tensors
+        (z,) = ctx.saved_tensors if ctx.copy is None else (ctx.copy,)
         if ctx.epsilon == UNDIVIDED:
             g = z * g
         else:
             # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
             g = g / z.abs().div_(ctx.epsilon).reciprocal_().add_(1.0)
         return g if ctx.factor == 1.0 else g * ctx.factor, None, None, None
+
+
+def _keep(ctx: Any, z: Tensor) -> None:
+    """Note on the memory of z that ctx keeps values in it."""
+    owner: Any = z if z._base is None else z._base
+    kept = getattr(owner, KEPT_BY, None)
+    if kept is None:
+        setattr(owner, KEPT_BY, [weakref.ref(ctx)])
+    else:
+        kept.append(weakref.ref(ctx))
+
+
+def before_overwriting(z: Tensor) -> None:
+    """Give every epsilon share that keeps values in the memory of z a copy of them.
+
+    A model may overwrite what its consumer need not keep: ``b = z * 2`` and then ``z += 1``.
+    """
+    if torch.compiler.is_compiling():  # whose graph holds no writes
+        return
+    owner: Any = z if z._base is None else z._base
+    kept = getattr(owner, KEPT_BY, [])
+    for reference in kept:
+        ctx = reference()
+        if ctx is not None:
+            try:
+                ctx.copy = ctx.saved_tensors[0].clone()
+            except RuntimeError:  # a backward pass has freed them
+                continue
+    kept.clear()
 
 
 class Share(torch.autograd.Function):
