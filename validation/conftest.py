@@ -11,8 +11,8 @@ from baselines import METHODS
 from baselines.pso import PSO
 from lfp_core import _torch
 
-# Needs the authors' package just to be imported.
-collect_ignore = ["peer.py"]
+# They need packages of environments of their own just to be imported: `tox -e peer`, `mutation`.
+collect_ignore = ["peer.py", "mutation"]
 
 # The networks of the tests are tiny: threads would only wait for each other.
 torch.set_num_threads(1)
