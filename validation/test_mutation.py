@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -45,7 +44,7 @@ def cached(x):
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return a module of that text, in a folder that is named like the engine's."""
     path = tmp_path / swapping.ENGINE / "changed.py"
     path.parent.mkdir()
@@ -56,7 +55,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "changed", module)
     spec.loader.exec_module(module)
-    yield module
+    return module
 
 
 def functions(module: ModuleType) -> list[FunctionType]:
