@@ -194,7 +194,7 @@ METHODS = {
     for operation, rule in _rules.items()
     if _torch.is_method_in_python(operation)
 }
-#: What torch writes in Python, as functions that show the mode what is in them. A function that only
+#: What torch writes in Python, as functions that show the mode what is in them. A function that
 #: chooses another, such as torch.unique, is none of them: what it chooses offers itself as a whole.
 UNFOLDED: dict[Operation, Any] = {
     operation: _torch.unfolded(operation)

@@ -468,9 +468,9 @@ def test_unfolded_function_shows_what_is_in_it() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda t: torch.unique(t),
+        torch.unique,
         lambda t: torch.unique(t, return_inverse=True, return_counts=True, dim=0)[1],
-        lambda t: torch.unique_consecutive(t),
+        torch.unique_consecutive,
         lambda t: torch.lu(t, get_infos=True)[2],
         lambda t: F.adaptive_max_pool1d(t[None], 1, return_indices=True)[1],
         lambda t: F.fractional_max_pool2d(t[None], 1, output_size=2, return_indices=True)[1],
