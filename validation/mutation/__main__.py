@@ -45,8 +45,7 @@ def explained(mutants: list[Mutant]) -> list[dict[str, Any]]:
     reasons, found = known_reasons(), []
     lines = {(module, before) for module, before, _ in reasons}
     for mutant in mutants:
-        text = Path(mutant.module).read_text().splitlines()
-        if (mutant.module, text[mutant.line - 1].strip()) in lines:
+        if (mutant.module, mutant.text().strip()) in lines:
             before, after = mutant.change()
             reason = reasons.get((mutant.module, before, after))
             if reason:
@@ -62,12 +61,12 @@ def results(log: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     return {_key(e): e for e in entries if e["digest"] == digest(e["module"])}
 
 
-def run(mutants: list[Mutant], log: Path) -> None:
+def run(mutants: list[Mutant], log: Path, budget: float) -> None:
     """Run mutants, and append what becomes of them to the log."""
     cover = Coverage(data_file=None, source=[ENGINE], branch=False, config_file=False)
     cover.start()
     os.environ["LFP_PROFILE"] = "mutation"  # read by validation/conftest.py
-    pytest.main([*OPTIONS, *TESTS], plugins=[Session(mutants, log.resolve(), cover)])
+    pytest.main([*OPTIONS, *TESTS], plugins=[Session(mutants, log.resolve(), cover, budget)])
 
 
 def main() -> int:
@@ -79,6 +78,9 @@ def main() -> int:
     )
     parser.add_argument("--module", default="*.py", help="only these files of lfp_core, a pattern")
     parser.add_argument("--all", action="store_true", help="also run what is explained")
+    parser.add_argument(
+        "--budget", type=float, default=30.0, help="seconds of tests for one mutant (default: 30)"
+    )
     parser.add_argument("--log", type=Path, default=Path("results/mutation.jsonl"))
     parser.add_argument("--summary", type=Path, default=Path("results/mutation.json"))
     options = parser.parse_args()
@@ -93,7 +95,7 @@ def main() -> int:
         f"{len(mutants)} mutants: {len(killed)} killed before, {len(known)} explained", flush=True
     )
     if left:
-        run(left, options.log)
+        run(left, options.log, options.budget)
     found = results(options.log) | known
     result = summary([found[mutant.key] for mutant in mutants if mutant.key in found])
     options.summary.write_text(json.dumps(result, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import hypothesis
 import pytest
 from _pytest.runner import runtestprotocol
 from coverage import Coverage
@@ -38,7 +40,7 @@ TESTS_OF_TABLES = [
     for name in ("torch_private", "rules", "theorem1", "engine", "pooling", "rewards", "treatments")
 ]
 OPTIONS = ["-s", "-q", "--tb=native", "-p", "no:cacheprovider"]
-BUDGET = 20.0  # seconds of tests for one mutant, measured without it
+EXAMPLES = 25  # of a hypothesis test
 LIMIT = 120  # seconds of computation after which a mutant that does not end counts as killed
 MEMORY = 16 * 2**30  # bytes that a mutant may address
 
@@ -55,14 +57,14 @@ def first_failure(items: Sequence[pytest.Item]) -> str:
 class Quickest:
     """A plugin that leaves of a collection what fits in the budget, the fastest first."""
 
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: dict[str, float], budget: float) -> None:
+        self.seconds, self.budget = seconds, budget
         self.failed = ""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Sort, and cut off."""
-        items[:] = within_budget(items, self.seconds)
+        items[:] = within_budget(items, self.seconds, self.budget)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note which test failed."""
@@ -70,23 +72,38 @@ class Quickest:
             self.failed = self.failed or report.nodeid
 
 
-def within_budget(items: Sequence[pytest.Item], seconds: dict[str, float]) -> list[pytest.Item]:
-    """Return as many of the tests as fit in the budget: of each test function one case, and so on.
+def within_budget(
+    items: Sequence[pytest.Item], seconds: dict[str, float], budget: float
+) -> list[pytest.Item]:
+    """Return as many of the tests as fit in the budget, the fastest first.
 
-    The cases of a function come in the order of their time, so do the functions in every round.
+    The n-th case of a test function counts n times as long as it takes, so that other functions
+    get their turn before.
     """
     cases: Counter[str] = Counter()
     ranked = []
-    for item in sorted(items, key=lambda item: seconds.get(item.nodeid, BUDGET)):
+    for item in sorted(items, key=lambda item: seconds.get(item.nodeid, math.inf)):
         function = item.nodeid.partition("[")[0]
-        ranked.append((cases[function], item))
         cases[function] += 1
+        ranked.append((cases[function] * seconds.get(item.nodeid, math.inf), item))
     chosen, total = [], 0.0
     for _, item in sorted(ranked, key=lambda pair: pair[0]):
-        total += seconds.get(item.nodeid, BUDGET)
-        if total <= BUDGET:
-            chosen.append(item)
+        total += seconds.get(item.nodeid, math.inf)
+        if total > budget:
+            break
+        chosen.append(item)
     return chosen
+
+
+def with_few_examples(items: Sequence[pytest.Item]) -> None:
+    """Let hypothesis draw a few examples for every test: what is wrong, most examples show."""
+    for item in items:
+        function = getattr(item, "obj", None)
+        settings = getattr(function, "_hypothesis_internal_use_settings", None)
+        if function is not None and settings is not None:
+            function._hypothesis_internal_use_settings = hypothesis.settings(
+                settings, max_examples=min(settings.max_examples, EXAMPLES)
+            )
 
 
 def silenced() -> None:
@@ -124,14 +141,15 @@ class Measured:
 class Session:
     """A plugin that runs mutants where pytest would run the tests that it collected."""
 
-    def __init__(self, mutants: list[Mutant], log: Path, cover: Coverage) -> None:
-        self.mutants, self.log, self.cover = mutants, log, cover
+    def __init__(self, mutants: list[Mutant], log: Path, cover: Coverage, budget: float) -> None:
+        self.mutants, self.log, self.cover, self.budget = mutants, log, cover, budget
         self.workers: dict[int, Mutant] = {}
         self.functions: list[FunctionType] = []
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Measure the tests, then try each mutant in a process of its own."""
         items = list(session.items)
+        with_few_examples(items)
         start = time.monotonic()
         measured = self.measure(items)
         print(
@@ -189,13 +207,15 @@ class Session:
         if (tests or place not in measured.at_import) and swap(
             sys.modules[name], source, self.functions
         ):
-            if tests:
-                chosen = [item for item in items if item.nodeid in tests]
-            else:  # what torch.compile traces, and does not run
-                chosen = [item for item in items if item.get_closest_marker("compiled")]
-            return first_failure(within_budget(chosen, measured.seconds))
+            compiled = [item for item in items if item.get_closest_marker("compiled")]
+            chosen = [item for item in items if item.nodeid in tests]
+            if not tests or "is_compiling" in mutant.text():  # traced by torch.compile, and not run
+                found = first_failure(within_budget(compiled, measured.seconds, 2 * self.budget))
+                if found:
+                    return found
+            return first_failure(within_budget(chosen, measured.seconds, self.budget))
         import_again(name, str(path), source)
-        quickest = Quickest(measured.seconds)
+        quickest = Quickest(measured.seconds, self.budget)
         code = pytest.main(["-x", *OPTIONS, *TESTS_OF_TABLES], plugins=[quickest])
         return quickest.failed or (f"pytest ended with {code}" if code else "")
 
