@@ -61,7 +61,8 @@ def pairs(draw: st.DrawFn) -> tuple[list[Spelling], list[Spelling], bool]:
             uses = draw(st.lists(st.sampled_from(sorted(USED)), min_size=2, max_size=2))
             spellings = [layer(make, USED[use]) for use in uses]
         else:
-            names = sorted(FUNCTIONS if hidden else FUNCTIONS.keys() - ON_DATA)
+            # A block before this one may be a function of data alone, which is data.
+            names = sorted(FUNCTIONS if behind else FUNCTIONS.keys() - ON_DATA)
             family = FUNCTIONS[draw(st.sampled_from(names))]
             spellings = draw(st.lists(st.sampled_from(family), min_size=2, max_size=2))
         one.append(spellings[0])
