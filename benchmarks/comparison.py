@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from baselines import FAMILIES, METHODS, Settings, Spiking
+from baselines.registry import pick
 from benchmarks import table
 from benchmarks.data import DATASETS
-from benchmarks.environment import code_version
 from benchmarks.experiment import STRICT, Experiment, Place, Report, Status
 from benchmarks.models import ACTIVATIONS
-from benchmarks.registry import pick
 from benchmarks.report import rows, write_report
+from benchmarks.storage.provenance import code_version
 from benchmarks.store import Store
 from benchmarks.study import PRESETS, UNKNOWN, Study, carry_out, check
 

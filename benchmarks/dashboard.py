@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.environment import ROOT
-from benchmarks.files import write
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import ROOT
 
 HTML = ROOT / ".asv" / "html"
 FOLDER = "scripts"

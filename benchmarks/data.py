@@ -33,7 +33,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import MNIST, FashionMNIST
 
-from benchmarks.registry import Registry, pick
+from baselines.registry import Registry, pick
 
 log = logging.getLogger(__name__)
 

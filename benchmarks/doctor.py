@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from benchmarks.data import ARCHIVES, default_root
-from benchmarks.environment import PACKAGES, processor
+from benchmarks.storage.provenance import PACKAGES, processor
 
 GIGABYTE = 1e9
 #: Of disk that results, checkpoints and the data sets need at most.

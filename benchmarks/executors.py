@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import torch
 
 from benchmarks.data import Dataset, load
-from benchmarks.environment import describe
 from benchmarks.runner import Run, execute
+from benchmarks.storage.provenance import describe
 from benchmarks.store import Store, Stored
 
 #: How often workers may be killed one after the other before anything is finished.

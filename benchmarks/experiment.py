@@ -40,15 +40,15 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.checkpoint import Checkpoint
-from benchmarks.environment import code_version, describe
 from benchmarks.executors import Executor
-from benchmarks.records import Record, Records
 from benchmarks.runner import Run
+from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.provenance import code_version, describe
+from benchmarks.storage.records import Record, Records
 from benchmarks.store import Store
 from benchmarks.table import Lines
 
-#: Where an experiment of few runs keeps them; see :class:`benchmarks.records.Records`.
+#: Where an experiment of few runs keeps them; see :class:`benchmarks.storage.records.Records`.
 RECORDS = "records.json"
 
 
@@ -100,8 +100,8 @@ class Report(NamedTuple):
 class Status(NamedTuple):
     """How many runs of a study are done, how many of these diverged, and how many are under way.
 
-    Those of other code (:func:`benchmarks.environment.code_version`) are not done, nor are those of
-    other options.
+    Those of other code (:func:`benchmarks.storage.provenance.code_version`) are not done, nor are
+    those of other options.
     """
 
     done: int

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from baselines.registry import Registry
 from benchmarks.comparison import Comparison
 from benchmarks.experiment import Experiment
 from benchmarks.language import Language
 from benchmarks.pruning import Pruning
-from benchmarks.registry import Registry
 from benchmarks.regression import Regression
 from benchmarks.transfer import Transfer
 

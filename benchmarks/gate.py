@@ -17,9 +17,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.environment import ROOT
-from benchmarks.files import read_json
 from benchmarks.history import resolved
+from benchmarks.storage.files import read_json
+from benchmarks.storage.provenance import ROOT
 
 RESULTS = ROOT / "benchmarks" / "asv" / "results"
 THRESHOLD = 0.1

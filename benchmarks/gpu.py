@@ -26,9 +26,9 @@ import typer
 import yaml
 
 from benchmarks import history, plans, speed_compiled
-from benchmarks.environment import ROOT
-from benchmarks.files import write
-from benchmarks.records import Records
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import ROOT
+from benchmarks.storage.records import Records
 
 app = typer.Typer(help=(__doc__ or "").partition("\n")[0], no_args_is_help=True)
 

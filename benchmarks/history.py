@@ -16,7 +16,7 @@ import torch
 import typer
 from asv.machine import Machine, MachineCollection
 
-from benchmarks.environment import ROOT, processor
+from benchmarks.storage.provenance import ROOT, processor
 
 
 def machine_name(device: torch.device) -> str:

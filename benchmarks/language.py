@@ -27,8 +27,8 @@ import lfp_core as lfp
 from baselines import OPTIMIZERS
 from benchmarks import curves
 from benchmarks.experiment import STRICT, Experiment, Place, Report
-from benchmarks.files import write
-from benchmarks.records import Record
+from benchmarks.storage.files import write
+from benchmarks.storage.records import Record
 from benchmarks.sweep import edge_of
 from benchmarks.table import Lines, document, edge_notes
 from benchmarks.transformer import Block, Positions

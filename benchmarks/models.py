@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import lfp_core as lfp
+from baselines.registry import Registry, pick
 from baselines.spiking_network import Spiking, SpikingNetwork, leaky
-from benchmarks.registry import Registry, pick
 from benchmarks.transformer import Block, Patches, Positions, TokenMean
 
 Activation = Callable[[], nn.Module]

@@ -21,7 +21,7 @@ import pandas as pd
 from benchmarks import chapters, document, table
 from benchmarks.collect import Collection, Part
 from benchmarks.document import Chapter, Document, Figure, Section, Table
-from benchmarks.files import StoreError, write
+from benchmarks.storage.files import StoreError, write
 
 TITLE = "Layer-wise Feedback Propagation: {}"
 

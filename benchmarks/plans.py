@@ -27,9 +27,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from baselines.registry import pick
 from benchmarks.experiment import STRICT, Experiment
 from benchmarks.experiments import EXPERIMENTS
-from benchmarks.registry import pick
 
 FOLDER = Path(__file__).parent / "studies"
 SIZES = ("smoke", "cpu", "paper")

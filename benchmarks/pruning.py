@@ -23,18 +23,18 @@ import torch
 from pydantic import Field
 
 from benchmarks import comparison, curves, paired, sparsity, table
-from benchmarks.checkpoint import Checkpoint
 from benchmarks.comparison import Names, Whole
 from benchmarks.data import Dataset, Split
-from benchmarks.environment import code_version
 from benchmarks.executors import dataset
 from benchmarks.experiment import Experiment, Place, Report, Status, recorded
-from benchmarks.files import write
 from benchmarks.inspection import inspect
-from benchmarks.records import Record
 from benchmarks.report import rows
 from benchmarks.runner import Run, train, untrained
 from benchmarks.sparsity import Scope
+from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import code_version
+from benchmarks.storage.records import Record
 from benchmarks.store import Store
 from benchmarks.study import Study, check, tune
 from benchmarks.sweep import Choice

@@ -21,11 +21,11 @@ import torch
 from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
 from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
-from benchmarks.environment import describe
-from benchmarks.files import write
 from benchmarks.models import build
-from benchmarks.records import Record, Records
 from benchmarks.runner import accuracy
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import describe
+from benchmarks.storage.records import Record, Records
 from benchmarks.table import Lines, document, origin, spread
 
 #: The fields of a recipe that each change sets.

@@ -36,19 +36,19 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from baselines import Settings
+from baselines.registry import pick
 from baselines.sgd import SGD
 from baselines.trainer import DescentTrainer
 from baselines.wsgd import WeightScaledSGD
 from benchmarks import curves, paired, table
 from benchmarks.comparison import Whole
 from benchmarks.data import SILENCE, DataError, Split, default_root, socket_timeout
-from benchmarks.environment import describe
 from benchmarks.experiment import STRICT, Experiment, Place, Report
-from benchmarks.files import write
-from benchmarks.records import Record, by_method
-from benchmarks.registry import pick
 from benchmarks.report import rows
 from benchmarks.runner import reproducible, train_epoch
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import describe
+from benchmarks.storage.records import Record, by_method
 from benchmarks.study import FIRST_SWEEP_SEED
 from benchmarks.sweep import Edge, edge_of
 from benchmarks.table import Lines, at_edge, spread

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import figure, table
-from benchmarks.files import write
+from benchmarks.storage.files import write
 from benchmarks.store import Store
 from benchmarks.study import Outcome
 

@@ -38,12 +38,12 @@ from baselines import Spiking, SpikingNetwork
 from baselines.surrogate import rate_loss
 from benchmarks import table
 from benchmarks.asv.common import PROFILE, batch, clock_of, device_of
-from benchmarks.environment import ROOT, describe
 from benchmarks.figure import LABELS, PALETTE
-from benchmarks.files import write
 from benchmarks.models import build
-from benchmarks.records import Records
 from benchmarks.speed import CLASSES, SHAPES
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import ROOT, describe
+from benchmarks.storage.records import Records
 
 FOLDER = ROOT / "benchmarks" / "stored" / "roofline"
 CPU = torch.device("cpu")

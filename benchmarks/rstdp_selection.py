@@ -22,10 +22,10 @@ import torch
 from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork
 from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
-from benchmarks.environment import describe
-from benchmarks.files import write
-from benchmarks.records import Record, Records
 from benchmarks.runner import accuracy, train_epoch
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import describe
+from benchmarks.storage.records import Record, Records
 from benchmarks.study import FIRST_SWEEP_SEED
 from benchmarks.table import Lines, document, origin
 

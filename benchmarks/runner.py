@@ -15,11 +15,11 @@ from torch import Generator, nn
 
 from baselines import METHODS, Settings, Spiking, Step, Trainer
 from baselines.trainer import DescentTrainer
-from benchmarks.checkpoint import Checkpoint
 from benchmarks.data import Dataset, Split
-from benchmarks.identity import identity
 from benchmarks.inspection import Inspection, inspect
 from benchmarks.models import build
+from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.provenance import identity
 from lfp_core.dead import DeadParameters, dead_parameters
 
 EVALUATION_BATCH = 2000

@@ -26,10 +26,10 @@ from baselines import METHODS
 from benchmarks import table
 from benchmarks.asv.common import SETTINGS, batch, dense, device_of, network, seconds_of, step_of
 from benchmarks.asv.spiking import spiking_step
-from benchmarks.environment import ROOT, describe
 from benchmarks.figure import LABELS, PALETTE
-from benchmarks.files import write
-from benchmarks.records import Records
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import ROOT, describe
+from benchmarks.storage.records import Records
 
 FOLDER = ROOT / "benchmarks" / "stored" / "scaling-laws"
 DEPTH, WIDTH, SAMPLES = 4, 256, 64  # of dense networks, unless they vary

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from benchmarks.environment import describe
 from benchmarks.models import build
-from benchmarks.records import Records
 from benchmarks.speed import CLASSES, SHAPES, interleaved, quartiles
+from benchmarks.storage.provenance import describe
+from benchmarks.storage.records import Records
 
 MODELS = ("mlp", "lenet", "vgg-like")
 BATCH, ROUNDS = 128, 50

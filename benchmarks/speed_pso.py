@@ -38,9 +38,9 @@ from baselines.pso import (
 )
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
-from benchmarks.environment import describe
 from benchmarks.models import build
 from benchmarks.speed import CLASSES, SHAPES, compared, interleaved
+from benchmarks.storage.provenance import describe
 
 MODELS = ("lenet", "mlp")
 RECIPES = {"paper": PAPER, "stable": STABLE}

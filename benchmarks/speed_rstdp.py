@@ -24,8 +24,8 @@ from torch import Tensor
 from baselines.rstdp import RSTDP, FeatureLayer, RSTDPNetwork, resolution
 from baselines.trainer import Settings
 from benchmarks.data import Split, load
-from benchmarks.environment import describe
 from benchmarks.speed import WARM_UP, interleaved, quartiles
+from benchmarks.storage.provenance import describe
 
 CHUNK = 20  # images in a round
 #: How many images each layer and those below have learned from before it is timed.

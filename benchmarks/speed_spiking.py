@@ -21,8 +21,8 @@ from snntorch.utils import reset
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from benchmarks.environment import describe
 from benchmarks.speed import compared, interleaved
+from benchmarks.storage.provenance import describe
 from lfp_core import spiking
 
 STEPS, BATCH, WIDTHS, BETA = 25, 128, (784, 1000, 10), 0.9

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from benchmarks.checkpoint import Checkpoint
-from benchmarks.environment import code_version
-from benchmarks.files import StoreError, read_json, write_json
-from benchmarks.identity import identity
 from benchmarks.runner import Result, Run
 from benchmarks.speed import Cost, Measurement
+from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.files import StoreError, read_json, write_json
+from benchmarks.storage.provenance import code_version, identity
 
 #: These read what a file holds; fields that a file is too old to have are None.
 RESULT = TypeAdapter(Result)
@@ -22,7 +21,7 @@ MEASUREMENT = TypeAdapter(Measurement)
 
 
 class Stored(NamedTuple):
-    """A result, and the environment (:func:`benchmarks.environment.describe`) it was made in."""
+    """A result and where it was made (:func:`benchmarks.storage.provenance.describe`)."""
 
     result: Result
     environment: dict[str, Any]
@@ -46,8 +45,8 @@ class Store:
         costs/<id>-<code>.json        time and memory of a step
         results.csv, results.parquet, table.md, figure.png       derived from these
 
-    <code> is :func:`benchmarks.environment.code_version`: results of other code are kept, but never
-    taken for those of this code.
+    <code> is :func:`benchmarks.storage.provenance.code_version`: results of other code are kept,
+    but never taken for those of this code.
     """
 
     def __init__(self, folder: Path) -> None:

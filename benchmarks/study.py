@@ -8,13 +8,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from baselines import METHODS, Settings, Spiking
+from baselines.registry import pick
 from benchmarks.data import DATASETS, Dataset
-from benchmarks.environment import describe, processor
 from benchmarks.executors import Executor, Here, Worker, dataset
 from benchmarks.models import ACTIVATIONS, MODELS
-from benchmarks.registry import pick
 from benchmarks.runner import Run, network
 from benchmarks.speed import SETTINGS, Cost, Measurement, Workload, measure
+from benchmarks.storage.provenance import describe, processor
 from benchmarks.store import Store, Stored, StoredCosts
 from benchmarks.sweep import Choice, choose
 

@@ -29,17 +29,17 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from baselines import METHODS, Settings
+from baselines.registry import pick
 from benchmarks import curves, paired, table
-from benchmarks.checkpoint import Checkpoint
 from benchmarks.comparison import Whole, chosen
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
 from benchmarks.experiment import STRICT, Experiment, Place, Report, recorded
-from benchmarks.files import write
 from benchmarks.models import ACTIVATIONS, Activation
-from benchmarks.records import Record, by_method
-from benchmarks.registry import pick
 from benchmarks.report import rows
 from benchmarks.runner import Run, train
+from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.files import write
+from benchmarks.storage.records import Record, by_method
 from benchmarks.store import Store
 from benchmarks.table import Lines, spread
 

@@ -34,12 +34,12 @@ import lfp_core as lfp
 from baselines import LFP, SGD, Settings
 from benchmarks import language, table
 from benchmarks.data import Dataset, load
-from benchmarks.environment import ROOT, describe
-from benchmarks.files import write
 from benchmarks.llama import Llama, LlamaBlock
 from benchmarks.models import MODELS
-from benchmarks.records import Record, Records
 from benchmarks.runner import accuracy, reproducible, train_epoch
+from benchmarks.storage.files import write
+from benchmarks.storage.provenance import ROOT, describe
+from benchmarks.storage.records import Record, Records
 from benchmarks.study import FIRST_SWEEP_SEED
 from benchmarks.sweep import edge_of
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from benchmarks import table
-from benchmarks.environment import ROOT, describe
-from benchmarks.files import write, write_json
+from benchmarks.storage.files import write, write_json
+from benchmarks.storage.provenance import ROOT, describe
 
 EXAMPLE = ROOT / "examples" / "train_distributed.py"
 

@@ -11,8 +11,8 @@ import torch
 import lfp_core as lfp
 from benchmarks import history
 from benchmarks.asv import common
-from benchmarks.environment import ROOT
-from benchmarks.files import read_json
+from benchmarks.storage.files import read_json
+from benchmarks.storage.provenance import ROOT
 
 MODULES = ("steps", "ratios", "scaling", "spiking", "throughput")
 MARKS = ("time_", "track_")

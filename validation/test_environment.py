@@ -5,16 +5,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import environment
-from benchmarks.environment import code_version, describe
+from benchmarks.storage import provenance
+from benchmarks.storage.provenance import code_version, describe
 
 SOURCE = '"""What it is."""\ndef f(x):\n    """Double."""\n    return 2 * x  # twice\n'
 
 
-def version_of(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def version_of(
+    source: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: tuple[str, ...] = ("lfp_core/**/*.py",),
+) -> str:
     (folder / "lfp_core").mkdir(exist_ok=True)
     (folder / "lfp_core" / "engine.py").write_text(source)
-    monkeypatch.setattr(environment, "ROOT", folder)
+    monkeypatch.setattr(provenance, "ROOT", folder)
+    monkeypatch.setattr(provenance, "CODE", code)
     return code_version.__wrapped__()
 
 
@@ -37,8 +43,16 @@ def test_code_counts_and_prose_does_not(
     assert (before == after) is same
 
 
+def test_a_pattern_without_files_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = ("lfp_core/**/*.py", "moved/**/*.py")
+    with pytest.raises(FileNotFoundError, match="matches no file: 'moved/"):
+        version_of(SOURCE, tmp_path, monkeypatch, code)
+
+
 def test_all_code_that_measures_counts() -> None:
-    found = {path.name for pattern in environment.CODE for path in environment.ROOT.glob(pattern)}
+    found = {path.name for pattern in provenance.CODE for path in provenance.ROOT.glob(pattern)}
     assert {"operations.py", "lfp.py", "runner.py", "models.py", "data.py", "speed.py"} <= found
 
 

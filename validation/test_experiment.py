@@ -13,7 +13,7 @@ from benchmarks import table
 from benchmarks.cli import app
 from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.experiments import EXPERIMENTS
-from benchmarks.files import write
+from benchmarks.storage.files import write
 
 
 class Options(BaseModel):

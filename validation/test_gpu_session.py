@@ -10,8 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from benchmarks import gpu, plans, speed_compiled
-from benchmarks.environment import ROOT
 from benchmarks.speed_compiled import EAGER_SGD, VARIANTS
+from benchmarks.storage.provenance import ROOT
 
 
 def called(*arguments: str) -> Any:

@@ -21,7 +21,7 @@ from benchmarks.pruning import (
     differences_of,
     tolerated,
 )
-from benchmarks.records import Record
+from benchmarks.storage.records import Record
 from benchmarks.sweep import Choice
 
 TINY: dict[str, Any] = {

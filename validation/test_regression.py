@@ -20,7 +20,6 @@ from benchmarks.data import DataError
 from benchmarks.executors import Here, Worker
 from benchmarks.experiment import Place
 from benchmarks.experiments import EXPERIMENTS
-from benchmarks.records import Record
 from benchmarks.regression import (
     METHODS,
     Choice,
@@ -35,6 +34,7 @@ from benchmarks.regression import (
     splits,
     train,
 )
+from benchmarks.storage.records import Record
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(learning_rate=0.002, reduction="sum")

@@ -24,10 +24,10 @@ from benchmarks.cli import app
 from benchmarks.collect import collect, find
 from benchmarks.data import DATASETS
 from benchmarks.document import Chapter, Document, Figure, Section, Table, html, latex, markdown
-from benchmarks.files import StoreError, write_json
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.page import report, write_page
 from benchmarks.published import EXPERIMENTS, published
+from benchmarks.storage.files import StoreError, write_json
 from benchmarks.store import Store
 from benchmarks.study import Outcome, Study, carry_out
 

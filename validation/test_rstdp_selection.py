@@ -9,8 +9,8 @@ import torch
 from baselines.rstdp import DENSE, TUNED, FeatureLayer
 from benchmarks import rstdp_selection
 from benchmarks.data import Dataset, load
-from benchmarks.records import Records
 from benchmarks.rstdp_selection import Candidate, Features, Plan, run, select
+from benchmarks.storage.records import Records
 
 SMALL = replace(TUNED, layers=(FeatureLayer(8, 3, 3.0, pooling=2, winners=2, radius=1, images=90),))
 PLAN = Plan(epochs=2, cutoffs=(8, 12), rates=(5.0,))

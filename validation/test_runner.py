@@ -13,10 +13,10 @@ from baselines.sgd import SGD
 from baselines.spiking_network import Encoding
 from baselines.trainer import Step
 from benchmarks import runner
-from benchmarks.checkpoint import Checkpoint
 from benchmarks.data import Dataset, Split
-from benchmarks.files import StoreError
 from benchmarks.runner import Divergence, Epoch, Result, Run, accuracy, execute
+from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.files import StoreError
 
 CPU = torch.device("cpu")
 RUN = Run(

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from baselines import Settings
-from benchmarks.files import StoreError, write, write_json
 from benchmarks.runner import Divergence, Epoch, Result, Run
 from benchmarks.speed import Cost, Measurement, Workload
+from benchmarks.storage.files import StoreError, write, write_json
 from benchmarks.store import Store, Stored, StoredCosts
 
 RUN = Run("final", "digits", "mlp", "lfp", "relu", 0, 1, 8, Settings(0.1, clip_norm=None))
@@ -135,7 +135,7 @@ def test_a_kill_in_between_leaves_a_whole_file(tmp_path: Path) -> None:
     contents = [letter * 3_000_000 for letter in (b"a", b"b")]
     code = (
         "import itertools, pathlib\n"
-        "from benchmarks.files import write\n"
+        "from benchmarks.storage.files import write\n"
         f"path = pathlib.Path({str(path)!r})\n"
         "for letter in itertools.cycle((b'a', b'b')): write(path, letter * 3_000_000)\n"
     )

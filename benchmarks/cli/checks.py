@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from baselines.registry import pick
 from benchmarks import data as data_sets
 from benchmarks import table
 from benchmarks.cli.app import app, refusing
@@ -14,8 +15,7 @@ from benchmarks.cli.options import AsJson, Device, Results, parse_size, prepare
 from benchmarks.cli.output import print_json, print_table
 from benchmarks.data import ARCHIVES, DATASETS, DataError
 from benchmarks.doctor import examine
-from benchmarks.environment import describe
-from benchmarks.registry import pick
+from benchmarks.storage.provenance import describe
 
 
 @app.command()

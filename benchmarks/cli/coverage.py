@@ -14,8 +14,8 @@ from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import AsJson, Jobs, Results, Threads, parse_whole, prepare, split
 from benchmarks.cli.output import print_json, print_table, progress, say
 from benchmarks.comparison import chosen
-from benchmarks.environment import describe
-from benchmarks.files import read_json, write, write_json
+from benchmarks.storage.files import read_json, write, write_json
+from benchmarks.storage.provenance import describe
 
 
 @app.command()

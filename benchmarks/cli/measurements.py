@@ -9,6 +9,7 @@ import torch
 import typer
 
 from baselines import FAMILIES, METHODS, Settings, Spiking
+from baselines.registry import pick
 from benchmarks import table
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
@@ -29,10 +30,7 @@ from benchmarks.cli.output import print_json, print_table, progress, say
 from benchmarks.comparison import chosen
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
-from benchmarks.environment import describe, processor
-from benchmarks.files import write, write_json
 from benchmarks.models import ACTIVATIONS, MODELS
-from benchmarks.registry import pick
 from benchmarks.speed import (
     CLASSES,
     PEER,
@@ -43,6 +41,8 @@ from benchmarks.speed import (
     measure,
     peer_is_installed,
 )
+from benchmarks.storage.files import write, write_json
+from benchmarks.storage.provenance import describe, processor
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from baselines import OPTIMIZERS, REWARDS, Spiking
+from baselines.registry import pick
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -36,15 +37,14 @@ from benchmarks.cli.output import print_json, print_table, progress, resumable, 
 from benchmarks.collect import find
 from benchmarks.comparison import Comparison, Options
 from benchmarks.data import DATASETS, DataError
-from benchmarks.environment import describe
 from benchmarks.executors import Executor, ExecutorError
 from benchmarks.experiment import Experiment, Place
 from benchmarks.experiments import EXPERIMENTS
-from benchmarks.files import StoreError, read_json, write_json
 from benchmarks.models import MODELS
 from benchmarks.page import write_page
 from benchmarks.plans import SIZES, names, read
-from benchmarks.registry import pick
+from benchmarks.storage.files import StoreError, read_json, write_json
+from benchmarks.storage.provenance import describe
 from benchmarks.store import Store
 
 #: Endings of the files that a report consists of.

@@ -1,9 +1,11 @@
 """What a result depends on besides its configuration: code, versions and machine."""
 
 import ast
+import json
 import os
 import platform
 import subprocess
+from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cache
 from hashlib import sha256
@@ -15,7 +17,7 @@ import torch
 
 #: The code that decides what a run or a step measures.
 CODE = (
-    *("lfp_core/*.py", "baselines/*.py"),
+    *("lfp_core/**/*.py", "baselines/**/*.py"),
     *(
         f"benchmarks/{module}.py"
         for module in ("data", "inspection", "memory", "models", "runner", "speed", "transformer")
@@ -26,7 +28,7 @@ PACKAGES = (
     "lfp-bench",
 )
 NOT_RESULTS = (":!benchmarks/stored", ":!benchmarks/asv/results")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -79,9 +81,11 @@ def code_version(*more: Path) -> str:
     That is :data:`CODE`, and more files with an experiment of their own. Of the sources alone,
     committed or not, without comments and docstrings. Another version of Python may count as other
     code.
+
+    Raises `FileNotFoundError` for a pattern without files: code that was moved would count no more.
     """
     digest = sha256()
-    for path in (*sorted(path for pattern in CODE for path in ROOT.glob(pattern)), *more):
+    for path in (*_code(), *more):
         tree = ast.parse(path.read_bytes())
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
@@ -89,6 +93,15 @@ def code_version(*more: Path) -> str:
                 body[0] = ast.Pass()
         digest.update(path.name.encode() + ast.dump(tree).encode())
     return digest.hexdigest()[:16]
+
+
+def _code() -> list[Path]:
+    """Return the files of :data:`CODE`, in the order of their paths."""
+    found = {pattern: list(ROOT.glob(pattern)) for pattern in CODE}
+    for pattern, paths in found.items():
+        if not paths:
+            raise FileNotFoundError(f"CODE: a pattern matches no file: {pattern!r}")
+    return sorted(path for paths in found.values() for path in paths)
 
 
 def _is_docstring(node: ast.AST) -> bool:
@@ -110,3 +123,18 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def identity(description: Any) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of a dataclass instance as canonical JSON.
+
+    Raises `ValueError` if a field is NaN or infinite, which JSON does not have.
+
+    >>> from dataclasses import make_dataclass
+    >>> identity(make_dataclass("Point", ["x", "y"])(1, 2))
+    '689a8f1db9540258'
+    """
+    canonical = json.dumps(
+        asdict(description), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return sha256(canonical.encode()).hexdigest()[:16]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.files import StoreError, replacing
+from benchmarks.storage.files import StoreError, replacing
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Checkpoint:
 
     Attributes:
         path: of the file.
-        environment: what the run is made in (:func:`benchmarks.environment.describe`). A state of
-            another environment, or of other code, is not gone on from: it could not give the bits
-            of an uninterrupted run.
+        environment: what the run is made in (:func:`benchmarks.storage.provenance.describe`). A
+            state of another environment, or of other code, is not gone on from: it could not give
+            the bits of an uninterrupted run.
     """
 
     path: Path

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import read_json, write_json
+from benchmarks.storage.files import read_json, write_json
 
 Record = dict[str, Any]  # a run in plain JSON types: what identifies it, and what it measured
 
