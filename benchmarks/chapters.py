@@ -9,14 +9,14 @@ import pandas as pd
 
 from benchmarks import pace, panels, table
 from benchmarks.data import Split, load
-from benchmarks.document import Figure as Image
-from benchmarks.document import Section, Table
 from benchmarks.inspection import SMALL, Layer
 from benchmarks.published import published
+from benchmarks.rendering.document import Figure as Image
+from benchmarks.rendering.document import Section, Table
+from benchmarks.rendering.text import Lines, mean_and_deviation, number, origins
 from benchmarks.runner import Result
 from benchmarks.statistics import FEWEST_SEEDS
 from benchmarks.study import Outcome
-from benchmarks.table import Lines, mean_and_deviation, number
 
 OLD = (
     "Runs that were stored before this was recorded do not have it; delete them to make them again."
@@ -357,7 +357,7 @@ def runs(outcome: Outcome) -> Section | None:
         "that chose their rates. A run's file is runs/RUN-CODE.json in the study's folder; the "
         "same code, versions and machine give the same bits."
     ]
-    notes = [f"Made on: {origin}." for origin in table.origin(outcome.environments)]
+    notes = [f"Made on: {origin}." for origin in origins(outcome.environments)]
     one = Table("runs", "Reported runs", (header, lines), tidy, notes)
     return Section("Every run", text=text, tables=[one], folded=True)
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import lfp_core as lfp
 from baselines import METHODS, Settings
 from benchmarks.data import Dataset
-from benchmarks.figure import PALETTE
 from benchmarks.models import build
+from benchmarks.rendering.style import PALETTE
 from benchmarks.runner import train_epoch
 from benchmarks.transformer import TokenMean
 from lfp_core.dead import DeadParameters

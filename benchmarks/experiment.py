@@ -23,7 +23,7 @@ know is how many runs its options ask for, and how to make them in a folder, non
                 wanted = {"method": method, "seed": seed}
                 records.get(wanted, partial(train_and_prune, ...))
                 place.advance(f"{method} {seed}")
-            write(folder / "table.md", table.document(lines, remarks).encode())
+            write(folder / "table.md", text.document(lines, remarks).encode())
             return Report(lines, remarks, records.own)
 
 The command line keeps other processes from the folder meanwhile, and has written what the study is
@@ -41,12 +41,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.executors import Executor
+from benchmarks.rendering.text import Lines
 from benchmarks.runner import Run
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.provenance import code_version, describe
 from benchmarks.storage.records import Record, Records
 from benchmarks.store import Store
-from benchmarks.table import Lines
 
 #: Where an experiment of few runs keeps them; see :class:`benchmarks.storage.records.Records`.
 RECORDS = "records.json"

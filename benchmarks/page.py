@@ -5,8 +5,8 @@ the study, from what is stored there. A part that is a comparison has the sectio
 :mod:`benchmarks.chapters`. A part of any other kind contributes what it has written into its own
 folder beside `study.json`:
 
-    table.md      tables and remarks, as :func:`benchmarks.table.document` writes them; a line that
-                  begins with # is the caption of the next table
+    table.md      tables and remarks, as :func:`benchmarks.rendering.text.document` writes them; a
+                  line that begins with # is the caption of the next table
     NAME.png      figures, in alphabetical order, with the name as caption (hyphens for spaces)
 
 That is all that a new kind of experiment has to do to be in the report.
@@ -18,9 +18,11 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import chapters, document, table
+from benchmarks import chapters, table
 from benchmarks.collect import Collection, Part
-from benchmarks.document import Chapter, Document, Figure, Section, Table
+from benchmarks.rendering import document
+from benchmarks.rendering.document import Chapter, Document, Figure, Section, Table
+from benchmarks.rendering.text import mean_and_deviation, origins, parse
 from benchmarks.storage.files import StoreError, write
 
 TITLE = "Layer-wise Feedback Propagation: {}"
@@ -54,7 +56,7 @@ def report(collection: Collection) -> Document:
         *([("Size", collection.size)] if collection.size else []),
         *([("Parts", done)] if plan else []),
         *(("Command", command) for command in commands),
-        *(("Environment", origin) for origin in table.origin(environments)),
+        *(("Environment", origin) for origin in origins(environments)),
     ]
     name = plan.title if plan else _title(parts)
     return Document(TITLE.format(name), [], facts, found)
@@ -86,7 +88,7 @@ def _other(part: Part) -> Section:
     """Return what a part that is no comparison has written."""
     path = part.folder / "table.md"
     try:
-        tables = table.parse(path.read_text()) if path.exists() else []
+        tables = parse(path.read_text()) if path.exists() else []
     except ValueError as error:
         raise StoreError(f"{path}: not tables that this harness wrote ({error})") from None
     figures = sorted(part.folder.glob("*.png"))
@@ -145,5 +147,5 @@ def _grid(collection: Collection) -> Chapter | None:
 
 
 def _cell(row: Mapping[Hashable, Any]) -> str:
-    told = table.mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"])
+    told = mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"])
     return f"{told} ✗ {row['diverged']}/{row['seeds']}" if row["diverged"] else told

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.data import Split
-from benchmarks.figure import LABELS, PALETTE, styles
 from benchmarks.inspection import DECADES, SIDE, Layer
 from benchmarks.pace import front
+from benchmarks.rendering.style import LABELS, PALETTE, styles
 from benchmarks.runner import Epoch, Result
 
 LOSS = "training loss"

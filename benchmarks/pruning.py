@@ -22,12 +22,14 @@ import pandas as pd
 import torch
 from pydantic import Field
 
-from benchmarks import comparison, curves, paired, sparsity, table
+from benchmarks import comparison, paired, sparsity
 from benchmarks.comparison import Names, Whole
 from benchmarks.data import Dataset, Split
 from benchmarks.executors import dataset
 from benchmarks.experiment import Experiment, Place, Report, Status, recorded
 from benchmarks.inspection import inspect
+from benchmarks.rendering import curves
+from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
 from benchmarks.report import rows
 from benchmarks.runner import Run, train, untrained
 from benchmarks.sparsity import Scope
@@ -38,7 +40,6 @@ from benchmarks.storage.records import Record
 from benchmarks.store import Store
 from benchmarks.study import Study, check, tune
 from benchmarks.sweep import Choice
-from benchmarks.table import Lines, at_edge, spread
 
 #: By what weights are ranked, and among which others.
 CRITERIA: dict[str, tuple[str, Scope]] = {
@@ -344,8 +345,8 @@ def write_report(
         f"{column(options.step)}. Tolerated: the largest share up to which at most "
         f"{100 * TOLERANCE:g} points of accuracy are lost.",
         f"Diverged, and left out: {len(records) - len(healthy)} of {len(records)} runs.",
-        *table.edge_notes(choice.edge for choice in choices.values()),
-        *(f"Made on: {place}." for place in table.origin(r["environment"] for r in records)),
+        *edge_notes(choice.edge for choice in choices.values()),
+        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
         f"Command: `{command}`",
     ]
     if not healthy:
@@ -353,21 +354,21 @@ def write_report(
     frame, layers = curves_of(healthy, shares), layers_of(healthy)
     differences = differences_of(frame)
     lines = accuracy_lines(frame, shares, choices)
-    text = "# Accuracy after pruning\n\n" + table.document(lines, remarks)
+    text = "# Accuracy after pruning\n\n" + document(lines, remarks)
     of_tests = (
         f"Tested is what the code says beforehand: {PRIMARY}, the paper's claim. The other "
         "criteria have intervals alone, as correcting for all rows would ask for more seeds."
     )
     text += paired.section(differences, digits=1, note=of_tests)
     of_layers = "Small: weights under a quarter of the layer's largest. Gini: 0 if all are equal."
-    text += "\n# Weights of the layers\n\n" + table.document(layer_lines(layers), [of_layers])
+    text += "\n# Weights of the layers\n\n" + document(layer_lines(layers), [of_layers])
     of_removal = (
         "Spearman's rank correlation of |w| with the increase of the cross-entropy, or the loss "
         f"of accuracy, when one of {options.removed} weights is removed alone. Accuracy is coarse: "
         "most weights alone cost none."
     )
     text += "\n# Magnitude and what is lost\n\n"
-    text += table.document(correlation_lines(healthy), [of_removal])
+    text += document(correlation_lines(healthy), [of_removal])
     title = f"{study.dataset}, {study.model}: mean and range over {study.seeds} seeds"
     write(folder / "table.md", text.encode())
     write(folder / "accuracy-by-sparsity.png", figure(frame, shares, title))

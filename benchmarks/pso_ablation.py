@@ -22,11 +22,11 @@ from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
 from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
 from benchmarks.models import build
+from benchmarks.rendering.text import Lines, document, origins, spread
 from benchmarks.runner import accuracy
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Record, Records
-from benchmarks.table import Lines, document, origin, spread
 
 #: The fields of a recipe that each change sets.
 CHANGES: Mapping[str, tuple[str, ...]] = {
@@ -142,7 +142,7 @@ def remarks(records: list[Record], plan: Plan, data: Dataset) -> list[str]:
         "velocities start at 0; velocities are clipped to "
         f"{STABLE.speed_limit:g}; positions are clipped to {STABLE.bound:g}.",
         "Runs of the same seed draw the same random numbers.",
-        *(f"Made on: {place}." for place in origin(r["environment"] for r in records)),
+        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
     ]
 
 

@@ -40,10 +40,12 @@ from baselines.registry import pick
 from baselines.sgd import SGD
 from baselines.trainer import DescentTrainer
 from baselines.wsgd import WeightScaledSGD
-from benchmarks import curves, paired, table
+from benchmarks import paired
 from benchmarks.comparison import Whole
 from benchmarks.data import SILENCE, DataError, Split, default_root, socket_timeout
 from benchmarks.experiment import STRICT, Experiment, Place, Report
+from benchmarks.rendering import curves
+from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
 from benchmarks.report import rows
 from benchmarks.runner import reproducible, train_epoch
 from benchmarks.storage.files import write
@@ -51,7 +53,6 @@ from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Record, by_method
 from benchmarks.study import FIRST_SWEEP_SEED
 from benchmarks.sweep import Edge, edge_of
-from benchmarks.table import Lines, at_edge, spread
 from lfp_core.rewards import Reduction
 
 Numbers = NDArray[np.float64]
@@ -475,13 +476,13 @@ def write_report(
         f"Learning rates, where they are not given: from {rates} by the mean error on the "
         f"validation split after {options.epochs} epochs, {options.sweep_seeds} seeds. Chosen "
         "epoch: the one with the lowest mean error there.",
-        *table.edge_notes(choice.edge for choice in choices.values()),
-        *(f"Made on: {place}." for place in table.origin(r["environment"] for r in records)),
+        *edge_notes(choice.edge for choice in choices.values()),
+        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
         f"Command: `{command}`",
     ]
     lines = error_lines(records, choices, options.epochs)
     note = "Tested is what the code says beforehand: every method against sgd, at both epochs."
-    text = "# Test error\n\n" + table.document(lines, remarks)
+    text = "# Test error\n\n" + document(lines, remarks)
     text += paired.section(differences, digits=3, note=note)
     panel = {m: [r["errors"][1:] for r in runs] for m, runs in by_method(records).items()}
     image = curves.png(

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import figure, table
+from benchmarks.rendering.text import document, origins
 from benchmarks.storage.files import write
 from benchmarks.store import Store
 from benchmarks.study import Outcome
@@ -23,17 +24,16 @@ def write_report(store: Store, outcome: Outcome, command: str) -> pd.DataFrame:
 
 def markdown(outcome: Outcome, summary: pd.DataFrame, command: str) -> str:
     """Return the table with what is needed to judge and to repeat it."""
-    origins = table.origin(outcome.environments)
     remarks = [
         *table.notes(outcome, summary),
-        *(f"Made on: {origin}." for origin in origins),
+        *(f"Made on: {origin}." for origin in origins(outcome.environments)),
         f"Command: `{command}`",
     ]
-    text = table.document(table.lines(summary), remarks)
+    text = document(table.lines(summary), remarks)
     comparisons = table.comparisons(outcome)
     if len(comparisons):
         notes = table.comparison_notes(outcome.study)
-        text += "\n" + table.document(table.comparison_lines(comparisons), notes)
+        text += "\n" + document(table.comparison_lines(comparisons), notes)
     return text
 
 

@@ -36,10 +36,10 @@ from torch.utils.flop_counter import flop_registry
 import lfp_core as lfp
 from baselines import Spiking, SpikingNetwork
 from baselines.surrogate import rate_loss
-from benchmarks import table
 from benchmarks.asv.common import PROFILE, batch, clock_of, device_of
-from benchmarks.figure import LABELS, PALETTE
 from benchmarks.models import build
+from benchmarks.rendering import text
+from benchmarks.rendering.style import LABELS, PALETTE
 from benchmarks.speed import CLASSES, SHAPES
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT, describe
@@ -325,7 +325,7 @@ def _sum(parts: Sequence[Row]) -> Row:
     )
 
 
-def lines(found: Sequence[Row]) -> table.Lines:
+def lines(found: Sequence[Row]) -> text.Lines:
     """Return a line for each part; the last column is its time over that of the other method."""
     header = (
         "network",
@@ -422,11 +422,11 @@ def main(folder: Path = FOLDER, workloads: Sequence[Workload] = WORKLOADS) -> No
         "Batches of " + ", ".join(f"{w.samples} ({w.name})" for w in workloads) + ".",
         "Calls: operations of torch without views. Least: what the roofline allows them.",
         "Over the other: the time of LFP over that of SGD, or of the surrogate gradient.",
-        *(f"Made on: {o}." for o in table.origin([run["environment"] for run in records.runs])),
+        *(f"Made on: {o}." for o in text.origins([run["environment"] for run in records.runs])),
         "Command: `python -m benchmarks.roofline`",
     ]
     every = rows(records)
-    write(folder / "roofline.md", table.document(lines(every), remarks).encode())
+    write(folder / "roofline.md", text.document(lines(every), remarks).encode())
     write(folder / "roofline.png", png(every, machine))
 
 

@@ -22,12 +22,12 @@ import torch
 from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork
 from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
+from benchmarks.rendering.text import Lines, document, origins
 from benchmarks.runner import accuracy, train_epoch
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Record, Records
 from benchmarks.study import FIRST_SWEEP_SEED
-from benchmarks.table import Lines, document, origin
 
 SEED = FIRST_SWEEP_SEED
 BATCH = 128  # only a number of images in a row
@@ -181,7 +181,7 @@ def remarks(records: list[Record], plan: Plan, data: Dataset) -> list[str]:
             f"{'fading' if r['fading'] else 'constant'}."
             for r in best
         ),
-        *(f"Made on: {place}." for place in origin(r["environment"] for r in records)),
+        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
     ]
 
 

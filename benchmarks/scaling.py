@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 from scipy.stats import linregress
 
 from baselines import METHODS
-from benchmarks import table
 from benchmarks.asv.common import SETTINGS, batch, dense, device_of, network, seconds_of, step_of
 from benchmarks.asv.spiking import spiking_step
-from benchmarks.figure import LABELS, PALETTE
+from benchmarks.rendering import text
+from benchmarks.rendering.style import LABELS, PALETTE
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT, describe
 from benchmarks.storage.records import Records
@@ -136,7 +136,7 @@ def curves(records: Records, laws: Sequence[Law]) -> Curves:
     return found
 
 
-def lines(measured: Curves, laws: Sequence[Law]) -> table.Lines:
+def lines(measured: Curves, laws: Sequence[Law]) -> text.Lines:
     """Return a line for each curve: the range, its times, and the exponents."""
     header = ("axis", "method", "sizes", "ms", "exponent", "upper half", "arithmetic")
     rows = []
@@ -192,7 +192,7 @@ def main(folder: Path = FOLDER, laws: Sequence[Law] = LAWS) -> None:
     records = Records(folder / "scaling.json")
     measure(records, laws)
     measured = curves(records, laws)
-    origins = table.origin([run["environment"] for run in records.runs])
+    origins = text.origins([run["environment"] for run in records.runs])
     remarks = [
         f"Dense networks with ReLU, {DEPTH} layers of {WIDTH} inputs, batches of {SAMPLES}, where "
         "nothing else is said; spiking networks 784-1000-10, batches of 32; swarms on the MLP for "
@@ -201,7 +201,7 @@ def main(folder: Path = FOLDER, laws: Sequence[Law] = LAWS) -> None:
         *(f"Made on: {origin}." for origin in origins),
         "Command: `python -m benchmarks.scaling`",
     ]
-    write(folder / "scaling.md", table.document(lines(measured, laws), remarks).encode())
+    write(folder / "scaling.md", text.document(lines(measured, laws), remarks).encode())
     write(folder / "scaling.png", png(measured, laws))
 
 

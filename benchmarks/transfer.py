@@ -30,18 +30,19 @@ from torchvision.transforms import v2
 
 from baselines import METHODS, Settings
 from baselines.registry import pick
-from benchmarks import curves, paired, table
+from benchmarks import paired
 from benchmarks.comparison import Whole, chosen
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
 from benchmarks.experiment import STRICT, Experiment, Place, Report, recorded
 from benchmarks.models import ACTIVATIONS, Activation
+from benchmarks.rendering import curves
+from benchmarks.rendering.text import Lines, document, origins, spread
 from benchmarks.report import rows
 from benchmarks.runner import Run, train
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import write
 from benchmarks.storage.records import Record, by_method
 from benchmarks.store import Store
-from benchmarks.table import Lines, spread
 
 #: Names in torchvision, and the name of the layer that is replaced.
 HEADS = {
@@ -351,12 +352,12 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
         f"({origin}): {options.epochs} epochs, batches of {options.batch_size}, "
         f"{options.schedule} rates, mean ± sample standard deviation over the seeds 0 to "
         f"{options.seeds - 1}. A diverged run counts with the last accuracy it reached.",
-        *(f"Made on: {place}." for place in table.origin(r["environment"] for r in records)),
+        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
         f"Command: `{command}`",
     ]
     lines = accuracy_lines(records)
     note = "Tested is the accuracy at the end, for all pairs."
-    text = "# Test accuracy\n\n" + table.document(lines, remarks)
+    text = "# Test accuracy\n\n" + document(lines, remarks)
     text += paired.section(differences, digits=1, note=note)
     panel = {m: [r["accuracies"] for r in runs] for m, runs in by_method(records).items()}
     image = curves.png(

@@ -32,10 +32,11 @@ from torchvision.models import MaxVit, get_model
 
 import lfp_core as lfp
 from baselines import LFP, SGD, Settings
-from benchmarks import language, table
+from benchmarks import language
 from benchmarks.data import Dataset, load
 from benchmarks.llama import Llama, LlamaBlock
 from benchmarks.models import MODELS
+from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins
 from benchmarks.runner import accuracy, reproducible, train_epoch
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT, describe
@@ -442,7 +443,7 @@ def between(values: Sequence[float | None], form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def lines_of_norms(records: Sequence[Record]) -> table.Lines:
+def lines_of_norms(records: Sequence[Record]) -> Lines:
     """Return a line for each network and arm: ranges over the seeds."""
     header = ("network", "arm", "feedback over |w| dL/dw", "cosine")
     rows = []
@@ -455,7 +456,7 @@ def lines_of_norms(records: Sequence[Record]) -> table.Lines:
     return header, rows
 
 
-def lines_of_training(records: Sequence[Record]) -> table.Lines:
+def lines_of_training(records: Sequence[Record]) -> Lines:
     """Return a line for each network and arm: what was chosen, and what that reaches."""
     header = ("network", "arm", "epsilon", "rate", "validation (%)", "test (%)", "diverged")
     return header, [row_of_training(record) for record in records]
@@ -469,14 +470,14 @@ def row_of_training(record: Record) -> tuple[str, ...]:
         record["network"],
         record["arm"],
         "-" if best["epsilon"] is None else f"{best['epsilon']:g}",
-        f"{best['rate']:g}{table.at_edge(edge)}",
+        f"{best['rate']:g}{at_edge(edge)}",
         f"{100 * mean(best['validation']):.1f}",
         spread([100 * value for value in record["test_accuracy"]]),
         f"{sum(epoch is not None for epoch in record['diverged'])}/{len(record['diverged'])}",
     )
 
 
-def lines_of_llama(records: Sequence[Record]) -> table.Lines:
+def lines_of_llama(records: Sequence[Record]) -> Lines:
     """Return a line for each arm: losses, and the feedback at the start."""
     header = ("arm", "rate", "validation loss", "test loss", "over |w| dL/dw", "cosine", "by depth")
     return header, [row_of_llama(record) for record in records]
@@ -491,7 +492,7 @@ def row_of_llama(record: Record) -> tuple[str, ...]:
     is_gradient = record["options"] is None
     return (
         record["arm"],
-        f"{best:g}{table.at_edge(edge)}",
+        f"{best:g}{at_edge(edge)}",
         *(spread([run[loss] for run in runs], ".3f") for loss in ("validation_loss", "test_loss")),
         "-" if is_gradient else between([run["ratio"] for run in runs], ".2g"),
         "-" if is_gradient else between([run["cosine"] for run in runs], ".2f"),
@@ -499,9 +500,9 @@ def row_of_llama(record: Record) -> tuple[str, ...]:
     )
 
 
-def report(name: str, folder: Path, parts: Sequence[tuple[table.Lines, list[str]]]) -> str:
+def report(name: str, folder: Path, parts: Sequence[tuple[Lines, list[str]]]) -> str:
     """Write the tables of a study, each with what has to be known of it, and return them."""
-    text = "\n".join(table.document(lines, remarks) for lines, remarks in parts)
+    text = "\n".join(document(lines, remarks) for lines, remarks in parts)
     write(folder / f"{name}.md", text.encode())
     return text
 
@@ -509,7 +510,7 @@ def report(name: str, folder: Path, parts: Sequence[tuple[table.Lines, list[str]
 def remarks_of(name: str, records: Sequence[Record]) -> list[str]:
     """Return where numbers were made, and with which command."""
     return [
-        *(f"Made on: {o}." for o in table.origin([record["environment"] for record in records])),
+        *(f"Made on: {o}." for o in origins([record["environment"] for record in records])),
         f"Command: `python -m benchmarks.treatments {name}`",
     ]
 
@@ -529,7 +530,7 @@ def remarks_on(name: str, budget: Budget, records: Sequence[Record]) -> list[str
         f"{', '.join(f'{r:g}' for r in budget.rates)} with the epsilons "
         f"{', '.join(f'{e:g}' for e in budget.epsilons)}; for the gradient {trials} rates evenly "
         "over the same decades.",
-        *table.edge_notes(edges),
+        *edge_notes(edges),
         *remarks_of(name, records),
     ]
 
@@ -608,7 +609,7 @@ def normalisation(folder: Path, budget: LlamaBudget = LlamaBudget()) -> str:
         "Over |w| dL/dw, and cosine: of the whole feedback in the first step, least and largest of "
         "the seeds. By depth: the norm of each block's feedback then over that of the first "
         "block's, for the gradient of |w| dL/dw.",
-        *table.edge_notes(edges),
+        *edge_notes(edges),
         *remarks_of("normalisation", found),
     ]
     return report("normalisation", folder, [(lines_of_llama(found), remarks)])

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import table
+from benchmarks.rendering.text import document, origins
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import ROOT, describe
 
@@ -79,10 +79,10 @@ def main(folder: Path, steps: int, batch_size: int, processes: list[int]) -> Non
         f"median of {steps} steps; the efficiency is images a second of a process over those of "
         "a process in the first row.",
         f"Load average of the machine's {cores} cores before the first run: {load:.1f}.",
-        *(f"Made on: {origin}." for origin in table.origin([environment])),
+        *(f"Made on: {origin}." for origin in origins([environment])),
         f"Command: `{command}`",
     ]
-    text = table.document((header, rows), remarks)
+    text = document((header, rows), remarks)
     write(folder / "scaling.md", text.encode())
     print(text)
 

@@ -24,8 +24,8 @@ from baselines import METHODS, OPTIMIZERS, Settings
 from benchmarks import language
 from benchmarks.data import Split, load
 from benchmarks.models import build
+from benchmarks.rendering.text import spread
 from benchmarks.runner import accuracy, train_epoch
-from benchmarks.table import spread
 from lfp_core.dead import DeadParameters
 
 SCALES = (0.01, 0.1, 1.0)

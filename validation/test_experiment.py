@@ -9,10 +9,10 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner, Result
 
-from benchmarks import table
 from benchmarks.cli import app
 from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.experiments import EXPERIMENTS
+from benchmarks.rendering.text import document
 from benchmarks.storage.files import write
 
 
@@ -55,7 +55,7 @@ class Squares(Experiment[Options]):
             records.get({"number": number}, partial(self.square, number, options.power))
             place.advance(str(number))
         lines = ("number", "square"), [(str(r["number"]), str(r["square"])) for r in records.own]
-        write(folder / "table.md", table.document(lines, []).encode())
+        write(folder / "table.md", document(lines, []).encode())
         return Report(lines, [f"Command: {place.command}"], records.own)
 
 

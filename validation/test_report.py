@@ -23,10 +23,21 @@ from benchmarks import study as study_module
 from benchmarks.cli import app
 from benchmarks.collect import collect, find
 from benchmarks.data import DATASETS
-from benchmarks.document import Chapter, Document, Figure, Section, Table, html, latex, markdown
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.page import report, write_page
 from benchmarks.published import EXPERIMENTS, published
+from benchmarks.rendering import text as as_text
+from benchmarks.rendering.document import (
+    Chapter,
+    Document,
+    Figure,
+    Section,
+    Table,
+    html,
+    latex,
+    markdown,
+)
+from benchmarks.rendering.text import parse
 from benchmarks.storage.files import StoreError, write_json
 from benchmarks.store import Store
 from benchmarks.study import Outcome, Study, carry_out
@@ -298,7 +309,7 @@ def test_another_kind_of_experiment_is_shown_as_it_was_written(mine: Path, resul
     lines = (("criterion", "a|b"), [("<i>|w|</i>", "1.0")])
     folder.mkdir(parents=True)
     write_json(folder / "study.json", {"experiment": "pruning", "command": "make it"})
-    (folder / "table.md").write_text("# Pruned & shown\n\n" + table.document(lines, ["a remark"]))
+    (folder / "table.md").write_text("# Pruned & shown\n\n" + as_text.document(lines, ["a remark"]))
     image = Figure("x", b"png", "png").image
     (folder / "accuracy-by-share.png").write_bytes(image)
     collection = find(str(results / "grid.yaml"), "smoke", mine)
@@ -375,7 +386,7 @@ def test_names_are_text_on_the_page() -> None:
 
 
 def test_markdown_can_be_read_back() -> None:
-    (_, lines, remarks), *others = table.parse(markdown(EVIL))
+    (_, lines, remarks), *others = parse(markdown(EVIL))
     assert lines == ((HOSTILE, "n"), [(HOSTILE, "1.5"), ("a", "-")])
     assert remarks == [HOSTILE]
     assert others == []

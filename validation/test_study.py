@@ -17,6 +17,7 @@ from baselines import Settings, Spiking
 from benchmarks import executors, table
 from benchmarks import study as study_module
 from benchmarks.data import Dataset, Split, load
+from benchmarks.rendering.text import origins
 from benchmarks.report import rows, write_report
 from benchmarks.runner import Result, Run, execute
 from benchmarks.store import Store
@@ -263,7 +264,7 @@ def test_a_report_names_every_environment() -> None:
         **dict.fromkeys(("processor", "threads", "device", "platform", "python", "torch"), "x"),
         **{"numpy": "x", "commit": "abc", "dirty": False, "date": "today"},
     }
-    told = table.origin([one, {**one, "date": "tomorrow"}, {**one, "commit": "def"}])
+    told = origins([one, {**one, "date": "tomorrow"}, {**one, "commit": "def"}])
     assert [line[-3:] for line in told] == ["abc", "def"]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import treatments
 from benchmarks.llama import Llama
-from benchmarks.table import Lines, parse
+from benchmarks.rendering.text import Lines, markdown, parse
 from benchmarks.treatments import Budget, LlamaBudget
 
 SMALL = Budget("adam", (0.003, 0.01), (1e-6, 0.1), sweep_epochs=1, epochs=1, sweep_seeds=1, seeds=2)
@@ -117,4 +117,4 @@ def test_the_documentation_quotes_the_stored_tables(name: str) -> None:
     for found, made in zip(tables, of[name], strict=True):
         header, rows = made()
         assert found == (tuple(header), [tuple(row) for row in rows])
-        assert treatments.table.markdown((header, rows)) in documented
+        assert markdown((header, rows)) in documented

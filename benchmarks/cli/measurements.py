@@ -31,6 +31,7 @@ from benchmarks.comparison import chosen
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
 from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.rendering import text
 from benchmarks.speed import (
     CLASSES,
     PEER,
@@ -101,10 +102,10 @@ def speed(
         remarks = [
             "Heaviside's ratios are to SGD's step with ReLU: no gradient passes a step function.",
             f"Batches of {batch_size}; median of {repeats} interleaved rounds, with the quartiles.",
-            *(f"Made on: {origin}." for origin in table.origin([environment])),
+            *(f"Made on: {origin}." for origin in text.origins([environment])),
             f"Command: `{command}`",
         ]
-        write(folder / "speed.md", table.document(lines, remarks).encode())
+        write(folder / "speed.md", text.document(lines, remarks).encode())
     if as_json:
         print_json(description)
     else:
@@ -161,12 +162,12 @@ def diagnose(
         f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}). Norms "
         "are of the feedback of the layer's weights, and of their gradient times |w|.",
         *table.dead_notes({kind: course.dead for kind, course in courses.items()}),
-        *(f"Made on: {origin}." for origin in table.origin([environment])),
+        *(f"Made on: {origin}." for origin in text.origins([environment])),
         f"Command: `{command}`",
     ]
     with refusing(OSError):
         write_json(folder / "diagnosis.json", description)
-        write(folder / "diagnosis.md", table.document(lines, remarks).encode())
+        write(folder / "diagnosis.md", text.document(lines, remarks).encode())
         write(folder / "diagnosis.png", png(found))
     if as_json:
         print_json(description)

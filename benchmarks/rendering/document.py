@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from benchmarks import table
+from benchmarks.rendering import text
+from benchmarks.rendering.text import Lines
 
 #: What is special in LaTeX, or missing from its fonts.
 LATEX = str.maketrans(
@@ -47,7 +48,7 @@ class Table:
 
     name: str
     caption: str
-    lines: table.Lines
+    lines: Lines
     frame: pd.DataFrame
     notes: Sequence[str] = ()
     heat: Sequence[Sequence[float | None]] | None = None
@@ -118,7 +119,10 @@ class Document:
 def html(document: Document) -> str:
     """Return a page that needs nothing but itself."""
     environment = Environment(
-        loader=PackageLoader("benchmarks"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("benchmarks.rendering"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html").render(document=document)
 
@@ -136,7 +140,7 @@ def markdown(document: Document) -> str:
             if section.text or section.tables:
                 blocks += [f"### {section.title}", *section.text]
             for one in section.tables:
-                blocks += [f"**{one.caption}**", table.document(one.lines, one.notes).strip()]
+                blocks += [f"**{one.caption}**", text.document(one.lines, one.notes).strip()]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.figure import LABELS, PALETTE
+from benchmarks.rendering.style import LABELS, PALETTE
 
 #: Later curves stay visible where they lie on earlier ones.
 STROKES = ("-", "-", "--", "-.")
