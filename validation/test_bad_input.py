@@ -11,10 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from benchmarks import data
 from benchmarks import study as study_module
 from benchmarks.cli import app
 from benchmarks.data import DATASETS, Dataset, Split
+from benchmarks.data import fetching as data
 from benchmarks.store import Store
 
 QUICK = (

@@ -21,8 +21,8 @@ from sklearn.datasets import load_digits
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from benchmarks import data
 from benchmarks.data import ARCHIVES, DATASETS, Archive, DataError, Dataset, Split, fetch, load
+from benchmarks.data import fetching as data
 
 OFFLINE = ["digits", "blobs", "circles", "swirls"]
 TOYS = ["blobs", "circles", "swirls"]

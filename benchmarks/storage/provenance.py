@@ -17,10 +17,10 @@ import torch
 
 #: The code that decides what a run or a step measures.
 CODE = (
-    *("lfp_core/**/*.py", "baselines/**/*.py"),
+    *("lfp_core/**/*.py", "baselines/**/*.py", "benchmarks/data/**/*.py"),
     *(
         f"benchmarks/{module}.py"
-        for module in ("data", "inspection", "memory", "models", "runner", "speed", "transformer")
+        for module in ("inspection", "memory", "models", "runner", "speed", "transformer")
     ),
 )
 PACKAGES = (
