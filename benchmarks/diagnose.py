@@ -21,9 +21,9 @@ import lfp_core as lfp
 from baselines import METHODS, Settings
 from benchmarks.data import Dataset
 from benchmarks.models import build
+from benchmarks.models.transformer import TokenMean
 from benchmarks.rendering.style import PALETTE
 from benchmarks.runner import train_epoch
-from benchmarks.transformer import TokenMean
 from lfp_core.dead import DeadParameters
 from lfp_core.slopes import share
 

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 import lfp_core as lfp
 from baselines import OPTIMIZERS
 from benchmarks.experiment import STRICT, Experiment, Place, Report
+from benchmarks.models.transformer import Block, Positions
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, document, edge_notes
 from benchmarks.storage.files import write
 from benchmarks.storage.records import Record
 from benchmarks.sweep import edge_of
-from benchmarks.transformer import Block, Positions
 from lfp_core.propagation import Attention
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

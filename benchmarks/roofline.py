@@ -37,10 +37,9 @@ import lfp_core as lfp
 from baselines import Spiking, SpikingNetwork
 from baselines.surrogate import rate_loss
 from benchmarks.asv.common import PROFILE, batch, clock_of, device_of
-from benchmarks.models import build
+from benchmarks.models import CLASSES, SHAPES, build
 from benchmarks.rendering import text
 from benchmarks.rendering.style import LABELS, PALETTE
-from benchmarks.speed import CLASSES, SHAPES
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT, describe
 from benchmarks.storage.records import Records

@@ -17,7 +17,7 @@ from baselines import METHODS, Settings, Spiking, Step, Trainer
 from baselines.trainer import DescentTrainer
 from benchmarks.data import Dataset, Split
 from benchmarks.inspection import Inspection, inspect
-from benchmarks.models import build
+from benchmarks.models import network
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.provenance import identity
 from lfp_core.dead import DeadParameters, dead_parameters
@@ -284,33 +284,6 @@ class _Training:
             torch.cuda.set_rng_state(state["random_of_gpu"], self.device)
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.steps, self.seconds = state["steps"], state["seconds"]
-
-
-def network(
-    method: str,
-    model: str,
-    *,
-    activation: str,
-    input_shape: tuple[int, ...],
-    classes: int,
-    seed: int,
-    spiking: Spiking | None,
-) -> nn.Module:
-    """Return the model, or the network that the method has of its own.
-
-    Raises `ValueError` as :func:`benchmarks.models.build` does.
-    """
-    own = METHODS[method].network
-    if own is not None:
-        return own(input_shape, classes, seed)
-    return build(
-        model,
-        activation=activation,
-        input_shape=input_shape,
-        classes=classes,
-        seed=seed,
-        spiking=spiking,
-    )
 
 
 def _spikes(model: nn.Module, split: Split) -> float | None:

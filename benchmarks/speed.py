@@ -16,9 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines import METHODS, Settings, Spiking
 from benchmarks.memory import peak_bytes
-from benchmarks.models import build
+from benchmarks.models import build, network
 from benchmarks.peer import peer_step
-from benchmarks.runner import network
 
 REFERENCE = "sgd"
 PEER = "lfprop"
@@ -28,18 +27,6 @@ FEWEST = 3  # rounds that everything takes part in
 #: So small that the weights stay as they are, however many steps are timed.
 SETTINGS = Settings(learning_rate=1e-8)
 
-#: The shape of one random input for each model, and how many classes it tells apart.
-SHAPES = {
-    "toy-mlp": (2,),
-    "mlp": (1, 28, 28),
-    "lenet": (1, 28, 28),
-    "vgg-like": (3, 32, 32),
-    "mlp-1000": (1, 28, 28),
-    "mlp-1000-1000": (1, 28, 28),
-    "conv-12-64": (1, 28, 28),
-    "vit-tiny": (1, 28, 28),
-}
-CLASSES = 10
 
 TrainingStep = Callable[[Tensor, Tensor], object]
 

@@ -34,8 +34,8 @@ import lfp_core as lfp
 from baselines import LFP, SGD, Settings
 from benchmarks import language
 from benchmarks.data import Dataset, load
-from benchmarks.llama import Llama, LlamaBlock
 from benchmarks.models import MODELS
+from benchmarks.models.llama import Llama, LlamaBlock
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins
 from benchmarks.runner import accuracy, reproducible, train_epoch
 from benchmarks.storage.files import write

@@ -3,12 +3,14 @@
 from importlib import import_module
 from inspect import getmembers, isclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import lfp_core as lfp
+from baselines import METHODS
 from benchmarks import history
 from benchmarks.asv import common
 from benchmarks.storage.files import read_json
@@ -75,6 +77,19 @@ def test_what_a_commit_does_not_have_is_not_available(error: Exception | None) -
         raise error or lfp.UnsupportedOperation("no rule")
     with pytest.raises(ZeroDivisionError), common.applicable():
         _ = 1 / 0  # a defect stays one
+
+
+def test_a_name_is_taken_from_the_first_module_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where old commits have it; a package that is missing is not taken for an old commit."""
+    assert common.named("METHODS", "benchmarks.nowhere", "benchmarks", "baselines") is METHODS
+    with pytest.raises(ImportError, match="METHODS is in none of benchmarks"):
+        common.named("METHODS", "benchmarks")
+    (tmp_path / "needs_more.py").write_text("import a_package_that_is_missing\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_missing"):
+        common.named("METHODS", "needs_more", "baselines")
 
 
 def test_a_ratio_is_the_one_of_two_times(monkeypatch: pytest.MonkeyPatch) -> None:

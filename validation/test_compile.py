@@ -11,8 +11,7 @@ from torch import Tensor, nn
 import lfp_core as lfp
 from benchmarks import speed_compiled
 from benchmarks.models import ACTIVATIONS as OF_MODELS
-from benchmarks.models import build
-from benchmarks.speed import SHAPES
+from benchmarks.models import SHAPES, build
 from lfp_core import _torch
 from validation.examples import (
     EPSILON,

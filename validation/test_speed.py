@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from baselines import METHODS, Settings, Spiking
-from benchmarks import speed
+from benchmarks import models, speed
 from benchmarks.models import MODELS
 from benchmarks.speed import FEWEST, WARM_UP, Measurement, Workload, interleaved, measure
 
@@ -108,7 +108,7 @@ def test_the_yardstick_of_a_step_function_is_the_step_with_relu(
 
 
 def test_every_model_has_a_shape() -> None:
-    assert list(speed.SHAPES) == list(MODELS)
+    assert list(models.SHAPES) == list(MODELS)
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import treatments
-from benchmarks.llama import Llama
+from benchmarks.models.llama import Llama
 from benchmarks.rendering.text import Lines, markdown, parse
 from benchmarks.treatments import Budget, LlamaBudget
 

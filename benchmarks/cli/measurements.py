@@ -30,18 +30,9 @@ from benchmarks.cli.output import print_json, print_table, progress, say
 from benchmarks.comparison import chosen
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
-from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.models import ACTIVATIONS, CLASSES, MODELS, SHAPES
 from benchmarks.rendering import text
-from benchmarks.speed import (
-    CLASSES,
-    PEER,
-    SETTINGS,
-    SHAPES,
-    Measurement,
-    Workload,
-    measure,
-    peer_is_installed,
-)
+from benchmarks.speed import PEER, SETTINGS, Measurement, Workload, measure, peer_is_installed
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import describe, processor
 

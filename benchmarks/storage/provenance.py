@@ -17,11 +17,13 @@ import torch
 
 #: The code that decides what a run or a step measures.
 CODE = (
-    *("lfp_core/**/*.py", "baselines/**/*.py", "benchmarks/data/**/*.py"),
     *(
-        f"benchmarks/{module}.py"
-        for module in ("inspection", "memory", "models", "runner", "speed", "transformer")
+        "lfp_core/**/*.py",
+        "baselines/**/*.py",
+        "benchmarks/data/**/*.py",
+        "benchmarks/models/**/*.py",
     ),
+    *(f"benchmarks/{module}.py" for module in ("inspection", "memory", "runner", "speed")),
 )
 PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),

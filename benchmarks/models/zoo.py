@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 import lfp_core as lfp
+from baselines import METHODS
 from baselines.registry import Registry, pick
 from baselines.spiking_network import Spiking, SpikingNetwork, leaky
-from benchmarks.transformer import Block, Patches, Positions, TokenMean
+from benchmarks.models.transformer import Block, Patches, Positions, TokenMean
 
 Activation = Callable[[], nn.Module]
 
@@ -201,3 +202,43 @@ MODELS: Registry[Builder] = Registry(
         "vit-tiny": _vit_tiny,
     },
 )
+
+#: The shape of one random input for each model, and how many classes it tells apart.
+SHAPES = {
+    "toy-mlp": (2,),
+    "mlp": (1, 28, 28),
+    "lenet": (1, 28, 28),
+    "vgg-like": (3, 32, 32),
+    "mlp-1000": (1, 28, 28),
+    "mlp-1000-1000": (1, 28, 28),
+    "conv-12-64": (1, 28, 28),
+    "vit-tiny": (1, 28, 28),
+}
+CLASSES = 10
+
+
+def network(
+    method: str,
+    model: str,
+    *,
+    activation: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    spiking: Spiking | None,
+) -> nn.Module:
+    """Return the model, or the network that the method has of its own.
+
+    Raises `ValueError` as :func:`build` does.
+    """
+    own = METHODS[method].network
+    if own is not None:
+        return own(input_shape, classes, seed)
+    return build(
+        model,
+        activation=activation,
+        input_shape=input_shape,
+        classes=classes,
+        seed=seed,
+        spiking=spiking,
+    )
