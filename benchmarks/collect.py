@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from benchmarks.costs.step import Cost
 from benchmarks.plans import Plan, read
-from benchmarks.speed import Cost
 from benchmarks.storage.files import StoreError, read_json
 from benchmarks.store import Store, Stored
 from benchmarks.study import Cell, Outcome, Study

@@ -38,8 +38,8 @@ from baselines.pso import (
 )
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
+from benchmarks.costs.step import compared, interleaved
 from benchmarks.models import CLASSES, SHAPES, build
-from benchmarks.speed import compared, interleaved
 from benchmarks.storage.provenance import describe
 
 MODELS = ("lenet", "mlp")

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from baselines.rstdp import RSTDP, FeatureLayer, RSTDPNetwork, resolution
 from baselines.trainer import Settings
+from benchmarks.costs.step import WARM_UP, interleaved, quartiles
 from benchmarks.data import Split, load
-from benchmarks.speed import WARM_UP, interleaved, quartiles
 from benchmarks.storage.provenance import describe
 
 CHUNK = 20  # images in a round

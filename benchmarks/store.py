@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from benchmarks.costs.step import Cost, Measurement
 from benchmarks.runner import Result, Run
-from benchmarks.speed import Cost, Measurement
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError, read_json, write_json
 from benchmarks.storage.provenance import code_version, identity

@@ -9,11 +9,11 @@ import torch
 
 from baselines import METHODS, Settings, Spiking
 from baselines.registry import pick
+from benchmarks.costs.step import SETTINGS, Cost, Measurement, Workload, measure
 from benchmarks.data import DATASETS, Dataset
 from benchmarks.executors import Executor, Here, Worker, dataset
 from benchmarks.models import ACTIVATIONS, MODELS, network
 from benchmarks.runner import Run
-from benchmarks.speed import SETTINGS, Cost, Measurement, Workload, measure
 from benchmarks.storage.provenance import describe, processor
 from benchmarks.store import Store, Stored, StoredCosts
 from benchmarks.sweep import Choice, choose

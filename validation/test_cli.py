@@ -14,8 +14,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from benchmarks import executors, study
-from benchmarks import speed as speed_module
 from benchmarks.cli import app, measurements
+from benchmarks.costs import step as speed_module
 from benchmarks.gpu import HEED
 from benchmarks.store import Store
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from baselines import METHODS, Settings, Spiking
-from benchmarks import models, speed
+from benchmarks import models
+from benchmarks.costs import step as speed
+from benchmarks.costs.step import FEWEST, WARM_UP, Measurement, Workload, interleaved, measure
 from benchmarks.models import MODELS
-from benchmarks.speed import FEWEST, WARM_UP, Measurement, Workload, interleaved, measure
 
 CPU = torch.device("cpu")
 

@@ -28,11 +28,11 @@ from benchmarks.cli.options import (
 )
 from benchmarks.cli.output import print_json, print_table, progress, say
 from benchmarks.comparison import chosen
+from benchmarks.costs.step import PEER, SETTINGS, Measurement, Workload, measure, peer_is_installed
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
 from benchmarks.models import ACTIVATIONS, CLASSES, MODELS, SHAPES
 from benchmarks.rendering import text
-from benchmarks.speed import PEER, SETTINGS, Measurement, Workload, measure, peer_is_installed
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import describe, processor
 

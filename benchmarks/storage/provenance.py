@@ -23,7 +23,7 @@ CODE = (
         "benchmarks/data/**/*.py",
         "benchmarks/models/**/*.py",
     ),
-    *(f"benchmarks/{module}.py" for module in ("inspection", "memory", "runner", "speed")),
+    *(f"benchmarks/{module}.py" for module in ("inspection", "memory", "runner", "costs/step")),
 )
 PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
