@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from benchmarks.costs.step import interleaved, quartiles
+from benchmarks.costs.timing import interleaved, quartiles
 from benchmarks.models import CLASSES, SHAPES, build
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Records

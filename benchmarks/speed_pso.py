@@ -38,7 +38,7 @@ from baselines.pso import (
 )
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
-from benchmarks.costs.step import compared, interleaved
+from benchmarks.costs.timing import compared, interleaved
 from benchmarks.models import CLASSES, SHAPES, build
 from benchmarks.storage.provenance import describe
 

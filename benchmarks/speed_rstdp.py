@@ -23,7 +23,7 @@ from torch import Tensor
 
 from baselines.rstdp import RSTDP, FeatureLayer, RSTDPNetwork, resolution
 from baselines.trainer import Settings
-from benchmarks.costs.step import WARM_UP, interleaved, quartiles
+from benchmarks.costs.timing import WARM_UP, interleaved, quartiles
 from benchmarks.data import Split, load
 from benchmarks.storage.provenance import describe
 

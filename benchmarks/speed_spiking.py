@@ -21,7 +21,7 @@ from snntorch.utils import reset
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from benchmarks.costs.step import compared, interleaved
+from benchmarks.costs.timing import compared, interleaved
 from benchmarks.storage.provenance import describe
 from lfp_core import spiking
 

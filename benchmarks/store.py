@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from benchmarks.costs.step import Cost, Measurement
+from benchmarks.costs.step import Cost
+from benchmarks.costs.workloads import Measurement
 from benchmarks.runner import Result, Run
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError, read_json, write_json

@@ -9,7 +9,8 @@ import torch
 
 from baselines import METHODS, Settings, Spiking
 from baselines.registry import pick
-from benchmarks.costs.step import SETTINGS, Cost, Measurement, Workload, measure
+from benchmarks.costs.step import Cost, measure
+from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, Dataset
 from benchmarks.executors import Executor, Here, Worker, dataset
 from benchmarks.models import ACTIVATIONS, MODELS, network

@@ -1,7 +1,7 @@
 """What a study found, as data frames and as lines of tables."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -9,8 +9,8 @@ import pandas as pd
 
 from baselines import METHODS, Spiking
 from baselines.trainer import DescentTrainer
+from benchmarks.costs.memory import MEGABYTE
 from benchmarks.diagnose import Diagnoses
-from benchmarks.memory import MEGABYTE
 from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
 from benchmarks.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.store import Stored
@@ -225,33 +225,6 @@ def _accuracy(row: Mapping[Hashable, Any]) -> str:
         remarks.append(f"{row['seeds']} of {row['seeds'] + row['missing']} seeds")
     told = f" ({'; '.join(remarks)})" if remarks else ""
     return mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"]) + told
-
-
-def speed_lines(rows: Iterable[Mapping[str, Any]]) -> Lines:
-    """Return as text what `lfp-bench speed` measured: costs, each with its model and activation."""
-    header = (
-        "model",
-        "activation",
-        "method",
-        "step ms",
-        "step time / SGD",
-        "quartiles",
-        "peak MB",
-        "peak memory / SGD",
-    )
-    return header, [
-        (
-            row["model"],
-            row["activation"],
-            row["method"],
-            f"{1000 * row['seconds']:.2f}",
-            f"{row['time_ratio']:.2f}",
-            f"{row['time_ratio_low']:.2f} to {row['time_ratio_high']:.2f}",
-            f"{row['peak_bytes'] / MEGABYTE:.2f}",
-            f"{row['peak_ratio']:.2f}",
-        )
-        for row in rows
-    ]
 
 
 def diagnosis_lines(found: Mapping[str, Diagnoses]) -> Lines:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks import executors, study
 from benchmarks.cli import app, measurements
-from benchmarks.costs import step as speed_module
+from benchmarks.costs import step
 from benchmarks.gpu import HEED
 from benchmarks.store import Store
 
@@ -126,8 +126,8 @@ def test_a_missing_peer_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*arguments: object, **options: object) -> None:
         raise ImportError("No module named 'lfprop'")
 
-    monkeypatch.setattr(speed_module, "peer_step", missing)
-    assert not speed_module.peer_is_installed()
+    monkeypatch.setattr(step, "peer_step", missing)
+    assert not step.peer_is_installed()
 
 
 def test_diagnose_reports_and_stores(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.memory import peak_bytes
+from benchmarks.costs.memory import peak_bytes
 
 CPU = torch.device("cpu")
 MILLION = 4_000_000  # bytes of a million float32

@@ -18,7 +18,7 @@ pytest.importorskip("lfprop", reason="the authors' package is optional: run `tox
 from lfprop.model.activations import Step
 from lfprop.rewards.reward_functions import SoftmaxLossReward
 
-from benchmarks.peer import peer_step
+from benchmarks.costs.peer import peer_step
 from validation.peer import PEER_ACTIVATIONS, PEER_MODELS, peer_feedback, peer_model
 
 pytestmark = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from benchmarks.memory import peak_bytes
+from benchmarks.costs.memory import peak_bytes
 from lfp_core.pooling import HalvingMaxPool2d, max_pool2d
 
 CPU = torch.device("cpu")

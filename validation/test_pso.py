@@ -21,8 +21,8 @@ from baselines import METHODS, pso
 from baselines.pso import PAPER, PSO, STABLE, PaperTorchPSO, Pyswarms, Recipe, Swarm, TorchSwarm
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
+from benchmarks.costs.memory import peak_bytes
 from benchmarks.data import Dataset, Split
-from benchmarks.memory import peak_bytes
 from benchmarks.models import ACTIVATIONS, build
 from benchmarks.runner import Divergence, Run, execute
 

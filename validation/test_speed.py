@@ -10,7 +10,9 @@ import torch
 from baselines import METHODS, Settings, Spiking
 from benchmarks import models
 from benchmarks.costs import step as speed
-from benchmarks.costs.step import FEWEST, WARM_UP, Measurement, Workload, interleaved, measure
+from benchmarks.costs.step import measure
+from benchmarks.costs.timing import FEWEST, WARM_UP, interleaved
+from benchmarks.costs.workloads import Measurement, Workload
 from benchmarks.models import MODELS
 
 CPU = torch.device("cpu")

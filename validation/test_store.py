@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from baselines import Settings
-from benchmarks.costs.step import Cost, Measurement, Workload
+from benchmarks.costs.step import Cost
+from benchmarks.costs.workloads import Measurement, Workload
 from benchmarks.runner import Divergence, Epoch, Result, Run
 from benchmarks.storage.files import StoreError, write, write_json
 from benchmarks.store import Store, Stored, StoredCosts

@@ -42,6 +42,7 @@ def named(name: str, *modules: str) -> Any:
 
 
 CLASSES: int = named("CLASSES", "benchmarks.models", "benchmarks.speed")
+peak_bytes: Callable[..., int] = named("peak_bytes", "benchmarks.costs.memory", "benchmarks.memory")
 SHAPES: dict[str, tuple[int, ...]] = named("SHAPES", "benchmarks.models", "benchmarks.speed")
 
 
@@ -197,8 +198,8 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 def in_turn(steps: Sequence[Step], device: torch.device) -> list[list[float]]:
     """Return the seconds that each of the steps takes in each of as many rounds as there is time.
 
-    This is not :func:`benchmarks.speed.interleaved`, because that is the one of the commit: how
-    time is measured must not have a history.
+    This is not :func:`benchmarks.costs.timing.interleaved`, because that is the one of the commit:
+    how time is measured must not have a history.
     """
     clock = clock_of(device)
     seconds: list[list[float]] = [[] for _ in steps]

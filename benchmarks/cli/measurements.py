@@ -28,7 +28,9 @@ from benchmarks.cli.options import (
 )
 from benchmarks.cli.output import print_json, print_table, progress, say
 from benchmarks.comparison import chosen
-from benchmarks.costs.step import PEER, SETTINGS, Measurement, Workload, measure, peer_is_installed
+from benchmarks.costs import report
+from benchmarks.costs.step import measure, peer_is_installed
+from benchmarks.costs.workloads import PEER, SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.diagnose import before_and_after, png
 from benchmarks.models import ACTIVATIONS, CLASSES, MODELS, SHAPES
@@ -88,7 +90,7 @@ def speed(
                 tick(f"{name} {kind}")
         environment, command = describe(chosen_device), shlex.join(["lfp-bench", *context.obj])
         description = {"command": command, "environment": environment, "rows": found}
-        lines = table.speed_lines(found)
+        lines = report.speed_lines(found)
         write_json(folder / "speed.json", description)
         remarks = [
             "Heaviside's ratios are to SGD's step with ReLU: no gradient passes a step function.",

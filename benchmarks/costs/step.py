@@ -1,64 +1,31 @@
 """What a training step costs: its time and peak memory, next to a step of SGD."""
 
-import gc
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from math import inf
-from time import perf_counter
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines import METHODS, Settings, Spiking
-from benchmarks.memory import peak_bytes
-from benchmarks.models import build, network
-from benchmarks.peer import peer_step
-
-REFERENCE = "sgd"
-PEER = "lfprop"
-WARM_UP = 2  # rounds that are not counted
-PATIENCE = 20.0  # seconds: what has taken that long sits the other rounds out
-FEWEST = 3  # rounds that everything takes part in
-#: So small that the weights stay as they are, however many steps are timed.
-SETTINGS = Settings(learning_rate=1e-8)
-
+from baselines import METHODS, Settings
+from benchmarks.costs.memory import peak_bytes
+from benchmarks.costs.peer import peer_step
+from benchmarks.costs.timing import PATIENCE, interleaved
+from benchmarks.costs.workloads import (
+    PEER,
+    REFERENCE,
+    SETTINGS,
+    Measurement,
+    Workload,
+    comparable,
+    network_of,
+    random_batch,
+    samples_of,
+)
 
 TrainingStep = Callable[[Tensor, Tensor], object]
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What the steps are steps of; inputs are random, of shape (batch_size, *input_shape).
-
-    A method that has a batch size of its own takes that.
-    """
-
-    model: str
-    activation: str
-    input_shape: tuple[int, ...]
-    classes: int
-    batch_size: int
-    spiking: Spiking | None = None
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Everything that decides what :func:`measure` measures, given the code.
-
-    `methods` are names in `METHODS`, or "lfprop". SGD is measured with them in any case.
-    """
-
-    workload: Workload
-    methods: tuple[str, ...]
-    repeats: int
-    settings: Settings
-    processor: str
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -92,11 +59,12 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
     Raises `ImportError` where lfprop is asked for and missing.
     """
     settings = measurement.settings
-    reference = (REFERENCE, _comparable(measurement.workload))
+    reference = (REFERENCE, comparable(measurement.workload))
     tasks = [(method, measurement.workload) for method in measurement.methods]
     tasks = list(dict.fromkeys((reference, *tasks)))
     steps = {
-        task: partial(_step(*task, settings, device), *_batch(*task, device)) for task in tasks
+        task: partial(_step(*task, settings, device), *random_batch(*task, device))
+        for task in tasks
     }
     seconds = interleaved(steps, measurement.repeats, device, PATIENCE)
     # Some versions of torch cannot count within the backward pass that the peer begins in its own.
@@ -108,109 +76,21 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
         task = (method, measurement.workload)
         rounds = min(len(seconds[task]), len(seconds[reference]))
         ratios = np.divide(seconds[task][:rounds], seconds[reference][:rounds])
-        ratios *= _samples(*reference) / _samples(*task)
+        ratios *= samples_of(*reference) / samples_of(*task)
         low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
         cost = Cost(
             method=method,
-            samples=_samples(*task),
+            samples=samples_of(*task),
             seconds=float(np.median(seconds[task])),
             time_ratio=float(middle),
             time_ratio_low=float(low),
             time_ratio_high=float(high),
             peak_bytes=peaks[task],
             peak_ratio=peaks[task] / peaks[reference],
-            macs=None if (counted := macs[task]) is None else counted / _samples(*task),
+            macs=None if (counted := macs[task]) is None else counted / samples_of(*task),
         )
         costs.append(cost)
     return costs
-
-
-def _comparable(workload: Workload) -> Workload:
-    """Return the workload of the SGD step that others are compared with.
-
-    No gradient passes a Heaviside step, so SGD's own step there has hardly a backward pass, and
-    would make any method that trains all layers look slow. ReLU's step stands in, as it does for
-    spiking neurons, which SGD cannot train.
-    """
-    if workload.activation in ("heaviside", "lif"):
-        return replace(workload, activation="relu", spiking=None)
-    return workload
-
-
-Key = TypeVar("Key", bound=Hashable)
-
-
-def interleaved(
-    steps: Mapping[Key, Callable[[], object]],
-    repeats: int,
-    device: torch.device,
-    patience: float = inf,
-) -> dict[Key, list[float]]:
-    """Return the seconds of each of `repeats` calls of every step, called in turn.
-
-    A step that took longer than `patience` seconds in all sits out what is left, though it is
-    called `FEWEST` times.
-    """
-    seconds: dict[Key, list[float]] = {name: [] for name in steps}
-    with _without_garbage_collection():
-        for repeat in range(-WARM_UP, repeats):
-            for name, step in steps.items():
-                if sum(seconds[name]) > patience and len(seconds[name]) >= FEWEST:
-                    continue
-                _wait(device)
-                started = perf_counter()
-                step()
-                _wait(device)
-                if repeat >= 0:
-                    seconds[name].append(perf_counter() - started)
-    return seconds
-
-
-def compared(seconds: Mapping[str, list[float]], reference: str) -> dict[str, Any]:
-    """Return median seconds, and quartiles over rounds of the ratio of each way to one of them."""
-    return {
-        way: {
-            "seconds": round(float(np.median(of_way)), 4),
-            "ratio": quartiles(of_way, seconds[reference]).round(2).tolist(),
-        }
-        for way, of_way in seconds.items()
-    }
-
-
-def quartiles(seconds: Sequence[float], reference: Sequence[float]) -> np.ndarray:
-    """Return the quartiles (3,) over rounds of the ratio of two times."""
-    return np.quantile(np.divide(seconds, reference), (0.25, 0.5, 0.75))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Keep the collector, which strikes at any time, out of somebody's measurement."""
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _samples(name: str, workload: Workload) -> int:
-    own = METHODS[name].batch_size if name in METHODS else None
-    return own or workload.batch_size
-
-
-def _batch(name: str, workload: Workload, device: torch.device) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    samples = _samples(name, workload)
-    inputs = torch.randn(samples, *workload.input_shape, generator=generator).clamp(-1, 1)
-    targets = torch.randint(workload.classes, (samples,), generator=generator)
-    return inputs.to(device), targets.to(device)
 
 
 def _macs(step: Callable[[], object]) -> int:
@@ -220,7 +100,7 @@ def _macs(step: Callable[[], object]) -> int:
 
 
 def _step(name: str, workload: Workload, settings: Settings, device: torch.device) -> TrainingStep:
-    model = _network(name, workload).to(device)
+    model = network_of(name, workload).to(device)
     if name == PEER:
         optimizer = torch.optim.SGD(
             model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
@@ -229,22 +109,10 @@ def _step(name: str, workload: Workload, settings: Settings, device: torch.devic
     return METHODS[name](model, settings).step
 
 
-def _network(name: str, workload: Workload) -> nn.Module:
-    make = build if name == PEER else partial(network, name)
-    return make(
-        workload.model,
-        activation=workload.activation,
-        input_shape=workload.input_shape,
-        classes=workload.classes,
-        seed=0,
-        spiking=workload.spiking,
-    )
-
-
 def _peak(name: str, workload: Workload, settings: Settings, device: torch.device) -> int:
     def train() -> None:
         step = _step(name, workload, settings, device)
-        batch = _batch(name, workload, device)
+        batch = random_batch(name, workload, device)
         step(*batch)
         step(*batch)  # the first step with the optimiser's momentum in place
 

@@ -17,13 +17,9 @@ import torch
 
 #: The code that decides what a run or a step measures.
 CODE = (
-    *(
-        "lfp_core/**/*.py",
-        "baselines/**/*.py",
-        "benchmarks/data/**/*.py",
-        "benchmarks/models/**/*.py",
-    ),
-    *(f"benchmarks/{module}.py" for module in ("inspection", "memory", "runner", "costs/step")),
+    *("lfp_core/**/*.py", "baselines/**/*.py"),
+    *(f"benchmarks/{package}/**/*.py" for package in ("data", "models", "costs")),
+    *(f"benchmarks/{module}.py" for module in ("inspection", "runner")),
 )
 PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
