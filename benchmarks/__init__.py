@@ -2,8 +2,8 @@
 
 What a study needs: :mod:`~benchmarks.data`, :mod:`~benchmarks.models` and the methods of
 :mod:`baselines`. What it does: :mod:`~benchmarks.study` plans runs and executes them with
-:mod:`~benchmarks.runner`, chooses learning rates with :mod:`~benchmarks.sweep`, measures cost with
-:mod:`~benchmarks.costs.step` and :mod:`~benchmarks.costs.memory`, and keeps everything in a
-:mod:`~benchmarks.store`. What it tells: :mod:`~benchmarks.table` and :mod:`~benchmarks.figure`.
-The command line is :mod:`~benchmarks.cli`.
+:mod:`~benchmarks.runs.training`, chooses learning rates with :mod:`~benchmarks.runs.tuning`,
+measures cost with :mod:`~benchmarks.costs.step` and :mod:`~benchmarks.costs.memory`, and keeps
+everything in a :mod:`~benchmarks.runs.store`. What it tells: :mod:`~benchmarks.table` and
+:mod:`~benchmarks.figure`. The command line is :mod:`~benchmarks.cli`.
 """

@@ -9,12 +9,12 @@ import pandas as pd
 
 from benchmarks import pace, panels, table
 from benchmarks.data import Split, load
-from benchmarks.inspection import SMALL, Layer
 from benchmarks.published import published
 from benchmarks.rendering.document import Figure as Image
 from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import Lines, mean_and_deviation, number, origins
-from benchmarks.runner import Result
+from benchmarks.runs.inspection import SMALL, Layer
+from benchmarks.runs.run import Result
 from benchmarks.statistics import FEWEST_SEEDS
 from benchmarks.study import Outcome
 

@@ -14,8 +14,8 @@ from benchmarks.data import DATASETS
 from benchmarks.experiment import STRICT, Experiment, Place, Report, Status
 from benchmarks.models import ACTIVATIONS
 from benchmarks.report import rows, write_report
+from benchmarks.runs.store import Store
 from benchmarks.storage.provenance import code_version
-from benchmarks.store import Store
 from benchmarks.study import PRESETS, UNKNOWN, Study, carry_out, check
 
 Whole = Annotated[int, Field(ge=1)]

@@ -23,7 +23,7 @@ from benchmarks.data import Dataset
 from benchmarks.models import build
 from benchmarks.models.transformer import TokenMean
 from benchmarks.rendering.style import PALETTE
-from benchmarks.runner import train_epoch
+from benchmarks.runs.training import train_epoch
 from lfp_core.dead import DeadParameters
 from lfp_core.slopes import share
 

@@ -40,13 +40,13 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.executors import Executor
 from benchmarks.rendering.text import Lines
-from benchmarks.runner import Run
+from benchmarks.runs.executors import Executor
+from benchmarks.runs.run import Run
+from benchmarks.runs.store import Store
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.provenance import code_version, describe
 from benchmarks.storage.records import Record, Records
-from benchmarks.store import Store
 
 #: Where an experiment of few runs keeps them; see :class:`benchmarks.storage.records.Records`.
 RECORDS = "records.json"
@@ -65,7 +65,7 @@ class Place:
     Attributes:
         device: of what is made in this process.
         advance: moves the progress on by one of :meth:`Experiment.steps`, and says what was done.
-        executor: makes the runs (:class:`benchmarks.runner.Run`) of the study in a folder.
+        executor: makes the runs (:class:`benchmarks.runs.run.Run`) of the study in a folder.
         command: that is at work, to be quoted in reports.
     """
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from baselines import METHODS
 from benchmarks.rendering.style import LABELS, styles
-from benchmarks.runner import Result
+from benchmarks.runs.run import Result
 from benchmarks.study import Outcome
 
 GREY = "#666666"

@@ -29,9 +29,9 @@ from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.models.transformer import Block, Positions
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, document, edge_notes
+from benchmarks.runs.tuning import edge_of
 from benchmarks.storage.files import write
 from benchmarks.storage.records import Record
-from benchmarks.sweep import edge_of
 from lfp_core.propagation import Attention
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -155,7 +155,7 @@ def fill_gradients(model: nn.Module, arm: Arm, inputs: Tensor, targets: Tensor) 
 def train(arm: Arm, learning_rate: float, seed: int, options: Options, text: Text) -> Record:
     """Train one GPT; return its validation losses on the way (None: not finite), and test loss.
 
-    And which parameters cannot learn, as :class:`benchmarks.runner.Result` has it.
+    And which parameters cannot learn, as :class:`benchmarks.runs.run.Result` has it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.runner import Epoch, Result
+from benchmarks.runs.run import Epoch, Result
 
 #: Accuracies that a time to get there is told for, the highest three that any run reached.
 TARGETS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from benchmarks.data import Split
-from benchmarks.inspection import DECADES, SIDE, Layer
 from benchmarks.pace import front
 from benchmarks.rendering.style import LABELS, PALETTE, styles
-from benchmarks.runner import Epoch, Result
+from benchmarks.runs.inspection import DECADES, SIDE, Layer
+from benchmarks.runs.run import Epoch, Result
 
 LOSS = "training loss"
 COLUMNS = 4  # panels beside each other, at most

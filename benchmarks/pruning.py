@@ -25,21 +25,22 @@ from pydantic import Field
 from benchmarks import comparison, paired, sparsity
 from benchmarks.comparison import Names, Whole
 from benchmarks.data import Dataset, Split
-from benchmarks.executors import dataset
 from benchmarks.experiment import Experiment, Place, Report, Status, recorded
-from benchmarks.inspection import inspect
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
 from benchmarks.report import rows
-from benchmarks.runner import Run, train, untrained
+from benchmarks.runs.executors import dataset
+from benchmarks.runs.inspection import inspect
+from benchmarks.runs.run import Run
+from benchmarks.runs.store import Store
+from benchmarks.runs.training import train, untrained
+from benchmarks.runs.tuning import Choice
 from benchmarks.sparsity import Scope
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import code_version
 from benchmarks.storage.records import Record
-from benchmarks.store import Store
 from benchmarks.study import Study, check, tune
-from benchmarks.sweep import Choice
 
 #: By what weights are ranked, and among which others.
 CRITERIA: dict[str, tuple[str, Scope]] = {

@@ -23,7 +23,7 @@ from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
 from benchmarks.models import build
 from benchmarks.rendering.text import Lines, document, origins, spread
-from benchmarks.runner import accuracy
+from benchmarks.runs.training import accuracy
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Record, Records

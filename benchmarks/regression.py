@@ -47,12 +47,12 @@ from benchmarks.experiment import STRICT, Experiment, Place, Report
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
 from benchmarks.report import rows
-from benchmarks.runner import reproducible, train_epoch
+from benchmarks.runs.training import reproducible, train_epoch
+from benchmarks.runs.tuning import Edge, edge_of
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Record, by_method
 from benchmarks.study import FIRST_SWEEP_SEED
-from benchmarks.sweep import Edge, edge_of
 from lfp_core.rewards import Reduction
 
 Numbers = NDArray[np.float64]

@@ -7,8 +7,8 @@ import pandas as pd
 
 from benchmarks import figure, table
 from benchmarks.rendering.text import document, origins
+from benchmarks.runs.store import Store
 from benchmarks.storage.files import write
-from benchmarks.store import Store
 from benchmarks.study import Outcome
 
 

@@ -23,7 +23,7 @@ from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork
 from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
 from benchmarks.rendering.text import Lines, document, origins
-from benchmarks.runner import accuracy, train_epoch
+from benchmarks.runs.training import accuracy, train_epoch
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Record, Records

@@ -31,7 +31,7 @@ from torch.fx.experimental.optimization import fuse
 
 import lfp_core as lfp
 from benchmarks.data import Split
-from benchmarks.runner import EVALUATION_BATCH, accuracy
+from benchmarks.runs.training import EVALUATION_BATCH, accuracy
 
 Scope = Literal["global", "layer"]
 Weights = Mapping[str, Tensor]  # by the name of the layer

@@ -1,8 +1,9 @@
 """What seeds allow to say: intervals of means, and paired tests of one method against another.
 
 Two methods with the same seed share the draw of the data, the initial weights and the order of the
-batches (:mod:`benchmarks.runner`), so their differences are compared seed by seed. Tests assume
-nothing about the distribution of the differences but that it is symmetric if the methods are equal.
+batches (:mod:`benchmarks.runs.training`), so their differences are compared seed by seed. Tests
+assume nothing about the distribution of the differences but that it is symmetric if the methods are
+equal.
 """
 
 from collections.abc import Sequence

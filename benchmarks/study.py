@@ -12,12 +12,12 @@ from baselines.registry import pick
 from benchmarks.costs.step import Cost, measure
 from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, Dataset
-from benchmarks.executors import Executor, Here, Worker, dataset
 from benchmarks.models import ACTIVATIONS, MODELS, network
-from benchmarks.runner import Run
+from benchmarks.runs.executors import Executor, Here, Worker, dataset
+from benchmarks.runs.run import Run
+from benchmarks.runs.store import Store, Stored, StoredCosts
+from benchmarks.runs.tuning import Choice, choose
 from benchmarks.storage.provenance import describe, processor
-from benchmarks.store import Store, Stored, StoredCosts
-from benchmarks.sweep import Choice, choose
 
 #: The sweep's seeds start here, so that no reported run was tuned on its own draw or weights.
 FIRST_SWEEP_SEED = 1000

@@ -12,10 +12,10 @@ from baselines.trainer import DescentTrainer
 from benchmarks.costs.memory import MEGABYTE
 from benchmarks.diagnose import Diagnoses
 from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
+from benchmarks.runs.store import Stored
+from benchmarks.runs.tuning import Choice
 from benchmarks.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
-from benchmarks.store import Stored
 from benchmarks.study import FIRST_SWEEP_SEED, Cell, Outcome, Study
-from benchmarks.sweep import Choice
 from lfp_core.dead import DeadParameters
 
 #: What all other methods are tested against.

@@ -38,11 +38,12 @@ from benchmarks.models import ACTIVATIONS, Activation
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, document, origins, spread
 from benchmarks.report import rows
-from benchmarks.runner import Run, train
+from benchmarks.runs.run import Run
+from benchmarks.runs.store import Store
+from benchmarks.runs.training import train
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import write
 from benchmarks.storage.records import Record, by_method
-from benchmarks.store import Store
 
 #: Names in torchvision, and the name of the layer that is replaced.
 HEADS = {

@@ -37,12 +37,12 @@ from benchmarks.data import Dataset, load
 from benchmarks.models import MODELS
 from benchmarks.models.llama import Llama, LlamaBlock
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins
-from benchmarks.runner import accuracy, reproducible, train_epoch
+from benchmarks.runs.training import accuracy, reproducible, train_epoch
+from benchmarks.runs.tuning import edge_of
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT, describe
 from benchmarks.storage.records import Record, Records
 from benchmarks.study import FIRST_SWEEP_SEED
-from benchmarks.sweep import edge_of
 
 FOLDER = ROOT / "benchmarks" / "stored" / "treatments"
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from benchmarks import language
 from benchmarks.data import Split, load
 from benchmarks.models import build
 from benchmarks.rendering.text import spread
-from benchmarks.runner import accuracy, train_epoch
+from benchmarks.runs.training import accuracy, train_epoch
 from lfp_core.dead import DeadParameters
 
 SCALES = (0.01, 0.1, 1.0)

@@ -15,7 +15,7 @@ from benchmarks import data
 from benchmarks import study as study_module
 from benchmarks.cli import app
 from benchmarks.data import DATASETS, Dataset, Split, fetching
-from benchmarks.store import Store
+from benchmarks.runs.store import Store
 
 QUICK = (
     *("compare", "--dataset", "blobs", "--methods", "lfp", "--activations", "relu"),

@@ -13,11 +13,12 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from benchmarks import executors, study
+from benchmarks import study
 from benchmarks.cli import app, measurements
 from benchmarks.costs import step
 from benchmarks.gpu import HEED
-from benchmarks.store import Store
+from benchmarks.runs import executors
+from benchmarks.runs.store import Store
 
 QUICK = (
     *("compare", "--dataset", "blobs", "--methods", "lfp,sgd", "--activations", "relu"),

@@ -31,7 +31,8 @@ from baselines import Settings
 from benchmarks import cli
 from benchmarks.data import Dataset, Split, load
 from benchmarks.diagnose import before_and_after
-from benchmarks.runner import Result, Run, execute
+from benchmarks.runs.run import Result, Run
+from benchmarks.runs.training import execute
 from benchmarks.table import dead_notes
 from lfp_core.dead import DeadParameters
 from lfp_core.propagation import Attention
@@ -587,7 +588,7 @@ def test_a_gradient_moves_zeros_and_a_sweep_does_not_look(few: Dataset) -> None:
 
 def test_looking_changes_nothing_of_the_run(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     history = [e.train_loss for e in made(few, "lfp").history]
-    monkeypatch.setattr("benchmarks.runner._dead_at_start", lambda *arguments: None)
+    monkeypatch.setattr("benchmarks.runs.training._dead_at_start", lambda *arguments: None)
     assert [e.train_loss for e in made(few, "lfp").history] == history
 
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from baselines import Settings, Spiking
-from benchmarks import runner
 from benchmarks import study as study_module
-from benchmarks.executors import ExecutorError, Here, Local, RayCluster, Worker
-from benchmarks.runner import Result, Run
-from benchmarks.store import Store, Stored
+from benchmarks.runs import training
+from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
+from benchmarks.runs.run import Result, Run
+from benchmarks.runs.store import Store, Stored
 from benchmarks.study import Study, carry_out
 
 CPU = torch.device("cpu")
@@ -151,7 +151,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from validation.test_executors import RUN, replace\n"
-        "from benchmarks.executors import Local, Worker\n"
+        "from benchmarks.runs.executors import Local, Worker\n"
         "if __name__ == '__main__':\n"
         f"    worker = Worker(Path({str(tmp_path)!r}), 'cpu', 1)\n"
         "    list(Local(worker, 2).results([replace(RUN, epochs=10**6)]))\n"
@@ -196,7 +196,7 @@ def whole(folder: Path) -> dict[Run, tuple[Any, ...]]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "COST_REPEATS", 1)
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("quick")

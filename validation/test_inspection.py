@@ -13,9 +13,10 @@ from torch import nn
 
 from baselines import Settings
 from benchmarks.data import Split, load
-from benchmarks.inspection import DECADES, SIDE, Inspection, gini, inspect
-from benchmarks.runner import Run, execute
-from benchmarks.store import Store, Stored
+from benchmarks.runs.inspection import DECADES, SIDE, Inspection, gini, inspect
+from benchmarks.runs.run import Run
+from benchmarks.runs.store import Store, Stored
+from benchmarks.runs.training import execute
 
 CPU = torch.device("cpu")
 RUN = Run("final", "blobs", "toy-mlp", "lfp", "relu", 0, 2, 256, Settings(0.1))

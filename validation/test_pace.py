@@ -18,7 +18,7 @@ from benchmarks.pace import (
     times_to_targets,
 )
 from benchmarks.report import rows
-from benchmarks.runner import Divergence, Epoch, Result, Run
+from benchmarks.runs.run import Divergence, Epoch, Result, Run
 
 
 def result(

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from benchmarks import pruning, sparsity
-from benchmarks.executors import Here, Worker
 from benchmarks.experiment import Place, Status
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.pruning import (
@@ -21,8 +20,9 @@ from benchmarks.pruning import (
     differences_of,
     tolerated,
 )
+from benchmarks.runs.executors import Here, Worker
+from benchmarks.runs.tuning import Choice
 from benchmarks.storage.records import Record
-from benchmarks.sweep import Choice
 
 TINY: dict[str, Any] = {
     "dataset": "blobs",
@@ -113,7 +113,7 @@ def test_runs_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.Mon
     assert Pruning().status(options, tmp_path) == Status(done=4)
     monkeypatch.setattr(Pruning, "code", "other")  # that of the sweeps is the same
     assert Pruning().status(options, tmp_path) == Status(done=2, of_other_code=2)
-    monkeypatch.setattr("benchmarks.store.code_version", lambda: "other")
+    monkeypatch.setattr("benchmarks.runs.store.code_version", lambda: "other")
     assert Pruning().status(options, tmp_path) == Status(done=0, of_other_code=4)
     Pruning().carry_out(options, tmp_path, place(tmp_path, []))
     assert Pruning().status(options, tmp_path) == Status(done=4, of_other_code=4)

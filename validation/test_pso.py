@@ -24,7 +24,8 @@ from baselines.trainer import Settings
 from benchmarks.costs.memory import peak_bytes
 from benchmarks.data import Dataset, Split
 from benchmarks.models import ACTIVATIONS, build
-from benchmarks.runner import Divergence, Run, execute
+from benchmarks.runs.run import Divergence, Run
+from benchmarks.runs.training import execute
 
 SETTINGS = Settings(learning_rate=1.0)
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from baselines import Settings
 from benchmarks import regression
 from benchmarks.data import DataError
-from benchmarks.executors import Here, Worker
 from benchmarks.experiment import Place
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.regression import (
@@ -34,6 +33,7 @@ from benchmarks.regression import (
     splits,
     train,
 )
+from benchmarks.runs.executors import Here, Worker
 from benchmarks.storage.records import Record
 
 CPU = torch.device("cpu")

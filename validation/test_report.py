@@ -38,8 +38,8 @@ from benchmarks.rendering.document import (
     markdown,
 )
 from benchmarks.rendering.text import parse
+from benchmarks.runs.store import Store
 from benchmarks.storage.files import StoreError, write_json
-from benchmarks.store import Store
 from benchmarks.study import Outcome, Study, carry_out
 
 CPU = torch.device("cpu")

@@ -12,9 +12,10 @@ from baselines import METHODS, Settings, Spiking
 from baselines.sgd import SGD
 from baselines.spiking_network import Encoding
 from baselines.trainer import Step
-from benchmarks import runner
 from benchmarks.data import Dataset, Split
-from benchmarks.runner import Divergence, Epoch, Result, Run, accuracy, execute
+from benchmarks.runs import training
+from benchmarks.runs.run import Divergence, Epoch, Result, Run
+from benchmarks.runs.training import accuracy, execute
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError
 
@@ -121,7 +122,7 @@ def test_an_interrupted_run_gives_the_same_bits(
     method: str, noise: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three steps are an epoch: killed in the second one, the run goes on after the first."""
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     run = replace(RUN, method=method, epochs=4)
     expected = execute(run, noise, CPU)
     checkpoint = Checkpoint(tmp_path / "run.pt", ENVIRONMENT)
@@ -137,7 +138,7 @@ def test_an_interrupted_run_gives_the_same_bits(
 def test_a_checkpoint_of_other_code_is_not_gone_on_from(
     noise: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     checkpoint = Checkpoint(tmp_path / "run.pt", ENVIRONMENT)
     killed_in_step(RUN, noise, checkpoint, step=5)
     assert Checkpoint(checkpoint.path, {**ENVIRONMENT, "code": "124"}).load() is None

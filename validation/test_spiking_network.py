@@ -20,7 +20,8 @@ from baselines.clipping import SMALLEST, clip_adaptively
 from baselines.spiking_network import SURROGATE_SLOPE, encode, leaky
 from baselines.surrogate import Surrogate, rate_loss
 from benchmarks.data import load
-from benchmarks.runner import Run, execute
+from benchmarks.runs.run import Run
+from benchmarks.runs.training import execute
 from lfp_core import spiking
 
 SETTINGS = Settings(0.05, momentum=0.0, clip_norm=None)

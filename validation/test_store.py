@@ -14,9 +14,9 @@ import pytest
 from baselines import Settings
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement, Workload
-from benchmarks.runner import Divergence, Epoch, Result, Run
+from benchmarks.runs.run import Divergence, Epoch, Result, Run
+from benchmarks.runs.store import Store, Stored, StoredCosts
 from benchmarks.storage.files import StoreError, write, write_json
-from benchmarks.store import Store, Stored, StoredCosts
 
 RUN = Run("final", "digits", "mlp", "lfp", "relu", 0, 1, 8, Settings(0.1, clip_norm=None))
 RESULT = Result(
@@ -97,7 +97,7 @@ def test_results_of_other_code_are_kept_and_not_used(
     store = Store(tmp_path)
     store.save(STORED)
     assert store.of_other_code() == 0
-    monkeypatch.setattr("benchmarks.store.code_version", lambda: "other")
+    monkeypatch.setattr("benchmarks.runs.store.code_version", lambda: "other")
     assert store.load(RUN) is None
     assert store.of_other_code() == 1
     store.save(STORED)

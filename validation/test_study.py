@@ -14,13 +14,15 @@ import torch
 from matplotlib.image import imread
 
 from baselines import Settings, Spiking
-from benchmarks import executors, table
 from benchmarks import study as study_module
+from benchmarks import table
 from benchmarks.data import Dataset, Split, load
 from benchmarks.rendering.text import origins
 from benchmarks.report import rows, write_report
-from benchmarks.runner import Result, Run, execute
-from benchmarks.store import Store
+from benchmarks.runs import executors
+from benchmarks.runs.run import Result, Run
+from benchmarks.runs.store import Store
+from benchmarks.runs.training import execute
 from benchmarks.study import PRESETS, Cell, Outcome, Study, carry_out, check
 
 CPU = torch.device("cpu")

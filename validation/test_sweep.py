@@ -3,8 +3,8 @@
 import pytest
 
 from baselines import Settings
-from benchmarks.runner import Divergence, Epoch, Result, Run
-from benchmarks.sweep import Choice, choose
+from benchmarks.runs.run import Divergence, Epoch, Result, Run
+from benchmarks.runs.tuning import Choice, choose
 
 
 def result(rate: float, accuracy: float, diverged: bool = False) -> Result:

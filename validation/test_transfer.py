@@ -16,9 +16,9 @@ from torchvision.models.vgg import VGG, make_layers
 import lfp_core as lfp
 from benchmarks import transfer
 from benchmarks.data import DataError, load
-from benchmarks.executors import Here, Worker
 from benchmarks.experiment import Place, Status
 from benchmarks.experiments import EXPERIMENTS
+from benchmarks.runs.executors import Here, Worker
 from benchmarks.transfer import DEVIATION, MEAN, Options, Transfer, images, network, scaled
 from lfp_core import slopes
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient

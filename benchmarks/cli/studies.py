@@ -37,15 +37,15 @@ from benchmarks.cli.output import print_json, print_table, progress, resumable, 
 from benchmarks.collect import find
 from benchmarks.comparison import Comparison, Options
 from benchmarks.data import DATASETS, DataError
-from benchmarks.executors import Executor, ExecutorError
 from benchmarks.experiment import Experiment, Place
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.models import MODELS
 from benchmarks.page import write_page
 from benchmarks.plans import SIZES, names, read
+from benchmarks.runs.executors import Executor, ExecutorError
+from benchmarks.runs.store import Store
 from benchmarks.storage.files import StoreError, read_json, write_json
 from benchmarks.storage.provenance import describe
-from benchmarks.store import Store
 
 #: Endings of the files that a report consists of.
 REPORTS = {".csv", ".html", ".md", ".parquet", ".png"}

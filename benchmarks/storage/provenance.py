@@ -18,8 +18,7 @@ import torch
 #: The code that decides what a run or a step measures.
 CODE = (
     *("lfp_core/**/*.py", "baselines/**/*.py"),
-    *(f"benchmarks/{package}/**/*.py" for package in ("data", "models", "costs")),
-    *(f"benchmarks/{module}.py" for module in ("inspection", "runner")),
+    *(f"benchmarks/{package}/**/*.py" for package in ("data", "models", "costs", "runs")),
 )
 PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
@@ -45,7 +44,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "processor": processor(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        # Runs ask torch for deterministic algorithms whatever this says (benchmarks.runner).
+        # Runs ask torch for deterministic algorithms whatever this says (benchmarks.runs.training).
         "determinism": {
             "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement
-from benchmarks.runner import Result, Run
+from benchmarks.runs.run import Result, Run
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError, read_json, write_json
 from benchmarks.storage.provenance import code_version, identity

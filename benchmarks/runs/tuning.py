@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
-from benchmarks.runner import Result
+from benchmarks.runs.run import Result
 
 Edge = Literal["lowest", "highest"]
 

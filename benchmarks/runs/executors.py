@@ -18,9 +18,10 @@ from typing import Any, Protocol
 import torch
 
 from benchmarks.data import Dataset, load
-from benchmarks.runner import Run, execute
+from benchmarks.runs.run import Run
+from benchmarks.runs.store import Store, Stored
+from benchmarks.runs.training import execute
 from benchmarks.storage.provenance import describe
-from benchmarks.store import Store, Stored
 
 #: How often workers may be killed one after the other before anything is finished.
 RETRIES = 1
