@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import pace, panels, table
+from benchmarks import panels, table
+from benchmarks.analysis import pace
+from benchmarks.analysis.statistics import FEWEST_SEEDS
 from benchmarks.data import Split, load
 from benchmarks.published import published
 from benchmarks.rendering.document import Figure as Image
@@ -15,7 +17,6 @@ from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import Lines, mean_and_deviation, number, origins
 from benchmarks.runs.inspection import SMALL, Layer
 from benchmarks.runs.run import Result
-from benchmarks.statistics import FEWEST_SEEDS
 from benchmarks.study import Outcome
 
 OLD = (

@@ -14,8 +14,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from benchmarks.analysis.pace import front
 from benchmarks.data import Split
-from benchmarks.pace import front
 from benchmarks.rendering.style import LABELS, PALETTE, styles
 from benchmarks.runs.inspection import DECADES, SIDE, Layer
 from benchmarks.runs.run import Epoch, Result

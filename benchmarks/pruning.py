@@ -1,7 +1,8 @@
 """Do networks that were trained by LFP lose more weights before they lose accuracy?
 
 The experiment `pruning` of study files: every method trains networks, at learning rates that were
-chosen on the validation split, which then are pruned in small steps (:mod:`benchmarks.sparsity`).
+chosen on the validation split, which then are pruned in small steps
+(:mod:`benchmarks.analysis.sparsity`).
 
 What is tested is decided here, for all studies: the two summaries of the curve by magnitude over
 all layers, for each of :data:`PAIRS`. These are the paper's claim, that LFP leaves many weights
@@ -22,7 +23,9 @@ import pandas as pd
 import torch
 from pydantic import Field
 
-from benchmarks import comparison, paired, sparsity
+from benchmarks import comparison
+from benchmarks.analysis import paired, sparsity
+from benchmarks.analysis.sparsity import Scope
 from benchmarks.comparison import Names, Whole
 from benchmarks.data import Dataset, Split
 from benchmarks.experiment import Experiment, Place, Report, Status, recorded
@@ -35,7 +38,6 @@ from benchmarks.runs.run import Run
 from benchmarks.runs.store import Store
 from benchmarks.runs.training import train, untrained
 from benchmarks.runs.tuning import Choice
-from benchmarks.sparsity import Scope
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import code_version
@@ -341,7 +343,7 @@ def write_report(
         f"{study.dataset}, {study.model}: accuracy on {max(r['examples'] for r in records)} test "
         "examples after pruning, mean ± sample standard deviation over the seeds 0 to "
         f"{study.seeds - 1}. Trained for {study.epochs} epochs, and not again in between. Weights "
-        "of linear and convolutional layers, ranked once; see `benchmarks/sparsity.py`.",
+        "of linear and convolutional layers, ranked once; see `benchmarks/analysis/sparsity.py`.",
         f"Mean: over the shares {column(shares[0])} to {column(shares[-1])} in steps of "
         f"{column(options.step)}. Tolerated: the largest share up to which at most "
         f"{100 * TOLERANCE:g} points of accuracy are lost.",

@@ -40,7 +40,7 @@ from baselines.registry import pick
 from baselines.sgd import SGD
 from baselines.trainer import DescentTrainer
 from baselines.wsgd import WeightScaledSGD
-from benchmarks import paired
+from benchmarks.analysis import paired
 from benchmarks.comparison import Whole
 from benchmarks.data import SILENCE, DataError, Split, default_root, socket_timeout
 from benchmarks.experiment import STRICT, Experiment, Place, Report

@@ -1,7 +1,7 @@
 """What a study found, as data frames and as lines of tables."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -9,14 +9,12 @@ import pandas as pd
 
 from baselines import METHODS, Spiking
 from baselines.trainer import DescentTrainer
+from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.costs.memory import MEGABYTE
-from benchmarks.diagnose import Diagnoses
 from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
 from benchmarks.runs.store import Stored
 from benchmarks.runs.tuning import Choice
-from benchmarks.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.study import FIRST_SWEEP_SEED, Cell, Outcome, Study
-from lfp_core.dead import DeadParameters
 
 #: What all other methods are tested against.
 REFERENCE = "lfp"
@@ -107,9 +105,9 @@ def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
 def comparisons(outcome: Outcome) -> pd.DataFrame:
     """Return one row for each method but LFP with each activation that both were trained with.
 
-    Differences are of test accuracies in [0, 1], seed by seed (:mod:`benchmarks.statistics`).
-    Holm's correction is for all rows together. There is no row without LFP in the study, and seeds
-    that only one of the two methods has do not count.
+    Differences are of test accuracies in [0, 1], seed by seed
+    (:mod:`benchmarks.analysis.statistics`). Holm's correction is for all rows together. There is no
+    row without LFP in the study, and seeds that only one of the two methods has do not count.
     """
     accuracies: dict[Cell, dict[int, float]] = defaultdict(dict)
     for stored in outcome.results:
@@ -225,52 +223,6 @@ def _accuracy(row: Mapping[Hashable, Any]) -> str:
         remarks.append(f"{row['seeds']} of {row['seeds'] + row['missing']} seeds")
     told = f" ({'; '.join(remarks)})" if remarks else ""
     return mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"]) + told
-
-
-def diagnosis_lines(found: Mapping[str, Diagnoses]) -> Lines:
-    """Return as text what `lfp-bench diagnose` found, a row for each hidden layer and time."""
-    header = (
-        "activation",
-        "time",
-        "layer",
-        "silent %",
-        "negative %",
-        "median slope",
-        "largest",
-        "top 1% hold %",
-        "feedback norm",
-        "scaled gradient norm",
-    )
-    return header, [
-        (
-            activation,
-            time,
-            str(layer.layer),
-            f"{100 * layer.silent:.1f}",
-            f"{100 * layer.reversed:.1f}",
-            f"{layer.median:.2g}",
-            f"{layer.largest:.2g}",
-            f"{100 * layer.concentration:.0f}",
-            f"{layer.feedback_norm:.2g}",
-            f"{layer.gradient_norm:.2g}",
-        )
-        for activation, times in found.items()
-        for time, layers in times.items()
-        for layer in layers
-    ]
-
-
-def dead_notes(found: Mapping[str, Mapping[str, DeadParameters]]) -> Iterator[str]:
-    """Say which parameters cannot learn, by activation and time, and what to do."""
-    dead = {
-        (kind, time): d for kind, times in found.items() for time, d in times.items() if d.names
-    }
-    for (kind, time), of_kind in dead.items():
-        yield f"{kind}, {time}: {of_kind}."
-    if not dead:
-        yield "No parameter is zero, and feedback reaches all of them."
-    elif any(of_kind.zero for of_kind in dead.values()):
-        yield "lfp_core.start_parameters sets zeros going, see docs/dead_parameters.md."
 
 
 def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:

@@ -30,7 +30,7 @@ from torchvision.transforms import v2
 
 from baselines import METHODS, Settings
 from baselines.registry import pick
-from benchmarks import paired
+from benchmarks.analysis import paired
 from benchmarks.comparison import Whole, chosen
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
 from benchmarks.experiment import STRICT, Experiment, Place, Report, recorded

@@ -29,11 +29,10 @@ from typer.testing import CliRunner
 import lfp_core as lfp
 from baselines import Settings
 from benchmarks import cli
+from benchmarks.analysis.diagnosis import before_and_after, dead_notes
 from benchmarks.data import Dataset, Split, load
-from benchmarks.diagnose import before_and_after
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.training import execute
-from benchmarks.table import dead_notes
 from lfp_core.dead import DeadParameters
 from lfp_core.propagation import Attention
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import lfp_core as lfp
-from benchmarks.diagnose import DECADES, diagnose, png
+from benchmarks.analysis.diagnosis import DECADES, diagnose, png
 
 
 def two_units(activation: nn.Module) -> nn.Sequential:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines import Settings
-from benchmarks.pace import (
+from benchmarks.analysis.pace import (
     accuracy_at,
     at_equal_cost,
     front,

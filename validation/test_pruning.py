@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import pruning, sparsity
+from benchmarks import pruning
+from benchmarks.analysis import sparsity
 from benchmarks.experiment import Place, Status
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.pruning import (

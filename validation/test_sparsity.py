@@ -10,9 +10,8 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from benchmarks import sparsity
-from benchmarks.data import Split
-from benchmarks.sparsity import (
+from benchmarks.analysis import sparsity
+from benchmarks.analysis.sparsity import (
     correlation,
     curve,
     magnitude,
@@ -22,6 +21,7 @@ from benchmarks.sparsity import (
     weights_of,
     without,
 )
+from benchmarks.data import Split
 from validation import oracle
 from validation.strategies import randomized
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.statistics import Comparison, compare, holm, interval
+from benchmarks.analysis.statistics import Comparison, compare, holm, interval
 
 VALUES = st.floats(-1, 1).map(lambda x: round(x, 3))
 

@@ -10,7 +10,8 @@ import typer
 
 from baselines import FAMILIES, METHODS, Settings, Spiking
 from baselines.registry import pick
-from benchmarks import table
+from benchmarks.analysis import diagnosis
+from benchmarks.analysis.diagnosis import before_and_after, png
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -32,7 +33,6 @@ from benchmarks.costs import report
 from benchmarks.costs.step import measure, peer_is_installed
 from benchmarks.costs.workloads import PEER, SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, DataError, load
-from benchmarks.diagnose import before_and_after, png
 from benchmarks.models import ACTIVATIONS, CLASSES, MODELS, SHAPES
 from benchmarks.rendering import text
 from benchmarks.storage.files import write, write_json
@@ -149,12 +149,12 @@ def diagnose(
             for kind, course in courses.items()
         },
     }
-    lines = table.diagnosis_lines(found)
+    lines = diagnosis.diagnosis_lines(found)
     remarks = [
         f"{dataset}, {model}: slopes f(z) / (z + eps s(z)) of the hidden units, eps = {epsilon:g}, "
         f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}). Norms "
         "are of the feedback of the layer's weights, and of their gradient times |w|.",
-        *table.dead_notes({kind: course.dead for kind, course in courses.items()}),
+        *diagnosis.dead_notes({kind: course.dead for kind, course in courses.items()}),
         *(f"Made on: {origin}." for origin in text.origins([environment])),
         f"Command: `{command}`",
     ]

@@ -7,7 +7,7 @@ batch, before and after training. So are the parameters that cannot learn at all
 (:mod:`lfp_core.dead`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from benchmarks.data import Dataset
 from benchmarks.models import build
 from benchmarks.models.transformer import TokenMean
 from benchmarks.rendering.style import PALETTE
+from benchmarks.rendering.text import Lines
 from benchmarks.runs.training import train_epoch
 from lfp_core.dead import DeadParameters
 from lfp_core.slopes import share
@@ -239,3 +240,49 @@ def png(diagnoses: Mapping[str, Diagnoses]) -> bytes:
     file = BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
+
+
+def diagnosis_lines(found: Mapping[str, Diagnoses]) -> Lines:
+    """Return as text what `lfp-bench diagnose` found, a row for each hidden layer and time."""
+    header = (
+        "activation",
+        "time",
+        "layer",
+        "silent %",
+        "negative %",
+        "median slope",
+        "largest",
+        "top 1% hold %",
+        "feedback norm",
+        "scaled gradient norm",
+    )
+    return header, [
+        (
+            activation,
+            time,
+            str(layer.layer),
+            f"{100 * layer.silent:.1f}",
+            f"{100 * layer.reversed:.1f}",
+            f"{layer.median:.2g}",
+            f"{layer.largest:.2g}",
+            f"{100 * layer.concentration:.0f}",
+            f"{layer.feedback_norm:.2g}",
+            f"{layer.gradient_norm:.2g}",
+        )
+        for activation, times in found.items()
+        for time, layers in times.items()
+        for layer in layers
+    ]
+
+
+def dead_notes(found: Mapping[str, Mapping[str, DeadParameters]]) -> Iterator[str]:
+    """Say which parameters cannot learn, by activation and time, and what to do."""
+    dead = {
+        (kind, time): d for kind, times in found.items() for time, d in times.items() if d.names
+    }
+    for (kind, time), of_kind in dead.items():
+        yield f"{kind}, {time}: {of_kind}."
+    if not dead:
+        yield "No parameter is zero, and feedback reaches all of them."
+    elif any(of_kind.zero for of_kind in dead.values()):
+        yield "lfp_core.start_parameters sets zeros going, see docs/dead_parameters.md."

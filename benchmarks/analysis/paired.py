@@ -5,8 +5,8 @@ from math import isnan, nan
 
 import pandas as pd
 
+from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.rendering.text import Lines, document
-from benchmarks.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 
 
 def differences(
