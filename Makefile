@@ -53,7 +53,7 @@ reproduce: peer
 	$(COMPARE) --study mnist-swarms --dataset mnist --model mlp --activations relu --epochs 100 \
 	  --methods pso-stable,pso-torch-stable --seeds 1 --threads 1 \
 	  --seconds pso-stable=590 --seconds pso-torch-stable=590
-	$(BIN)/python -m benchmarks.pso_ablation $(STORED)
+	$(BIN)/python -m benchmarks.experiments.swarm_ablation $(STORED)
 	$(COMPARE) --study mnist-rstdp --dataset mnist --model mlp --methods rstdp-tuned \
 	  --activations lif --epochs 10 --threads 1
 	for beta in 0.3 0.6 0.9; do for T in 5 15 25; do $(COMPARE) \
@@ -97,7 +97,7 @@ reproduce: peer
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.weak_scaling benchmarks/stored/weak-scaling \
 	  --steps 50 --batch-size 64 --processes 1 2
 	for study in gates units normalisation; do OMP_NUM_THREADS=1 $(BIN)/python \
-	  -m benchmarks.treatments $$study || exit; done
+	  -m benchmarks.experiments.treatments $$study || exit; done
 	for study in pruning regression transfer language vit; do \
 	  $(BIN)/lfp-bench run $$study --size cpu $(STORED) || exit; done
 

@@ -76,7 +76,7 @@ PAPER = Recipe(
 #: The constriction of Clerc and Kennedy (2002), a slow start, and limits. The variance of a
 #: particle's position stays finite for c1 + c2 < 24 (1 - w^2) / (7 - 5 w) (Poli 2009): 2.99 < 3.35
 #: here, but 4 > 2.88 in :data:`PAPER`. On an MLP the speed limit alone makes almost all of the
-#: difference between the two, and the bound none (``benchmarks/pso_ablation.py``).
+#: difference between the two, and the bound none (``benchmarks/experiments/swarm_ablation.py``).
 STABLE = Recipe(
     particles=1000,
     inertia=0.729,

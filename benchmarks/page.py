@@ -2,8 +2,8 @@
 
 `lfp-bench report` writes `report.html`, `report.md`, `report.tex` and `tables/` into the folder of
 the study, from what is stored there. A part that is a comparison has the sections of
-:mod:`benchmarks.chapters`. A part of any other kind contributes what it has written into its own
-folder beside `study.json`:
+:mod:`benchmarks.experiments.comparison.sections`. A part of any other kind contributes what it has
+written into its own folder beside `study.json`:
 
     table.md      tables and remarks, as :func:`benchmarks.rendering.text.document` writes them; a
                   line that begins with # is the caption of the next table
@@ -18,8 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import chapters, table
 from benchmarks.collect import Collection, Part
+from benchmarks.experiments.comparison import sections
+from benchmarks.experiments.comparison.summary import summarise
 from benchmarks.rendering import document
 from benchmarks.rendering.document import Chapter, Document, Figure, Section, Table
 from benchmarks.rendering.text import mean_and_deviation, origins, parse
@@ -80,8 +81,8 @@ def chapter(part: Part) -> Chapter:
         return Chapter(part.name, title, [], [_other(part)])
     if not part.outcome.results:
         return Chapter(part.name, title, ["Begun, but no run is done."], [])
-    text = chapters.warnings(part.outcome)
-    return Chapter(part.name, title, text, chapters.sections(part.outcome))
+    text = sections.warnings(part.outcome)
+    return Chapter(part.name, title, text, sections.sections(part.outcome))
 
 
 def _other(part: Part) -> Section:
@@ -119,7 +120,7 @@ def _grid(collection: Collection) -> Chapter | None:
             continue
         point = {field: options[part.name][field] for field in (*down, across)}
         suffix = "-".join(f"{field}-{value}" for field, value in point.items())
-        for row in table.summary(part.outcome).to_dict("records"):
+        for row in summarise(part.outcome).to_dict("records"):
             if row["seeds"]:
                 names = {"part": part.name.removesuffix(suffix).rstrip("-")}
                 cell = {"activation": row["activation"], "method": row["method"]}

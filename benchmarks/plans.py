@@ -16,7 +16,8 @@
       paper: {seeds: 5, parts: [blobs]}                `parts` of a size: those that it has
 
 What a part may say is for the kind of experiment to tell (:mod:`benchmarks.experiments`); of a
-comparison, it is the options of ``lfp-bench compare`` (:class:`benchmarks.comparison.Options`).
+comparison, it is the options of ``lfp-bench compare``
+(:class:`benchmarks.experiments.comparison.experiment.Options`).
 """
 
 from difflib import get_close_matches
@@ -28,8 +29,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from baselines.registry import pick
-from benchmarks.experiment import STRICT, Experiment
 from benchmarks.experiments import EXPERIMENTS
+from benchmarks.experiments.base import STRICT, Experiment
 
 FOLDER = Path(__file__).parent / "studies"
 SIZES = ("smoke", "cpu", "paper")

@@ -21,8 +21,8 @@ from torchvision.models.convnext import CNBlockConfig
 
 import lfp_core as lfp
 from baselines import METHODS, OPTIMIZERS, Settings
-from benchmarks import language
 from benchmarks.data import Split, load
+from benchmarks.experiments import language
 from benchmarks.models import build
 from benchmarks.rendering.text import spread
 from benchmarks.runs.training import accuracy, train_epoch

@@ -12,9 +12,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from benchmarks import data
-from benchmarks import study as study_module
 from benchmarks.cli import app
 from benchmarks.data import DATASETS, Dataset, Split, fetching
+from benchmarks.experiments.comparison import study as study_module
 from benchmarks.runs.store import Store
 
 QUICK = (

@@ -13,9 +13,9 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from benchmarks import study
 from benchmarks.cli import app, measurements
 from benchmarks.costs import step
+from benchmarks.experiments.comparison import study
 from benchmarks.gpu import HEED
 from benchmarks.runs import executors
 from benchmarks.runs.store import Store

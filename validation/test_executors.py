@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from baselines import Settings, Spiking
-from benchmarks import study as study_module
+from benchmarks.experiments.comparison import study as study_module
+from benchmarks.experiments.comparison.study import Study, carry_out
 from benchmarks.runs import training
 from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store, Stored
-from benchmarks.study import Study, carry_out
 
 CPU = torch.device("cpu")
 RUN = Run(

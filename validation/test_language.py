@@ -8,9 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import language
 from benchmarks.cli import app
-from benchmarks.language import GPT, Arm, Options, chosen, corpus, train, windows
+from benchmarks.experiments import language
+from benchmarks.experiments.language import GPT, Arm, Options, chosen, corpus, train, windows
 
 OPTIONS = Options(
     learning_rates={"adam": [0.01]},

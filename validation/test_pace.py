@@ -17,7 +17,7 @@ from benchmarks.analysis.pace import (
     timed,
     times_to_targets,
 )
-from benchmarks.report import rows
+from benchmarks.experiments.base import rows
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.comparison import Options
+from benchmarks.experiments.comparison.experiment import Options
 from benchmarks.plans import SIZES, Plan, PlanError, names, read
 
 GOOD: dict[str, Any] = {

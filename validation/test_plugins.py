@@ -20,7 +20,7 @@ from dataclasses import replace
 from pydantic import BaseModel
 from baselines.trainer import DescentTrainer
 from benchmarks import data
-from benchmarks.experiment import STRICT, Experiment, Report
+from benchmarks.experiments.base import STRICT, Experiment, Report
 
 
 class Slow(DescentTrainer):

@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import pruning
 from benchmarks.analysis import sparsity
-from benchmarks.experiment import Place, Status
-from benchmarks.experiments import EXPERIMENTS
-from benchmarks.pruning import (
+from benchmarks.experiments import EXPERIMENTS, pruning
+from benchmarks.experiments.base import Place, Status
+from benchmarks.experiments.pruning import (
     CRITERIA,
     PRIMARY,
     Options,

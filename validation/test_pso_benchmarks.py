@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
-from benchmarks import pso_ablation, speed_pso
+from benchmarks import speed_pso
 from benchmarks.data import Dataset, load
-from benchmarks.pso_ablation import CHANGES, Plan, ablate, recipes
+from benchmarks.experiments import swarm_ablation
+from benchmarks.experiments.swarm_ablation import CHANGES, Plan, ablate, recipes
 
 CPU = torch.device("cpu")
 
@@ -81,7 +82,7 @@ def digits() -> Dataset:
 def test_the_changes_together_lead_from_one_recipe_to_the_other() -> None:
     recipe = PAPER
     for name in CHANGES:
-        recipe = pso_ablation.changed(recipe, STABLE, name)
+        recipe = swarm_ablation.changed(recipe, STABLE, name)
     assert recipe == STABLE
     assert {
         f.name for f in fields(Recipe) if getattr(PAPER, f.name) != getattr(STABLE, f.name)
@@ -92,7 +93,7 @@ def test_the_changes_together_lead_from_one_recipe_to_the_other() -> None:
 def test_runs_of_a_seed_start_alike(digits: Dataset) -> None:
     first = {
         seed: {
-            pso_ablation.run(recipe, seed, TINY, digits)["cost by iteration"][0]
+            swarm_ablation.run(recipe, seed, TINY, digits)["cost by iteration"][0]
             for recipe in recipes().values()
         }
         for seed in (0, 1)
@@ -105,15 +106,15 @@ def test_what_is_stored_is_not_made_again(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    run = pso_ablation.run
+    run = swarm_ablation.run
 
-    def counted(recipe: Recipe, seed: int, plan: Plan, data: Dataset) -> pso_ablation.Record:
+    def counted(recipe: Recipe, seed: int, plan: Plan, data: Dataset) -> swarm_ablation.Record:
         made.append(seed)
         if len(made) == 7:
             raise KeyboardInterrupt
         return run(recipe, seed, plan, data)
 
-    monkeypatch.setattr(pso_ablation, "run", counted)
+    monkeypatch.setattr(swarm_ablation, "run", counted)
     with pytest.raises(KeyboardInterrupt):
         ablate(tmp_path, digits, seeds=1, plan=TINY)
     assert len(json.loads((tmp_path / "ablation.json").read_text())["runs"]) == 6
@@ -138,9 +139,9 @@ def test_another_plan_is_another_run(digits: Dataset, tmp_path: Path) -> None:
 def test_the_command_asks_for_a_folder(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pso_ablation, "load", lambda name: digits)
-    monkeypatch.setattr(pso_ablation, "Plan", lambda: TINY)
-    pso_ablation.main(["--results", str(tmp_path), "--study", "few", "--seeds", "1"])
+    monkeypatch.setattr(swarm_ablation, "load", lambda name: digits)
+    monkeypatch.setattr(swarm_ablation, "Plan", lambda: TINY)
+    swarm_ablation.main(["--results", str(tmp_path), "--study", "few", "--seeds", "1"])
     assert (tmp_path / "few" / "ablation.md").exists()
     with pytest.raises(SystemExit):
-        pso_ablation.main([])
+        swarm_ablation.main([])

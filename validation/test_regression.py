@@ -15,11 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from baselines import Settings
-from benchmarks import regression
 from benchmarks.data import DataError
-from benchmarks.experiment import Place
-from benchmarks.experiments import EXPERIMENTS
-from benchmarks.regression import (
+from benchmarks.experiments import EXPERIMENTS, regression
+from benchmarks.experiments.base import Place
+from benchmarks.experiments.regression import (
     METHODS,
     Choice,
     Options,

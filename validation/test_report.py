@@ -18,14 +18,16 @@ import torch
 from typer.testing import CliRunner
 
 from baselines import METHODS, REWARDS, Settings, Spiking
-from benchmarks import panels, table
-from benchmarks import study as study_module
 from benchmarks.cli import app
 from benchmarks.collect import collect, find
 from benchmarks.data import DATASETS
+from benchmarks.experiments.comparison import panels
+from benchmarks.experiments.comparison import study as study_module
+from benchmarks.experiments.comparison import summary as table
+from benchmarks.experiments.comparison.published import EXPERIMENTS, published
+from benchmarks.experiments.comparison.study import Outcome, Study, carry_out
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.page import report, write_page
-from benchmarks.published import EXPERIMENTS, published
 from benchmarks.rendering import text as as_text
 from benchmarks.rendering.document import (
     Chapter,
@@ -40,7 +42,6 @@ from benchmarks.rendering.document import (
 from benchmarks.rendering.text import parse
 from benchmarks.runs.store import Store
 from benchmarks.storage.files import StoreError, write_json
-from benchmarks.study import Outcome, Study, carry_out
 
 CPU = torch.device("cpu")
 STUDY = Study(
@@ -164,7 +165,7 @@ def mine(results: Path, tmp_path: Path) -> Path:
 
 def test_every_number_of_the_table_is_the_summarys(tables: Rows, outcome: Outcome) -> None:
     header, *lines = tables["results"]
-    expected_header, expected = table.lines(table.summary(outcome))
+    expected_header, expected = table.lines(table.summarise(outcome))
     assert (header[:3], header[3], header[4:]) == (
         list(expected_header[:3]),
         "published %",
@@ -253,7 +254,7 @@ def test_a_grid_has_a_matrix_of_its_accuracies(results: Path) -> None:
     for part in collection.parts[:3]:
         assert part.outcome is not None
         study = part.outcome.study
-        for row in table.summary(part.outcome).to_dict("records"):
+        for row in table.summarise(part.outcome).to_dict("records"):
             cell = cells[row["method"], f"{study.settings.epsilon:g}", study.batch_size]
             mean_, std = row["test_accuracy_mean"], row["test_accuracy_std"]
             assert cell == f"{100 * mean_:.1f} ± {100 * std:.1f}"
@@ -435,7 +436,7 @@ def test_slips_in_latex_are_noticed(slip: str) -> None:
 def test_csv_has_the_numbers_at_full_precision(outcome: Outcome, mine: Path) -> None:
     paths = write_page(find("one", "cpu", mine))
     assert {path.name for path in paths} >= {"report.html", "report.md", "report.tex", "equal.csv"}
-    found, summary = pd.read_csv(mine / "one" / "tables" / "results.csv"), table.summary(outcome)
+    found, summary = pd.read_csv(mine / "one" / "tables" / "results.csv"), table.summarise(outcome)
     for field in ("test_accuracy_mean", "test_accuracy_std", "sample_seconds"):
         assert found[field].tolist() == pytest.approx(summary[field].tolist(), nan_ok=True)
 

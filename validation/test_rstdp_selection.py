@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from baselines.rstdp import DENSE, TUNED, FeatureLayer
-from benchmarks import rstdp_selection
 from benchmarks.data import Dataset, load
-from benchmarks.rstdp_selection import Candidate, Features, Plan, run, select
+from benchmarks.experiments import rstdp_selection
+from benchmarks.experiments.rstdp_selection import Candidate, Features, Plan, run, select
 from benchmarks.storage.records import Records
 
 SMALL = replace(TUNED, layers=(FeatureLayer(8, 3, 3.0, pooling=2, winners=2, radius=1, images=90),))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import study as study_module
 from benchmarks.cli import app
+from benchmarks.experiments.comparison import study as study_module
 from benchmarks.plans import names, read
 
 

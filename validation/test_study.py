@@ -14,16 +14,17 @@ import torch
 from matplotlib.image import imread
 
 from baselines import Settings, Spiking
-from benchmarks import study as study_module
-from benchmarks import table
 from benchmarks.data import Dataset, Split, load
+from benchmarks.experiments.base import rows
+from benchmarks.experiments.comparison import study as study_module
+from benchmarks.experiments.comparison import summary as table
+from benchmarks.experiments.comparison.report import write_report
+from benchmarks.experiments.comparison.study import PRESETS, Cell, Outcome, Study, carry_out, check
 from benchmarks.rendering.text import origins
-from benchmarks.report import rows, write_report
 from benchmarks.runs import executors
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store
 from benchmarks.runs.training import execute
-from benchmarks.study import PRESETS, Cell, Outcome, Study, carry_out, check
 
 CPU = torch.device("cpu")
 STUDY = Study(
@@ -240,7 +241,7 @@ def diverging(tmp_path: Path) -> Outcome:
 
 
 def test_diverged_runs_are_told(diverging: Outcome) -> None:
-    summary = table.summary(diverging)
+    summary = table.summarise(diverging)
     relu = rows(summary)[0]
     assert (relu["diverged"], relu["seeds"]) == (1, 1)
     assert (relu["learning_rate"], relu["learning_rate_edge"]) == (1e20, "lowest")

@@ -14,12 +14,19 @@ from torchvision import models
 from torchvision.models.vgg import VGG, make_layers
 
 import lfp_core as lfp
-from benchmarks import transfer
 from benchmarks.data import DataError, load
-from benchmarks.experiment import Place, Status
-from benchmarks.experiments import EXPERIMENTS
+from benchmarks.experiments import EXPERIMENTS, transfer
+from benchmarks.experiments.base import Place, Status
+from benchmarks.experiments.transfer import (
+    DEVIATION,
+    MEAN,
+    Options,
+    Transfer,
+    images,
+    network,
+    scaled,
+)
 from benchmarks.runs.executors import Here, Worker
-from benchmarks.transfer import DEVIATION, MEAN, Options, Transfer, images, network, scaled
 from lfp_core import slopes
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
 from validation.strategies import randomized

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import treatments
+from benchmarks.experiments import treatments
+from benchmarks.experiments.treatments import Budget, LlamaBudget
 from benchmarks.models.llama import Llama
 from benchmarks.rendering.text import Lines, markdown, parse
-from benchmarks.treatments import Budget, LlamaBudget
 
 SMALL = Budget("adam", (0.003, 0.01), (1e-6, 0.1), sweep_epochs=1, epochs=1, sweep_seeds=1, seeds=2)
 #: The tables that the documentation quotes, and where it does.

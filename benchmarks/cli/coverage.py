@@ -12,7 +12,7 @@ import typer
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import AsJson, Jobs, Results, Threads, parse_whole, prepare, split
 from benchmarks.cli.output import print_json, print_table, progress, say
-from benchmarks.comparison import chosen
+from benchmarks.experiments.options import chosen
 from benchmarks.rendering import text
 from benchmarks.storage.files import read_json, write, write_json
 from benchmarks.storage.provenance import describe

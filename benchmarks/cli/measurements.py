@@ -28,11 +28,11 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, say
-from benchmarks.comparison import chosen
 from benchmarks.costs import report
 from benchmarks.costs.step import measure, peer_is_installed
 from benchmarks.costs.workloads import PEER, SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, DataError, load
+from benchmarks.experiments.options import chosen
 from benchmarks.models import ACTIVATIONS, CLASSES, MODELS, SHAPES
 from benchmarks.rendering import text
 from benchmarks.storage.files import write, write_json

@@ -35,10 +35,10 @@ from benchmarks.cli.options import (
 )
 from benchmarks.cli.output import print_json, print_table, progress, resumable, say
 from benchmarks.collect import find
-from benchmarks.comparison import Comparison, Options
 from benchmarks.data import DATASETS, DataError
-from benchmarks.experiment import Experiment, Place
 from benchmarks.experiments import EXPERIMENTS
+from benchmarks.experiments.base import Experiment, Place
+from benchmarks.experiments.comparison.experiment import Comparison, Options
 from benchmarks.models import MODELS
 from benchmarks.page import write_page
 from benchmarks.plans import SIZES, names, read

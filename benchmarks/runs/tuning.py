@@ -7,6 +7,9 @@ from typing import Literal
 
 from benchmarks.runs.run import Result
 
+#: The sweep's seeds start here, so that no reported run was tuned on its own draw or weights.
+FIRST_SWEEP_SEED = 1000
+
 Edge = Literal["lowest", "highest"]
 
 

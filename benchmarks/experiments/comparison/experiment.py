@@ -1,25 +1,22 @@
 """The comparison of methods: accuracy, time and memory of each with each activation."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from baselines import FAMILIES, METHODS, Settings, Spiking
 from baselines.registry import pick
-from benchmarks import table
 from benchmarks.data import DATASETS
-from benchmarks.experiment import STRICT, Experiment, Place, Report, Status
+from benchmarks.experiments.base import STRICT, Experiment, Place, Report, Status, rows
+from benchmarks.experiments.comparison.report import write_report
+from benchmarks.experiments.comparison.study import PRESETS, UNKNOWN, Study, carry_out, check
+from benchmarks.experiments.comparison.summary import lines, notes
+from benchmarks.experiments.options import Names, Whole, by_method, chosen
 from benchmarks.models import ACTIVATIONS
-from benchmarks.report import rows, write_report
 from benchmarks.runs.store import Store
 from benchmarks.storage.provenance import code_version
-from benchmarks.study import PRESETS, UNKNOWN, Study, carry_out, check
-
-Whole = Annotated[int, Field(ge=1)]
-Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
 
 
 class Options(BaseModel):
@@ -102,40 +99,15 @@ class Options(BaseModel):
             ),
             spiking=Spiking(self.beta, self.time_steps, self.encoding),  # type: ignore[arg-type]
             rates=tuple(self.learning_rates),
-            fixed_rates=_by_method(self.learning_rate),
-            budgets=_by_method(self.seconds),
+            fixed_rates=by_method(self.learning_rate),
+            budgets=by_method(self.seconds),
             sweep_epochs=self.sweep_epochs or preset.sweep_epochs,
             sweep_seeds=self.sweep_seeds,
         )
 
 
-def chosen(
-    field: str,
-    names: list[str] | str,
-    known: Mapping[str, Any],
-    families: Mapping[str, tuple[str, ...]] | None = None,
-) -> tuple[str, ...]:
-    """Return the names in the order of the known ones; a family stands for all in it.
-
-    Raises:
-        ValueError: a name is not known.
-    """
-    if names == "all":
-        return tuple(known)
-    allowed = {**(families or {}), **{name: (name,) for name in known}}
-    picked = {n for given in names for n in pick(field, given, allowed)}
-    return tuple(name for name in known if name in picked)
-
-
-def _by_method(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return a number for each method, in which families have been replaced by theirs."""
-    return {
-        method: number for name, number in numbers.items() for method in FAMILIES.get(name, (name,))
-    }
-
-
 class Comparison(Experiment[Options]):
-    """Methods x activations x seeds; see :mod:`benchmarks.study`."""
+    """Methods x activations x seeds; see :mod:`benchmarks.experiments.comparison.study`."""
 
     schema = Options
 
@@ -172,4 +144,4 @@ class Comparison(Experiment[Options]):
         study, store = options.study(), Store(folder)
         outcome = carry_out(study, store, place.device, place.advance, place.executor(folder))
         summary = write_report(store, outcome, place.command)
-        return Report(table.lines(summary), table.notes(outcome, summary), rows(summary))
+        return Report(lines(summary), notes(outcome, summary), rows(summary))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from baselines import OPTIMIZERS
-from benchmarks.experiment import STRICT, Experiment, Place, Report
+from benchmarks.experiments.base import STRICT, Experiment, Place, Report
 from benchmarks.models.transformer import Block, Positions
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, document, edge_notes

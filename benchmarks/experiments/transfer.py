@@ -31,13 +31,12 @@ from torchvision.transforms import v2
 from baselines import METHODS, Settings
 from baselines.registry import pick
 from benchmarks.analysis import paired
-from benchmarks.comparison import Whole, chosen
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
-from benchmarks.experiment import STRICT, Experiment, Place, Report, recorded
+from benchmarks.experiments.base import STRICT, Experiment, Place, Report, recorded, rows
+from benchmarks.experiments.options import Whole, chosen
 from benchmarks.models import ACTIVATIONS, Activation
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, document, origins, spread
-from benchmarks.report import rows
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Store
 from benchmarks.runs.training import train

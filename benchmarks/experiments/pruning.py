@@ -23,15 +23,15 @@ import pandas as pd
 import torch
 from pydantic import Field
 
-from benchmarks import comparison
 from benchmarks.analysis import paired, sparsity
 from benchmarks.analysis.sparsity import Scope
-from benchmarks.comparison import Names, Whole
 from benchmarks.data import Dataset, Split
-from benchmarks.experiment import Experiment, Place, Report, Status, recorded
+from benchmarks.experiments import comparison
+from benchmarks.experiments.base import Experiment, Place, Report, Status, recorded, rows
+from benchmarks.experiments.comparison.study import Study, check, tune
+from benchmarks.experiments.options import Names, Whole
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
-from benchmarks.report import rows
 from benchmarks.runs.executors import dataset
 from benchmarks.runs.inspection import inspect
 from benchmarks.runs.run import Run
@@ -42,7 +42,6 @@ from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import code_version
 from benchmarks.storage.records import Record
-from benchmarks.study import Study, check, tune
 
 #: By what weights are ranked, and among which others.
 CRITERIA: dict[str, tuple[str, Scope]] = {

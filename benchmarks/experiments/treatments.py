@@ -1,8 +1,8 @@
 """What the options of LFP do: gates, units and normalisation, measured before a default is chosen.
 
-``python -m benchmarks.treatments gates|units|normalisation [FOLDER]`` makes the runs that
-FOLDER/<name>.json does not have, by default in `benchmarks/stored/treatments`, writes the tables to
-<name>.md and prints them.
+``python -m benchmarks.experiments.treatments gates|units|normalisation [FOLDER]`` makes the runs
+that FOLDER/<name>.json does not have, by default in `benchmarks/stored/treatments`, writes the
+tables to <name>.md and prints them.
 
 - gates: what products with the output of a sigmoid share. The feedback of networks with such gates
   beside |w| times the gradient, before training; then small ones that are trained.
@@ -32,17 +32,16 @@ from torchvision.models import MaxVit, get_model
 
 import lfp_core as lfp
 from baselines import LFP, SGD, Settings
-from benchmarks import language
 from benchmarks.data import Dataset, load
+from benchmarks.experiments import language
 from benchmarks.models import MODELS
 from benchmarks.models.llama import Llama, LlamaBlock
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins
 from benchmarks.runs.training import accuracy, reproducible, train_epoch
-from benchmarks.runs.tuning import edge_of
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, edge_of
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT, describe
 from benchmarks.storage.records import Record, Records
-from benchmarks.study import FIRST_SWEEP_SEED
 
 FOLDER = ROOT / "benchmarks" / "stored" / "treatments"
 CPU = torch.device("cpu")
@@ -511,7 +510,7 @@ def remarks_of(name: str, records: Sequence[Record]) -> list[str]:
     """Return where numbers were made, and with which command."""
     return [
         *(f"Made on: {o}." for o in origins([record["environment"] for record in records])),
-        f"Command: `python -m benchmarks.treatments {name}`",
+        f"Command: `python -m benchmarks.experiments.treatments {name}`",
     ]
 
 

@@ -31,12 +31,14 @@ to ``study.json``.
 """
 
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict
 
@@ -95,6 +97,12 @@ class Report(NamedTuple):
     lines: Lines
     remarks: Sequence[str]
     rows: list[dict[str, Any]]
+
+
+def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame in plain JSON types, NaN as None."""
+    found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    return found
 
 
 class Status(NamedTuple):

@@ -1,10 +1,10 @@
 """Which of the changes from :data:`~baselines.pso.PAPER` to :data:`~baselines.pso.STABLE` matters.
 
-``python -m benchmarks.pso_ablation --results DIR --study NAME [--seeds N]`` trains the MLP on the
-first 1000 images of MNIST by swarms of 200 particles, in 60 iterations: the paper's recipe, with
-each change alone, the stable recipe, and with each change taken back. It writes ``ablation.json``
-after every run, and ``ablation.md`` at the end; runs that the former holds are not repeated. With
-two seeds it takes twelve minutes on one core.
+``python -m benchmarks.experiments.swarm_ablation --results DIR --study NAME [--seeds N]`` trains
+the MLP on the first 1000 images of MNIST by swarms of 200 particles, in 60 iterations: the paper's
+recipe, with each change alone, the stable recipe, and with each change taken back. It writes
+``ablation.json`` after every run, and ``ablation.md`` at the end; runs that the former holds are
+not repeated. With two seeds it takes twelve minutes on one core.
 """
 
 import argparse
@@ -155,7 +155,7 @@ def ablate(folder: Path, data: Dataset, seeds: int, plan: Plan) -> None:
 
 def main(arguments: list[str]) -> None:
     """Read the options and do it, on one thread."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pso_ablation")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.swarm_ablation")
     parser.add_argument("--results", type=Path, required=True, help="folder of all studies")
     parser.add_argument("--study", default="pso-ablation", help="folder of this study in it")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each recipe")

@@ -7,17 +7,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import panels, table
 from benchmarks.analysis import pace
 from benchmarks.analysis.statistics import FEWEST_SEEDS
 from benchmarks.data import Split, load
-from benchmarks.published import published
+from benchmarks.experiments.comparison import panels
+from benchmarks.experiments.comparison.published import published
+from benchmarks.experiments.comparison.study import Outcome
+from benchmarks.experiments.comparison.summary import (
+    REFERENCE,
+    comparison_lines,
+    comparison_notes,
+    comparisons,
+    summarise,
+    tidy,
+)
+from benchmarks.experiments.comparison.summary import lines as summary_lines
+from benchmarks.experiments.comparison.summary import notes as summary_notes
 from benchmarks.rendering.document import Figure as Image
 from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import Lines, mean_and_deviation, number, origins
 from benchmarks.runs.inspection import SMALL, Layer
 from benchmarks.runs.run import Result
-from benchmarks.study import Outcome
 
 OLD = (
     "Runs that were stored before this was recorded do not have it; delete them to make them again."
@@ -47,8 +57,8 @@ def _final(outcome: Outcome) -> list[Result]:
 
 def results(outcome: Outcome) -> Section:
     """Return what `table.md` has, and what others published beside it."""
-    study, summary = outcome.study, table.summary(outcome)
-    (header, rows), notes = table.lines(summary), table.notes(outcome, summary)
+    study, summary = outcome.study, summarise(outcome)
+    (header, rows), notes = summary_lines(summary), summary_notes(outcome, summary)
     others = published(study.dataset, study.model, study.settings.reward)
     found = [others.get((row["activation"], row["method"])) for _, row in summary.iterrows()]
     if any(found):
@@ -71,12 +81,12 @@ def results(outcome: Outcome) -> Section:
 
 def statistics(outcome: Outcome) -> Section | None:
     """Return the paired tests."""
-    found = table.comparisons(outcome)
+    found = comparisons(outcome)
     if found.empty:
         return None
-    notes = table.comparison_notes(outcome.study)
-    lines = table.comparison_lines(found)
-    caption = f"Differences to {table.REFERENCE}, in percentage points"
+    notes = comparison_notes(outcome.study)
+    lines = comparison_lines(found)
+    caption = f"Differences to {REFERENCE}, in percentage points"
     return Section("Paired statistics", tables=[Table("paired", caption, lines, found, notes)])
 
 
@@ -264,15 +274,15 @@ def histograms(outcome: Outcome) -> Section | None:
 
 def divergences(outcome: Outcome) -> Section:
     """Return which runs diverged, sweeps included, and why."""
-    tidy = table.tidy(outcome)
-    bad = tidy[tidy["diverged"]]
+    every = tidy(outcome)
+    bad = every[every["diverged"]]
     if bad.empty:
-        return Section("Divergence", text=[f"None of {len(tidy)} runs diverged."])
-    final = tidy[tidy["kind"] == "final"]
+        return Section("Divergence", text=[f"None of {len(every)} runs diverged."])
+    final = every[every["kind"] == "final"]
     tables = [_divergence_map(outcome, final)] if len(final) else []
     rows = []
     grouping = ["kind", "activation", "method", "learning_rate"]
-    for key, of_key in tidy.groupby(grouping, sort=False):
+    for key, of_key in every.groupby(grouping, sort=False):
         diverged = of_key[of_key["diverged"]]
         if len(diverged):
             rows.append(
@@ -336,8 +346,8 @@ def _divergence_map(outcome: Outcome, final: pd.DataFrame) -> Table:
 
 def runs(outcome: Outcome) -> Section | None:
     """Return every reported run with what identifies it."""
-    tidy = table.tidy(outcome)
-    final = tidy[tidy["kind"] == "final"]
+    every = tidy(outcome)
+    final = every[every["kind"] == "final"]
     if final.empty:
         return None
     header = ("activation", "method", "seed", "learning rate", "test accuracy %", "run", "commit")
@@ -354,12 +364,12 @@ def runs(outcome: Outcome) -> Section | None:
         for row in final.to_dict("records")
     ]
     text = [
-        f"Every number above is of these {len(final)} runs, and of {len(tidy) - len(final)} runs "
+        f"Every number above is of these {len(final)} runs, and of {len(every) - len(final)} runs "
         "that chose their rates. A run's file is runs/RUN-CODE.json in the study's folder; the "
         "same code, versions and machine give the same bits."
     ]
     notes = [f"Made on: {origin}." for origin in origins(outcome.environments)]
-    one = Table("runs", "Reported runs", (header, lines), tidy, notes)
+    one = Table("runs", "Reported runs", (header, lines), every, notes)
     return Section("Every run", text=text, tables=[one], folded=True)
 
 

@@ -1,11 +1,11 @@
 """Which cut-off and which rates of R-STDP are best on MNIST's validation split.
 
-``python -m benchmarks.rstdp_selection --results DIR [--study NAME]`` trains the decision layer of
-:data:`~baselines.rstdp.TUNED`, on features that all candidates share, and the dense one of
-:data:`~baselines.rstdp.DENSE`, with every cut-off, start of the rates, and with rates that fade or
-stay. The test split is not looked at, and the seed is none of those that are reported elsewhere. It
-writes ``selection.json`` after every run, and ``selection.md`` at the end; runs that the former
-holds are not repeated. On one core it takes half an hour.
+``python -m benchmarks.experiments.rstdp_selection --results DIR [--study NAME]`` trains the
+decision layer of :data:`~baselines.rstdp.TUNED`, on features that all candidates share, and the
+dense one of :data:`~baselines.rstdp.DENSE`, with every cut-off, start of the rates, and with rates
+that fade or stay. The test split is not looked at, and the seed is none of those that are reported
+elsewhere. It writes ``selection.json`` after every run, and ``selection.md`` at the end; runs that
+the former holds are not repeated. On one core it takes half an hour.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from baselines.trainer import Settings
 from benchmarks.data import Dataset, load
 from benchmarks.rendering.text import Lines, document, origins
 from benchmarks.runs.training import accuracy, train_epoch
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Record, Records
-from benchmarks.study import FIRST_SWEEP_SEED
 
 SEED = FIRST_SWEEP_SEED
 BATCH = 128  # only a number of images in a row
@@ -194,7 +194,7 @@ def select(folder: Path, data: Dataset, plan: Plan) -> None:
 
 def main(arguments: list[str]) -> None:
     """Read the options and do it, on one thread."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rstdp_selection")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.rstdp_selection")
     parser.add_argument("--results", type=Path, required=True, help="folder of all studies")
     parser.add_argument("--study", default="rstdp-selection", help="folder of this study in it")
     options = parser.parse_args(arguments)

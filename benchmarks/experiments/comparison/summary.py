@@ -11,10 +11,10 @@ from baselines import METHODS, Spiking
 from baselines.trainer import DescentTrainer
 from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.costs.memory import MEGABYTE
+from benchmarks.experiments.comparison.study import Cell, Outcome, Study
 from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
 from benchmarks.runs.store import Stored
-from benchmarks.runs.tuning import Choice
-from benchmarks.study import FIRST_SWEEP_SEED, Cell, Outcome, Study
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
 
 #: What all other methods are tested against.
 REFERENCE = "lfp"
@@ -53,7 +53,7 @@ def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
     }
 
 
-def summary(outcome: Outcome) -> pd.DataFrame:
+def summarise(outcome: Outcome) -> pd.DataFrame:
     """Return one row for each activation and method, in the study's order.
 
     The standard deviation is that of a sample (ddof = 1), NaN for one seed. Where the method does

@@ -41,18 +41,16 @@ from baselines.sgd import SGD
 from baselines.trainer import DescentTrainer
 from baselines.wsgd import WeightScaledSGD
 from benchmarks.analysis import paired
-from benchmarks.comparison import Whole
 from benchmarks.data import SILENCE, DataError, Split, default_root, socket_timeout
-from benchmarks.experiment import STRICT, Experiment, Place, Report
+from benchmarks.experiments.base import STRICT, Experiment, Place, Report, rows
+from benchmarks.experiments.options import Whole
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
-from benchmarks.report import rows
 from benchmarks.runs.training import reproducible, train_epoch
-from benchmarks.runs.tuning import Edge, edge_of
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Edge, edge_of
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Record, by_method
-from benchmarks.study import FIRST_SWEEP_SEED
 from lfp_core.rewards import Reduction
 
 Numbers = NDArray[np.float64]

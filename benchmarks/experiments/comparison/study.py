@@ -16,11 +16,9 @@ from benchmarks.models import ACTIVATIONS, MODELS, network
 from benchmarks.runs.executors import Executor, Here, Worker, dataset
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Store, Stored, StoredCosts
-from benchmarks.runs.tuning import Choice, choose
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, choose
 from benchmarks.storage.provenance import describe, processor
 
-#: The sweep's seeds start here, so that no reported run was tuned on its own draw or weights.
-FIRST_SWEEP_SEED = 1000
 COST_REPEATS = 50
 
 

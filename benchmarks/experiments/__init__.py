@@ -3,12 +3,12 @@
 from typing import Any
 
 from baselines.registry import Registry
-from benchmarks.comparison import Comparison
-from benchmarks.experiment import Experiment
-from benchmarks.language import Language
-from benchmarks.pruning import Pruning
-from benchmarks.regression import Regression
-from benchmarks.transfer import Transfer
+from benchmarks.experiments.base import Experiment
+from benchmarks.experiments.comparison.experiment import Comparison
+from benchmarks.experiments.language import Language
+from benchmarks.experiments.pruning import Pruning
+from benchmarks.experiments.regression import Regression
+from benchmarks.experiments.transfer import Transfer
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
     "lfp_bench.experiments",

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from baselines import METHODS
+from benchmarks.experiments.comparison.study import Outcome
 from benchmarks.rendering.style import LABELS, styles
 from benchmarks.runs.run import Result
-from benchmarks.study import Outcome
 
 GREY = "#666666"
 
