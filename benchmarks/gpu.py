@@ -25,10 +25,11 @@ import torch
 import typer
 import yaml
 
-from benchmarks import history, plans, speed_compiled
+from benchmarks import history, speed_compiled
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
 from benchmarks.storage.records import Records
+from benchmarks.studies.plan import read
 
 app = typer.Typer(help=(__doc__ or "").partition("\n")[0], no_args_is_help=True)
 
@@ -144,7 +145,7 @@ def compiled(seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results 
 
 def study_file(smoke: bool) -> dict[str, Any]:
     """Return the study of activations with the one part that is meant for a GPU."""
-    plan = plans.read("activations").model_dump()
+    plan = read("activations").model_dump()
     if smoke:
         sizes = {"smoke": {**plan["sizes"]["smoke"], "parts": [PART]}}
     else:

@@ -9,9 +9,10 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from benchmarks import gpu, plans, speed_compiled
+from benchmarks import gpu, speed_compiled
 from benchmarks.speed_compiled import EAGER_SGD, VARIANTS
 from benchmarks.storage.provenance import ROOT
+from benchmarks.studies.plan import Plan
 
 
 def called(*arguments: str) -> Any:
@@ -70,7 +71,7 @@ def test_the_study_goes_on_until_it_is_done(tmp_path: Path) -> None:
 def test_the_study_on_a_gpu_is_the_one_of_cifar() -> None:
     """Its file is read as any other."""
     written = gpu.study_file(smoke=False)
-    plan = plans.Plan.model_validate(yaml.safe_load(yaml.safe_dump(written)))
+    plan = Plan.model_validate(yaml.safe_load(yaml.safe_dump(written)))
     found = plan.studies("paper")
     assert {options.dataset for options in found.values()} == {"cifar10"}
     assert {options.model for options in found.values()} == {"vgg-like"}

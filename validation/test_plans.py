@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.experiments.comparison.experiment import Options
-from benchmarks.plans import SIZES, Plan, PlanError, names, read
+from benchmarks.studies.plan import SIZES, Plan, PlanError, names, read
 
 GOOD: dict[str, Any] = {
     "title": "a study",

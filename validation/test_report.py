@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from baselines import METHODS, REWARDS, Settings, Spiking
 from benchmarks.cli import app
-from benchmarks.collect import collect, find
 from benchmarks.data import DATASETS
 from benchmarks.experiments.comparison import panels
 from benchmarks.experiments.comparison import study as study_module
@@ -27,7 +26,6 @@ from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.published import EXPERIMENTS, published
 from benchmarks.experiments.comparison.study import Outcome, Study, carry_out
 from benchmarks.models import ACTIVATIONS, MODELS
-from benchmarks.page import report, write_page
 from benchmarks.rendering import text as as_text
 from benchmarks.rendering.document import (
     Chapter,
@@ -42,6 +40,8 @@ from benchmarks.rendering.document import (
 from benchmarks.rendering.text import parse
 from benchmarks.runs.store import Store
 from benchmarks.storage.files import StoreError, write_json
+from benchmarks.studies.collect import collect, find
+from benchmarks.studies.page import report, write_page
 
 CPU = torch.device("cpu")
 STUDY = Study(

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.cli import app
 from benchmarks.experiments.comparison import study as study_module
-from benchmarks.plans import names, read
+from benchmarks.studies.plan import names, read
 
 
 @pytest.fixture(autouse=True)

@@ -34,18 +34,18 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, resumable, say
-from benchmarks.collect import find
 from benchmarks.data import DATASETS, DataError
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import Experiment, Place
 from benchmarks.experiments.comparison.experiment import Comparison, Options
 from benchmarks.models import MODELS
-from benchmarks.page import write_page
-from benchmarks.plans import SIZES, names, read
 from benchmarks.runs.executors import Executor, ExecutorError
 from benchmarks.runs.store import Store
 from benchmarks.storage.files import StoreError, read_json, write_json
 from benchmarks.storage.provenance import describe
+from benchmarks.studies.collect import find
+from benchmarks.studies.page import write_page
+from benchmarks.studies.plan import SIZES, names, read
 
 #: Endings of the files that a report consists of.
 REPORTS = {".csv", ".html", ".md", ".parquet", ".png"}

@@ -18,13 +18,13 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.collect import Collection, Part
 from benchmarks.experiments.comparison import sections
 from benchmarks.experiments.comparison.summary import summarise
 from benchmarks.rendering import document
 from benchmarks.rendering.document import Chapter, Document, Figure, Section, Table
 from benchmarks.rendering.text import mean_and_deviation, origins, parse
 from benchmarks.storage.files import StoreError, write
+from benchmarks.studies.collect import Collection, Part
 
 TITLE = "Layer-wise Feedback Propagation: {}"
 

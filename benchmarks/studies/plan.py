@@ -32,7 +32,7 @@ from baselines.registry import pick
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import STRICT, Experiment
 
-FOLDER = Path(__file__).parent / "studies"
+FOLDER = Path(__file__).parent
 SIZES = ("smoke", "cpu", "paper")
 Size = Literal["smoke", "cpu", "paper"]
 

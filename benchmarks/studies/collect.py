@@ -10,10 +10,10 @@ from pydantic import TypeAdapter
 
 from benchmarks.costs.step import Cost
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
-from benchmarks.plans import Plan, read
 from benchmarks.runs.store import Store, Stored
 from benchmarks.runs.tuning import Choice, choose
 from benchmarks.storage.files import StoreError, read_json
+from benchmarks.studies.plan import Plan, read
 
 #: Reads the configuration that `study.json` has of a comparison.
 STUDY = TypeAdapter(Study)
