@@ -11,8 +11,8 @@ import torch
 
 import lfp_core as lfp
 from baselines import METHODS
-from benchmarks import history
 from benchmarks.asv import common
+from benchmarks.performance import history
 from benchmarks.storage.files import read_json
 from benchmarks.storage.provenance import ROOT
 

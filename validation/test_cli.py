@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from benchmarks.cli import app, measurements
 from benchmarks.costs import step
 from benchmarks.experiments.comparison import study
-from benchmarks.gpu import HEED
+from benchmarks.performance.gpu_session import HEED
 from benchmarks.runs import executors
 from benchmarks.runs.store import Store
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from benchmarks import speed_compiled
 from benchmarks.models import ACTIVATIONS as OF_MODELS
 from benchmarks.models import SHAPES, build
+from benchmarks.performance import compiled
 from lfp_core import _torch
 from validation.examples import (
     EPSILON,
@@ -92,7 +92,7 @@ def test_models_of_the_study_compile_with_context_and_reward(name: str, activati
 
 @pytest.fixture
 def tracing_of_backward() -> Iterator[None]:
-    with speed_compiled.tracing_of_backward():
+    with compiled.tracing_of_backward():
         yield
 
 

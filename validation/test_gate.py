@@ -9,8 +9,8 @@ import typer
 from asv.results import Results
 from asv.runner import BenchmarkResult
 
-from benchmarks import gate
-from benchmarks.gate import GateError, compare
+from benchmarks.performance import gate
+from benchmarks.performance.gate import GateError, compare
 
 BASE, HEAD = "a" * 40, "b" * 40
 COLUMNS = ["result", "params", "version", "started_at", "duration"]

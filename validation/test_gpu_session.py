@@ -9,14 +9,14 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from benchmarks import gpu, speed_compiled
-from benchmarks.speed_compiled import EAGER_SGD, VARIANTS
+from benchmarks.performance import compiled, gpu_session
+from benchmarks.performance.compiled import EAGER_SGD, VARIANTS
 from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan
 
 
 def called(*arguments: str) -> Any:
-    return CliRunner().invoke(gpu.app, [*arguments])
+    return CliRunner().invoke(gpu_session.app, [*arguments])
 
 
 def test_every_variant_is_measured_next_to_sgd_and_nothing_twice(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_every_variant_is_measured_next_to_sgd_and_nothing_twice(tmp_path: Path)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_a_variant_makes_the_step_that_its_name_says(variant: speed_compiled.Variant) -> None:
+def test_a_variant_makes_the_step_that_its_name_says(variant: compiled.Variant) -> None:
     """Weights move as in eager float32, but for rounding; LFP's not as SGD's."""
     cpu, moves = torch.device("cpu"), {}
     generator = torch.Generator().manual_seed(0)
@@ -43,8 +43,8 @@ def test_a_variant_makes_the_step_that_its_name_says(variant: speed_compiled.Var
     for kind in (variant, plain, other):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-        with speed_compiled.tracing_of_backward():
-            speed_compiled.step_of(kind, model, cpu, "aot_eager")(inputs, targets)
+        with compiled.tracing_of_backward():
+            compiled.step_of(kind, model, cpu, "aot_eager")(inputs, targets)
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         moves[kind] = torch.cat([gradient.flatten() for gradient in gradients]).double()
     expected = moves[plain]
@@ -70,7 +70,7 @@ def test_the_study_goes_on_until_it_is_done(tmp_path: Path) -> None:
 
 def test_the_study_on_a_gpu_is_the_one_of_cifar() -> None:
     """Its file is read as any other."""
-    written = gpu.study_file(smoke=False)
+    written = gpu_session.study_file(smoke=False)
     plan = Plan.model_validate(yaml.safe_load(yaml.safe_dump(written)))
     found = plan.studies("paper")
     assert {options.dataset for options in found.values()} == {"cifar10"}

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
-from benchmarks import speed_pso
 from benchmarks.data import Dataset, load
 from benchmarks.experiments import swarm_ablation
 from benchmarks.experiments.swarm_ablation import CHANGES, Plan, ablate, recipes
+from benchmarks.performance import swarms
 
 CPU = torch.device("cpu")
 
 # --- speed ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", speed_pso.MODELS)
+@pytest.mark.parametrize("name", swarms.MODELS)
 def test_all_ways_find_the_same_costs(name: str) -> None:
-    found = speed_pso.fitness(name, particles=3, samples=4, repeats=1, device=CPU)
+    found = swarms.fitness(name, particles=3, samples=4, repeats=1, device=CPU)
     assert found["costs to"] - found["costs from"] > 1e-3  # or there is nothing to tell apart
     assert all(difference < 1e-6 for difference in found["largest difference to loop"].values())
 
@@ -33,17 +33,17 @@ def test_times_of_few_particles_are_scaled_to_the_swarm(monkeypatch: pytest.Monk
     ) -> dict[str, list[float]]:
         return {way: [1.0] * repeats for way in steps}
 
-    monkeypatch.setattr(speed_pso, "interleaved", one_second)
-    monkeypatch.setattr(speed_pso, "SUBSET", 2)
-    found = speed_pso.fitness("mlp", particles=6, samples=4, repeats=3, device=CPU)
+    monkeypatch.setattr(swarms, "interleaved", one_second)
+    monkeypatch.setattr(swarms, "SUBSET", 2)
+    found = swarms.fitness("mlp", particles=6, samples=4, repeats=3, device=CPU)
     assert [found[way]["seconds"] for way in ("swarm", "loop", "vmap")] == [1, 3, 3]
     assert found["loop"]["ratio"] == [3, 3, 3]
 
 
 def test_half_of_the_particles_improve_in_every_update_that_is_timed() -> None:
-    for swarm_type in speed_pso.SWARMS.values():
+    for swarm_type in swarms.SWARMS.values():
         swarm = swarm_type(replace(STABLE, particles=40), torch.empty(3), seed=0)
-        update = speed_pso.update_of(swarm, particles=40)
+        update = swarms.update_of(swarm, particles=40)
         update()  # in which the best positions are where the particles are
         for _ in range(3):
             before = swarm.best_positions.clone()
@@ -52,7 +52,7 @@ def test_half_of_the_particles_improve_in_every_update_that_is_timed() -> None:
 
 
 def test_memory_is_that_of_another_process() -> None:
-    found = speed_pso.memory(StableTorchPSO, particles=200, samples=4)
+    found = swarms.memory(StableTorchPSO, particles=200, samples=4)
     dimensions = 105_214
     assert found["stated bytes"] > 3 * 4 * 200 * dimensions
     assert 0.9 < found["peak / stated"] < 1.1
@@ -61,8 +61,8 @@ def test_memory_is_that_of_another_process() -> None:
 def test_the_report_is_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(speed_pso, "memory", lambda *_: {})
-    speed_pso.main(particles=2, samples=2, repeats=1)
+    monkeypatch.setattr(swarms, "memory", lambda *_: {})
+    swarms.main(particles=2, samples=2, repeats=1)
     report = json.loads(capsys.readouterr().out)
     assert report["environment"][0]["threads"] == 1
     assert set(report["update"]) == {"paper", "stable"}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import roofline, scaling
-from benchmarks.roofline import COPIED, Ceilings, Ledger, Workload
-from benchmarks.scaling import Law, exponent
+from benchmarks.performance import roofline, scaling
+from benchmarks.performance.roofline import COPIED, Ceilings, Ledger, Workload
+from benchmarks.performance.scaling import Law, exponent
 
 
 @pytest.mark.parametrize("k", [0.5, 1.0, 2.0])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import weak_scaling
+from benchmarks.performance import weak_scaling
 
 
 def test_example_trains_on_two_processes_and_scaling_is_stored(

@@ -111,7 +111,7 @@ WARM_UP = 1  # rounds that are not counted; every step was taken once before
 FEWEST, MOST = 9, 200  # rounds that are
 #: So small that the weights stay as they are, however many steps are timed.
 SETTINGS = Settings(learning_rate=1e-8)
-RATIO = "times SGD"  # the unit of what `benchmarks.gate` looks at
+RATIO = "times SGD"  # the unit of what `benchmarks.performance.gate` looks at
 
 Step = Callable[[], object]
 

@@ -10,10 +10,10 @@ import typer
 from baselines.registry import pick
 from benchmarks import data as data_sets
 from benchmarks.cli.app import app, refusing
+from benchmarks.cli.doctor import examine
 from benchmarks.cli.options import AsJson, Device, Results, parse_size, prepare
 from benchmarks.cli.output import print_json, print_table
 from benchmarks.data import ARCHIVES, DATASETS, DataError
-from benchmarks.doctor import examine
 from benchmarks.rendering.text import origins
 from benchmarks.storage.provenance import describe
 

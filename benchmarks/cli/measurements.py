@@ -73,7 +73,7 @@ def speed(
         for name in names:
             for kind in kinds:
                 # Of all activations, the authors' package knows only its own step function, and of
-                # neurons only its own layers (see `python -m benchmarks.speed_spiking`).
+                # neurons only its own layers (see `python -m benchmarks.performance.spiking`).
                 rivals = (PEER,) if peer and kind not in ("heaviside", "lif") else ()
                 spiking = Spiking() if kind == "lif" else None
                 going = [m for m in compared if kind not in METHODS[m].refusals]

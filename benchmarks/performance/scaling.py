@@ -1,6 +1,6 @@
 """How the cost of a step grows: with depth, width, batch, time steps and particles.
 
-``python -m benchmarks.scaling [FOLDER]`` measures, by default into
+``python -m benchmarks.performance.scaling [FOLDER]`` measures, by default into
 `benchmarks/stored/scaling-laws`: `scaling.json` with all times and the fitted exponents,
 `scaling.md` and `scaling.png`. What the folder has is not measured again; delete it to do so.
 
@@ -199,7 +199,7 @@ def main(folder: Path = FOLDER, laws: Sequence[Law] = LAWS) -> None:
         f"MNIST, batches of {SWARM_SAMPLES}. Median time of a training step, one thread.",
         "Exponents with their standard errors; arithmetic: that of the multiplications alone.",
         *(f"Made on: {origin}." for origin in origins),
-        "Command: `python -m benchmarks.scaling`",
+        "Command: `python -m benchmarks.performance.scaling`",
     ]
     write(folder / "scaling.md", text.document(lines(measured, laws), remarks).encode())
     write(folder / "scaling.png", png(measured, laws))

@@ -1,9 +1,10 @@
 """The performance history: measure commits with the asv suite, and store what it finds.
 
-``python -m benchmarks.history [--bench REGEX]... [COMMIT]...`` measures HEAD, or the commits that
-are named, with this Python and the suite as it is now, into `benchmarks/asv/results`. What a commit
-already has is measured again; what --bench leaves out stays. The machine should do nothing else.
-``asv publish`` makes a site of the results, and `benchmarks.gate` compares two commits.
+``python -m benchmarks.performance.history [--bench REGEX]... [COMMIT]...`` measures HEAD, or the
+commits that are named, with this Python and the suite as it is now, into `benchmarks/asv/results`.
+What a commit already has is measured again; what --bench leaves out stays. The machine should do
+nothing else. ``asv publish`` makes a site of the results, and `benchmarks.performance.gate`
+compares two commits.
 """
 
 import os

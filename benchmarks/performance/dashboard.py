@@ -1,8 +1,8 @@
 """The performance history as a site that opens without the network.
 
-``python -m benchmarks.dashboard`` has asv make ``.asv/html`` of the stored results, and then
-replaces the scripts that it would load from elsewhere by files beside it, from npm. Without npm
-they stay where they are. Browsers show the site from a server alone: ``asv preview`` is one.
+``python -m benchmarks.performance.dashboard`` has asv make ``.asv/html`` of the stored results, and
+then replaces the scripts that it would load from elsewhere by files beside it, from npm. Without
+npm they stay where they are. Browsers show the site from a server alone: ``asv preview`` is one.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Time and memory of particle swarms, next to other ways of doing the same.
 
-``python -m benchmarks.speed_pso [particles] [batch] [repeats]`` prints JSON; by default 1000
-particles, batches of 1000 and 3 repeats, which takes about six minutes and 9 GB. All runs on one
-thread, as pyswarms does, and in float32 but for pyswarms. It measures
+``python -m benchmarks.performance.swarms [particles] [batch] [repeats]`` prints JSON; by default
+1000 particles, batches of 1000 and 3 repeats, which takes about six minutes and 9 GB. All runs on
+one thread, as pyswarms does, and in float32 but for pyswarms. It measures
 
 * the costs of a swarm by :class:`~baselines.swarm_fitness.SwarmFitness`, by a loop over particles
   and by ``torch.vmap``, in turn, on the CPU and on a GPU if there is one;

@@ -1,8 +1,8 @@
 """Time of a training step of a spiking network: fused LFP, step by step, BPTT, the authors' code.
 
-``python -m benchmarks.speed_spiking [rounds]`` prints JSON: for each way of presenting the input
-the median seconds of a step, and quartiles over rounds of its ratio to fused LFP. All methods do
-the same work in turn in one process: 784-1000-10, T = 25, batch 128, float32, forward, backward,
+``python -m benchmarks.performance.spiking [rounds]`` prints JSON: for each way of presenting the
+input the median seconds of a step, and quartiles over rounds of its ratio to fused LFP. All methods
+do the same work in turn in one process: 784-1000-10, T = 25, batch 128, float32, forward, backward,
 clipping, SGD. The authors' package is left out where it is not installed.
 """
 

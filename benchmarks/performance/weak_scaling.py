@@ -1,6 +1,6 @@
 """Weak scaling: images a second of LFP on one process and on more, each with batches of its own.
 
-``python -m benchmarks.weak_scaling FOLDER --processes 1 2`` runs the example
+``python -m benchmarks.performance.weak_scaling FOLDER --processes 1 2`` runs the example
 ``examples/train_distributed.py`` with each number of processes in turn, one thread each, and writes
 scaling.json and scaling.md. With a core for every process, perfect scaling has the efficiency 1.
 """
@@ -58,7 +58,8 @@ def main(folder: Path, steps: int, batch_size: int, processes: list[int]) -> Non
         environment = describe(torch.device("cuda"))
     command = shlex.join(
         [
-            *("python", "-m", "benchmarks.weak_scaling", str(folder), "--steps", str(steps)),
+            *("python", "-m", "benchmarks.performance.weak_scaling"),
+            *(str(folder), "--steps", str(steps)),
             *("--batch-size", str(batch_size), "--processes", *map(str, processes)),
         ]
     )
@@ -88,7 +89,7 @@ def main(folder: Path, steps: int, batch_size: int, processes: list[int]) -> Non
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.weak_scaling")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.performance.weak_scaling")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=64, help="of one process")

@@ -2,10 +2,11 @@
 
 ::
 
-    python -m benchmarks.gpu asv         the asv suite, into benchmarks/asv/results
-    python -m benchmarks.gpu speed       lfp-bench speed
-    python -m benchmarks.gpu compiled    steps by torch.compile and in bfloat16
-    python -m benchmarks.gpu study       the activations on CIFAR-10, as far as time allows
+    SESSION="python -m benchmarks.performance.gpu_session"
+    $SESSION asv         the asv suite, into benchmarks/asv/results
+    $SESSION speed       lfp-bench speed
+    $SESSION compiled    steps by torch.compile and in bfloat16
+    $SESSION study       the activations on CIFAR-10, as far as time allows
 
 Each stops after `--seconds`, and goes on where it stopped when it is called again. `--smoke` does
 the same work on the CPU at the smallest size, to see that nothing but a GPU is missing.
@@ -25,7 +26,8 @@ import torch
 import typer
 import yaml
 
-from benchmarks import history, speed_compiled
+from benchmarks.performance import compiled as compiled_steps
+from benchmarks.performance import history
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
 from benchmarks.storage.records import Records
@@ -131,14 +133,14 @@ def compiled(seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results 
     device = device_of(smoke)
     records = Records(results / f"speed-compiled-{device.type}.json")
     rounds, backend = (
-        (2, "aot_eager") if smoke else (speed_compiled.ROUNDS, speed_compiled.INDUCTOR)
+        (2, "aot_eager") if smoke else (compiled_steps.ROUNDS, compiled_steps.INDUCTOR)
     )
     deadline = perf_counter() + seconds / 2  # half the time is enough for one
-    for model in ("toy-mlp",) if smoke else speed_compiled.MODELS:
+    for model in ("toy-mlp",) if smoke else compiled_steps.MODELS:
         if perf_counter() < deadline:
-            description = {"model": model, "batch": speed_compiled.BATCH, "rounds": rounds}
+            description = {"model": model, "batch": compiled_steps.BATCH, "rounds": rounds}
             records.get(
-                description, partial(speed_compiled.measure, model, device, rounds, backend)
+                description, partial(compiled_steps.measure, model, device, rounds, backend)
             )
     print(f"the results are in {records.path}")
 

@@ -1,7 +1,8 @@
 """Where the time of a step goes: its parts against what the machine can do at best.
 
-``python -m benchmarks.roofline [FOLDER]`` measures, by default into `benchmarks/stored/roofline`:
-`roofline.json`, `roofline.md` and `roofline.png`. What the folder has is not measured again.
+``python -m benchmarks.performance.roofline [FOLDER]`` measures, by default into
+`benchmarks/stored/roofline`: `roofline.json`, `roofline.md` and `roofline.png`. What the folder has
+is not measured again.
 
 The roofline (Williams, Waterman and Patterson, 2009): an operation of F floating-point operations
 that reads and writes B bytes takes at least max(F / P, B / W) seconds on a machine that does P of
@@ -422,7 +423,7 @@ def main(folder: Path = FOLDER, workloads: Sequence[Workload] = WORKLOADS) -> No
         "Calls: operations of torch without views. Least: what the roofline allows them.",
         "Over the other: the time of LFP over that of SGD, or of the surrogate gradient.",
         *(f"Made on: {o}." for o in text.origins([run["environment"] for run in records.runs])),
-        "Command: `python -m benchmarks.roofline`",
+        "Command: `python -m benchmarks.performance.roofline`",
     ]
     every = rows(records)
     write(folder / "roofline.md", text.document(lines(every), remarks).encode())

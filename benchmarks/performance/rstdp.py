@@ -1,8 +1,8 @@
 """Time of R-STDP per image: as a simulation step by step, and as :mod:`baselines.rstdp` does it.
 
-``python -m benchmarks.speed_rstdp [rounds]`` prints JSON: for each layer that learns, images per
-second and quartiles over rounds of how many times as fast as the simulation. Both learn from the
-same images of MNIST in turn in one process on one thread, with the canonical network, and start
+``python -m benchmarks.performance.rstdp [rounds]`` prints JSON: for each layer that learns, images
+per second and quartiles over rounds of how many times as fast as the simulation. Both learn from
+the same images of MNIST in turn in one process on one thread, with the canonical network, and start
 from the same weights: in the middle of the layer's training, or at the start of the decision
 layer's. Whether they end with the same bits is checked and printed.
 

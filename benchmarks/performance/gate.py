@@ -1,8 +1,9 @@
 """The gate of performance: no ratio to SGD may grow by more than a tenth.
 
-``python -m benchmarks.gate BASE [HEAD]`` compares what `benchmarks.history` stored of two commits,
-by the median ratios alone: times depend on what else the machine does, ratios much less. Exit
-codes: 0, 1 for a ratio that grew or is gone, 2 where there is nothing to compare.
+``python -m benchmarks.performance.gate BASE [HEAD]`` compares what `benchmarks.performance.history`
+stored of two commits, by the median ratios alone: times depend on what else the machine does,
+ratios much less. Exit codes: 0, 1 for a ratio that grew or is gone, 2 where there is nothing to
+compare.
 """
 
 import math
@@ -17,7 +18,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.history import resolved
+from benchmarks.performance.history import resolved
 from benchmarks.storage.files import read_json
 from benchmarks.storage.provenance import ROOT
 

@@ -1,8 +1,8 @@
 """Time of a step of LFP and SGD: eager, by ``torch.compile``, and in bfloat16 by autocast.
 
-``python -m benchmarks.speed_compiled FILE [cpu|cuda] [rounds] [network]...`` measures what FILE
-(JSON) does not have yet, a network at a time. All variants of a network take their steps in turn in
-one process, on the same random batch: forward, loss or reward, backward, clipping, SGD with
+``python -m benchmarks.performance.compiled FILE [cpu|cuda] [rounds] [network]...`` measures what
+FILE (JSON) does not have yet, a network at a time. All variants of a network take their steps in
+turn in one process, on the same random batch: forward, loss or reward, backward, clipping, SGD with
 momentum. All but the last are one graph where the step is compiled; at the optimiser torch itself
 ends the graph. Ratios are quartiles over rounds: to SGD in the same variant, and to SGD in eager
 float32.
