@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import lfp_core as lfp
-from baselines import METHODS, pso
+from baselines import METHODS
 from baselines.pso import PAPER, PSO, STABLE, PaperTorchPSO, Pyswarms, Recipe, Swarm, TorchSwarm
+from baselines.pso import swarms as pso
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
 from benchmarks.costs.memory import peak_bytes

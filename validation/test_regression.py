@@ -16,9 +16,10 @@ from torch import Tensor
 
 from baselines import Settings
 from benchmarks.data import DataError
-from benchmarks.experiments import EXPERIMENTS, regression
+from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import Place
-from benchmarks.experiments.regression import (
+from benchmarks.experiments.regression import experiment as regression
+from benchmarks.experiments.regression.experiment import (
     METHODS,
     Choice,
     Options,

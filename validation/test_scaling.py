@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.performance import roofline, scaling
-from benchmarks.performance.roofline import COPIED, Ceilings, Ledger, Workload
+from benchmarks.performance import scaling
+from benchmarks.performance.roofline import report as roofline
+from benchmarks.performance.roofline.report import COPIED, Ceilings, Ledger, Workload
 from benchmarks.performance.scaling import Law, exponent
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.experiments import treatments
-from benchmarks.experiments.treatments import Budget, LlamaBudget
+from benchmarks.experiments.treatments import trials as treatments
+from benchmarks.experiments.treatments.trials import Budget, LlamaBudget
 from benchmarks.models.llama import Llama
 from benchmarks.rendering.text import Lines, markdown, parse
 

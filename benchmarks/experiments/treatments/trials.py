@@ -14,7 +14,6 @@ gradient descent has as many rates instead. Trials are chosen by validation with
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -624,7 +623,3 @@ STUDIES: Mapping[str, Callable[[Path], str]] = {
 def main(name: str, folder: str | Path = FOLDER) -> None:
     """Make what the folder does not have of a study, and print its tables."""
     print(STUDIES[name](Path(folder)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

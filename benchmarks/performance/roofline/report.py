@@ -16,7 +16,6 @@ All on one thread, in time of the process (see :mod:`benchmarks.asv.common`).
 """
 
 import gc
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -428,7 +427,3 @@ def main(folder: Path = FOLDER, workloads: Sequence[Workload] = WORKLOADS) -> No
     every = rows(records)
     write(folder / "roofline.md", text.document(lines(every), remarks).encode())
     write(folder / "roofline.png", png(every, machine))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)

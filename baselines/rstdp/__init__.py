@@ -1,0 +1,41 @@
+"""Reward-modulated STDP: a spiking network that learns by the times of first spikes alone."""
+
+from baselines.rstdp.network import (
+    CANONICAL,
+    DENSE,
+    RSTDP,
+    TUNED,
+    AdaptiveRates,
+    BatchedRSTDP,
+    Competition,
+    DenseRSTDP,
+    DenseRSTDPNetwork,
+    FeatureLayer,
+    Recipe,
+    RSTDPNetwork,
+    TunedRSTDP,
+    TunedRSTDPNetwork,
+    Winner,
+    receptive_fields,
+    resolution,
+)
+
+__all__ = [
+    "CANONICAL",
+    "DENSE",
+    "RSTDP",
+    "TUNED",
+    "AdaptiveRates",
+    "BatchedRSTDP",
+    "Competition",
+    "DenseRSTDP",
+    "DenseRSTDPNetwork",
+    "FeatureLayer",
+    "RSTDPNetwork",
+    "Recipe",
+    "TunedRSTDP",
+    "TunedRSTDPNetwork",
+    "Winner",
+    "receptive_fields",
+    "resolution",
+]

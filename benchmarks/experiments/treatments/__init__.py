@@ -1,0 +1,1 @@
+"""What the options of LFP do, measured before a default is chosen: gates, units, normalisation."""
