@@ -18,8 +18,18 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import lfp_core as lfp
 from baselines import METHODS
-from baselines.pso import PAPER, PSO, STABLE, PaperTorchPSO, Pyswarms, Recipe, Swarm, TorchSwarm
+from baselines.pso import (
+    PAPER,
+    PSO,
+    STABLE,
+    PaperTorchPSO,
+    Pyswarms,
+    Recipe,
+    Swarm,
+    TorchSwarm,
+)
 from baselines.pso import swarms as pso
+from baselines.pso import trainer as pso_trainer
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
 from benchmarks.costs.memory import peak_bytes
@@ -511,13 +521,13 @@ assert not os.listdir()
 def test_a_swarm_that_does_not_fit_is_refused(
     trainer: type[PSO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pso, "free_bytes", lambda device: 8_000_000)
+    monkeypatch.setattr(pso_trainer, "free_bytes", lambda device: 8_000_000)
     with pytest.raises(MemoryError, match=r"30 particles in 42 dimensions need 0\.0\d GB on cpu"):
         trainer(xor()[0], SETTINGS)
 
 
 def test_free_memory_is_known() -> None:
-    assert pso.free_bytes(torch.device("cpu")) > 10**7
+    assert pso_trainer.free_bytes(torch.device("cpu")) > 10**7
 
 
 def live(swarm: Pyswarms, particles: int) -> None:

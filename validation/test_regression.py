@@ -19,20 +19,12 @@ from benchmarks.data import DataError
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import Place
 from benchmarks.experiments.regression import experiment as regression
-from benchmarks.experiments.regression.experiment import (
-    METHODS,
-    Choice,
-    Options,
-    Regression,
-    Run,
-    choose,
-    diabetes,
-    differences_of,
-    regressor,
-    split,
-    splits,
-    train,
-)
+from benchmarks.experiments.regression.data import diabetes, split
+from benchmarks.experiments.regression.experiment import Regression
+from benchmarks.experiments.regression.methods import METHODS, regressor
+from benchmarks.experiments.regression.options import Options
+from benchmarks.experiments.regression.report import differences_of
+from benchmarks.experiments.regression.runs import Choice, Run, choose, splits, train
 from benchmarks.runs.executors import Here, Worker
 from benchmarks.storage.records import Record
 

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from benchmarks.performance import scaling
+from benchmarks.performance.roofline import measurement, steps
 from benchmarks.performance.roofline import report as roofline
-from benchmarks.performance.roofline.report import COPIED, Ceilings, Ledger, Workload
+from benchmarks.performance.roofline.ledger import Ledger
+from benchmarks.performance.roofline.machine import COPIED, Ceilings
+from benchmarks.performance.roofline.steps import Workload
 from benchmarks.performance.scaling import Law, exponent
 
 
@@ -86,7 +89,7 @@ def test_the_products_of_lfp_are_those_of_sgd_and_weights_are_multiplied_besides
     flops = {}
     for method in ("lfp", "sgd"):
         with Ledger() as ledger:
-            for part in roofline.parts_of(Workload("toy-mlp", 8), method).values():
+            for part in steps.parts_of(Workload("toy-mlp", 8), method).values():
                 part()
         flops[method] = [flops for flops, _ in ledger.entries]
     parameters = 2 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10
@@ -100,7 +103,7 @@ def test_the_report_has_every_part_and_the_parts_make_the_step(
 ) -> None:
     machine = Ceilings(flops=1e11, bandwidths=(1e10,) * len(COPIED))
     monkeypatch.setattr(roofline, "ceilings", lambda: machine)
-    monkeypatch.setattr(roofline, "ROUNDS", (1, 2))
+    monkeypatch.setattr(measurement, "ROUNDS", (1, 2))
     workloads = (Workload("toy-mlp", 8), Workload("mlp-1000", 2, ("lfp", "surrogate"), steps=2))
     roofline.main(tmp_path, workloads)
     stored = json.loads((tmp_path / "roofline.json").read_text())["runs"]

@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.experiments.treatments import trials as treatments
-from benchmarks.experiments.treatments.trials import Budget, LlamaBudget
+from benchmarks.experiments.treatments import arms, llama, studies, trials
+from benchmarks.experiments.treatments.llama import LlamaBudget
+from benchmarks.experiments.treatments.networks import DENSE
+from benchmarks.experiments.treatments.tables import (
+    lines_of_llama,
+    lines_of_norms,
+    lines_of_training,
+    row_of_training,
+)
+from benchmarks.experiments.treatments.trials import Budget
 from benchmarks.models.llama import Llama
 from benchmarks.rendering.text import Lines, markdown, parse
 
@@ -32,17 +40,17 @@ def refused(*arguments: object) -> None:
 def small_gates(folder: Path) -> str:
     budget = replace(SMALL, rates=(0.01,), epsilons=(1e-6,), seeds=1)
     trainings = [(("squeeze", "lstm"), budget)]
-    return treatments.gates(folder, trainings, [("regnet_y_400mf", 32)], seeds=1)
+    return studies.gates(folder, trainings, [("regnet_y_400mf", 32)], seeds=1)
 
 
 def small_units(folder: Path) -> str:
-    networks = {"sigmoid": treatments.DENSE["sigmoid"]}
-    return treatments.units(folder, SMALL, networks)
+    networks = {"sigmoid": DENSE["sigmoid"]}
+    return studies.units(folder, SMALL, networks)
 
 
 def small_normalisation(folder: Path) -> str:
     budget = LlamaBudget(rates=(0.003, 0.01), seeds=1, steps=2, batch=2, context=16, blocks=2)
-    return treatments.normalisation(folder, budget)
+    return studies.normalisation(folder, budget)
 
 
 @pytest.mark.parametrize("study", [small_gates, small_units, small_normalisation])
@@ -53,15 +61,15 @@ def test_a_study_runs_once_and_its_tables_are_made_of_what_is_stored(
     text = study(tmp_path)
     assert (tmp_path / f"{name}.md").read_text() == text
     assert all("commit" in run["environment"] for run in stored(tmp_path, name))
-    for made in ("train", "train_llama", "norms_of"):
-        monkeypatch.setattr(treatments, made, refused)
+    for module, made in ((trials, "train"), (llama, "train_llama"), (studies, "norms_of")):
+        monkeypatch.setattr(module, made, refused)
     assert study(tmp_path) == text
 
 
 def test_every_arm_has_as_many_trials_and_the_best_is_chosen(tmp_path: Path) -> None:
     ((_, (_, rows), _),) = parse(small_units(tmp_path))
     runs = stored(tmp_path, "units")
-    assert [run["arm"] for run in runs] == [row[1] for row in rows] == list(treatments.UNITS)
+    assert [run["arm"] for run in runs] == [row[1] for row in rows] == list(arms.UNITS)
     for run, row in zip(runs, rows, strict=True):
         assert len(run["trials"]) == 4
         assert mean(run["chosen"]["validation"]) == max(
@@ -74,15 +82,15 @@ def test_a_divergence_is_recorded_and_its_trial_counts_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def build() -> torch.nn.Module:
-        model = treatments.DENSE["softplus"]()
+        model = DENSE["softplus"]()
         torch.nn.init.constant_(next(model.parameters()), float("nan"))
         return model
 
-    data = treatments.load("digits")
-    record = treatments.study(build, {"units": "identity"}, SMALL, data)
+    data = trials.load("digits")
+    record = trials.study(build, {"units": "identity"}, SMALL, data)
     assert record["diverged"] == [1, 1]
     assert all(trial["validation"] == [0.0] for trial in record["trials"])
-    assert treatments.row_of_training({"network": "", "arm": "", **record})[-1] == "2/2"
+    assert row_of_training({"network": "", "arm": "", **record})[-1] == "2/2"
 
 
 def test_the_small_llama_sees_no_character_before_its_time() -> None:
@@ -98,21 +106,21 @@ def test_the_small_llama_sees_no_character_before_its_time() -> None:
 
 @pytest.mark.parametrize("name", QUOTED)
 def test_the_documentation_quotes_the_stored_tables(name: str) -> None:
-    runs = stored(treatments.FOLDER, name)
-    tables = [table for _, table, _ in parse((treatments.FOLDER / f"{name}.md").read_text())]
-    documented = (Path(treatments.ROOT) / "docs" / QUOTED[name]).read_text()
+    runs = stored(studies.FOLDER, name)
+    tables = [table for _, table, _ in parse((studies.FOLDER / f"{name}.md").read_text())]
+    documented = (Path(studies.ROOT) / "docs" / QUOTED[name]).read_text()
 
     def of_optimizer(optimizer: str) -> list[dict[str, Any]]:
         return [run for run in runs if run.get("budget", {}).get("optimizer") == optimizer]
 
     of: dict[str, list[Callable[[], Lines]]] = {
         "gates": [
-            lambda: treatments.lines_of_norms([run for run in runs if "model" in run]),
-            lambda: treatments.lines_of_training(of_optimizer("sgd")),
-            lambda: treatments.lines_of_training(of_optimizer("adam")),
+            lambda: lines_of_norms([run for run in runs if "model" in run]),
+            lambda: lines_of_training(of_optimizer("sgd")),
+            lambda: lines_of_training(of_optimizer("adam")),
         ],
-        "units": [lambda: treatments.lines_of_training(runs)],
-        "normalisation": [lambda: treatments.lines_of_llama(runs)],
+        "units": [lambda: lines_of_training(runs)],
+        "normalisation": [lambda: lines_of_llama(runs)],
     }
     for found, made in zip(tables, of[name], strict=True):
         header, rows = made()

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks.experiments.treatments.trials import main
+from benchmarks.experiments.treatments.studies import main
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
