@@ -194,13 +194,14 @@ METHODS = {
     for operation, rule in _rules.items()
     if _torch.is_method_in_python(operation)
 }
-#: What torch writes in Python, as functions that show the mode what is in them.
+#: What torch writes in Python, as functions that show the mode what is in them. A function that
+#: chooses another, such as torch.unique, is none of them: what it chooses offers itself as a whole.
 UNFOLDED: dict[Operation, Any] = {
     operation: _torch.unfolded(operation)
     for home in (F, torch.functional)
     for name, operation in vars(home).items()
     if _torch.is_python(operation)
-    and operation.__module__ == home.__name__
+    and operation.__globals__ is vars(home)
     and not name.startswith("_")
     and operation not in _rules
 }

@@ -241,8 +241,16 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
                     self._data.append(each)
 
     def knows_data(self) -> bool:
-        """Return whether a module runs, so that plain tensors which are no data are constants."""
-        return not torch.compiler.is_compiling() and _torch.outermost_call() is not None
+        """Return whether a module runs on data, so that all other plain tensors are constants.
+
+        An object of another library may hold data as well, where nothing finds it.
+        """
+        arguments = None if torch.compiler.is_compiling() else _torch.outermost_call()
+        return (
+            arguments is not None
+            and any(True for _ in leaves(arguments))
+            and not _hides_tensors(arguments)
+        )
 
     # --- operations -------------------------------------------------------------------------------
 
@@ -291,7 +299,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         operands = tensors((*args, *kwargs.values()))
         if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):
             return func(*args, **kwargs)  # ``p.data = ...`` is to change p, and no view of it
-        if name in BOOKKEEPING or not operands:
+        if name in BOOKKEEPING or not operands or _makes_constants(func, args, kwargs):
             return func(*args, **kwargs)
         if not any(operand.requires_grad for operand in operands):
             return self._without_gradients(func, args, kwargs)
@@ -313,6 +321,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if torch.compiler.is_compiling():
             return output
         operands = (*args, *kwargs.values())
+        if _makes_constants(func, args, kwargs):
+            return output
         if not has_marks(operands):
             self.find_data()
         if func is Tensor.clone and hasattr(args[0], ATTRIBUTE):
@@ -375,16 +385,32 @@ HIDDEN_ACTIVATION = (
     "Function, a script, another thread, or by reentrant checkpointing; lfp.activation applies "
     "beforehand what the function's input owes"
 )
+#: Arguments of a model that hold no tensors.
+PLAIN = (
+    *(bool, int, float, complex, str, bytes, range, type, type(None)),
+    *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Generator),
+)
 #: Methods that look at a tensor or set something on it, and make nothing of its values.
 BOOKKEEPING = {
     *("register_hook", "register_post_accumulate_grad_hook", "requires_grad_", "retain_grad"),
     *("backward", "size", "stride", "dim", "numel", "nelement", "data_ptr", "storage_offset"),
     *("ndimension", "element_size", "get_device", "is_contiguous", "is_floating_point", "item"),
     *("is_complex", "tolist", "__len__", "__bool__", "__repr__", "__format__", "__hash__"),
-    *("ones_like", "zeros_like", "empty_like", "full_like", "rand_like", "randn_like"),
-    *("randint_like", "new_ones", "new_zeros", "new_empty", "new_full", "new_tensor"),
     *("is_pinned", "is_shared", "is_set_to", "is_same_size", "is_nonzero", "untyped_storage"),
 }
+#: Functions of shapes, and those that fill a shape with a value.
+CREATION = {
+    *("zeros", "ones", "empty", "rand", "randn", "randint", "randperm", "eye", "arange"),
+    *("ones_like", "zeros_like", "empty_like", "rand_like", "randn_like", "randint_like"),
+    *("new_ones", "new_zeros", "new_empty"),
+}
+FILLING = {"full", "full_like", "new_full", "new_tensor"}
+
+
+def _makes_constants(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether the values of a function's output depend on no values of a tensor."""
+    name = name_of(func)
+    return name in CREATION or (name in FILLING and not has_marks((*args[1:], *kwargs.values())))
 
 
 def _refuse_in_transform(func: Operation, arguments: tuple[Any, ...]) -> None:
@@ -435,6 +461,14 @@ def leaves(structure: Any) -> Iterator[Tensor]:
     else:
         for part in (_items(structure) or {}).values():
             yield from leaves(part)
+
+
+def _hides_tensors(structure: Any) -> bool:
+    """Return whether an object in nested structures is of a type that may hold tensors unseen."""
+    parts = _items(structure)
+    if parts is not None:
+        return any(map(_hides_tensors, parts.values()))
+    return not isinstance(structure, (Tensor, *PLAIN))
 
 
 def backward(outputs: Any, reward: Any, *, retain_graph: bool = False) -> None:

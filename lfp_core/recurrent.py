@@ -132,12 +132,12 @@ def _scan(
         if len(x) < running:  # some sequences are over
             ended.append(tuple(s[len(x) :] for s in state))
             state = tuple(s[: len(x)] for s in state)
-        elif len(x) > running:  # backwards, some begin
-            state = tuple(
-                torch.cat([s, first[running : len(x)]])
-                for s, first in zip(state, start, strict=True)
-            )
-        state = cell(x, state, weights)
+        if len(x) > running:  # backwards, some begin: from a constant, which has its own rules
+            begun = tuple(s[running : len(x)] for s in start)
+            parts = cell(x[:running], state, weights), cell(x[running:], begun, weights)
+            state = tuple(torch.cat(both) for both in zip(*parts, strict=True))
+        else:
+            state = cell(x, state, weights)
         outputs.append(state[0])
     for over in reversed(ended):
         state = tuple(torch.cat(parts) for parts in zip(state, over, strict=True))

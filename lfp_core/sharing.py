@@ -300,8 +300,8 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     mark = known(context, x)
     if mark is not None and mark.hidden:
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
-    if mark is not None and mark.kind == "weight":
-        call = Call(context, operation, args, kwargs)  # weights standardised, or multiplied
+    if (mark is None and context.knows_data()) or (mark is not None and mark.kind == "weight"):
+        call = Call(context, operation, args, kwargs)  # weights standardised, or of a constant
         return call.run(call.kind())
     scaled = []
     for parameter in parameters:
@@ -343,6 +343,9 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     mark = mark_of(table)
     if mark is not None and mark.kind != "weight" and not mark.leaf:
         return route(context, operation, args, kwargs)
+    if known(context, rest[0]) is None and context.knows_data():  # the positions 0, 1, 2, ...
+        call = Call(context, operation, args, kwargs)
+        return call.run(call.kind())
     output = operation(as_weight(table, mark), *rest, **kwargs)
     return marked(output, context.owing(), frozen=True)
 

@@ -46,8 +46,7 @@ def share(a: Tensor, z: Tensor, epsilon: float, limit: float | Tensor) -> Tensor
 @lru_cache(maxsize=64)
 def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a number as a tensor, which small networks would spend much of their time to make."""
-    with torch.inference_mode(False):  # or autograd could not use it afterwards
-        return torch.full((), value, dtype=dtype, device=device)
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 class SecantSlope(torch.autograd.Function):

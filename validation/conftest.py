@@ -11,18 +11,23 @@ from baselines import METHODS
 from baselines.pso import PSO
 from lfp_core import _torch
 
-# Needs the authors' package just to be imported.
-collect_ignore = ["peer.py"]
+# They need packages of environments of their own just to be imported: `tox -e peer`, `mutation`.
+collect_ignore = ["peer.py", "mutation"]
 
 # The networks of the tests are tiny: threads would only wait for each other.
 torch.set_num_threads(1)
 
-# A run of CI is reproducible; `LFP_EXPLORE=1` looks for new examples.
+# A run of CI is reproducible; `LFP_PROFILE=explore` looks for new examples.
 hypothesis.settings.register_profile(
     "fixed", deadline=None, derandomize=True, database=None, print_blob=True
 )
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
-hypothesis.settings.load_profile("explore" if os.environ.get("LFP_EXPLORE") else "fixed")
+hypothesis.settings.register_profile(  # for validation/mutation.py, which wants no small example
+    "mutation",
+    hypothesis.settings.get_profile("fixed"),
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
+hypothesis.settings.load_profile(os.environ.get("LFP_PROFILE", "fixed"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -178,6 +178,10 @@ MADE: dict[str, Making] = {
     "low rank, added": lambda s, h, x: torch.addmm(s.w, s.down, s.up),
     "by linear": lambda s, h, x: F.linear(s.w, s.v),
     "by convolution": lambda s, h, x: F.conv1d(s.w[:, None], s.e[:1, None, :3], padding=1)[:, 0],
+    "a constant by linear": lambda s, h, x: F.linear(s.e, s.w, s.b),
+    "a constant by convolution": lambda s, h, x: F.conv1d(s.e[None], s.w[..., None])[0],
+    "a constant by @, normalised": lambda s, h, x: F.layer_norm(s.e @ s.w, (WIDTH,), s.b),
+    "looked up": lambda s, h, x: F.embedding(torch.arange(WIDTH), s.rows),
     "by einsum": lambda s, h, x: torch.einsum("ik,kj->ij", s.w, s.v),
     "kron": lambda s, h, x: torch.kron(s.w[:1], s.w[:, :1]),
     "outer": lambda s, h, x: torch.outer(s.b, s.w[0]),
@@ -365,6 +369,13 @@ _BACK = list(range(WIDTH - 1, -1, -1))
 
 #: Spellings of one function each; the first is the usual one.
 FUNCTIONS: dict[str, list[Spelling]] = {
+    "positions": [  # which a model adds to its tokens
+        lambda s, h, g, x: h + s.rows[:1],
+        lambda s, h, g, x: h + F.embedding(torch.arange(1), s.rows),
+        lambda s, h, g, x: h + s.rows[torch.arange(1)],
+        lambda s, h, g, x: h + F.linear(torch.eye(len(s.rows), dtype=h.dtype)[:1], s.rows.t()),
+        lambda s, h, g, x: h + torch.eye(len(s.rows), dtype=h.dtype)[:1] @ s.rows,
+    ],
     "relu": [
         lambda s, h, g, x: F.relu(h),
         lambda s, h, g, x: h.clamp(min=0),

@@ -143,6 +143,12 @@ def test_a_function_is_one_however_it_is_written(family: str, behind: bool) -> N
         ),
         (lambda s, h, x: F.linear(s.w, s.v), lambda s, h, x: s.w @ s.v.t()),
         (lambda s, h, x: F.linear(s.w, s.e), lambda s, h, x: s.w @ s.e.t()),
+        (lambda s, h, x: F.linear(s.e, s.w), lambda s, h, x: s.e @ s.w.t()),
+        (
+            lambda s, h, x: F.conv1d(s.e[None], s.w[..., None])[0],
+            lambda s, h, x: torch.einsum("ik,kj->ij", s.w, s.e),
+        ),
+        (lambda s, h, x: F.embedding(torch.arange(5), s.rows), lambda s, h, x: s.rows[:5]),
         (lambda s, h, x: s.w * s.mask, lambda s, h, x: s.w.masked_fill(~s.mask, 0)),
         (lambda s, h, x: F.normalize(s.w), lambda s, h, x: s.w / s.w.norm(dim=1, keepdim=True)),
         (lambda s, h, x: s.w.tril(), lambda s, h, x: s.w * torch.ones_like(s.w).tril()),
@@ -153,6 +159,36 @@ def test_a_weight_is_one_however_it_is_made(one: Any, other: Any, used: str) -> 
     networks = [Network([layer(make, USED[used])], True, 5) for make in (one, other)]
     a, b = (feedback_of(network, inputs(), 0.1) for network in networks)
     assert distance(a, b) <= TOLERANCE
+
+
+class Opaque:
+    """A batch of another library, such as a graph."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class OfObjects(nn.Module):
+    """A network on an object, where nothing finds the data, or on numbers that it draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+
+    def forward(self, batch: Any) -> Tensor:
+        """Map an object or a number of inputs to outputs (batch, 3)."""
+        x: Tensor = inputs(batch=batch) if isinstance(batch, int) else batch.x
+        y: Tensor = self.layers(x)
+        return y
+
+
+@pytest.mark.parametrize("batch", [Opaque(inputs()), 4], ids=["object", "drawn inside"])
+def test_a_layer_on_what_may_be_data_takes_it_for_data(batch: Any) -> None:
+    model = OfObjects()
+    expected = feedback_of(model.layers, inputs(), 0.1)
+    found = feedback_of(model, batch, 0.1)
+    assert distance({n.partition(".")[2]: t for n, t in found.items()}, expected) == 0.0
 
 
 # --- the forward pass -----------------------------------------------------------------------------

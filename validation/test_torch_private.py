@@ -465,6 +465,28 @@ def test_unfolded_function_shows_what_is_in_it() -> None:
     assert mode.seen[0] is F.cross_entropy
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        torch.unique,
+        lambda t: torch.unique(t, return_inverse=True, return_counts=True, dim=0)[1],
+        torch.unique_consecutive,
+        lambda t: torch.lu(t, get_infos=True)[2],
+        lambda t: F.adaptive_max_pool1d(t[None], 1, return_indices=True)[1],
+        lambda t: F.fractional_max_pool2d(t[None], 1, output_size=2, return_indices=True)[1],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_functions_that_choose_another_run_inside_of_a_context(call: Any) -> None:
+    # They offer themselves to the mode from within what they choose.
+    data = x(3, 3)
+    torch.manual_seed(0)
+    expected = call(data)
+    torch.manual_seed(0)
+    with lfp.feedback():
+        assert torch.equal(call(data), expected)
+
+
 def test_unfolding_leaves_the_function_of_torch_alone() -> None:
     copy: Any = _torch.unfolded(F.normalize)
     assert copy is not F.normalize

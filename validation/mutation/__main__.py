@@ -1,0 +1,118 @@
+"""The command: runs what the log does not have yet, and says what survives."""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from coverage import Coverage
+
+from validation import mutation
+from validation.mutation.mutants import Mutant, digest, mutants_of
+from validation.mutation.session import OPTIONS, TESTS, Session
+from validation.mutation.swapping import ENGINE
+
+REASONS = Path(__file__).with_name("survivors.yaml")
+
+
+def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the counts by module, and the survivors with the reasons that are known."""
+    survivors = [e for e in entries if not e["killed_by"]]
+    total = Counter(entry["module"] for entry in entries)
+    alive = Counter(entry["module"] for entry in survivors)
+    return {
+        "mutants": len(entries),
+        "killed": len(entries) - len(survivors),
+        "percent": round(100 * (1 - len(survivors) / max(len(entries), 1)), 1),
+        "modules": {m: {"mutants": n, "killed": n - alive[m]} for m, n in sorted(total.items())},
+        "survivors": survivors,
+    }
+
+
+def known_reasons() -> dict[tuple[str, str, str], str]:
+    """Return why mutants survive, by module and the line before and after."""
+    entries = yaml.safe_load(REASONS.read_text()) or []
+    return {(e["module"], e["before"], e["after"]): e["reason"] for e in entries}
+
+
+def explained(mutants: list[Mutant]) -> list[dict[str, Any]]:
+    """Return the mutants that survive for a known reason, as entries of the log."""
+    reasons, found = known_reasons(), []
+    lines = {(module, before) for module, before, _ in reasons}
+    for mutant in mutants:
+        if (mutant.module, mutant.text().strip()) in lines:
+            before, after = mutant.change()
+            reason = reasons.get((mutant.module, before, after))
+            if reason:
+                entry = {"line": mutant.line, "before": before, "after": after}
+                found.append({"module": mutant.module, "operator": mutant.operator} | entry)
+                found[-1] |= {"occurrence": mutant.occurrence, "killed_by": "", "reason": reason}
+    return found
+
+
+def results(log: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Return the last result of every mutant of today's modules."""
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    return {_key(e): e for e in entries if e["digest"] == digest(e["module"])}
+
+
+def run(mutants: list[Mutant], log: Path, budget: float) -> None:
+    """Run mutants, and append what becomes of them to the log."""
+    cover = Coverage(data_file=None, source=[ENGINE], branch=False, config_file=False)
+    cover.start()
+    os.environ["LFP_PROFILE"] = "mutation"  # read by validation/conftest.py
+    pytest.main([*OPTIONS, *TESTS], plugins=[Session(mutants, log.resolve(), cover, budget)])
+
+
+def main() -> int:
+    """Run what is neither killed nor explained yet, and print what survives."""
+    parser = argparse.ArgumentParser(
+        description=mutation.__doc__,
+        prog="python -m validation.mutation",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--module", default="*.py", help="only these files of lfp_core, a pattern")
+    parser.add_argument("--all", action="store_true", help="also run what is explained")
+    parser.add_argument(
+        "--budget", type=float, default=30.0, help="seconds of tests for one mutant (default: 30)"
+    )
+    parser.add_argument("--log", type=Path, default=Path("results/mutation.jsonl"))
+    parser.add_argument("--summary", type=Path, default=Path("results/mutation.json"))
+    options = parser.parse_args()
+    options.log.parent.mkdir(parents=True, exist_ok=True)
+    options.log.touch()
+    paths = sorted(Path(ENGINE).glob(options.module))
+    mutants = [mutant for path in paths for mutant in mutants_of(path)]
+    known = {} if options.all else {_key(entry): entry for entry in explained(mutants)}
+    killed = {k for k, entry in results(options.log).items() if entry["killed_by"]}
+    left = [mutant for mutant in mutants if mutant.key not in killed | known.keys()]
+    print(
+        f"{len(mutants)} mutants: {len(killed)} killed before, {len(known)} explained", flush=True
+    )
+    if left:
+        run(left, options.log, options.budget)
+    found = results(options.log) | known
+    result = summary([found[mutant.key] for mutant in mutants if mutant.key in found])
+    options.summary.write_text(json.dumps(result, indent=1) + "\n")
+    reasons = known_reasons()
+    open_ = 0
+    for each in result["survivors"]:
+        reason = reasons.get((each["module"], each["before"], each["after"]))
+        open_ += reason is None
+        print(f"{each['module']}:{each['line']}: {each['before']}  ->  {each['after']}")
+        print(f"    {reason or 'NO REASON IS GIVEN'}")
+    print(f"{result['killed']} of {result['mutants']} mutants killed: {result['percent']}%")
+    return 0 if open_ == 0 and result["percent"] >= 95 else 1
+
+
+def _key(entry: dict[str, Any]) -> tuple[str, str, int]:
+    return entry["module"], entry["operator"], entry["occurrence"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

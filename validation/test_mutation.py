@@ -1,0 +1,88 @@
+"""Mutation testing changes what it says that it changes, in a process that runs already."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import pytest
+
+from validation.mutation import swapping
+
+TEXT = """
+from functools import lru_cache
+
+LIMIT = 3
+
+def plain(x):
+    return x + 1
+
+def made(n):
+    def inner(x):
+        return x * n
+    return inner
+
+double = made(2)
+table = {"negative": lambda x: x < 0}
+
+class Thing:
+    size = 4
+
+    @property
+    def larger(self):
+        return self.size + 1
+
+    @staticmethod
+    def forward(x):
+        return x - 1
+
+@lru_cache
+def cached(x):
+    return x > 0
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return a module of that text, in a folder that is named like the engine's."""
+    path = tmp_path / swapping.ENGINE / "changed.py"
+    path.parent.mkdir()
+    path.write_text(TEXT)
+    spec = importlib.util.spec_from_file_location("changed", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "changed", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def functions(module: ModuleType) -> list[FunctionType]:
+    return [f for f in swapping.functions_of_engine() if f.__code__.co_filename == module.__file__]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "call", "expected"),
+    [
+        ("x + 1", "x + 2", lambda m: m.plain(1), 3),
+        ("x * n", "x / n", lambda m: m.double(1), 0.5),
+        ("x < 0", "x <= 0", lambda m: m.table["negative"](0), True),
+        ("self.size + 1", "self.size - 1", lambda m: m.Thing().larger, 3),
+        ("x - 1", "x + 1", lambda m: m.Thing.forward(1), 2),
+        ("x > 0", "x >= 0", lambda m: m.cached(0), True),
+    ],
+)
+def test_functions_are_swapped_wherever_they_are(
+    module: ModuleType, before: str, after: str, call: Any, expected: Any
+) -> None:
+    known = functions(module)
+    assert call(module) != expected
+    module.cached.cache_clear()
+    assert swapping.swap(module, TEXT.replace(before, after), known)
+    assert call(module) == expected
+
+
+@pytest.mark.parametrize(("before", "after"), [("LIMIT = 3", "LIMIT = 4"), ("= 4", "= 5")])
+def test_what_runs_at_import_is_not_swapped(module: ModuleType, before: str, after: str) -> None:
+    assert not swapping.swap(module, TEXT.replace(before, after), functions(module))
