@@ -19,7 +19,7 @@ from lfprop.model.activations import Step
 from lfprop.rewards.reward_functions import SoftmaxLossReward
 
 from benchmarks.costs.peer import peer_step
-from validation.peer import PEER_ACTIVATIONS, PEER_MODELS, peer_feedback, peer_model
+from validation.peer.authors import PEER_ACTIVATIONS, PEER_MODELS, peer_feedback, peer_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This functionality is not yet fully tested"),  # lxt

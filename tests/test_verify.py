@@ -94,14 +94,10 @@ def test_models_of_ones_own(
 
 def test_the_command_tells_and_fails() -> None:
     run = CliRunner().invoke
-    good = run(
-        cli.app, ["verify", "--model", "validation.test_verify:own_model", "--input", "1,8,8"]
-    )
+    good = run(cli.app, ["verify", "--model", "tests.test_verify:own_model", "--input", "1,8,8"])
     assert good.exit_code == 0
     assert "Theorem 1" in good.stdout
-    odd = run(
-        cli.app, ["verify", "--model", "validation.test_verify:Odd", "--input", "5", "--json"]
-    )
+    odd = run(cli.app, ["verify", "--model", "tests.test_verify:Odd", "--input", "5", "--json"])
     assert odd.exit_code == 1
     (check,) = json.loads(odd.stdout)["checks"]
     assert "cumprod" in check["detail"]
@@ -113,8 +109,8 @@ def test_the_command_tells_and_fails() -> None:
         (("--dtype", "float16"), "dtype: unknown name 'float16'"),
         (("--model", "nowhere:x", "--input", "3"), "model: 'nowhere:x' is no package:callable"),
         (("--model", "torch.nn:Nothing", "--input", "3"), "model: 'torch.nn:Nothing'"),
-        (("--model", "validation.test_verify:Odd"), "input: ''; allowed: whole numbers"),
-        (("--model", "validation.test_verify:Odd", "--input", "6"), "shapes cannot be multiplied"),
+        (("--model", "tests.test_verify:Odd"), "input: ''; allowed: whole numbers"),
+        (("--model", "tests.test_verify:Odd", "--input", "6"), "shapes cannot be multiplied"),
     ],
 )
 def test_what_cannot_be_verified_is_refused(arguments: tuple[str, ...], message: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 import lfp_core as lfp
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
 
-FOLDER = Path(__file__).parent.parent / "examples"
+FOLDER = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

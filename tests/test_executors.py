@@ -150,7 +150,7 @@ def wait_for(happened: Callable[[], bool], seconds: float = 60) -> bool:
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
-        "from validation.test_executors import RUN, replace\n"
+        "from tests.test_executors import RUN, replace\n"
         "from benchmarks.runs.executors import Local, Worker\n"
         "if __name__ == '__main__':\n"
         f"    worker = Worker(Path({str(tmp_path)!r}), 'cpu', 1)\n"

@@ -15,7 +15,7 @@ from lfp_core import operations, spiking  # whose rules must be there before a t
 from lfp_core.calls import Args, Call, Context, Kwargs, Operation, key
 from lfp_core.sharing import linear, of_several, total
 
-GUIDE = Path(__file__).parent.parent / "docs" / "rules.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "rules.md"
 
 
 @pytest.fixture(autouse=True)

@@ -130,7 +130,7 @@ def test_a_package_adds_one_of_each(tmp_path: Path) -> None:
     ran = call("-c", command, "run", "mine.yaml", "--size", "smoke", "--json")
     assert json.loads(ran.stdout)["parts"][0]["rows"] == [{"found": "nothing"}]
     # What docs/plugins.md tells the author of a method to do.
-    asked = ("--pyargs", "validation.test_methods", "-k", "slow and (dtype or sum or same)")
+    asked = ("--pyargs", "validation.methods.test_methods", "-k", "slow and (dtype or sum or same)")
     tested = call("-m", "pytest", "-q", *asked)
     assert tested.returncode == 0, tested.stdout
     assert " passed" in tested.stdout

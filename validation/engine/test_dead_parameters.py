@@ -516,7 +516,7 @@ def zero_init_resnet() -> nn.Module:
     ],
 )
 def test_verify_says_so(name: str, shape: str, verdict: str, zeros: int, unreached: int) -> None:
-    model = f"validation.test_dead_parameters:{name}"
+    model = f"validation.engine.test_dead_parameters:{name}"
     result = CliRunner().invoke(cli.app, ["verify", "--model", model, "--input", shape, "--json"])
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     found = checks["every parameter can learn"]
@@ -592,7 +592,7 @@ def test_looking_changes_nothing_of_the_run(few: Dataset, monkeypatch: pytest.Mo
 
 
 def test_the_example_finds_what_its_table_says() -> None:
-    path = Path(__file__).parent.parent / "examples" / "dead_parameters.py"
+    path = Path(__file__).parents[2] / "examples" / "dead_parameters.py"
     example = runpy.run_path(str(path))
     task = example["TASKS"]["LoRA, second matrices"]
     as_it_is, after_a_start = (example["run"](task, scale, seed=0) for scale in (None, 0.1))

@@ -513,7 +513,7 @@ assert len(logging.getLogger("mine").handlers) == 1 and not logging.getLogger("m
 assert environment == dict(os.environ)
 assert not os.listdir()
 """
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={"PYTHONPATH": root})
 
 

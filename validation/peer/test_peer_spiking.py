@@ -1,10 +1,10 @@
 """LFP of spiking networks against the authors' package `lfprop`, tensor by tensor in float64.
 
-Run it as ``validation/test_peer.py``; without `lfprop` or `snntorch` the module is skipped. Read in
-lfprop 1.0.0 (``propagation/propagator_snn.py``): one rule for a weighted layer with its neurons,
-the normaliser called "current" here, feedback summed over batch and time. With reset_delay=False
-it adds back ``snntorch``'s reset of the *previous* membrane, though another was subtracted, so the
-two agree for reset_delay=True only.
+Run it as ``validation/peer/test_peer.py``; without `lfprop` or `snntorch` the module is skipped.
+Read in lfprop 1.0.0 (``propagation/propagator_snn.py``): one rule for a weighted layer with its
+neurons, the normaliser called "current" here, feedback summed over batch and time. With
+reset_delay=False it adds back ``snntorch``'s reset of the *previous* membrane, though another was
+subtracted, so the two agree for reset_delay=True only.
 """
 
 from collections.abc import Callable
