@@ -57,13 +57,23 @@ def constant(slope: float) -> Callable[..., float]:
     return lambda *args, **kwargs: slope
 
 
+def _clamp_at_its_bound() -> float:
+    """Return the derivative that torch gives ``clamp`` at a bound: 1 up to torch 2.11, later 0."""
+    with torch.enable_grad():
+        z = torch.zeros((), requires_grad=True)
+        return float(torch.autograd.grad(z.clamp(min=0), z)[0])
+
+
+AT_A_BOUND = _clamp_at_its_bound()
+
+
 def _inside(low: Any = None, high: Any = None, **bounds: Any) -> float:
-    """Return the slope of ``clamp`` at 0, which torch takes to be 1 at its bounds."""
+    """Return the slope of ``clamp`` at 0."""
     low = bounds.get("min", low)
     high = bounds.get("max", high)
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return 0.0
-    return float((low is None or low <= 0) and (high is None or high >= 0))
+    if low == 0 or high == 0:
+        return AT_A_BOUND if (low or 0) <= 0 <= (high or 0) else 0.0
+    return float((low is None or low < 0) and (high is None or high > 0))
 
 
 _SELU = 1.0507009873554804934193349852946 * 1.6732632423543772848170429916717

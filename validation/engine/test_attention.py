@@ -388,8 +388,12 @@ FUSED_OPTIONS: dict[str, dict[str, Any]] = {
 def test_fused_attention_is_torchs_and_obeys_the_chain_rule(name: str) -> None:
     options = FUSED_OPTIONS[name]
     heads = [4, 2, 2] if name == "grouped heads" else [2, 2, 2]
+    queries = TOKENS + 1 if name == "causal" else TOKENS
     with lfp.feedback(0):
-        q, k, v = (computed(2, h, TOKENS, PRODUCT_SIZE) for h in heads)
+        q, k, v = (
+            computed(3, h, n, PRODUCT_SIZE)
+            for h, n in zip(heads, (queries, TOKENS, TOKENS), strict=True)
+        )
         outputs = F.scaled_dot_product_attention(q, k, v, **options)
     torch.testing.assert_close(outputs, FUSED(q, k, v, **options), rtol=1e-12, atol=1e-14)
     push = torch.randn_like(outputs)

@@ -380,6 +380,10 @@ def test_it_is_told_in_one_sentence() -> None:
         "1 of 9 trainable tensors is zero, which LFP never changes (a); "
         "5 of 9 trainable tensors get no feedback (b, c, d, e and 1 more)"
     )
+    assert str(DeadParameters(9, ("a", "b", "c", "d"), ("e",), {})) == (
+        "4 of 9 trainable tensors are zero, which LFP never changes (a, b, c, d); "
+        "1 of 9 trainable tensors gets no feedback (e)"
+    )
 
 
 # --- how parameters are started -------------------------------------------------------------------
@@ -430,6 +434,7 @@ def test_what_is_not_zero_or_not_trained_stays() -> None:
     for name, now in model.state_dict().items():
         assert torch.equal(now, before[name]) == (name not in names)
     assert lfp.start_parameters(model) == [], "once is enough"
+    assert lfp.start_parameters(model[:1], elements=True) == [], "no element is 0"
     for parameter in model.parameters():
         assert parameter.is_leaf
         assert parameter.grad is None

@@ -579,6 +579,34 @@ def test_slope_at_zero_of_every_function(name: str) -> None:
     assert torch.allclose(slope_of(function, torch.zeros(1), 0.0), expected, rtol=1e-7, atol=0)
 
 
+#: Functions of which the derivative at 0 depends on an option, where f(0) is 0.
+AT_A_BOUND: dict[str, Callable[[Tensor], Tensor]] = {
+    "clamp from 0": lambda x: x.clamp(min=0),
+    "clamp to 0": lambda x: x.clamp(max=0),
+    "clamp between 0 and 1": lambda x: x.clamp(0, 1),
+    "clamp between -1 and 0": lambda x: torch.clip(x, max=0, min=-1),
+    "clamp around 0": lambda x: torch.clamp(x, -0.5, 0.5),
+    "clamp, one bound": lambda x: torch.clamp(x, -1),
+    "clamp_min": lambda x: x.clamp_min(0),
+    "clamp_max": lambda x: x.clamp_max(0.5),
+    "hardtanh from 0": lambda x: F.hardtanh(x, 0.0, 1.0),
+    "hardtanh to 0": lambda x: F.hardtanh(x, -1.0, 0.0),
+    "hardtanh around 0": lambda x: F.hardtanh(x, -0.5, 0.5),
+    "threshold at 0": lambda x: F.threshold(x, 0.0, 0.0),
+    "threshold below 0": lambda x: F.threshold(x, -0.5, 0.0),
+    "threshold above 0": lambda x: F.threshold(x, 0.5, 0.0),
+    "elu": lambda x: F.elu(x, 0.3),
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.3),
+}
+
+
+@pytest.mark.parametrize("name", AT_A_BOUND)
+def test_slope_at_zero_at_a_bound(name: str) -> None:
+    x = torch.zeros(1, requires_grad=True)
+    (expected,) = torch.autograd.grad(AT_A_BOUND[name](x), x)
+    assert torch.equal(slope_of(AT_A_BOUND[name], torch.zeros(1), 0.0), expected)
+
+
 UNITS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "hardsigmoid": F.hardsigmoid,

@@ -203,6 +203,33 @@ def test_fused_rms_norm_has_the_stabilisers_of_one_by_hand(option: Normalisation
     assert difference(feedback, expected) < TOLERANCE
 
 
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "batch_norm": lambda: nn.BatchNorm1d(CHANNELS),
+    "batch_norm, cumulative": lambda: nn.BatchNorm1d(CHANNELS, momentum=None),
+    "batch_norm without statistics": lambda: nn.BatchNorm1d(CHANNELS, track_running_stats=False),
+    "batch_norm without scale": lambda: nn.BatchNorm1d(CHANNELS, affine=False),
+    "instance_norm": lambda: nn.InstanceNorm1d(CHANNELS, affine=True, track_running_stats=True),
+    "instance_norm without statistics": lambda: nn.InstanceNorm1d(CHANNELS),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_outputs_and_running_statistics_are_those_of_torch(
+    name: str, option: Normalisation
+) -> None:
+    layer, reference = LAYERS[name](), LAYERS[name]()
+    for train in (True, True, False):
+        layer.train(train)
+        reference.train(train)
+        x = torch.randn(BATCH + 1, CHANNELS, SIZE).requires_grad_()
+        with lfp.feedback(0.1, normalisation=option):
+            outputs = layer(x)
+        torch.testing.assert_close(outputs, reference(x), rtol=1e-12, atol=1e-12)
+    for buffer, expected in zip(layer.buffers(), reference.buffers(), strict=True):
+        torch.testing.assert_close(buffer, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", WAYS)
 def test_gradient_is_the_chain_rule_and_identity_is_not(name: str) -> None:
     """SiLU's slope is no derivative, so it is left out."""
