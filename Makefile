@@ -111,4 +111,4 @@ reproduce: peer
 	touch $@
 
 clean:
-	rm -rf .venv .tox .asv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tox .asv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
