@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -89,6 +90,24 @@ IN_PLACE: set[Operation] = ASSIGNMENTS | {
     if name.endswith("_") and not name.startswith(("_", "resize_as_"))
 }
 
+#: Where `inplace` stands among the arguments of F's functions; torch's have none there.
+INPLACE_AT = {
+    F.dropout: 3,
+    F.dropout1d: 3,
+    F.dropout2d: 3,
+    F.dropout3d: 3,
+    F.alpha_dropout: 3,
+    F.feature_alpha_dropout: 3,
+    F.rrelu: 4,
+}
+
+
+def _overwrites(operation: Operation, args: Args, kwargs: Kwargs) -> bool:
+    """Return whether a call overwrites its first argument."""
+    position = INPLACE_AT.get(operation, len(args))
+    by_place = len(args) > position and args[position] is True
+    return operation in IN_PLACE or by_place or kwargs.get("inplace") is True
+
 
 def known(context: Context, tensor: Tensor) -> Mark | None:
     """Return the mark of an operand, which from now on hides nothing."""
@@ -127,7 +146,7 @@ class Call:
         self.kwargs = kwargs
         self.operands = tensors((*args, *kwargs.values()))
         self.marks = [known(context, operand) for operand in self.operands]
-        self.target: Tensor | None = self.operands[0] if operation in IN_PLACE else None
+        self.target = self.operands[0] if _overwrites(operation, args, kwargs) else None
 
     @property
     def active(self) -> list[tuple[Tensor, Mark]]:

@@ -94,9 +94,6 @@ NORMALISATIONS = functions.named(
     "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
 )
 SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
-#: Where `inplace` stands among the arguments; torch.dropout and torch.rrelu have none there.
-INPLACE_AT = dict.fromkeys(functions.named("dropout", "dropout1d", "dropout2d", "dropout3d"), 3)
-INPLACE_AT |= dict.fromkeys(functions.named("rrelu"), 4)
 
 
 def is_active(mark: Mark | None) -> TypeGuard[Mark]:
@@ -113,13 +110,14 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if (options or kwargs) and tensors((*options, *kwargs.values())):
         return of_several(context, operation, args, kwargs)
     mark = known(context, z)
+    # `inplace` is the only boolean among the options of an activation.
+    in_place = operation in IN_PLACE or any(o is True for o in (*options, *kwargs.values()))
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
+        call.target = z if in_place else None
         return call.run(call.kind())  # an ordinary function
     if mark.role == "statistic":  # clamped from below, before something is divided by it
         return Call(context, operation, args, kwargs).keep()
-    # `inplace` is the only boolean among the options of an activation.
-    in_place = operation in IN_PLACE or any(o is True for o in (*options, *kwargs.values()))
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)
@@ -343,7 +341,8 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     mark = mark_of(table)
     if mark is not None and mark.kind != "weight" and not mark.leaf:
         return route(context, operation, args, kwargs)
-    if known(context, rest[0]) is None and context.knows_data():  # the positions 0, 1, 2, ...
+    indices = tensors((*rest, *kwargs.values()))[0]
+    if known(context, indices) is None and context.knows_data():  # the positions 0, 1, 2, ...
         call = Call(context, operation, args, kwargs)
         return call.run(call.kind())
     output = operation(as_weight(table, mark), *rest, **kwargs)
@@ -578,9 +577,6 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
 def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Multiply by a constant, or apply what is homogeneous of degree 1: the reward passes on."""
     call = Call(context, operation, args, kwargs)
-    position = INPLACE_AT.get(operation, len(args))
-    if kwargs.get("inplace", False) or (len(args) > position and args[position] is True):
-        call.target = args[0]
     return call.scale(call.kind())
 
 
@@ -624,7 +620,8 @@ def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 
 def alpha_dropout(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Scale what is kept and add a constant; when it does not train, change nothing."""
-    trains = kwargs.get("train", args[2] if len(args) > 2 else False)
+    by_place = args[2] if len(args) > 2 else False
+    trains = kwargs.get("training", kwargs.get("train", by_place))  # of F, and of torch
     return (total if trains else route)(context, operation, args, kwargs)
 
 

@@ -197,6 +197,11 @@ MADE: dict[str, Making] = {
     "tanh": lambda s, h, x: torch.tanh(s.w),
     "exp": lambda s, h, x: s.w.exp(),
     "relu": lambda s, h, x: F.relu(s.w),
+    "relu in place": lambda s, h, x: F.relu(s.w + s.e, inplace=True),
+    "relu_": lambda s, h, x: (s.w * 1.0).relu_(),
+    "a network of a constant": lambda s, h, x: F.linear(
+        nn.ReLU(inplace=True)(F.linear(s.e, s.w, s.b)), s.v
+    ),
     "softmax": lambda s, h, x: s.w.softmax(-1),
     "gated": lambda s, h, x: s.w * torch.sigmoid(s.v),
     "rounded": lambda s, h, x: s.w + (s.w.round() - s.w).detach(),
@@ -364,11 +369,32 @@ def _mean_square(h: Tensor) -> Tensor:
     return h.pow(2).mean(-1, keepdim=True)
 
 
+def _alpha_dropout(h: Tensor, p: float) -> Tensor:
+    """Return h with a part p of it set to the value that SELU saturates at, and rescaled."""
+    kept = torch.empty_like(h).bernoulli_(1 - p)
+    saturated = 1.7580993408473766  # -SELU(-inf)
+    scale = 1 / ((saturated**2 * p + 1) * (1 - p)) ** 0.5
+    return h * (kept * scale) + ((kept - 1) * (saturated * scale) + saturated * scale * p)
+
+
 _GELU = (2 / torch.pi) ** 0.5
 _BACK = list(range(WIDTH - 1, -1, -1))
 
 #: Spellings of one function each; the first is the usual one.
 FUNCTIONS: dict[str, list[Spelling]] = {
+    "alpha dropout": [
+        lambda s, h, g, x: F.alpha_dropout(h, 0.5, True),
+        lambda s, h, g, x: F.alpha_dropout(h.clone(), 0.5, True, True),
+        lambda s, h, g, x: torch.alpha_dropout(h, 0.5, train=True),
+        lambda s, h, g, x: nn.AlphaDropout(0.5)(h),
+        lambda s, h, g, x: _alpha_dropout(h, 0.5),
+    ],
+    "alpha dropout in evaluation": [
+        lambda s, h, g, x: h,
+        lambda s, h, g, x: F.alpha_dropout(h, 0.5, training=False),
+        lambda s, h, g, x: F.alpha_dropout(h, 0.5, False, inplace=True),
+        lambda s, h, g, x: nn.FeatureAlphaDropout(0.5).eval()(h),
+    ],
     "positions": [  # which a model adds to its tokens
         lambda s, h, g, x: h + s.rows[:1],
         lambda s, h, g, x: h + F.embedding(torch.arange(1), s.rows),
