@@ -14,10 +14,10 @@ multiplied by its magnitude; so do data and constants. Rewards are shared out am
 weights alone, as behind data and constants nothing learns.
 
 Data are the tensors that a module is called with inside of the context. Where no module is called,
-or one is called without tensors or with an object of another library, a plain tensor may be data as
-well as a constant. A layer takes it for data; what a parameter makes with it otherwise is
-*undetermined*: its use decides, and where both readings would give different feedback, the engine
-refuses. The functions :func:`weight` and :func:`activation` say what a tensor is.
+or one without tensors, or with numbers or an object of another library as well, a plain tensor may
+be data as well as a constant. A layer takes it for data; what a parameter makes with it otherwise
+is *undetermined*: its use decides, and where both readings would give different feedback, the
+engine refuses. The functions :func:`weight` and :func:`activation` say what a tensor is.
 
 A mark is an attribute of the tensor, and not an entry of a table in the context manager, because
 ``torch.compile`` traces attributes and hands them back with the outputs of a compiled region. The

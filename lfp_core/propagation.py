@@ -243,13 +243,13 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
     def knows_data(self) -> bool:
         """Return whether a module runs on data, so that all other plain tensors are constants.
 
-        An object of another library may hold data as well, where nothing finds it.
+        A number, or an object of another library, may be data as well, which nothing finds.
         """
         arguments = None if torch.compiler.is_compiling() else _torch.outermost_call()
         return (
             arguments is not None
             and any(True for _ in leaves(arguments))
-            and not _hides_tensors(arguments)
+            and not _hides_data(arguments)
         )
 
     # --- operations -------------------------------------------------------------------------------
@@ -385,9 +385,9 @@ HIDDEN_ACTIVATION = (
     "Function, a script, another thread, or by reentrant checkpointing; lfp.activation applies "
     "beforehand what the function's input owes"
 )
-#: Arguments of a model that hold no tensors.
+#: Arguments of a model that hold no data. A number may: the time of a diffusion, or an age.
 PLAIN = (
-    *(bool, int, float, complex, str, bytes, range, type, type(None)),
+    *(bool, str, type, type(None)),
     *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Generator),
 )
 #: Methods that look at a tensor or set something on it, and make nothing of its values.
@@ -463,11 +463,11 @@ def leaves(structure: Any) -> Iterator[Tensor]:
             yield from leaves(part)
 
 
-def _hides_tensors(structure: Any) -> bool:
-    """Return whether an object in nested structures is of a type that may hold tensors unseen."""
+def _hides_data(structure: Any) -> bool:
+    """Return whether something in nested structures may be data and is no tensor."""
     parts = _items(structure)
     if parts is not None:
-        return any(map(_hides_tensors, parts.values()))
+        return any(map(_hides_data, parts.values()))
     return not isinstance(structure, (Tensor, *PLAIN))
 
 

@@ -169,7 +169,7 @@ class Opaque:
 
 
 class OfObjects(nn.Module):
-    """A network on an object, where nothing finds the data, or on numbers that it draws."""
+    """A network on an object, where nothing finds the data, or on numbers that it gets or draws."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,13 +177,23 @@ class OfObjects(nn.Module):
         self.layers = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU(), nn.Linear(4, 3)).double()
 
     def forward(self, batch: Any) -> Tensor:
-        """Map an object or a number of inputs to outputs (batch, 3)."""
-        x: Tensor = inputs(batch=batch) if isinstance(batch, int) else batch.x
+        """Map an object, numbers or the number of inputs to outputs (batch, 3)."""
+        x: Tensor
+        if isinstance(batch, int):
+            x = inputs(batch=batch)
+        elif isinstance(batch, tuple):
+            x = batch[0][:, :0].new_tensor(batch[1])
+        else:
+            x = batch.x
         y: Tensor = self.layers(x)
         return y
 
 
-@pytest.mark.parametrize("batch", [Opaque(inputs()), 4], ids=["object", "drawn inside"])
+@pytest.mark.parametrize(
+    "batch",
+    [Opaque(inputs()), 4, (inputs(), inputs().tolist())],
+    ids=["object", "drawn inside", "numbers"],
+)
 def test_a_layer_on_what_may_be_data_takes_it_for_data(batch: Any) -> None:
     model = OfObjects()
     expected = feedback_of(model.layers, inputs(), 0.1)
