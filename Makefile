@@ -21,6 +21,7 @@ test: .venv/ready lint types
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: .venv/ready
 	$(BIN)/mypy
@@ -34,13 +35,13 @@ coverage: .venv/ready
 
 # The performance history: measure HEAD into it on an idle machine, show it, compare with a release.
 perf: .venv/ready
-	$(BIN)/python -m benchmarks.history
+	$(BIN)/python -m benchmarks.performance.history
 
 dashboard: .venv/ready
-	$(BIN)/python -m benchmarks.dashboard
+	$(BIN)/python -m benchmarks.performance.dashboard
 
 gate: .venv/ready
-	$(BIN)/python -m benchmarks.gate $(BASE)
+	$(BIN)/python -m benchmarks.performance.gate $(BASE)
 
 # All that the README quotes: about eight hours on two cores. `speed` runs in the environment that has
 # the authors' package. Delete a study's folder to make it again; what is there is not repeated.
@@ -53,7 +54,7 @@ reproduce: peer
 	$(COMPARE) --study mnist-swarms --dataset mnist --model mlp --activations relu --epochs 100 \
 	  --methods pso-stable,pso-torch-stable --seeds 1 --threads 1 \
 	  --seconds pso-stable=590 --seconds pso-torch-stable=590
-	$(BIN)/python -m benchmarks.pso_ablation $(STORED)
+	$(BIN)/python -m benchmarks.experiments.swarm_ablation $(STORED)
 	$(COMPARE) --study mnist-rstdp --dataset mnist --model mlp --methods rstdp-tuned \
 	  --activations lif --epochs 10 --threads 1
 	for beta in 0.3 0.6 0.9; do for T in 5 15 25; do $(COMPARE) \
@@ -61,9 +62,11 @@ reproduce: peer
 	  --model mlp-1000 --methods lfp --activations lif --epochs 3 --schedule one-cycle \
 	  --adaptive-clip 0.06 --max-norm --clip-norm 0 --learning-rate lfp=0.1 --threads 1 \
 	  || exit; done; done
-	for what in pso rstdp; do $(BIN)/python -m benchmarks.speed_$$what > speed.tmp \
-	  && mv speed.tmp benchmarks/stored/speed-$$what.json || exit; done
-	.tox/peer/bin/python -m benchmarks.speed_spiking > speed.tmp \
+	$(BIN)/python -m benchmarks.performance.swarms > speed.tmp \
+	  && mv speed.tmp benchmarks/stored/speed-pso.json
+	$(BIN)/python -m benchmarks.performance.rstdp > speed.tmp \
+	  && mv speed.tmp benchmarks/stored/speed-rstdp.json
+	.tox/peer/bin/python -m benchmarks.performance.spiking > speed.tmp \
 	  && mv speed.tmp benchmarks/stored/speed-spiking.json
 	for set in blobs circles swirls; do $(COMPARE) --study toy-$$set --dataset $$set \
 	  --methods lfp,sgd --activations relu --seeds 5 --sweep-seeds 5 --momentum 0.95 \
@@ -90,14 +93,14 @@ reproduce: peer
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-mlp --models toy-mlp,mlp \
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
 	  --methods lfp,sgd,wsgd,fa,eg,madam --peer --threads 1 --repeats 300
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed_compiled \
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.performance.compiled \
 	  benchmarks/stored/speed-compiled.json cpu 200 mlp lenet
-	$(BIN)/python -m benchmarks.roofline
-	$(BIN)/python -m benchmarks.scaling
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.weak_scaling benchmarks/stored/weak-scaling \
-	  --steps 50 --batch-size 64 --processes 1 2
+	$(BIN)/python -m benchmarks.performance.roofline
+	$(BIN)/python -m benchmarks.performance.scaling
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.performance.weak_scaling \
+	  benchmarks/stored/weak-scaling --steps 50 --batch-size 64 --processes 1 2
 	for study in gates units normalisation; do OMP_NUM_THREADS=1 $(BIN)/python \
-	  -m benchmarks.treatments $$study || exit; done
+	  -m benchmarks.experiments.treatments $$study || exit; done
 	for study in pruning regression transfer language vit; do \
 	  $(BIN)/lfp-bench run $$study --size cpu $(STORED) || exit; done
 
@@ -108,4 +111,4 @@ reproduce: peer
 	touch $@
 
 clean:
-	rm -rf .venv .tox .asv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tox .asv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

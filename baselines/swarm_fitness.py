@@ -12,7 +12,8 @@ them cheaper than as many forward passes:
 * Particles and samples go through in chunks whose activations stay in the processor's cache.
 
 ``torch.vmap`` over a functional call does none of this: on a CPU it is as fast as the loop for an
-MLP, and takes 1.6 times as long for LeNet (``benchmarks/speed_pso.py``; not measured on a GPU).
+MLP, and takes 1.6 times as long for LeNet (``benchmarks/performance/swarms.py``; not measured on a
+GPU).
 """
 
 from collections.abc import Callable, Iterator

@@ -110,8 +110,8 @@ class Step(NamedTuple):
 class Trainer(Protocol):
     """One method training one classifier with logits (batch, classes).
 
-    The contract, tested for every method in ``validation/test_methods.py``: the loss falls on a
-    separable problem, frozen parameters stay, dtype and training mode are kept, the same start
+    The contract, tested for every method in ``validation/methods/test_methods.py``: the loss falls
+    on a separable problem, frozen parameters stay, dtype and training mode are kept, the same start
     gives the same trajectory, and so does a state that was saved on the way.
     """
 

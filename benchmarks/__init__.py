@@ -1,9 +1,16 @@
-"""The study: which methods are trained on what, how it is measured, stored and reported.
+"""The harness: which methods are trained on what, how it is measured, stored and reported.
 
-What a study needs: :mod:`~benchmarks.data`, :mod:`~benchmarks.models` and the methods of
-:mod:`baselines`. What it does: :mod:`~benchmarks.study` plans runs and executes them with
-:mod:`~benchmarks.runner`, chooses learning rates with :mod:`~benchmarks.sweep`, measures cost with
-:mod:`~benchmarks.speed` and :mod:`~benchmarks.memory`, and keeps everything in a
-:mod:`~benchmarks.store`. What it tells: :mod:`~benchmarks.table` and :mod:`~benchmarks.figure`.
-The command line is :mod:`~benchmarks.cli`.
+Its packages, of which each imports those above it alone (`make lint` checks it):
+
+* :mod:`~benchmarks.storage`: files, checkpoints, records, and what a result depends on;
+* :mod:`~benchmarks.rendering`: tables as text, the style of figures, curves, and documents;
+* :mod:`~benchmarks.data` and :mod:`~benchmarks.models`: data sets and networks by name;
+* :mod:`~benchmarks.costs`: time and memory of a training step;
+* :mod:`~benchmarks.asv`: the suite that is run on the project's commits, on all of the above;
+* :mod:`~benchmarks.runs`: training runs, where they are made, and their store;
+* :mod:`~benchmarks.analysis`: what is concluded from them;
+* :mod:`~benchmarks.experiments`: what a study can ask for, the comparison of methods above all;
+* :mod:`~benchmarks.studies`: studies that are written down, and the report of one;
+* :mod:`~benchmarks.performance`: the measurements of the project's own speed;
+* :mod:`~benchmarks.cli`: the command line.
 """

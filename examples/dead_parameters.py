@@ -21,11 +21,11 @@ from torchvision.models.convnext import CNBlockConfig
 
 import lfp_core as lfp
 from baselines import METHODS, OPTIMIZERS, Settings
-from benchmarks import language
 from benchmarks.data import Split, load
+from benchmarks.experiments import language
 from benchmarks.models import build
-from benchmarks.runner import accuracy, train_epoch
-from benchmarks.table import spread
+from benchmarks.rendering.text import spread
+from benchmarks.runs.training import accuracy, train_epoch
 from lfp_core.dead import DeadParameters
 
 SCALES = (0.01, 0.1, 1.0)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import lfp_core as lfp
 from benchmarks.data import load
 from benchmarks.models import build
-from benchmarks.runner import accuracy
+from benchmarks.runs.training import accuracy
 
 #: Digits that a lenient grader takes for each other.
 ALIKE = ({1, 7}, {3, 8}, {4, 9}, {5, 6})

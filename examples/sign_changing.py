@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from benchmarks.data import load
-from benchmarks.runner import accuracy
+from benchmarks.runs.training import accuracy
 
 
 class NegReLU(nn.Module):

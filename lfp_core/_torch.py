@@ -1,4 +1,4 @@
-"""Every private name of torch, in one place: ``validation/test_torch_private.py`` tests each.
+"""Every private name of torch, in one place: ``test_torch_private.py`` tests each.
 
 A version of torch that moves one of them fails that test by name, not a training run in silence.
 Attributes that are read where a tensor or a node of the graph is at hand (``Tensor._base``; the

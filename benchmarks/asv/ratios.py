@@ -5,8 +5,6 @@ Both take their steps in turn in one process, so what slows the machine down slo
 
 import torch
 
-from benchmarks.memory import peak_bytes
-
 from .common import (
     DEVICES,
     PROFILE,
@@ -15,6 +13,7 @@ from .common import (
     applicable,
     device_of,
     network,
+    peak_bytes,
     ratio_of_times,
     shape_of,
     step_of,

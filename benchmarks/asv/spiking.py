@@ -3,9 +3,9 @@
 import torch
 
 from benchmarks.models import build
-from benchmarks.speed import CLASSES
 
 from .common import (
+    CLASSES,
     DEVICES,
     PROFILE,
     Step,

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lfp_core as lfp
-from benchmarks.memory import peak_bytes
 
 from .common import (
     DEVICES,
@@ -17,6 +16,7 @@ from .common import (
     clock_of,
     device_of,
     network,
+    peak_bytes,
     shape_of,
     step_of,
     wait,

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from baselines.registry import pick
 from benchmarks import data as data_sets
-from benchmarks import table
 from benchmarks.cli.app import app, refusing
+from benchmarks.cli.doctor import examine
 from benchmarks.cli.options import AsJson, Device, Results, parse_size, prepare
 from benchmarks.cli.output import print_json, print_table
 from benchmarks.data import ARCHIVES, DATASETS, DataError
-from benchmarks.doctor import examine
-from benchmarks.environment import describe
-from benchmarks.registry import pick
+from benchmarks.rendering.text import origins
+from benchmarks.storage.provenance import describe
 
 
 @app.command()
@@ -49,8 +49,8 @@ def verify(
         print_json({"checks": [asdict(check) for check in found], "environment": environment})
     else:
         lines = [(check.name, check.verdict, check.detail) for check in found]
-        origins = [f"Checked on: {o}." for o in table.origin([environment])]
-        print_table((("check", "verdict", "detail"), lines), origins)
+        remarks = [f"Checked on: {o}." for o in origins([environment])]
+        print_table((("check", "verdict", "detail"), lines), remarks)
     if any(check.verdict == "differs" for check in found):
         raise typer.Exit(1)
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import table
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import AsJson, Jobs, Results, Threads, parse_whole, prepare, split
 from benchmarks.cli.output import print_json, print_table, progress, say
-from benchmarks.comparison import chosen
-from benchmarks.environment import describe
-from benchmarks.files import read_json, write, write_json
+from benchmarks.experiments.options import chosen
+from benchmarks.rendering import text
+from benchmarks.storage.files import read_json, write, write_json
+from benchmarks.storage.provenance import describe
 
 
 @app.command()
@@ -108,5 +108,5 @@ def _write_document(folder: Path, groups: Mapping[str, Any], path: Path) -> None
 
     stored = [content for one in groups if (content := read_json(folder / f"{one}.json"))]
     records = [Record.from_json(r) for content in stored for r in content["records"]]
-    origins = table.origin([content["environment"] for content in stored])
+    origins = text.origins([content["environment"] for content in stored])
     write(path, document(records, [f"Made on: {origin}." for origin in origins]).encode())

@@ -9,7 +9,9 @@ import torch
 import typer
 
 from baselines import FAMILIES, METHODS, Settings, Spiking
-from benchmarks import table
+from baselines.registry import pick
+from benchmarks.analysis import diagnosis
+from benchmarks.analysis.diagnosis import before_and_after, png
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -26,23 +28,15 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, say
-from benchmarks.comparison import chosen
+from benchmarks.costs import report
+from benchmarks.costs.step import measure, peer_is_installed
+from benchmarks.costs.workloads import PEER, SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, DataError, load
-from benchmarks.diagnose import before_and_after, png
-from benchmarks.environment import describe, processor
-from benchmarks.files import write, write_json
-from benchmarks.models import ACTIVATIONS, MODELS
-from benchmarks.registry import pick
-from benchmarks.speed import (
-    CLASSES,
-    PEER,
-    SETTINGS,
-    SHAPES,
-    Measurement,
-    Workload,
-    measure,
-    peer_is_installed,
-)
+from benchmarks.experiments.options import chosen
+from benchmarks.models import ACTIVATIONS, CLASSES, MODELS, SHAPES
+from benchmarks.rendering import text
+from benchmarks.storage.files import write, write_json
+from benchmarks.storage.provenance import describe, processor
 
 
 @app.command()
@@ -79,7 +73,7 @@ def speed(
         for name in names:
             for kind in kinds:
                 # Of all activations, the authors' package knows only its own step function, and of
-                # neurons only its own layers (see `python -m benchmarks.speed_spiking`).
+                # neurons only its own layers (see `python -m benchmarks.performance.spiking`).
                 rivals = (PEER,) if peer and kind not in ("heaviside", "lif") else ()
                 spiking = Spiking() if kind == "lif" else None
                 going = [m for m in compared if kind not in METHODS[m].refusals]
@@ -96,15 +90,15 @@ def speed(
                 tick(f"{name} {kind}")
         environment, command = describe(chosen_device), shlex.join(["lfp-bench", *context.obj])
         description = {"command": command, "environment": environment, "rows": found}
-        lines = table.speed_lines(found)
+        lines = report.speed_lines(found)
         write_json(folder / "speed.json", description)
         remarks = [
             "Heaviside's ratios are to SGD's step with ReLU: no gradient passes a step function.",
             f"Batches of {batch_size}; median of {repeats} interleaved rounds, with the quartiles.",
-            *(f"Made on: {origin}." for origin in table.origin([environment])),
+            *(f"Made on: {origin}." for origin in text.origins([environment])),
             f"Command: `{command}`",
         ]
-        write(folder / "speed.md", table.document(lines, remarks).encode())
+        write(folder / "speed.md", text.document(lines, remarks).encode())
     if as_json:
         print_json(description)
     else:
@@ -155,18 +149,18 @@ def diagnose(
             for kind, course in courses.items()
         },
     }
-    lines = table.diagnosis_lines(found)
+    lines = diagnosis.diagnosis_lines(found)
     remarks = [
         f"{dataset}, {model}: slopes f(z) / (z + eps s(z)) of the hidden units, eps = {epsilon:g}, "
         f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}). Norms "
         "are of the feedback of the layer's weights, and of their gradient times |w|.",
-        *table.dead_notes({kind: course.dead for kind, course in courses.items()}),
-        *(f"Made on: {origin}." for origin in table.origin([environment])),
+        *diagnosis.dead_notes({kind: course.dead for kind, course in courses.items()}),
+        *(f"Made on: {origin}." for origin in text.origins([environment])),
         f"Command: `{command}`",
     ]
     with refusing(OSError):
         write_json(folder / "diagnosis.json", description)
-        write(folder / "diagnosis.md", table.document(lines, remarks).encode())
+        write(folder / "diagnosis.md", text.document(lines, remarks).encode())
         write(folder / "diagnosis.png", png(found))
     if as_json:
         print_json(description)

@@ -11,9 +11,9 @@ import torch
 import typer
 
 from baselines import FAMILIES, METHODS
-from benchmarks.executors import Executor, Here, Local, RayCluster, Worker
+from baselines.registry import pick
 from benchmarks.models import ACTIVATIONS
-from benchmarks.registry import pick
+from benchmarks.runs.executors import Executor, Here, Local, RayCluster, Worker
 
 #: With these, the work of an operation is less than the cost of sharing it among threads: on two
 #: busy cores a step of the digits MLP took 1 ms with one thread and 36 ms with two.

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from benchmarks import table
+from benchmarks.rendering import text
 
 
 def say(message: str) -> None:
@@ -26,10 +26,10 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def print_table(lines: table.Lines, remarks: Iterable[str]) -> None:
+def print_table(lines: text.Lines, remarks: Iterable[str]) -> None:
     """Print a table and what is to be known of it."""
     console = Console(width=None if sys.stdout.isatty() else 170)
-    console.print(table.terminal(lines))
+    console.print(text.terminal(lines))
     for remark in remarks:
         console.print(f"- {remark}", style="dim", highlight=False, markup=False)
 

@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from baselines import OPTIMIZERS, REWARDS, Spiking
+from baselines.registry import pick
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -33,19 +34,18 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, resumable, say
-from benchmarks.collect import find
-from benchmarks.comparison import Comparison, Options
 from benchmarks.data import DATASETS, DataError
-from benchmarks.environment import describe
-from benchmarks.executors import Executor, ExecutorError
-from benchmarks.experiment import Experiment, Place
 from benchmarks.experiments import EXPERIMENTS
-from benchmarks.files import StoreError, read_json, write_json
+from benchmarks.experiments.base import Experiment, Place
+from benchmarks.experiments.comparison.experiment import Comparison, Options
 from benchmarks.models import MODELS
-from benchmarks.page import write_page
-from benchmarks.plans import SIZES, names, read
-from benchmarks.registry import pick
-from benchmarks.store import Store
+from benchmarks.runs.executors import Executor, ExecutorError
+from benchmarks.runs.store import Store
+from benchmarks.storage.files import StoreError, read_json, write_json
+from benchmarks.storage.provenance import describe
+from benchmarks.studies.collect import find
+from benchmarks.studies.page import write_page
+from benchmarks.studies.plan import SIZES, names, read
 
 #: Endings of the files that a report consists of.
 REPORTS = {".csv", ".html", ".md", ".parquet", ".png"}

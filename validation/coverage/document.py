@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmarks.table import Lines, markdown
+from benchmarks.rendering.text import Lines, markdown
 from validation.coverage.records import (
     GOALS,
     ORDER,

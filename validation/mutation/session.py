@@ -25,18 +25,21 @@ from validation.mutation.swapping import functions_of_engine, import_again, swap
 
 #: The tests of the engine.
 TESTS = [
-    f"validation/test_{name}.py"
-    for name in (
-        *("attention", "bad_input", "compile", "compiled_writes", "composition", "coverage"),
-        *("dead_parameters", "engine", "memory", "models", "never_silent", "normalisation"),
-        *("oracle", "overwriting", "pooling", "precision", "properties", "recurrent_spellings"),
-        *("relatives", "rewards", "reward_examples", "rules", "spellings", "spiking"),
-        *("theorem1", "torch_private", "treatments"),
-    )
+    *(
+        f"validation/engine/test_{name}.py"
+        for name in (
+            *("attention", "compile", "compiled_writes", "composition", "coverage"),
+            *("dead_parameters", "engine", "never_silent", "normalisation", "oracle"),
+            *("overwriting", "pooling", "precision", "properties", "recurrent_spellings"),
+            *("relatives", "rewards", "reward_examples", "rules", "spellings", "spiking"),
+            *("theorem1", "torch_private", "treatments"),
+        )
+    ),
+    *(f"tests/test_{name}.py" for name in ("bad_input", "memory", "models")),
 ]
 #: For what runs at import, those of them that are collected quickly.
 TESTS_OF_TABLES = [
-    f"validation/test_{name}.py"
+    f"validation/engine/test_{name}.py"
     for name in ("torch_private", "rules", "theorem1", "engine", "pooling", "rewards", "treatments")
 ]
 OPTIONS = ["-s", "-q", "--tb=native", "-p", "no:cacheprovider"]

@@ -1,0 +1,131 @@
+"""The methods of the comparison that train by a swarm."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.pso.recipe import PAPER, STABLE, Recipe
+from baselines.pso.swarms import Pyswarms, Swarm, TorchSwarm
+from baselines.swarm_fitness import SwarmFitness
+from baselines.trainer import Settings, Step, Trainer
+
+
+class PSO(Trainer):
+    """A swarm of networks; the model becomes its best one after every step.
+
+    A step is one iteration of the swarm: evaluate, remember, move. The loss of a step is the cost
+    of the best position so far, on the batch that the recipe is for; there is no feedback and its
+    norm is 0. While no particle has a finite cost the loss is infinite: a divergence. No field of
+    :class:`~baselines.trainer.Settings` applies: a swarm is set up by a recipe. The particles start
+    at random and not from the model's weights; the seed is drawn from torch's default generator.
+
+    Args:
+        model: the network; the swarm has its dtype and device.
+        settings: not looked at.
+        recipe: by default that of the class.
+
+    Raises:
+        ValueError: a layer of the model is not one that
+            :class:`~baselines.swarm_fitness.SwarmFitness` knows.
+        MemoryError: swarm and fitness would not fit into the memory that is free.
+    """
+
+    recipe: ClassVar[Recipe]
+    swarm_type: ClassVar[type[Swarm]]
+    batch_size: ClassVar[int | None] = 1000  # the one batch of all costs has to stand for the rest
+    learning_rate: ClassVar[float | None] = 1.0  # there is none
+    refusals: ClassVar[Mapping[str, str]] = {"lif": "no fitness of spiking networks"}
+
+    def __init__(self, model: nn.Module, settings: Settings, recipe: Recipe | None = None) -> None:
+        """Scatter the swarm, if it fits into memory."""
+        recipe = self.recipe if recipe is None else recipe
+        self.fresh = recipe.fresh
+        self.fitness = SwarmFitness(model)
+        like = torch.empty(
+            self.fitness.dimensions, dtype=self.fitness.dtype, device=self.fitness.device
+        )
+        needed = self.swarm_type.bytes_needed(recipe.particles, like) + self.fitness.bytes_needed
+        device = torch.device("cpu") if self.swarm_type is Pyswarms else like.device
+        free = free_bytes(device)
+        if needed > free:
+            raise MemoryError(
+                f"{self.name}: {recipe.particles} particles in {like.numel()} dimensions need "
+                f"{needed / 1e9:.2f} GB on {device}, where {free / 1e9:.2f} GB are free"
+            )
+        self.swarm = self.swarm_type(recipe, like, seed=int(torch.randint(2**32, ())))
+        self.batch: tuple[Tensor, Tensor] | None = None
+
+    def step(self, inputs: Tensor, targets: Tensor) -> Step:
+        """Make one iteration on the batch, or on the first one; see :class:`Recipe`."""
+        if self.batch is None:
+            self.batch = inputs, targets
+        elif self.fresh:
+            self.batch = inputs, targets
+            self.swarm.revise(self.fitness(self.swarm.best_positions, *self.batch))
+        self.swarm.judge(self.fitness(self.swarm.positions, *self.batch))
+        position, cost = self.swarm.best()
+        self.fitness.write(position)
+        self.swarm.move()
+        loss = cost.to(self.fitness.device, self.fitness.dtype, copy=True)
+        return Step(loss, torch.zeros_like(loss))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the swarm's, and the batch that all costs are of."""
+        return {"swarm": self.swarm.state_dict(), "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See :class:`~baselines.trainer.Trainer`."""
+        self.swarm.load_state_dict(state["swarm"])
+        if state["batch"] is not None:
+            inputs, targets = (part.to(self.fitness.device) for part in state["batch"])
+            self.batch = inputs, targets
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory a device can give without swapping; no limit is known but on Linux."""
+    if device.type == "cuda":
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reusable
+    info = Path("/proc/meminfo")
+    if not info.exists():
+        return sys.maxsize
+    fields = dict(line.split(":") for line in info.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+class PaperPSO(PSO):
+    """pyswarms as in the paper."""
+
+    name: ClassVar[str] = "pso-paper"
+    numpy: ClassVar[bool] = True
+    recipe: ClassVar[Recipe] = PAPER
+    swarm_type: ClassVar[type[Swarm]] = Pyswarms
+
+
+class StablePSO(PSO):
+    """pyswarms as its theory would have it."""
+
+    name: ClassVar[str] = "pso-stable"
+    numpy: ClassVar[bool] = True
+    recipe: ClassVar[Recipe] = STABLE
+    swarm_type: ClassVar[type[Swarm]] = Pyswarms
+
+
+class PaperTorchPSO(PSO):
+    """As in the paper, in torch."""
+
+    name: ClassVar[str] = "pso-torch-paper"
+    recipe: ClassVar[Recipe] = PAPER
+    swarm_type: ClassVar[type[Swarm]] = TorchSwarm
+
+
+class StableTorchPSO(PSO):
+    """As the theory would have it, in torch."""
+
+    name: ClassVar[str] = "pso-torch-stable"
+    recipe: ClassVar[Recipe] = STABLE
+    swarm_type: ClassVar[type[Swarm]] = TorchSwarm

@@ -1,0 +1,84 @@
+"""Differences between methods in what a study of few runs measures, paired by seed."""
+
+from collections.abc import Iterable, Sequence
+from math import isnan, nan
+
+import pandas as pd
+
+from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
+from benchmarks.rendering.text import Lines, document
+
+
+def differences(
+    measured: pd.DataFrame, pairs: Iterable[tuple[str, str]], *, tested: bool = True
+) -> pd.DataFrame:
+    """Return a row for each quantity and pair of methods that have values of the same seeds.
+
+    Holm's correction is for all rows together, so the more is tested, the less is found: a study
+    says beforehand which few rows answer its question, and shows the others untested.
+
+    Args:
+        measured: with columns quantity, method, seed and value.
+        pairs: the first of two methods minus the second.
+        tested: whether there are p-values; NaN if not.
+    """
+    rows = []
+    for quantity, of_quantity in measured.groupby("quantity", sort=False):
+        wide = of_quantity.pivot_table(index="seed", columns="method", values="value")
+        for one, other in pairs:
+            both = wide.reindex(columns=[one, other]).dropna()
+            if len(both):
+                found = compare(both[one].tolist(), both[other].tolist())
+                row = {"quantity": quantity, "methods": f"{one} - {other}", "seeds": found.seeds}
+                bounds = {"low": found.interval.low, "high": found.interval.high}
+                row |= {"difference": found.difference, **bounds}
+                rows.append({**row, "effect": found.effect, "p": found.p if tested else nan})
+    frame = pd.DataFrame(rows)
+    if rows:
+        frame["p_holm"] = holm(frame["p"].tolist())
+    return frame
+
+
+def lines(found: pd.DataFrame, digits: int) -> Lines:
+    """Return the differences as text; a star is for what is significant after the correction."""
+    header = ("quantity", "methods", "difference", "95% interval", "effect", "p", "p (Holm)")
+
+    def number(value: float, form: str) -> str:
+        return "-" if isnan(value) else format(value, form)
+
+    signed = f"+.{digits}f"
+    return header, [
+        (
+            row["quantity"],
+            row["methods"],
+            number(row["difference"], signed) + ("*" if row["p_holm"] <= SIGNIFICANCE else ""),
+            f"{number(row['low'], signed)} to {number(row['high'], signed)}",
+            number(row["effect"], "+.1f"),
+            number(row["p"], ".2g"),
+            number(row["p_holm"], ".2g"),
+        )
+        for row in found.to_dict("records")
+    ]
+
+
+def section(found: pd.DataFrame, digits: int, note: str) -> str:
+    """Return the differences in Markdown, with what a reader has to know; "" if there is none.
+
+    The note tells which of them are tested, and why.
+    """
+    if found.empty:
+        return ""
+    seeds = int(found["seeds"].max())
+    told = [*remarks(seeds), note]
+    return "\n# Differences, paired by seed\n\n" + document(lines(found, digits), told)
+
+
+def remarks(seeds: int) -> Sequence[str]:
+    """Return what a reader of the differences has to know."""
+    few = " These are too few for any test." if seeds < FEWEST_SEEDS else ""
+    return [
+        "Differences are in pairs with the same seed: mean, bootstrap interval, mean over standard "
+        "deviation (Cohen's d_z), and the two-sided p of a sign-flip permutation test, also with "
+        f"Holm's correction for all rows that have one. (*): at most {SIGNIFICANCE:g} after it; p "
+        f"is at least {2 ** (1 - seeds):g} with {seeds} pairs.{few}"
+    ]

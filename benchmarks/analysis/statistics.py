@@ -1,0 +1,123 @@
+"""What seeds allow to say: intervals of means, and paired tests of one method against another.
+
+Two methods with the same seed share the draw of the data, the initial weights and the order of the
+batches (:mod:`benchmarks.runs.training`), so their differences are compared seed by seed. Tests
+assume nothing about the distribution of the differences but that it is symmetric if the methods are
+equal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+FEWEST_SEEDS = 3  # below, a spread over seeds is no basis for any test
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+#: Two-sided, after Holm's correction.
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A percentile bootstrap interval (Efron and Tibshirani 1993) of a mean, of 95%."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against a reference, over the seeds that both have.
+
+    Attributes:
+        seeds: the number n of pairs.
+        difference: the mean of method minus reference.
+        interval: of the difference.
+        effect: the mean over the sample standard deviation of the differences (Cohen's d_z), NaN
+            where there is none.
+        p: two-sided, of all 2^n ways to flip signs of differences, or of 9999 random ones where
+            there are more; NaN for fewer than three seeds, of which nothing should be said.
+    """
+
+    seeds: int
+    difference: float
+    interval: Interval
+    effect: float
+    p: float
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the interval of the mean of values (n,); NaN for fewer than three.
+
+    The same values give the same interval: the resampling has a fixed seed.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < FEWEST_SEEDS:
+        return Interval(nan, nan)
+    found = stats.bootstrap(
+        (sample,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high))
+
+
+def compare(method: Sequence[float], reference: Sequence[float]) -> Comparison:
+    """Return what can be said about values (n,) of a method and of a reference, in pairs.
+
+    Raises:
+        ValueError: the two have different lengths, or are empty.
+    """
+    if len(method) != len(reference) or not method:
+        raise ValueError(
+            f"method, reference: {len(method)} and {len(reference)} values are not pairs"
+        )
+    differences = np.subtract(method, reference, dtype=np.float64)
+    return Comparison(
+        seeds=len(differences),
+        difference=float(differences.mean()),
+        interval=interval(differences.tolist()),
+        effect=_effect(differences),
+        p=_p(differences),
+    )
+
+
+def _effect(differences: NDArray[np.float64]) -> float:
+    if len(differences) < FEWEST_SEEDS or np.ptp(differences) == 0:
+        return nan
+    return float(differences.mean() / differences.std(ddof=1))
+
+
+def _p(differences: NDArray[np.float64]) -> float:
+    if len(differences) < FEWEST_SEEDS:
+        return nan
+    found = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979); NaN is no test and stays NaN.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN comes last
+    corrected = np.full_like(p, nan)
+    scaled = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected.tolist()

@@ -1,0 +1,1 @@
+"""What a training step costs: its time, its peak memory, and its multiply-accumulates."""

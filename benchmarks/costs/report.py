@@ -1,0 +1,34 @@
+"""The costs of steps as a table."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.costs.memory import MEGABYTE
+from benchmarks.rendering.text import Lines
+
+
+def speed_lines(rows: Iterable[Mapping[str, Any]]) -> Lines:
+    """Return as text what `lfp-bench speed` measured: costs, each with its model and activation."""
+    header = (
+        "model",
+        "activation",
+        "method",
+        "step ms",
+        "step time / SGD",
+        "quartiles",
+        "peak MB",
+        "peak memory / SGD",
+    )
+    return header, [
+        (
+            row["model"],
+            row["activation"],
+            row["method"],
+            f"{1000 * row['seconds']:.2f}",
+            f"{row['time_ratio']:.2f}",
+            f"{row['time_ratio_low']:.2f} to {row['time_ratio_high']:.2f}",
+            f"{row['peak_bytes'] / MEGABYTE:.2f}",
+            f"{row['peak_ratio']:.2f}",
+        )
+        for row in rows
+    ]

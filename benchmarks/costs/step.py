@@ -1,0 +1,128 @@
+"""What a training step costs: its time and peak memory, next to a step of SGD."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from baselines import METHODS, Settings
+from benchmarks.costs.memory import peak_bytes
+from benchmarks.costs.peer import peer_step
+from benchmarks.costs.timing import PATIENCE, interleaved
+from benchmarks.costs.workloads import (
+    PEER,
+    REFERENCE,
+    SETTINGS,
+    Measurement,
+    Workload,
+    comparable,
+    network_of,
+    random_batch,
+    samples_of,
+)
+
+TrainingStep = Callable[[Tensor, Tensor], object]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step of a method costs; ratios are to SGD, in the same process.
+
+    With Heaviside and spiking neurons they are to SGD's step with ReLU: no gradient passes a step.
+
+    `time_ratio` is the median over rounds of the ratio of the two times a sample of the round, and
+    `low` and `high` are its quartiles: what slows the machine down slows both steps of a round.
+
+    `macs` are the multiply-accumulates of matrix products and convolutions, forward and backward,
+    the work that energy is spent on in the first place; elementwise work is not counted, and a
+    product with spikes, which need not multiply, is counted as any other.
+    """
+
+    method: str
+    samples: int  # in the batch of a step
+    seconds: float  # of a step, median
+    time_ratio: float
+    time_ratio_low: float
+    time_ratio_high: float
+    peak_bytes: int  # of model, optimiser, batch and everything in between
+    peak_ratio: float
+    macs: float | None  # for a sample; None for lfprop
+
+
+def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
+    """Return the cost of each of the methods on `device`.
+
+    Raises `ImportError` where lfprop is asked for and missing.
+    """
+    settings = measurement.settings
+    reference = (REFERENCE, comparable(measurement.workload))
+    tasks = [(method, measurement.workload) for method in measurement.methods]
+    tasks = list(dict.fromkeys((reference, *tasks)))
+    steps = {
+        task: partial(_step(*task, settings, device), *random_batch(*task, device))
+        for task in tasks
+    }
+    seconds = interleaved(steps, measurement.repeats, device, PATIENCE)
+    # Some versions of torch cannot count within the backward pass that the peer begins in its own.
+    macs = {task: None if task[0] == PEER else _macs(step) for task, step in steps.items()}
+    del steps  # and with them swarms
+    peaks = {task: _peak(*task, settings, device) for task in tasks}
+    costs = []
+    for method in measurement.methods:
+        task = (method, measurement.workload)
+        rounds = min(len(seconds[task]), len(seconds[reference]))
+        ratios = np.divide(seconds[task][:rounds], seconds[reference][:rounds])
+        ratios *= samples_of(*reference) / samples_of(*task)
+        low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+        cost = Cost(
+            method=method,
+            samples=samples_of(*task),
+            seconds=float(np.median(seconds[task])),
+            time_ratio=float(middle),
+            time_ratio_low=float(low),
+            time_ratio_high=float(high),
+            peak_bytes=peaks[task],
+            peak_ratio=peaks[task] / peaks[reference],
+            macs=None if (counted := macs[task]) is None else counted / samples_of(*task),
+        )
+        costs.append(cost)
+    return costs
+
+
+def _macs(step: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() // 2
+
+
+def _step(name: str, workload: Workload, settings: Settings, device: torch.device) -> TrainingStep:
+    model = network_of(name, workload).to(device)
+    if name == PEER:
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
+        )
+        return peer_step(model, optimizer, settings.epsilon, clip=settings.clip_norm)
+    return METHODS[name](model, settings).step
+
+
+def _peak(name: str, workload: Workload, settings: Settings, device: torch.device) -> int:
+    def train() -> None:
+        step = _step(name, workload, settings, device)
+        batch = random_batch(name, workload, device)
+        step(*batch)
+        step(*batch)  # the first step with the optimiser's momentum in place
+
+    return peak_bytes(train, device, numpy=name in METHODS and METHODS[name].numpy)
+
+
+def peer_is_installed() -> bool:
+    """Return whether a step of the authors' package can be made here."""
+    try:
+        _step(PEER, Workload("toy-mlp", "relu", (2,), 2, 1), SETTINGS, device=torch.device("cpu"))
+    except ImportError:  # also where it is installed with dependencies that it does not go with
+        return False
+    return True

@@ -1,0 +1,390 @@
+"""The sections of a report on one comparison; a section that has nothing to show is left out."""
+
+from collections.abc import Callable, Sequence
+from math import isinf
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.analysis import pace
+from benchmarks.analysis.statistics import FEWEST_SEEDS
+from benchmarks.data import Split, load
+from benchmarks.experiments.comparison import panels
+from benchmarks.experiments.comparison.published import published
+from benchmarks.experiments.comparison.study import Outcome
+from benchmarks.experiments.comparison.summary import (
+    REFERENCE,
+    comparison_lines,
+    comparison_notes,
+    comparisons,
+    summarise,
+    tidy,
+)
+from benchmarks.experiments.comparison.summary import lines as summary_lines
+from benchmarks.experiments.comparison.summary import notes as summary_notes
+from benchmarks.rendering.document import Figure as Image
+from benchmarks.rendering.document import Section, Table
+from benchmarks.rendering.text import Lines, mean_and_deviation, number, origins
+from benchmarks.runs.inspection import SMALL, Layer
+from benchmarks.runs.run import Result
+
+OLD = (
+    "Runs that were stored before this was recorded do not have it; delete them to make them again."
+)
+
+
+def sections(outcome: Outcome) -> list[Section]:
+    """Return the sections of a study of which at least one run is stored."""
+    make: list[Callable[[Outcome], Section | None]] = [
+        results,
+        statistics,
+        curves,
+        time,
+        boundaries,
+        sparsity,
+        histograms,
+        divergences,
+        runs,
+    ]
+    return [section for one in make if (section := one(outcome)) is not None]
+
+
+def _final(outcome: Outcome) -> list[Result]:
+    """Return the reported runs."""
+    return [s.result for s in outcome.results if s.result.run.kind == "final"]
+
+
+def results(outcome: Outcome) -> Section:
+    """Return what `table.md` has, and what others published beside it."""
+    study, summary = outcome.study, summarise(outcome)
+    (header, rows), notes = summary_lines(summary), summary_notes(outcome, summary)
+    others = published(study.dataset, study.model, study.settings.reward)
+    found = [others.get((row["activation"], row["method"])) for _, row in summary.iterrows()]
+    if any(found):
+        sources = list(dict.fromkeys(str(one[1]) for one in found if one))
+        column = [
+            f"{'≈ ' if one[1].obtained == 'digitised' else ''}{100 * one[0]:.4g} "
+            f"[{sources.index(str(one[1])) + 1}]"
+            if one
+            else "-"
+            for one in found
+        ]
+        header = (*header[:3], "published %", *header[3:])
+        rows = [(*row[:3], cell, *row[3:]) for row, cell in zip(rows, column, strict=True)]
+        notes += [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
+        summary["published_accuracy"] = [one[0] if one else None for one in found]
+        summary["published_obtained"] = [one[1].obtained if one else None for one in found]
+    one = Table("results", "Accuracy, time and memory", (header, rows), summary, notes)
+    return Section("Results", tables=[one])
+
+
+def statistics(outcome: Outcome) -> Section | None:
+    """Return the paired tests."""
+    found = comparisons(outcome)
+    if found.empty:
+        return None
+    notes = comparison_notes(outcome.study)
+    lines = comparison_lines(found)
+    caption = f"Differences to {REFERENCE}, in percentage points"
+    return Section("Paired statistics", tables=[Table("paired", caption, lines, found, notes)])
+
+
+def curves(outcome: Outcome) -> Section | None:
+    """Return accuracy and loss by epoch."""
+    final = _final(outcome)
+    if not final:
+        return None
+    spread = "mean and range over the seeds that are still running"
+    return Section(
+        "Learning curves",
+        figures=[
+            Image(f"Test accuracy by epoch: {spread}.", panels.accuracies(final)),
+            Image(
+                f"Training loss by epoch, logarithmic if it is over decades: {spread}.",
+                panels.losses(final),
+            ),
+        ],
+    )
+
+
+def time(outcome: Outcome) -> Section | None:
+    """Return how accuracy relates to training time."""
+    final = _final(outcome)
+    if not final:
+        return None
+    title = "Accuracy and time"
+    if not pace.timed(final):
+        return Section(title, text=[OLD])
+    equal, to_target = pace.at_equal_cost(final), pace.times_to_targets(final)
+    tables = []
+    if len(equal):
+        notes = [
+            "Equal time: for each activation, the training time of the method that is done first "
+            "(of its slowest run). Equal epochs: as many as every run has but those that end by "
+            "time. Mean ± sample standard deviation of the last accuracy that was measured by "
+            "then; accuracies are measured after epochs, so a method with long epochs is told from "
+            "an earlier one.",
+        ]
+        caption = "Accuracy at equal wall-clock time and after equally many epochs"
+        tables.append(Table("equal", caption, _equal_lines(equal), equal, notes))
+    if len(to_target):
+        notes = [
+            "Seconds of training until the test accuracy is first at least the target, median over "
+            "seeds; in brackets, how many of the runs got there. ∞: half of them or more never do.",
+        ]
+        caption = "Time to a target accuracy"
+        tables.append(Table("targets", caption, _target_lines(to_target), to_target, notes))
+    front = Image(
+        "Mean test accuracy after each epoch against mean training time; the grey line joins what "
+        "no method beats in both.",
+        panels.fronts(final),
+    )
+    return Section(title, tables=tables, figures=[front])
+
+
+def _equal_lines(frame: pd.DataFrame) -> Lines:
+    header = (
+        "activation",
+        "method",
+        "seconds",
+        "accuracy % then",
+        "epochs",
+        "accuracy % after them",
+    )
+    return header, [
+        (
+            row["activation"],
+            row["method"],
+            number(row["seconds"], ".3g"),
+            mean_and_deviation(row["accuracy_at_time_mean"], row["accuracy_at_time_std"]),
+            str(row["epochs"]),
+            mean_and_deviation(row["accuracy_at_epochs_mean"], row["accuracy_at_epochs_std"]),
+        )
+        for row in frame.to_dict("records")
+    ]
+
+
+def _target_lines(frame: pd.DataFrame) -> Lines:
+    targets = list(dict.fromkeys(frame["target"]))
+    header = ("activation", "method", *(f"s to {100 * target:g}%" for target in targets))
+    return header, [
+        (
+            *map(str, cell),
+            *(
+                f"{'∞' if isinf(row['seconds']) else number(row['seconds'], '.3g')} "
+                f"({row['reached']}/{row['seeds']})"
+                for row in of_cell.to_dict("records")
+            ),
+        )
+        for cell, of_cell in frame.groupby(["activation", "method"], sort=False)
+    ]
+
+
+def boundaries(outcome: Outcome) -> Section | None:
+    """Return the decisions over the plane, where inputs are points of it."""
+    found = [r for r in _final(outcome) if r.inspection and r.inspection.decisions]
+    if not found:
+        return None
+
+    def points(seed: int) -> Split:
+        return load(outcome.study.dataset, seed=seed).test
+
+    caption = (
+        "Decisions over the plane, of the first seed of each method and activation that did not "
+        "diverge, with the points and the accuracy of its test split."
+    )
+    image = Image(caption, panels.boundaries(found, points))
+    return Section("Decision boundaries", figures=[image])
+
+
+def sparsity(outcome: Outcome) -> Section | None:
+    """Return how unequal the weights are after training."""
+    rows: list[dict[str, Any]] = []
+    for (activation, method), of_cell in _inspected(outcome).items():
+        small = pd.Series([_share_of_small(layers) for layers in of_cell])
+        gini = pd.Series([_mean_gini(layers) for layers in of_cell])
+        rows.append(
+            {
+                "activation": activation,
+                "method": method,
+                "seeds": len(of_cell),
+                "small_mean": small.mean(),
+                "small_std": small.std(ddof=1),
+                "gini_mean": gini.mean(),
+                "gini_std": gini.std(ddof=1),
+            }
+        )
+    if not rows:
+        return None
+    header = ("activation", "method", "small weights %", "Gini index")
+    lines = [
+        (
+            row["activation"],
+            row["method"],
+            mean_and_deviation(row["small_mean"], row["small_std"]),
+            f"{number(row['gini_mean'], '.3f')} ± {number(row['gini_std'], '.3f')}",
+        )
+        for row in rows
+    ]
+    notes = [
+        f"Small: below {SMALL:g} of the largest magnitude of their layer. Gini index of the "
+        "magnitudes, 0 if all are equal: mean over the layers, each as often as it has weights. "
+        "Mean ± sample standard deviation over the runs that did not diverge. Weights as torch "
+        "draws them at first, uniformly around 0, have 25% and 0.333.",
+    ]
+    caption, frame = "How unequal trained weights are", pd.DataFrame(rows)
+    one = Table("sparsity", caption, (header, lines), frame, notes)
+    return Section("Sparsity", tables=[one])
+
+
+def _inspected(outcome: Outcome) -> dict[tuple[str, str], list[tuple[Layer, ...]]]:
+    """Return the layers of the runs that have been inspected, by activation and method."""
+    found: dict[tuple[str, str], list[tuple[Layer, ...]]] = {}
+    for result in _final(outcome):
+        if result.inspection is not None:
+            cell = (result.run.activation, result.run.method)
+            found.setdefault(cell, []).append(result.inspection.layers)
+    return found
+
+
+def _share_of_small(layers: Sequence[Layer]) -> float:
+    return float(np.average([x.small for x in layers], weights=[x.size for x in layers]))
+
+
+def _mean_gini(layers: Sequence[Layer]) -> float:
+    return float(np.average([x.gini for x in layers], weights=[x.size for x in layers]))
+
+
+def histograms(outcome: Outcome) -> Section | None:
+    """Return the distributions of weights and feedback."""
+    inspected = [r for r in _final(outcome) if r.inspection is not None]
+    activations = list(dict.fromkeys(r.run.activation for r in inspected))
+    images = [
+        Image(
+            f"{activation}: weights of each layer after training, over the largest of them, and "
+            "the feedback that last moved them (as p.grad, of the last batch, after clipping; what "
+            "is exactly 0 is not shown, nor are methods that fill no gradients). All seeds.",
+            panels.histograms([r for r in inspected if r.run.activation == activation]),
+        )
+        for activation in activations
+    ]
+    return Section("Histograms", figures=images, folded=True) if images else None
+
+
+def divergences(outcome: Outcome) -> Section:
+    """Return which runs diverged, sweeps included, and why."""
+    every = tidy(outcome)
+    bad = every[every["diverged"]]
+    if bad.empty:
+        return Section("Divergence", text=[f"None of {len(every)} runs diverged."])
+    final = every[every["kind"] == "final"]
+    tables = [_divergence_map(outcome, final)] if len(final) else []
+    rows = []
+    grouping = ["kind", "activation", "method", "learning_rate"]
+    for key, of_key in every.groupby(grouping, sort=False):
+        diverged = of_key[of_key["diverged"]]
+        if len(diverged):
+            rows.append(
+                {
+                    **dict(zip(grouping, key, strict=True)),
+                    "diverged": len(diverged),
+                    "runs": len(of_key),
+                    "first_step": int(diverged["diverged_step"].min()),
+                    "reason": ", ".join(dict.fromkeys(diverged["diverged_reason"])),
+                    "feedback_norm_max": diverged["feedback_norm_max"].max(),
+                }
+            )
+    frame = pd.DataFrame(rows)
+    header = (
+        *("activation", "method", "kind", "learning rate"),
+        *("diverged", "first step", "largest norm", "reason"),
+    )
+    lines = [
+        (
+            row["activation"],
+            row["method"],
+            row["kind"],
+            number(row["learning_rate"], "g"),
+            f"{row['diverged']}/{row['runs']}",
+            str(row["first_step"]),
+            number(row["feedback_norm_max"], ".2g"),
+            row["reason"],
+        )
+        for row in rows
+    ]
+    notes = [
+        "Kind: final runs are reported, those of a sweep only choose a rate. First step: the "
+        "earliest, from 1, after which a run could not go on. Largest norm: finite, of the "
+        "feedback of any step until then, before clipping."
+    ]
+    tables.append(Table("diverged", "Where and why", (header, lines), frame, notes))
+    return Section("Divergence", tables=tables)
+
+
+def _divergence_map(outcome: Outcome, final: pd.DataFrame) -> Table:
+    """Return how many of the reported runs diverged, by activation and method."""
+    study = outcome.study
+    methods = list(dict.fromkeys(cell.method for cell in study.cells))
+    frame = (
+        final.groupby(["activation", "method"], sort=False)["diverged"]
+        .agg(diverged="sum", runs="size")
+        .reset_index()
+    )
+    counts = {
+        (row["activation"], row["method"]): (row["diverged"], row["runs"])
+        for row in frame.to_dict("records")
+    }
+    lines, heat = [], []
+    for activation in dict.fromkeys(cell.activation for cell in study.cells):
+        found = [counts.get((activation, method)) for method in methods]
+        lines.append((activation, *(f"{one[0]}/{one[1]}" if one else "-" for one in found)))
+        heat.append([None, *(one[0] / one[1] if one and one[0] else None for one in found)])
+    caption = "Reported runs that diverged, of all"
+    return Table("divergence", caption, (("activation", *methods), lines), frame, heat=heat)
+
+
+def runs(outcome: Outcome) -> Section | None:
+    """Return every reported run with what identifies it."""
+    every = tidy(outcome)
+    final = every[every["kind"] == "final"]
+    if final.empty:
+        return None
+    header = ("activation", "method", "seed", "learning rate", "test accuracy %", "run", "commit")
+    lines = [
+        (
+            row["activation"],
+            row["method"],
+            str(row["seed"]),
+            number(row["learning_rate"], "g"),
+            number(row["test_accuracy"], ".2f", 100),
+            row["id"],
+            (row["commit"] or "unknown")[:12],
+        )
+        for row in final.to_dict("records")
+    ]
+    text = [
+        f"Every number above is of these {len(final)} runs, and of {len(every) - len(final)} runs "
+        "that chose their rates. A run's file is runs/RUN-CODE.json in the study's folder; the "
+        "same code, versions and machine give the same bits."
+    ]
+    notes = [f"Made on: {origin}." for origin in origins(outcome.environments)]
+    one = Table("runs", "Reported runs", (header, lines), every, notes)
+    return Section("Every run", text=text, tables=[one], folded=True)
+
+
+def warnings(outcome: Outcome) -> list[str]:
+    """Return what is not as it is to be in a report that is complete."""
+    study, done, found = outcome.study, len(outcome.results), []
+    if done < study.runs:
+        few = "" if study.seeds >= FEWEST_SEEDS else " Fewer than three seeds allow no test."
+        found.append(
+            f"Only partly done: {done} of {study.runs} runs are stored. Numbers are of these.{few}"
+        )
+    versions = {stored.environment.get("code") for stored in outcome.results}
+    if len(versions) > 1:
+        found.append(
+            f"These runs were made with {len(versions)} versions of the code, so they may differ "
+            "in more than their configuration; see the commits under “Every run”."
+        )
+    return found

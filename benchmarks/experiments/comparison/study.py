@@ -1,0 +1,318 @@
+"""The plan of a study (which runs it consists of) and its execution."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from baselines import METHODS, Settings, Spiking
+from baselines.registry import pick
+from benchmarks.costs.step import Cost, measure
+from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
+from benchmarks.data import DATASETS, Dataset
+from benchmarks.models import ACTIVATIONS, MODELS, network
+from benchmarks.runs.executors import Executor, Here, Worker, dataset
+from benchmarks.runs.run import Run
+from benchmarks.runs.store import Store, Stored, StoredCosts
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, choose
+from benchmarks.storage.provenance import describe, processor
+
+COST_REPEATS = 50
+
+
+class Preset(NamedTuple):
+    """What a data set is trained with unless the command says otherwise."""
+
+    model: str
+    epochs: int
+    sweep_epochs: int
+    batch_size: int
+
+
+PRESETS = {
+    "digits": Preset("mlp", epochs=20, sweep_epochs=10, batch_size=64),
+    "blobs": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128),
+    "circles": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128),
+    "swirls": Preset("toy-mlp", epochs=15, sweep_epochs=15, batch_size=128),
+    "mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
+    "fashion-mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
+    "cifar10": Preset("vgg-like", epochs=50, sweep_epochs=5, batch_size=128),
+}
+
+
+#: Of the data sets of other packages.
+UNKNOWN = Preset("mlp", epochs=10, sweep_epochs=2, batch_size=128)
+
+
+class Cell(NamedTuple):
+    """One line of the table."""
+
+    activation: str
+    method: str
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the method does not go with the activation; None if it does."""
+        return METHODS[self.method].refusals.get(self.activation)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Methods x activations x seeds on one data set.
+
+    Attributes:
+        settings: of all runs, but for the learning rate.
+        spiking: of the networks with the activation "lif".
+        rates: the learning rates of the sweep.
+        fixed_rates: of methods that have no sweep.
+        budgets: seconds of training of methods that are to end by time; `epochs` still is the most.
+    """
+
+    dataset: str
+    model: str
+    methods: tuple[str, ...]
+    activations: tuple[str, ...]
+    seeds: int
+    epochs: int
+    batch_size: int
+    settings: Settings
+    spiking: Spiking
+    rates: tuple[float, ...]
+    fixed_rates: dict[str, float]
+    sweep_epochs: int
+    sweep_seeds: int
+    budgets: dict[str, float]
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` naming a field that is wrong, its value and what is allowed."""
+        pick("dataset", self.dataset, DATASETS)
+        pick("model", self.model, MODELS)
+        for field, names, table in (
+            ("methods", self.methods, METHODS),
+            ("activations", self.activations, ACTIVATIONS),
+        ):
+            for name in names:
+                pick(field, name, table)
+            if not names or len(set(names)) < len(names):
+                raise ValueError(f"{field}: {names} must not be empty or name one twice")
+        for method in self.fixed_rates:
+            pick("learning_rate", method, dict.fromkeys(self.methods))
+        for method, budget in self.budgets.items():
+            pick("seconds", method, dict.fromkeys(self.methods))
+            if not 0 < budget < math.inf:
+                raise ValueError(f"seconds: {budget} for {method}; allowed: finite, above 0")
+        for field in ("seeds", "epochs", "batch_size", "sweep_epochs", "sweep_seeds"):
+            if (number := getattr(self, field)) < 1:
+                raise ValueError(f"{field}: {number} is too small; allowed: 1 and above")
+        if len(set(self.rates)) < len(self.rates) or not self.rates:
+            raise ValueError(f"learning_rates: {self.rates} must hold each rate once, at least one")
+        if self.settings.clip_norm == math.inf:
+            raise ValueError("clip_norm: inf; allowed: above 0, or 0 for no clipping")
+        for rate in (*self.rates, *self.fixed_rates.values()):
+            replace(self.settings, learning_rate=rate)
+        if not self.trained:
+            reasons = "; ".join(f"{c.method} with {c.activation}: {c.refusal}" for c in self.cells)
+            raise ValueError(f"methods: none goes with the activations ({reasons})")
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The lines of the table, methods and activations each in the order of their registry."""
+        return [
+            Cell(activation, method)
+            for activation in ACTIVATIONS
+            for method in METHODS
+            if activation in self.activations and method in self.methods
+        ]
+
+    @property
+    def trained(self) -> list[Cell]:
+        """The lines of the table with runs: those whose method goes with the activation."""
+        return [cell for cell in self.cells if not cell.refusal]
+
+    def sweep(self, cell: Cell) -> list[Run]:
+        """Return the runs that decide the cell's learning rate; none if it is fixed."""
+        if self.fixed_rate(cell.method) is not None:
+            return []
+        return [
+            self._run(cell, "sweep", seed, self.sweep_epochs, rate)
+            for rate in self.rates
+            for seed in range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + self.sweep_seeds)
+        ]
+
+    def final(self, cell: Cell, rate: float) -> list[Run]:
+        """Return the reported runs of the cell."""
+        return [self._run(cell, "final", seed, self.epochs, rate) for seed in range(self.seeds)]
+
+    def fixed_rate(self, method: str) -> float | None:
+        """Return the learning rate that is not for a sweep to choose, if there is one."""
+        return self.fixed_rates.get(method, METHODS[method].learning_rate)
+
+    def spiking_of(self, activation: str) -> Spiking | None:
+        """Return what sets up the neurons of a network, if it has any."""
+        return self.spiking if activation == "lif" else None
+
+    def _run(
+        self, cell: Cell, kind: Literal["final", "sweep"], seed: int, epochs: int, rate: float
+    ) -> Run:
+        return Run(
+            kind=kind,
+            dataset=self.dataset,
+            model=self.model,
+            method=cell.method,
+            activation=cell.activation,
+            seed=seed,
+            epochs=epochs,
+            batch_size=METHODS[cell.method].batch_size or self.batch_size,
+            settings=replace(self.settings, learning_rate=rate),
+            spiking=self.spiking_of(cell.activation),
+            budget=self.budgets.get(cell.method),
+        )
+
+    @property
+    def runs(self) -> int:
+        """The number of runs."""
+        return sum(len(self.sweep(cell)) + self.seeds for cell in self.trained)
+
+    @property
+    def size(self) -> int:
+        """The number of runs, and of activations whose costs are measured."""
+        return self.runs + len({cell.activation for cell in self.trained})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that a study measured, in the order of its cells, without the refused ones.
+
+    `environments` has one for every result and every measurement of costs.
+    """
+
+    study: Study
+    results: list[Stored]
+    choices: dict[Cell, Choice]
+    costs: dict[Cell, Cost]
+    environments: list[dict[str, Any]]
+
+
+def check(study: Study) -> None:
+    """Raise `ValueError` if the model does not take the data set's inputs.
+
+    Also fetches the data, so it raises `DataError` if they cannot be had.
+    """
+    data = dataset(study.dataset, 0, "cpu")
+    for cell in study.trained:
+        try:
+            network(
+                cell.method,
+                study.model,
+                activation=cell.activation,
+                input_shape=data.input_shape,
+                classes=data.classes,
+                seed=0,
+                spiking=study.spiking,
+            )
+        except ValueError as error:
+            own = METHODS[cell.method].network is not None
+            what = f"methods: {cell.method!r}" if own else f"model: {study.model!r}"
+            raise ValueError(f"{what} does not go with {study.dataset}: {error}") from None
+
+
+def carry_out(
+    study: Study,
+    store: Store,
+    device: torch.device,
+    advance: Callable[[str], None],
+    executor: Executor | None = None,
+) -> Outcome:
+    """Make the runs that are not stored yet, store each, and return all.
+
+    First the sweeps of all cells, then the reported runs, then the costs, which are measured in
+    this process, on the device, when nothing else is at work.
+
+    Args:
+        study: what to do.
+        store: where results are and come to be.
+        device: of the costs, and of runs in this process.
+        advance: called with a description `study.size` times.
+        executor: where runs are made; by default in this process.
+
+    Raises:
+        StoreError: a stored file cannot be read.
+        ExecutorError: the executor cannot go on.
+    """
+    if executor is None:
+        executor = Here(Worker(store.folder, device.type, torch.get_num_threads()))
+
+    tried, choices = tune(study, store, executor, advance)
+    plan = {cell: study.final(cell, choice.learning_rate) for cell, choice in choices.items()}
+    finals = _results(plan, store, executor, advance)
+    all_results = [stored for cell in choices for stored in (*tried[cell], *finals[cell])]
+    costs: dict[Cell, Cost] = {}
+    environments = [stored.environment for stored in all_results]
+    for activation in dict.fromkeys(cell.activation for cell in choices):
+        measurement = _measurement(study, activation, dataset(study.dataset, 0, "cpu"), device)
+        measured = store.load_costs(measurement)
+        if measured is None:
+            measured = StoredCosts(measure(measurement, device), describe(device))
+            store.save_costs(measurement, measured)
+        costs |= {Cell(activation, cost.method): cost for cost in measured.costs}
+        environments.append(measured.environment)
+        advance(f"{activation} cost")
+    return Outcome(study, all_results, choices, costs, environments)
+
+
+def tune(
+    study: Study, store: Store, executor: Executor, advance: Callable[[str], None]
+) -> tuple[dict[Cell, list[Stored]], dict[Cell, Choice]]:
+    """Make the sweeps that are not stored yet; return them, and the learning rates they decide.
+
+    Args and errors as :func:`carry_out`; `advance` is called for every run of a sweep.
+    """
+    plan = {cell: study.sweep(cell) for cell in study.trained}
+    tried = _results(plan, store, executor, advance)
+    return tried, {
+        cell: choose(s.result for s in of_cell)
+        if (fixed := study.fixed_rate(cell.method)) is None
+        else Choice(fixed)
+        for cell, of_cell in tried.items()
+    }
+
+
+def _results(
+    plan: Mapping[Cell, list[Run]],
+    store: Store,
+    executor: Executor,
+    advance: Callable[[str], None],
+) -> dict[Cell, list[Stored]]:
+    """Make the runs that are not stored yet, and return all."""
+    runs = [run for of_cell in plan.values() for run in of_cell]
+    found = {run: stored for run in runs if (stored := store.load(run)) is not None}
+    for run in found:
+        advance(run.label)
+    for stored in executor.results([run for run in runs if run not in found]):
+        store.save(stored)
+        store.checkpoint(stored.result.run, stored.environment).remove()
+        found[stored.result.run] = stored
+        advance(stored.result.run.label)
+    return {cell: [found[run] for run in of_cell] for cell, of_cell in plan.items()}
+
+
+def _measurement(study: Study, activation: str, data: Dataset, device: torch.device) -> Measurement:
+    """Return how the costs of the study's methods with one activation are measured."""
+    return Measurement(
+        workload=Workload(
+            model=study.model,
+            activation=activation,
+            input_shape=data.input_shape,
+            classes=data.classes,
+            batch_size=study.batch_size,
+            spiking=study.spiking_of(activation),
+        ),
+        methods=tuple(cell.method for cell in study.trained if cell.activation == activation),
+        repeats=COST_REPEATS,
+        # At a rate so small that the weights stay; rates of their own do not change the work.
+        settings=replace(study.settings, learning_rate=SETTINGS.learning_rate, schedule="constant"),
+        processor=processor(device),
+        threads=torch.get_num_threads(),
+    )

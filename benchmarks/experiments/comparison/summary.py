@@ -1,0 +1,300 @@
+"""What a study found, as data frames and as lines of tables."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import pandas as pd
+
+from baselines import METHODS, Spiking
+from baselines.trainer import DescentTrainer
+from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
+from benchmarks.costs.memory import MEGABYTE
+from benchmarks.experiments.comparison.study import Cell, Outcome, Study
+from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
+from benchmarks.runs.store import Stored
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
+
+#: What all other methods are tested against.
+REFERENCE = "lfp"
+#: The columns of :class:`baselines.Spiking`, whose `steps` are others than those of the training.
+SPIKING = {{"steps": "time_steps"}.get(f.name, f.name): f.name for f in fields(Spiking)}
+
+
+def tidy(outcome: Outcome) -> pd.DataFrame:
+    """Return one row for each run, sweeps included; accuracies are in [0, 1]."""
+    return pd.DataFrame([_row(stored, outcome.choices) for stored in outcome.results])
+
+
+def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
+    result, run = stored.result, asdict(stored.result.run)
+    settings, spiking = run.pop("settings"), run.pop("spiking") or {}
+    choice = choices.get(Cell(run["activation"], run["method"]))
+    divergence = result.divergence
+    return {
+        "id": result.run.id,
+        **run,
+        **settings,
+        **{column: spiking.get(field) for column, field in SPIKING.items()},
+        "chosen_learning_rate": choice.learning_rate if choice else None,
+        "train_loss": result.train_loss,
+        "validation_accuracy": result.validation_accuracy,
+        "test_accuracy": result.test_accuracy,
+        "feedback_norm_max": result.feedback_norm_max,
+        "diverged": divergence is not None,
+        "diverged_step": divergence.step if divergence else None,
+        "diverged_reason": divergence.reason if divergence else None,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "spikes": result.spikes,
+        "commit": stored.environment["commit"],
+        "processor": stored.environment["processor"],
+    }
+
+
+def summarise(outcome: Outcome) -> pd.DataFrame:
+    """Return one row for each activation and method, in the study's order.
+
+    The standard deviation is that of a sample (ddof = 1), NaN for one seed. Where the method does
+    not go with the activation, `refusal` says why and there are no numbers; nor are there any for
+    what is not made yet. `missing` counts the reported runs that are still to come.
+    """
+    runs = tidy(outcome)
+    finals = runs[runs["kind"] == "final"]
+    rows = []
+    for cell in outcome.study.cells:
+        of_cell = finals[
+            (finals["activation"] == cell.activation) & (finals["method"] == cell.method)
+        ]
+        rows.append(
+            {
+                "activation": cell.activation,
+                "method": cell.method,
+                "refusal": cell.refusal or "",
+                "remark": METHODS[cell.method].remarks.get(cell.activation, ""),
+                "seeds": len(of_cell),
+                "missing": 0 if cell.refusal else outcome.study.seeds - len(of_cell),
+                "test_accuracy_mean": of_cell["test_accuracy"].mean(),
+                "test_accuracy_std": of_cell["test_accuracy"].std(ddof=1),
+                "training_seconds": of_cell["seconds"].mean(),
+                "spikes": of_cell["spikes"].mean(),
+                "feedback_norm_max": of_cell["feedback_norm_max"].max(),
+                "diverged": int(of_cell["diverged"].sum()),
+                **_cost(outcome, cell),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
+    """Return what a step of the cell costs and at which rate, as far as either is known."""
+    choice, cost = outcome.choices.get(cell), outcome.costs.get(cell)
+    tunable = not METHODS[cell.method].learning_rate
+    return {
+        "learning_rate": choice.learning_rate if choice and tunable else None,
+        "learning_rate_edge": choice.edge if choice else None,
+        "sample_seconds": cost.seconds / cost.samples if cost else None,
+        "sample_time_ratio": cost.time_ratio if cost else None,
+        "peak_bytes": cost.peak_bytes if cost else None,
+        "peak_ratio": cost.peak_ratio if cost else None,
+        "macs": cost.macs if cost else None,
+    }
+
+
+def comparisons(outcome: Outcome) -> pd.DataFrame:
+    """Return one row for each method but LFP with each activation that both were trained with.
+
+    Differences are of test accuracies in [0, 1], seed by seed
+    (:mod:`benchmarks.analysis.statistics`). Holm's correction is for all rows together. There is no
+    row without LFP in the study, and seeds that only one of the two methods has do not count.
+    """
+    accuracies: dict[Cell, dict[int, float]] = defaultdict(dict)
+    for stored in outcome.results:
+        run, accuracy = stored.result.run, stored.result.test_accuracy
+        if run.kind == "final" and accuracy is not None:
+            accuracies[Cell(run.activation, run.method)][run.seed] = accuracy
+    rows = []
+    for cell in outcome.study.trained:
+        ours, lfps = accuracies[cell], accuracies[Cell(cell.activation, REFERENCE)]
+        both = sorted(ours.keys() & lfps.keys())
+        if cell.method == REFERENCE or not both:
+            continue
+        found = compare([ours[seed] for seed in both], [lfps[seed] for seed in both])
+        rows.append(
+            {
+                "activation": cell.activation,
+                "method": cell.method,
+                "seeds": found.seeds,
+                "difference": found.difference,
+                "low": found.interval.low,
+                "high": found.interval.high,
+                "effect": found.effect,
+                "p": found.p,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    if rows:
+        frame["p_holm"] = holm(frame["p"].tolist())
+    return frame
+
+
+def comparison_lines(comparisons: pd.DataFrame) -> Lines:
+    """Return the comparisons as text; a star is for what is significant after the correction."""
+    header = ("activation", "method", "difference", "95% interval", "effect", "p", "p (Holm)")
+    return header, [
+        (
+            row["activation"],
+            row["method"],
+            number(100 * row["difference"], "+.1f") + ("*" if _significant(row) else ""),
+            f"{number(100 * row['low'], '+.1f')} to {number(100 * row['high'], '+.1f')}",
+            number(row["effect"], "+.1f"),
+            number(row["p"], ".2g"),
+            number(row["p_holm"], ".2g"),
+        )
+        for row in comparisons.to_dict("records")
+    ]
+
+
+def comparison_notes(study: Study) -> list[str]:
+    """Return what a reader of the comparisons has to know."""
+    seeds = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds"
+    fewest = " That is too few for any test." if study.seeds < FEWEST_SEEDS else ""
+    return [
+        f"Test accuracy minus that of {REFERENCE}, in percentage points, in pairs with the same "
+        f"seed: mean, bootstrap interval, mean over standard deviation (Cohen's d_z), and the "
+        f"two-sided p of a sign-flip permutation test, also with Holm's correction for all rows. "
+        f"(*): at most {SIGNIFICANCE:g} after it; p is at least {2 ** (1 - study.seeds):g} with "
+        f"{seeds}.{fewest}",
+        "A diverged run counts with the last accuracy it reached.",
+    ]
+
+
+def _significant(row: Mapping[Hashable, Any]) -> bool:
+    """Return whether the row deserves a star; fewer than three seeds have a p of NaN."""
+    return bool(row["p_holm"] <= SIGNIFICANCE)
+
+
+def lines(summary: pd.DataFrame) -> Lines:
+    """Return the summary as text."""
+    header = (
+        "activation",
+        "method",
+        "test accuracy %",
+        "learning rate",
+        "µs / sample",
+        "time / SGD",
+        "peak MB",
+        "memory / SGD",
+        "kMAC / sample",
+        "spikes / sample",
+        "training s",
+        "largest norm",
+        "diverged",
+    )
+    return header, [
+        (
+            row["activation"],
+            row["method"],
+            _accuracy(row),
+            number(row["learning_rate"], "g") + at_edge(row["learning_rate_edge"]),
+            number(row["sample_seconds"], ".3g", 1e6),
+            number(row["sample_time_ratio"], ".2f"),
+            number(row["peak_bytes"], ".2f", 1 / MEGABYTE),
+            number(row["peak_ratio"], ".2f"),
+            number(row["macs"], ".4g", 1e-3),
+            number(row["spikes"], ".0f"),
+            number(row["training_seconds"], ".3g"),
+            number(row["feedback_norm_max"], ".2g"),
+            f"{row['diverged']}/{row['seeds']}" if row["seeds"] else "-",
+        )
+        for row in summary.to_dict("records")
+    ]
+
+
+def _accuracy(row: Mapping[Hashable, Any]) -> str:
+    """Return the accuracy with what is special about it, or why there is none."""
+    if row["refusal"]:
+        return f"- ({row['refusal']})"
+    if not row["seeds"]:
+        return "- (not made yet)"
+    remarks = [row["remark"]] if row["remark"] else []
+    if row["missing"]:
+        remarks.append(f"{row['seeds']} of {row['seeds'] + row['missing']} seeds")
+    told = f" ({'; '.join(remarks)})" if remarks else ""
+    return mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"]) + told
+
+
+def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
+    """Return what a reader of the table has to know."""
+    study = outcome.study
+    found = [
+        f"{study.dataset}, {study.model}: test accuracy after {study.epochs} epochs with batches "
+        f"of {study.batch_size}, mean ± sample standard deviation over "
+        f"{_seeds(0, study.seeds)}; a diverged run counts with the last accuracy it reached.",
+        *_note_on_the_optimizer(study),
+        *_notes_on_rates(study, summary),
+        "Time: of training, median of interleaved steps. Memory: the most that model, optimiser, "
+        "batch and a step take together. MAC: multiply-accumulates of products and convolutions in "
+        "a training step. Largest norm: of the feedback of any step, before clipping.",
+        *(
+            f"Batches of {METHODS[method].batch_size}: {method}."
+            for method in study.methods
+            if METHODS[method].batch_size
+        ),
+        *(f"Time budget: {seconds:g} s, {method}." for method, seconds in study.budgets.items()),
+    ]
+    if {"heaviside", "lif"} & set(study.activations):
+        found.append(
+            "No gradient passes a Heaviside step or a spike: with these, methods that need one "
+            "train the last layer alone or nothing, and ratios are to SGD's step with ReLU."
+        )
+    if "lif" in study.activations:
+        spiking = study.spiking
+        found.append(
+            f"lif: beta {spiking.beta:g}, T = {spiking.steps}, {spiking.encoding} input; spikes of "
+            "a validation sample after training, the input's included."
+        )
+    return found + _notes_on_dead_parameters(outcome)
+
+
+def _notes_on_dead_parameters(outcome: Outcome) -> list[str]:
+    """Say what LFP could not train from the start, once for all activations that are alike."""
+    runs = [s.result for s in outcome.results if s.result.run.method == "lfp"]
+    dead = {str(r.dead_at_start) for r in runs if r.dead_at_start and r.dead_at_start.names}
+    return [f"Before training with lfp: {found}." for found in sorted(dead)]
+
+
+def _note_on_the_optimizer(study: Study) -> list[str]:
+    if study.settings.optimizer == "sgd":
+        return []
+    following = [m for m in study.methods if issubclass(METHODS[m], DescentTrainer)]
+    return [
+        f"Optimiser: {study.settings.optimizer}, which takes the p.grad of {', '.join(following)}; "
+        "sgd names the plain gradient."
+    ]
+
+
+def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
+    found = []
+    if study.fixed_rates:
+        given = ", ".join(f"{name} {rate:g}" for name, rate in study.fixed_rates.items())
+        found.append(f"Learning rates given: {given}.")
+    if any(study.fixed_rate(cell.method) is None for cell in study.trained):
+        grid = ", ".join(f"{rate:g}" for rate in study.rates)
+        found.append(
+            f"Learning rates: chosen from {grid} by the mean validation accuracy after "
+            f"{study.sweep_epochs} epochs with {_seeds(FIRST_SWEEP_SEED, study.sweep_seeds)}."
+        )
+    at_ends = summary[summary["learning_rate_edge"].notna()]
+    if len(at_ends):
+        cells = ", ".join(
+            f"{row['activation']} {row['method']} ({row['learning_rate_edge']})"
+            for row in at_ends.to_dict("records")
+        )
+        found.append(f"{EDGE}: {cells}.")
+    return found
+
+
+def _seeds(first: int, count: int) -> str:
+    return f"seed {first}" if count == 1 else f"seeds {first} to {first + count - 1}"

@@ -1,0 +1,374 @@
+"""Transfer: networks with weights from ImageNet, fine-tuned by LFP and its rivals.
+
+The experiment `transfer` of study files. A network of torchvision gets the weights of a file, or
+those that torchvision publishes under a name; its last layer is replaced by a new one, and its
+ReLUs by another activation, if that is asked for. The paper does it with VGG-16 and ResNet-18 on
+CUB-200, ISIC 2019 and Food-11, at largest rates of 1e-3 and 5e-3 of a one-cycle schedule (arXiv
+2308.12053).
+
+Images are of a data set of :mod:`benchmarks.data`, or of a folder with ``train/CLASS/*`` and
+``test/CLASS/*``; they are scaled to one size and by ImageNet's mean and standard deviation. Unlike
+the authors, no images are made up by flips, noise or colours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+from urllib.error import URLError
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, Field
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from baselines import METHODS, Settings
+from baselines.registry import pick
+from benchmarks.analysis import paired
+from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
+from benchmarks.experiments.base import STRICT, Experiment, Place, Report, recorded, rows
+from benchmarks.experiments.options import Whole, chosen
+from benchmarks.models import ACTIVATIONS, Activation
+from benchmarks.rendering import curves
+from benchmarks.rendering.text import Lines, document, origins, spread
+from benchmarks.runs.run import Run
+from benchmarks.runs.store import Store
+from benchmarks.runs.training import train
+from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.files import write
+from benchmarks.storage.records import Record, by_method
+
+#: Names in torchvision, and the name of the layer that is replaced.
+HEADS = {
+    "vgg16": "classifier.6",
+    "vgg16_bn": "classifier.6",
+    "resnet18": "fc",
+    "resnet34": "fc",
+}
+#: Of the pixels in [0, 1] of ImageNet, by channel.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VALIDATION_SHARE = 0.15
+PAIRS = (("lfp", "sgd"), ("wsgd", "sgd"), ("lfp", "wsgd"))
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+
+def network(
+    name: str, *, weights: str, activation: str, classes: int, seed: int
+) -> models.VGG | models.ResNet:
+    """Return a network for images (N, 3, height, width) with a new last layer.
+
+    Args:
+        name: in :data:`HEADS`.
+        weights: the path of a file that `torch.save` wrote of the network's state; or a name that
+            torchvision has for it, such as DEFAULT; or "" to draw all weights.
+        activation: in :data:`benchmarks.models.ACTIVATIONS`; it takes the place of every ReLU.
+        classes: of the new last layer.
+        seed: of the weights that are drawn.
+
+    Raises:
+        ValueError: an unknown name, or a file that does not hold weights of this network.
+        DataError: the weights cannot be fetched.
+    """
+    head = pick("model", name, HEADS)
+    kind = pick("activation", activation, ACTIVATIONS)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        model: models.VGG | models.ResNet = models.get_model(name, weights=None)
+        if weights:
+            model.load_state_dict(state(name, weights))
+        old = model.get_submodule(head)
+        assert isinstance(old, nn.Linear)
+        model.set_submodule(head, nn.Linear(old.in_features, classes))
+    replace_relus(model, kind)
+    return model
+
+
+def state(name: str, weights: str) -> dict[str, Tensor]:
+    """Return weights of the network in torchvision, of a file or of torchvision's collection.
+
+    Errors as :func:`network`.
+    """
+    named = models.get_model_weights(name)
+    if weights in named.__members__:
+        try:
+            with socket_timeout(SILENCE):
+                return dict(named[weights].get_state_dict(progress=False, check_hash=True))
+        except (OSError, URLError) as error:
+            raise DataError(
+                f"weights: {weights} of {name} could not be fetched ({error}); give the path of a "
+                "file, or from_scratch: true"
+            ) from None
+    try:
+        found = torch.load(weights, map_location="cpu", weights_only=True)
+        models.get_model(name, weights=None).load_state_dict(found)
+    except FileNotFoundError:
+        names = ", ".join(named.__members__)
+        raise ValueError(f"weights: no file {weights!r}; allowed: a path, or {names}") from None
+    except Exception as error:  # what unpickling rubbish may raise is not documented
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"weights: {weights!r} is not of {name} ({reason})") from None
+    return dict(found)
+
+
+def replace_relus(module: nn.Module, activation: Activation) -> None:
+    """Put a new activation in the place of every ReLU inside the module."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, activation())
+        else:
+            replace_relus(child, activation)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def scaled(pixels: Tensor, side: int) -> Tensor:
+    """Return (N, 3, side, side) of pixels (N, 1 or 3, height, width) in [0, 1], as for ImageNet."""
+    sized = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+    mean, deviation = (torch.tensor(c).view(3, 1, 1) for c in (MEAN, DEVIATION))
+    return (sized.expand(-1, 3, -1, -1) - mean) / deviation
+
+
+def images(name: str, side: int) -> Dataset:
+    """Return a data set of images with three channels; the name is one, or a folder's path.
+
+    Raises:
+        ValueError: neither a data set of images nor a folder with ``train`` and ``test`` in it.
+        DataError: the data cannot be fetched.
+    """
+    if name not in DATASETS:
+        return _folder(Path(name), side)
+    data = load(name)
+    if len(data.input_shape) != 3:
+        raise ValueError(f"dataset: {name!r} does not consist of images")
+
+    def prepared(split: Split) -> Split:
+        return Split(scaled(split.inputs / 2 + 0.5, side), split.targets)  # from [-1, 1]
+
+    return replace(
+        data,
+        train=prepared(data.train),
+        validation=prepared(data.validation),
+        test=prepared(data.test),
+    )
+
+
+def _folder(folder: Path, side: int) -> Dataset:
+    """Return the images in a folder; 15% of those to train on, stratified, are for validation."""
+    for part in ("train", "test"):
+        if not (folder / part).is_dir():
+            raise ValueError(
+                f"dataset: {str(folder)!r} is no data set, nor a folder with train and test in it; "
+                f"allowed: such a folder, {', '.join(DATASETS)}"
+            )
+    pixels = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    found = {}
+    for part in ("train", "test"):
+        files = ImageFolder(str(folder / part), transform=pixels)
+        inputs = torch.cat([scaled(image[None], side) for image, _ in files])
+        found[part] = Split(inputs, torch.tensor(files.targets)), files.classes
+    (both, classes), (test, of_test) = found["train"], found["test"]
+    if classes != of_test:
+        raise ValueError(f"dataset: train and test in {folder} do not have the same classes")
+    train_rows, rows = train_test_split(
+        range(len(both)), test_size=VALIDATION_SHARE, stratify=both.targets, random_state=0
+    )
+    training = Split(both.inputs[train_rows], both.targets[train_rows])
+    validation = Split(both.inputs[rows], both.targets[rows])
+    return Dataset(folder.name, training, validation, test, len(classes))
+
+
+# --- the experiment -------------------------------------------------------------------------------
+
+
+class Options(BaseModel):
+    """What is fine-tuned, and how.
+
+    Attributes:
+        dataset: a name in :data:`benchmarks.data.DATASETS`, or the path of a folder of images.
+        side: of the images, in pixels.
+        model: in :data:`HEADS`.
+        weights: a path or a name; see :func:`network`.
+        from_scratch: draw all weights, instead.
+        activation: in the place of every ReLU.
+        methods: names.
+        seeds: runs of each method.
+        epochs, batch_size: of them.
+        learning_rate: of each method.
+        momentum, clip_norm, reduction, epsilon, schedule: as in :class:`baselines.Settings`, but
+            that 0 stands for no clipping.
+    """
+
+    model_config = STRICT
+
+    dataset: str
+    side: Annotated[int, Field(ge=32)] = 224
+    model: str = "resnet18"
+    weights: str = ""
+    from_scratch: bool = False
+    activation: str = "relu"
+    methods: Annotated[list[str], Field(min_length=1)] = ["lfp", "sgd", "wsgd"]
+    seeds: Whole = 3
+    epochs: Whole = 100
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: dict[str, float]
+    momentum: float = 0.9
+    clip_norm: float = 0.0
+    reduction: str = "mean"
+    epsilon: float = 1e-6
+    schedule: str = "one-cycle"
+
+    def finals(self) -> list[Run]:
+        """Return all runs; raises `ValueError` naming a field that is wrong."""
+        pick("model", self.model, HEADS)
+        pick("activation", self.activation, ACTIVATIONS)
+        if self.activation == "lif":
+            raise ValueError("activation: 'lif' has no network in torchvision")
+        if bool(self.weights) == self.from_scratch:
+            raise ValueError(
+                f"weights: {self.weights!r}, from_scratch: {self.from_scratch}; allowed: the path "
+                f"of a file or a name that torchvision has for {self.model}, or from_scratch: true"
+            )
+        runs = []
+        for method in chosen("methods", self.methods, METHODS):
+            if self.activation in METHODS[method].refusals or METHODS[method].network is not None:
+                raise ValueError(f"methods: {method!r} does not go with {self.activation}")
+            rate = pick("learning_rate", method, self.learning_rate)
+            settings = Settings(
+                learning_rate=rate,
+                momentum=self.momentum,
+                clip_norm=self.clip_norm or None,
+                reduction=self.reduction,  # type: ignore[arg-type]  # checked by Settings
+                epsilon=self.epsilon,
+                schedule=self.schedule,  # type: ignore[arg-type]
+            )
+            runs += [
+                Run(
+                    kind="final",
+                    dataset=self.dataset,
+                    model=self.model,
+                    method=method,
+                    activation=self.activation,
+                    seed=seed,
+                    epochs=self.epochs,
+                    batch_size=self.batch_size,
+                    settings=settings,
+                )
+                for seed in range(self.seeds)
+            ]
+        return runs
+
+
+class Transfer(Experiment[Options]):
+    """See the module."""
+
+    schema = Options
+    axes = frozenset({"methods", "seeds", "learning_rate"})
+
+    def runs(self, options: Options) -> int:
+        """See :class:`Experiment`."""
+        return len(options.finals())
+
+    def check(self, options: Options) -> None:
+        """See :class:`Experiment`; fetches data and weights."""
+        if options.weights:
+            state(options.model, options.weights)
+        images(options.dataset, options.side)
+
+    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+        """See :class:`Experiment`."""
+        store, records, found = Store(folder), self.records(options, folder), []
+        data = images(options.dataset, options.side).to(place.device)
+        for run in options.finals():
+            make = partial(fine_tune, run, options, data, place.device)
+            found.append(recorded(run, make, store, records, place))
+        return write_report(folder, options, found, place.command)
+
+
+def fine_tune(
+    run: Run, options: Options, data: Dataset, device: torch.device, checkpoint: Checkpoint
+) -> Record:
+    """Return what a run measures: accuracies before training and after each epoch."""
+    model = network(
+        run.model,
+        weights=options.weights,
+        activation=run.activation,
+        classes=data.classes,
+        seed=run.seed,
+    ).to(device)
+    result = train(model, run, data, device, checkpoint)
+    accuracies = [epoch.test_accuracy for epoch in result.history]
+    return {
+        "accuracies": [accuracy for accuracy in accuracies if accuracy is not None],
+        "diverged": result.divergence is not None,
+        "seconds": result.seconds,
+        **result.dead,
+    }
+
+
+def accuracy_lines(records: Sequence[Record]) -> Lines:
+    """Return the accuracies as text, a row for each method."""
+    header = ("method", "learning rate", "test accuracy %", "training s", "diverged")
+    found = []
+    for method, of_method in by_method(records).items():
+        found.append(
+            (
+                method,
+                f"{of_method[0]['run']['settings']['learning_rate']:g}",
+                spread([100 * r["accuracies"][-1] for r in of_method], 1),
+                spread([r["seconds"] for r in of_method], 1),
+                f"{sum(r['diverged'] for r in of_method)}/{len(of_method)}",
+            )
+        )
+    return header, found
+
+
+def write_report(folder: Path, options: Options, records: Sequence[Record], command: str) -> Report:
+    """Write ``table.md``, ``test-accuracy-by-epoch.png``, ``accuracies.csv`` and ``paired.csv``."""
+    frame = pd.DataFrame(
+        {
+            "quantity": "test accuracy %",
+            "method": record["run"]["method"],
+            "seed": record["run"]["seed"],
+            "epoch": epoch,
+            "value": 100 * accuracy,
+        }
+        for record in records
+        for epoch, accuracy in enumerate(record["accuracies"])
+    )
+    last = frame.groupby(["method", "seed"], sort=False).tail(1)
+    differences = paired.differences(last, PAIRS)
+    origin = f"weights: {options.weights}" if options.weights else "all weights drawn"
+    remarks = [
+        f"{options.dataset}, {options.side} pixels, {options.model} with {options.activation} "
+        f"({origin}): {options.epochs} epochs, batches of {options.batch_size}, "
+        f"{options.schedule} rates, mean ± sample standard deviation over the seeds 0 to "
+        f"{options.seeds - 1}. A diverged run counts with the last accuracy it reached.",
+        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
+        f"Command: `{command}`",
+    ]
+    lines = accuracy_lines(records)
+    note = "Tested is the accuracy at the end, for all pairs."
+    text = "# Test accuracy\n\n" + document(lines, remarks)
+    text += paired.section(differences, digits=1, note=note)
+    panel = {m: [r["accuracies"] for r in runs] for m, runs in by_method(records).items()}
+    image = curves.png(
+        {options.dataset: panel},
+        range(options.epochs + 1),
+        across="epoch",
+        up="test accuracy",
+        title=f"{options.model}, {origin}: mean and range over {options.seeds} seeds",
+    )
+    write(folder / "table.md", text.encode())
+    write(folder / "test-accuracy-by-epoch.png", image)
+    write(folder / "accuracies.csv", frame.to_csv(index=False).encode())
+    write(folder / "paired.csv", differences.to_csv(index=False).encode())
+    return Report(lines, remarks, rows(last))

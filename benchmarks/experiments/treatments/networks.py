@@ -1,0 +1,66 @@
+"""Small networks with gates or with units whose f(0) is not 0, for digits."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.models import MODELS
+
+
+class Squeeze(nn.Module):
+    """Squeeze and excitation: channels of (N, C, H, W), each times a sigmoid of all their means."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, channels // 2)
+        self.excite = nn.Linear(channels // 2, channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Weigh the channels."""
+        gates = torch.sigmoid(self.excite(F.relu(self.squeeze(images.mean((2, 3))))))
+        return images * gates[..., None, None]
+
+
+def squeeze_network() -> nn.Module:
+    """Return two convolutions with squeeze and excitation, for digits."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), Squeeze(16), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), Squeeze(32), nn.MaxPool2d(2)),
+        nn.Flatten(),
+        nn.Linear(32 * 4, 10),
+    )
+
+
+class RowReader(nn.Module):
+    """An LSTM that reads images (N, 1, 8, 8) row by row, and a layer on its last output."""
+
+    def __init__(self, hidden: int = 32) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, 10)."""
+        outputs, _ = self.lstm(images.squeeze(1))
+        logits: Tensor = self.head(outputs[:, -1])
+        return logits
+
+
+def dense_network(activation: Callable[[], nn.Module]) -> nn.Module:
+    """Return the study's MLP for digits with other hidden units."""
+    return nn.Sequential(*MODELS["mlp"]((1, 8, 8), 10, activation))
+
+
+Build = Callable[[], nn.Module]
+GATED: Mapping[str, Build] = {"squeeze": squeeze_network, "lstm": RowReader}
+DENSE: Mapping[str, Build] = {
+    name: partial(dense_network, activation)
+    for name, activation in {
+        "sigmoid": nn.Sigmoid,
+        "softplus": nn.Softplus,
+        "hardsigmoid": nn.Hardsigmoid,
+    }.items()
+}

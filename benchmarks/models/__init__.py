@@ -1,0 +1,23 @@
+"""The networks that are trained: the study's in :mod:`~benchmarks.models.zoo`, and transformers."""
+
+from benchmarks.models.zoo import (
+    ACTIVATIONS,
+    CLASSES,
+    MODELS,
+    SHAPES,
+    Activation,
+    Builder,
+    build,
+    network,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "CLASSES",
+    "MODELS",
+    "SHAPES",
+    "Activation",
+    "Builder",
+    "build",
+    "network",
+]

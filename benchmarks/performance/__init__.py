@@ -1,0 +1,1 @@
+"""How fast the project is: rooflines, scaling, rivals, and its history over commits."""

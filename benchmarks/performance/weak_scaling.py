@@ -1,0 +1,97 @@
+"""Weak scaling: images a second of LFP on one process and on more, each with batches of its own.
+
+``python -m benchmarks.performance.weak_scaling FOLDER --processes 1 2`` runs the example
+``examples/train_distributed.py`` with each number of processes in turn, one thread each, and writes
+scaling.json and scaling.md. With a core for every process, perfect scaling has the efficiency 1.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.rendering.text import document, origins
+from benchmarks.storage.files import write, write_json
+from benchmarks.storage.provenance import ROOT, describe
+
+EXAMPLE = ROOT / "examples" / "train_distributed.py"
+
+
+def train(processes: int, steps: int, batch_size: int) -> dict[str, Any]:
+    """Return what the example reports; raises `RuntimeError` with its errors where it fails."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(processes), str(EXAMPLE)),
+            *("--steps", str(steps), "--batch-size", str(batch_size)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the example failed with code {done.returncode}:\n{done.stderr}")
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def efficiencies(runs: list[dict[str, Any]]) -> list[float]:
+    """Return images a second of a process, over those of a process of the first run."""
+    of_one = [run["images_per_second"] / run["processes"] for run in runs]
+    return [rate / of_one[0] for rate in of_one]
+
+
+def main(folder: Path, steps: int, batch_size: int, processes: list[int]) -> None:
+    """Measure and write."""
+    load, cores = os.getloadavg()[0], os.cpu_count()  # what else the machine does counts here
+    runs = [train(count, steps, batch_size) for count in processes]
+    # As torchrun has it: one thread for each process.
+    environment = {**describe(torch.device("cpu")), "threads": 1}
+    if torch.cuda.is_available():
+        environment = describe(torch.device("cuda"))
+    command = shlex.join(
+        [
+            *("python", "-m", "benchmarks.performance.weak_scaling"),
+            *(str(folder), "--steps", str(steps)),
+            *("--batch-size", str(batch_size), "--processes", *map(str, processes)),
+        ]
+    )
+    description = {"command": command, "environment": environment, "load": load, "runs": runs}
+    write_json(folder / "scaling.json", description)
+    header = ["processes", "images / s", "step ms", "efficiency"]
+    rows = [
+        [
+            str(run["processes"]),
+            f"{run['images_per_second']:.1f}",
+            f"{1000 * run['seconds_per_step']:.1f}",
+            f"{efficiency:.2f}",
+        ]
+        for run, efficiency in zip(runs, efficiencies(runs), strict=True)
+    ]
+    remarks = [
+        f"VGG-like network, ReLU, synthetic images, batches of {batch_size} for each process, "
+        f"median of {steps} steps; the efficiency is images a second of a process over those of "
+        "a process in the first row.",
+        f"Load average of the machine's {cores} cores before the first run: {load:.1f}.",
+        *(f"Made on: {origin}." for origin in origins([environment])),
+        f"Command: `{command}`",
+    ]
+    text = document((header, rows), remarks)
+    write(folder / "scaling.md", text.encode())
+    print(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.performance.weak_scaling")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=64, help="of one process")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    main(**vars(parser.parse_args()))

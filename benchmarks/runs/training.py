@@ -1,0 +1,272 @@
+"""How a training run is executed."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from numpy.random import SeedSequence
+from torch import Generator, nn
+
+from baselines import METHODS, Settings, Step, Trainer
+from baselines.trainer import DescentTrainer
+from benchmarks.data import Dataset, Split
+from benchmarks.models import network
+from benchmarks.runs.inspection import inspect
+from benchmarks.runs.run import Divergence, Epoch, Result, Run
+from benchmarks.storage.checkpoint import Checkpoint
+from lfp_core.dead import DeadParameters, dead_parameters
+
+EVALUATION_BATCH = 2000
+#: An interruption costs so much of a run at most, or an epoch if that takes longer.
+CHECKPOINT_SECONDS = 60.0
+
+
+def execute(
+    run: Run, dataset: Dataset, device: torch.device, checkpoint: Checkpoint | None = None
+) -> Result:
+    """Train from scratch as `run` says on `dataset`, whose splits must be on `device`.
+
+    See :func:`train`.
+    """
+    return train(untrained(run, dataset, device), run, dataset, device, checkpoint)
+
+
+def untrained(run: Run, dataset: Dataset, device: torch.device) -> nn.Module:
+    """Return the network that the run begins with, on the device."""
+    return network(
+        run.method,
+        run.model,
+        activation=run.activation,
+        input_shape=dataset.input_shape,
+        classes=dataset.classes,
+        seed=run.seed,
+        spiking=run.spiking,
+    ).to(device)
+
+
+def train(
+    model: nn.Module,
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+) -> Result:
+    """Train a model in place as `run` says on `dataset`; both must be on `device`.
+
+    The same run gives the same bits on the same machine, whatever ran before it, and however often
+    it was interrupted, if it has a checkpoint: then it goes on from there. The device is waited for
+    once an epoch, so a divergence is noticed at the end of its epoch.
+    """
+    order_seed, dropout_seed = (int(s) for s in SeedSequence(run.seed).generate_state(2))
+    with reproducible(device, dropout_seed):
+        in_all = run.epochs * math.ceil(len(dataset.train) / run.batch_size)
+        settings = replace(run.settings, total_steps=in_all)
+        final = run.kind == "final"
+        dead_at_start = _dead_at_start(model, run, settings, dataset, device) if final else None
+        trainer = METHODS[run.method](model, settings)
+        training = _Training(model, trainer, torch.Generator().manual_seed(order_seed), device)
+        saved = None if checkpoint is None else checkpoint.load()
+        if saved is None:
+            training.history.append(_evaluated(Epoch(seconds=0.0), model, run, dataset))
+        else:
+            training.load_state_dict(saved)
+        budget = math.inf if run.budget is None else run.budget
+        divergence, last_saved = None, perf_counter()
+        while (
+            divergence is None and len(training.history) <= run.epochs and training.seconds < budget
+        ):
+            if checkpoint is not None and perf_counter() > last_saved + CHECKPOINT_SECONDS:
+                checkpoint.save(training.state_dict())
+                last_saved = perf_counter()
+            divergence = training.epoch(run, dataset, budget)
+        return Result(
+            run,
+            tuple(training.history),
+            divergence,
+            training.steps,
+            training.seconds,
+            spikes=_spikes(model, dataset.validation),
+            inspection=inspect(model, dataset.train, dataset.classes)
+            if final and divergence is None
+            else None,
+            dead_at_start=dead_at_start,
+            dead_at_end=dead_parameters(model) if final else None,
+        )
+
+
+def _dead_at_start(
+    model: nn.Module, run: Run, settings: Settings, dataset: Dataset, device: torch.device
+) -> DeadParameters:
+    """Return what cannot learn before the first step; model and random state stay as they are."""
+    if not issubclass(METHODS[run.method], DescentTrainer):  # which fill no `p.grad`
+        return dead_parameters(model)
+    twin = deepcopy(model)
+    split, batch = dataset.train, slice(run.batch_size)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        trainer = METHODS[run.method](twin, settings)
+        assert isinstance(trainer, DescentTrainer)
+        trainer.fill_gradients(split.inputs[batch], split.targets[batch])
+    return dead_parameters(twin)
+
+
+@dataclass
+class _Training:
+    """A run under way: all that changes, and what it is done on.
+
+    `order` draws the order of the examples; `seconds` are of training alone.
+    """
+
+    model: nn.Module
+    trainer: Trainer
+    order: Generator
+    device: torch.device
+    history: list[Epoch] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+
+    def epoch(self, run: Run, dataset: Dataset, budget: float) -> Divergence | None:
+        """Train for one more epoch, at most until the budget is spent, and evaluate."""
+        started = perf_counter()
+        losses, norms = train_epoch(
+            self.trainer,
+            dataset.train,
+            run.batch_size,
+            self.order,
+            deadline=started + budget - self.seconds,
+        )
+        self.seconds += perf_counter() - started
+        divergence = _divergence(losses, norms, self.model, self.steps)
+        healthy = len(losses) if divergence is None else divergence.step - 1 - self.steps
+        epoch = replace(_summary(losses[:healthy], norms[:healthy]), seconds=self.seconds)
+        self.steps += len(losses)
+        if divergence is None:
+            epoch = _evaluated(epoch, self.model, run, dataset)
+        self.history.append(epoch)
+        return divergence
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next epochs depend on, random states included."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "trainer": self.trainer.state_dict(),
+            "order": self.order.get_state(),
+            "random": torch.get_rng_state(),
+            "random_of_gpu": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+            "history": [asdict(epoch) for epoch in self.history],
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where the state was taken."""
+        self.model.load_state_dict(state["model"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.order.set_state(state["order"])
+        torch.set_rng_state(state["random"])
+        if state["random_of_gpu"] is not None:
+            torch.cuda.set_rng_state(state["random_of_gpu"], self.device)
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.steps, self.seconds = state["steps"], state["seconds"]
+
+
+def _spikes(model: nn.Module, split: Split) -> float | None:
+    """Return the mean number of spikes for a sample, if the model has any."""
+    count = getattr(model, "spike_count", None)
+    if count is None:
+        return None
+    model.eval()
+    counts = [count(inputs) for inputs in split.inputs.split(EVALUATION_BATCH)]
+    return float(torch.cat(counts).double().mean())
+
+
+@contextmanager
+def reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
+    """Use deterministic kernels and a random state of one's own; leave torch as it was."""
+    before = torch.are_deterministic_algorithms_enabled()
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(dropout_seed)
+        # On a GPU some kernels have no deterministic twin: better a warning than no result.
+        torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+
+def train_epoch(
+    trainer: Trainer,
+    split: Split,
+    batch_size: int,
+    order: Generator,
+    deadline: float = math.inf,
+) -> tuple[list[float], list[float]]:
+    """Train for an epoch; return the loss and the feedback norm of every step.
+
+    The last batch may be smaller. No step begins after the deadline of `time.perf_counter`, but the
+    first.
+    """
+    batches = torch.randperm(len(split), generator=order).to(split.targets.device)
+    steps: list[Step] = []
+    for rows in batches.split(batch_size):
+        steps.append(trainer.step(split.inputs[rows], split.targets[rows]))
+        if perf_counter() > deadline:
+            break
+    losses = torch.stack([step.loss for step in steps])
+    norms = torch.stack([step.feedback_norm for step in steps])
+    return losses.tolist(), norms.tolist()
+
+
+def _divergence(
+    losses: list[float], norms: list[float], model: nn.Module, before: int
+) -> Divergence | None:
+    """Return the first of the last steps, `before` which there were others, that went wrong."""
+    for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), start=before + 1):
+        if not math.isfinite(loss):
+            return Divergence(step, f"the loss is {loss}")
+        if not math.isfinite(norm):
+            return Divergence(step, f"the feedback norm is {norm}")
+    if not bool(torch.stack([p.isfinite().all() for p in model.parameters()]).all()):
+        return Divergence(before + len(losses), "a weight is not finite")
+    return None
+
+
+def _summary(losses: list[float], norms: list[float]) -> Epoch:
+    """Return the training half of an epoch's record, from finite values."""
+    if not losses:
+        return Epoch()
+    return Epoch(
+        train_loss=sum(losses) / len(losses),
+        feedback_norm_median=median(norms),
+        feedback_norm_max=max(norms),
+    )
+
+
+def _evaluated(epoch: Epoch, model: nn.Module, run: Run, dataset: Dataset) -> Epoch:
+    """Return the record with the accuracies; a sweep must not know the test split."""
+    return replace(
+        epoch,
+        validation_accuracy=accuracy(model, dataset.validation),
+        test_accuracy=accuracy(model, dataset.test) if run.kind == "final" else None,
+    )
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, split: Split) -> float:
+    """Return the share of the split in [0, 1] that the model, in evaluation mode, gets right."""
+    training = model.training
+    model.eval()
+    right = torch.zeros((), dtype=torch.int64, device=split.targets.device)
+    for inputs, targets in zip(
+        split.inputs.split(EVALUATION_BATCH), split.targets.split(EVALUATION_BATCH), strict=True
+    ):
+        right += (model(inputs).argmax(dim=1) == targets).sum()
+    model.train(training)
+    return int(right) / len(split)

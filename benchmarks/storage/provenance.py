@@ -1,0 +1,137 @@
+"""What a result depends on besides its configuration: code, versions and machine."""
+
+import ast
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from datetime import datetime, timezone
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+#: The code that decides what a run or a step measures.
+CODE = (
+    *("lfp_core/**/*.py", "baselines/**/*.py"),
+    *(f"benchmarks/{package}/**/*.py" for package in ("data", "models", "costs", "runs")),
+)
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
+    "lfp-bench",
+)
+NOT_RESULTS = (":!benchmarks/stored", ":!benchmarks/asv/results")
+ROOT = Path(__file__).parents[2]
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Return the environment as it is now, in plain JSON types, without paths or host names."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        # Results are no code: a study that is stored again must not call itself uncommitted.
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)),
+        "code": code_version(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "platform": platform.platform(),
+        "device": device.type,
+        "processor": processor(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        # Runs ask torch for deterministic algorithms whatever this says (benchmarks.runs.training).
+        "determinism": {
+            "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        },
+        "plugins": _plugins(),
+    }
+
+
+def _plugins() -> dict[str, str]:
+    """Return the versions of the packages that add names (:mod:`baselines.registry`)."""
+    groups = [group for group in entry_points().groups if group.startswith("lfp_bench.")]
+    points = [point for group in groups for point in entry_points(group=group)]
+    return {p.dist.name: p.dist.version for p in points if p.dist is not None}
+
+
+def processor(device: torch.device) -> str:
+    """Return the name of the GPU, or of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@cache
+def code_version(*more: Path) -> str:
+    """Return 16 hexadecimal digits that change with the code that decides what is measured.
+
+    That is :data:`CODE`, and more files with an experiment of their own. Of the sources alone,
+    committed or not, without comments and docstrings. Another version of Python may count as other
+    code.
+
+    Raises `FileNotFoundError` for a pattern without files: code that was moved would count no more.
+    """
+    digest = sha256()
+    for path in (*_code(), *more):
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and _is_docstring(body[0]):
+                body[0] = ast.Pass()
+        digest.update(path.name.encode() + ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def _code() -> list[Path]:
+    """Return the files of :data:`CODE`, in the order of their paths."""
+    found = {pattern: list(ROOT.glob(pattern)) for pattern in CODE}
+    for pattern, paths in found.items():
+        if not paths:
+            raise FileNotFoundError(f"CODE: a pattern matches no file: {pattern!r}")
+    return sorted(path for paths in found.values() for path in paths)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says about this code's own repository; None if it has none."""
+    if not (ROOT / ".git").exists():  # installed somewhere, perhaps inside another repository
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def identity(description: Any) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of a dataclass instance as canonical JSON.
+
+    Raises `ValueError` if a field is NaN or infinite, which JSON does not have.
+
+    >>> from dataclasses import make_dataclass
+    >>> identity(make_dataclass("Point", ["x", "y"])(1, 2))
+    '689a8f1db9540258'
+    """
+    canonical = json.dumps(
+        asdict(description), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return sha256(canonical.encode()).hexdigest()[:16]

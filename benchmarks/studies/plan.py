@@ -1,0 +1,142 @@
+"""Studies that are written down: one YAML file each, in three sizes.
+
+::
+
+    title: LFP and SGD on three toy data sets
+    source: arXiv 2308.12053, appendix A.7.1
+    experiment: comparison                             the kind; this one may be left out
+    common: {model: toy-mlp, methods: [lfp, sgd]}      what all parts have
+    parts:                                             one table each
+      blobs: {dataset: blobs}
+      circles: {dataset: circles}
+    grid: {epsilon: [0, 0.1]}                          or one for each part and combination of these
+    sizes:                                             what a size changes, in all parts
+      smoke: {seeds: 1, epochs: 1}
+      cpu: {seeds: 3}
+      paper: {seeds: 5, parts: [blobs]}                `parts` of a size: those that it has
+
+What a part may say is for the kind of experiment to tell (:mod:`benchmarks.experiments`); of a
+comparison, it is the options of ``lfp-bench compare``
+(:class:`benchmarks.experiments.comparison.experiment.Options`).
+"""
+
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from baselines.registry import pick
+from benchmarks.experiments import EXPERIMENTS
+from benchmarks.experiments.base import STRICT, Experiment
+
+FOLDER = Path(__file__).parent
+SIZES = ("smoke", "cpu", "paper")
+Size = Literal["smoke", "cpu", "paper"]
+
+
+class PlanError(ValueError):
+    """A study file that does not say what it has to."""
+
+
+class Plan(BaseModel):
+    """The content of a study file; see the module."""
+
+    model_config = STRICT
+
+    title: str
+    source: str = ""
+    experiment: str = "comparison"
+    common: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    sizes: dict[Size, dict[str, Any]]
+
+    @property
+    def kind(self) -> Experiment[Any]:
+        """What all parts are; raises `ValueError` if there is no such experiment."""
+        return pick("experiment", self.experiment, EXPERIMENTS)()
+
+    def options(self, size: str) -> dict[str, dict[str, Any]]:
+        """Return the options of every part, by its name, as the size has them.
+
+        Raises `ValueError` for a size or one of its parts that there is not.
+        """
+        changes = dict(pick("size", size, {str(name): own for name, own in self.sizes.items()}))
+        parts = self.parts or {"": {}}
+        if "parts" in changes:
+            parts = {part: pick("parts", part, parts) for part in changes.pop("parts")}
+        found = {}
+        for (part, own), *point in product(
+            parts.items(),
+            *([(field, value) for value in values] for field, values in self.grid.items()),
+        ):
+            name = "-".join([*([part] if part else []), *(f"{f}-{v}" for f, v in point)])
+            found[name] = {**self.common, **own, **dict(point), **changes}
+        return found
+
+    def studies(self, size: str) -> dict[str, Any]:
+        """Return the options of every part, checked but for what only the data could tell.
+
+        They are of the type that the kind of experiment has. Raises :class:`PlanError` naming the
+        path of what is wrong.
+        """
+        kind, found = self.kind, {}
+        for name, options in self.options(size).items():
+            try:
+                found[name] = kind.schema.model_validate(options, strict=False)
+                kind.runs(found[name])
+            except ValidationError as error:
+                raise PlanError(f"{name} ({size}): {_first(error, kind.schema)}") from None
+            except ValueError as error:
+                raise PlanError(f"{name} ({size}): {error}") from None
+        return found
+
+
+def read(name: str) -> Plan:
+    """Return the study of this name in the package, or in a file that ends with .yaml.
+
+    Raises:
+        PlanError: there is none, it is not YAML, or a field is wrong in one of the sizes.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if path.parent == FOLDER:
+        pick("study", path.stem, dict.fromkeys(names()))
+    try:
+        content = yaml.safe_load(path.read_text())
+        plan = Plan.model_validate(content)
+        if not plan.parts and not plan.grid:
+            raise PlanError("parts: there is none, and no grid; allowed: at least one")
+        for size in plan.sizes:
+            plan.studies(size)
+    except FileNotFoundError:
+        raise PlanError(f"{name}: there is no such file") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanError(f"{name}: not YAML; {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise PlanError(f"{name}: {_first(error, Plan)}") from None
+    except ValueError as error:
+        raise PlanError(f"{name}: {error}") from None
+    return plan
+
+
+def names() -> list[str]:
+    """Return the names of the studies in the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def _first(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return one of pydantic's complaints: where, what was given, and what is allowed.
+
+    A key that is unknown explains one that is missing.
+    """
+    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    path = ".".join(str(part) for part in found["loc"]) or "the file"
+    if found["type"] == "extra_forbidden":
+        fields = list(model.model_fields)
+        nearest = get_close_matches(path, fields, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        return f"{path}: unknown key{hint} Allowed: {', '.join(fields)}"
+    return f"{path}: {found['msg']}, not {found['input']!r}"

@@ -1,0 +1,1 @@
+"""The tests of the harness, which are not installed."""

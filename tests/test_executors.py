@@ -1,0 +1,284 @@
+"""Runs made in other processes are the same runs; and killing processes loses nothing."""
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from baselines import Settings, Spiking
+from benchmarks.experiments.comparison import study as study_module
+from benchmarks.experiments.comparison.study import Study, carry_out
+from benchmarks.runs import training
+from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
+from benchmarks.runs.run import Result, Run
+from benchmarks.runs.store import Store, Stored
+
+CPU = torch.device("cpu")
+RUN = Run(
+    kind="final",
+    dataset="blobs",
+    model="toy-mlp",
+    method="lfp",
+    activation="relu",
+    seed=0,
+    epochs=2,
+    batch_size=256,
+    settings=Settings(learning_rate=0.1),
+)
+RUNS = [replace(RUN, seed=seed, method=method) for seed in (0, 1) for method in ("lfp", "sgd")]
+
+
+def measured(stored: Stored) -> tuple[Any, ...]:
+    result: Result = stored.result
+    history = [replace(epoch, seconds=None) for epoch in result.history]
+    dead = (result.dead_at_start, result.dead_at_end)
+    return history, result.divergence, result.steps, result.inspection, *dead
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    return Worker(tmp_path, "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[Run, tuple[Any, ...]]:
+    here = Here(Worker(Path("nowhere"), "cpu", threads=1))
+    return {stored.result.run: measured(stored) for stored in here.results(RUNS)}
+
+
+def test_processes_measure_the_same(worker: Worker, expected: dict[Run, tuple[Any, ...]]) -> None:
+    found = {stored.result.run: measured(stored) for stored in Local(worker, 2).results(RUNS)}
+    assert found == expected
+
+
+# --- killed workers -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mortal(Worker):
+    """Is killed in its n-th run of all processes, for each n that is listed."""
+
+    deaths: tuple[int, ...] = ()
+
+    def __call__(self, run: Run) -> Stored:
+        """Note the attempt; then make the run or die."""
+        for made in itertools.count():
+            with suppress(FileExistsError):  # another process was faster
+                (self.folder / f"attempt-{made}").touch(exist_ok=False)
+                break
+        if made in self.deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(run)
+
+
+def test_a_killed_worker_is_survived(tmp_path: Path, expected: dict[Run, tuple[Any, ...]]) -> None:
+    mortal = Mortal(tmp_path, "cpu", 1, deaths=(1, 3))
+    found = [(s.result.run, measured(s)) for s in Local(mortal, 1).results(RUNS)]
+    assert dict(found) == expected
+    assert len(found) == len(RUNS), "none twice"
+
+
+def test_workers_that_keep_dying_are_given_up(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, "cpu", 1, deaths=tuple(range(99)))
+    with pytest.raises(ExecutorError, match="jobs: all of 1 died"):
+        list(Local(mortal, 1).results(RUNS))
+    assert len(list(tmp_path.glob("attempt-*"))) == 2
+
+
+def test_a_run_is_tried_once_more_when_its_worker_is_killed_at_once(tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, "cpu", 1, deaths=(0,))
+    (stored,) = Local(mortal, 1).results(RUNS[:1])
+    assert stored.result.run == RUNS[0]
+    assert len(list(tmp_path.glob("attempt-*"))) == 2
+
+
+def test_a_run_that_diverges_is_not_tried_again(tmp_path: Path) -> None:
+    diverging = replace(RUN, method="sgd", settings=Settings(1e30, clip_norm=None))
+    (stored,) = Local(Mortal(tmp_path, "cpu", 1), 1).results([diverging])
+    assert stored.result.divergence is not None
+    assert len(list(tmp_path.glob("attempt-*"))) == 1
+
+
+@dataclass(frozen=True)
+class Refusing(Worker):
+    """Cannot make a run, for a reason that will not go away."""
+
+    def __call__(self, run: Run) -> Stored:
+        """Refuse."""
+        raise MemoryError(f"{run.method} needs too much")
+
+
+def test_an_error_in_a_worker_is_raised_and_not_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(MemoryError, match="lfp needs too much"):
+        list(Local(Refusing(tmp_path, "cpu", 1), 2).results(RUNS[:1]))
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes whose parent that is."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(status.parent.name))
+    return found
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if happened():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path\n"
+        "from tests.test_executors import RUN, replace\n"
+        "from benchmarks.runs.executors import Local, Worker\n"
+        "if __name__ == '__main__':\n"
+        f"    worker = Worker(Path({str(tmp_path)!r}), 'cpu', 1)\n"
+        "    list(Local(worker, 2).results([replace(RUN, epochs=10**6)]))\n"
+    )
+    path = tmp_path / "parent.py"
+    path.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with subprocess.Popen([sys.executable, path], env=environment) as parent:
+        assert wait_for(lambda: len(children(parent.pid)) >= 2)
+        started = children(parent.pid)
+        parent.kill()
+    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+
+# --- a killed study -------------------------------------------------------------------------------
+
+STUDY = Study(
+    dataset="blobs",
+    model="toy-mlp",
+    methods=("lfp", "sgd"),
+    activations=("relu",),
+    seeds=6,
+    epochs=4,
+    batch_size=256,
+    settings=Settings(learning_rate=1.0),
+    spiking=Spiking(),
+    rates=(0.1, 0.3),
+    fixed_rates={},
+    sweep_epochs=2,
+    sweep_seeds=2,
+    budgets={},
+)
+KILLS = 50
+
+
+def whole(folder: Path) -> dict[Run, tuple[Any, ...]]:
+    """Carry the study out and return what its runs measured."""
+    outcome = carry_out(STUDY, Store(folder), CPU, lambda _: None)
+    return {stored.result.run: measured(stored) for stored in outcome.results}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "COST_REPEATS", 1)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    """Each process dies at a random instant, in which it may train, write a result, or begin."""
+    expected, folder, luck = whole(tmp_path / "whole"), tmp_path / "killed", random.Random(0)
+    kills, progress = 0, [0]
+    while kills < KILLS:
+        pid = os.fork()
+        if pid == 0:  # a child that has everything imported, and never returns to pytest
+            try:
+                whole(folder)
+            finally:
+                os._exit(0)
+        time.sleep(luck.uniform(0.0, 0.12))
+        os.kill(pid, signal.SIGKILL)
+        kills += os.waitpid(pid, 0)[1] == signal.SIGKILL
+        runs = folder / "runs"
+        done = len(list(runs.glob("*.json"))) if runs.exists() else 0
+        assert done >= progress[-1], "a result is gone"
+        progress.append(done)
+        if done == len(expected):  # before the kills are up: once more
+            for path in list(runs.iterdir()):
+                path.unlink()
+            progress = [0]
+    assert whole(folder) == expected
+    names = {path.name for path in (folder / "runs").glob("*.json")}
+    assert names == {Store(folder).path(run).name for run in expected}
+
+
+# --- Ray ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+def test_no_cluster_is_told(worker: Worker) -> None:
+    """Before the others, as their cluster would be found."""
+    pytest.importorskip("ray")
+    with pytest.raises(ExecutorError, match="ray_address: 'auto' is no cluster"):
+        list(RayCluster(worker, "auto").results(RUNS))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Two nodes on the loopback."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster  # noqa: PLC0415
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    yield nodes.address
+    nodes.shutdown()
+
+
+@pytest.mark.ray
+def test_a_cluster_measures_the_same(
+    cluster: str, worker: Worker, expected: dict[Run, tuple[Any, ...]]
+) -> None:
+    found = {s.result.run: measured(s) for s in RayCluster(worker, cluster).results(RUNS)}
+    assert found == expected
+
+
+@pytest.mark.ray
+def test_a_worker_killed_on_the_cluster_is_survived(
+    cluster: str, tmp_path: Path, expected: dict[Run, tuple[Any, ...]]
+) -> None:
+    mortal = Mortal(tmp_path, "cpu", 1, deaths=(1,))
+    found = {s.result.run: measured(s) for s in RayCluster(mortal, cluster).results(RUNS)}
+    assert found == expected
+    assert len(list(tmp_path.glob("attempt-*"))) > len(RUNS)
+
+
+@pytest.mark.ray
+def test_a_run_that_kills_its_workers_is_given_up(cluster: str, tmp_path: Path) -> None:
+    mortal = Mortal(tmp_path, "cpu", 1, deaths=tuple(range(99)))
+    with pytest.raises(ExecutorError, match="ray: a run's worker died twice"):
+        list(RayCluster(mortal, cluster).results(RUNS[:1]))
+
+
+def test_without_ray_the_extra_is_named(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ExecutorError, match=r"needs the extra: pip install lfp-bench\[ray\]"):
+        list(RayCluster(worker, "auto").results(RUNS))

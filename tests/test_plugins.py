@@ -1,0 +1,159 @@
+"""Names of other packages: found without a fork, and no harm done by those that are broken."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from baselines.registry import Registry
+
+ROOT = Path(__file__).parent.parent
+
+PLUGIN = """
+from torch import nn
+import torch.nn.functional as F
+from dataclasses import replace
+from pydantic import BaseModel
+from baselines.trainer import DescentTrainer
+from benchmarks import data
+from benchmarks.experiments.base import STRICT, Experiment, Report
+
+
+class Slow(DescentTrainer):
+    name = "slow"
+
+    def fill_gradients(self, inputs, targets):
+        logits = self.model(inputs)
+        F.cross_entropy(logits, targets, reduction=self.settings.reduction).backward()
+        for parameter in self.parameters:
+            parameter.grad.mul_(0.5)
+        return F.cross_entropy(logits.detach(), targets)
+
+
+def reward(logits, targets, reduction):
+    return F.one_hot(targets, logits.shape[1]) * logits.sign().detach() / len(logits)
+
+
+def model(input_shape, classes, act):
+    yield nn.Flatten()
+    yield nn.Linear(2, 4)
+    yield act()
+    yield nn.Linear(4, classes)
+
+
+def dataset(name, seed, root):
+    return replace(data.load("blobs", seed=seed), name=name)
+
+
+class Options(BaseModel):
+    model_config = STRICT
+
+
+class Nothing(Experiment):
+    schema = Options
+
+    def runs(self, options):
+        return 1
+
+    def carry_out(self, options, folder, place):
+        place.advance("nothing")
+        return Report((("found",), [("nothing",)]), [], [{"found": "nothing"}])
+"""
+ENTRY_POINTS = """
+[lfp_bench.methods]
+slow = other_package:Slow
+sgd = other_package:Slow
+broken = other_package.missing:Broken
+[lfp_bench.rewards]
+grow = other_package:reward
+[lfp_bench.activations]
+softplus = torch.nn:Softplus
+[lfp_bench.models]
+tiny = other_package:model
+[lfp_bench.datasets]
+spots = other_package:dataset
+[lfp_bench.experiments]
+nothing = other_package:Nothing
+"""
+STUDY = "title: none\nexperiment: nothing\nparts: {one: {}}\nsizes: {smoke: {}}\n"
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Put a package of another project on the path, as pip would; return the environment."""
+    (folder / "other_package").mkdir()
+    (folder / "other_package" / "__init__.py").write_text(PLUGIN)
+    metadata = folder / "other_package-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+
+
+def test_a_package_adds_one_of_each(tmp_path: Path) -> None:
+    environment = installed(tmp_path)
+    (tmp_path / "mine.yaml").write_text(STUDY)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    command = "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
+    compared = call(
+        *("-c", command, "compare", "--dataset", "spots", "--model", "tiny", "--json"),
+        *("--methods", "slow,lfp", "--activations", "softplus", "--reward", "grow"),
+        *("--seeds", "1", "--epochs", "1", "--learning-rate", "slow=0.1"),
+        *("--learning-rate", "lfp=0.01"),
+    )
+    assert compared.returncode == 0, compared.stderr
+    found = json.loads(compared.stdout)
+    assert [(row["activation"], row["method"]) for row in found["rows"]] == [
+        ("softplus", "lfp"),
+        ("softplus", "slow"),
+    ]
+    assert found["configuration"]["settings"]["reward"] == "grow"
+    told = [line for line in compared.stderr.splitlines() if "lfp_bench.methods" in line]
+    assert told == [
+        "other_package:Slow is not 'sgd' of lfp_bench.methods: the name is taken",
+        "other_package.missing:Broken is not 'broken' of lfp_bench.methods: "
+        "ModuleNotFoundError: No module named 'other_package.missing'",
+    ]
+    ran = call("-c", command, "run", "mine.yaml", "--size", "smoke", "--json")
+    assert json.loads(ran.stdout)["parts"][0]["rows"] == [{"found": "nothing"}]
+    # What docs/plugins.md tells the author of a method to do.
+    asked = ("--pyargs", "validation.methods.test_methods", "-k", "slow and (dtype or sum or same)")
+    tested = call("-m", "pytest", "-q", *asked)
+    assert tested.returncode == 0, tested.stdout
+    assert " passed" in tested.stdout
+
+
+def test_ours_are_found_without_importing_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baselines.registry.entry_points", lambda group: pytest.fail("imported"))
+    registry = Registry("test", {"a": 1})
+    assert registry["a"] == 1
+    assert "a" in registry
+
+
+def test_a_decorator_enters_a_name_once(caplog: pytest.LogCaptureFixture) -> None:
+    registry: Registry[type] = Registry("test", {"int": int})
+
+    @registry.register("mine")
+    class Mine:
+        pass
+
+    assert list(registry.items()) == [("int", int), ("mine", Mine)]
+    with pytest.raises(ValueError, match="test: 'int' is registered already"):
+        registry.register("int")(float)
+    assert registry["int"] is int
+    with caplog.at_level(logging.WARNING):
+        assert len(registry) == 2
+    assert not caplog.text

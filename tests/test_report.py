@@ -1,0 +1,567 @@
+"""The report of a study: its numbers are the runs', it is escaped, and a browser shows it."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from baselines import METHODS, REWARDS, Settings, Spiking
+from benchmarks.cli import app
+from benchmarks.data import DATASETS
+from benchmarks.experiments.comparison import panels
+from benchmarks.experiments.comparison import study as study_module
+from benchmarks.experiments.comparison import summary as table
+from benchmarks.experiments.comparison.published import EXPERIMENTS, published
+from benchmarks.experiments.comparison.study import Outcome, Study, carry_out
+from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.rendering import text as as_text
+from benchmarks.rendering.document import (
+    Chapter,
+    Document,
+    Figure,
+    Section,
+    Table,
+    html,
+    latex,
+    markdown,
+)
+from benchmarks.rendering.text import parse
+from benchmarks.runs.store import Store
+from benchmarks.storage.files import StoreError, write_json
+from benchmarks.studies.collect import collect, find
+from benchmarks.studies.page import report, write_page
+
+CPU = torch.device("cpu")
+STUDY = Study(
+    dataset="blobs",
+    model="toy-mlp",
+    methods=("lfp", "sgd"),
+    activations=("relu", "lif"),
+    seeds=3,
+    epochs=2,
+    batch_size=256,
+    settings=Settings(1.0, clip_norm=None),
+    spiking=Spiking(steps=2),
+    rates=(0.01, 0.1),
+    fixed_rates={"sgd": 1e20},  # diverges
+    sweep_epochs=1,
+    sweep_seeds=1,
+    budgets={},
+)
+PLAN = """
+title: Blobs <b>& circles</b>
+source: here
+common: {model: toy-mlp, methods: [lfp, sgd], activations: [relu]}
+parts: {blobs: {dataset: blobs}}
+grid: {epsilon: [0.01, 0.1], batch_size: [256, 512]}
+sizes:
+  smoke: {seeds: 2, epochs: 1, learning_rate: {lfp: 0.1, sgd: 0.1}}
+"""
+
+
+def ignore(description: str) -> None:
+    pass
+
+
+def make(study: Study, folder: Path) -> None:
+    """Carry out a study, as `compare` does."""
+    described = {"command": "lfp-bench <compare>", "configuration": asdict(study)}
+    outcome = carry_out(study, Store(folder), CPU, ignore)
+    write_json(folder / "study.json", {**described, "environment": outcome.environments[0]})
+
+
+Rows = dict[str, list[list[str]]]  # of every table, the header first
+
+
+class Tables(HTMLParser):
+    """Reads the tables of a page by their names: headers and cells as text."""
+
+    def __init__(self, page: str) -> None:
+        """Read the page."""
+        super().__init__()
+        self.tables: Rows = {}
+        self.tags: list[str] = []
+        self.cell = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin a table, a row or a cell."""
+        self.tags.append(tag)
+        if tag == "table":
+            self.rows = self.tables.setdefault(str(dict(attrs)["data-name"]), [])
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.cell = True
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        """End a cell."""
+        self.cell = self.cell and tag not in ("th", "td")
+
+    def handle_data(self, data: str) -> None:
+        """Add to a cell."""
+        if self.cell:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_costs() -> Iterator[None]:
+    """Otherwise the costs that are looked for are not those that were measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_module, "COST_REPEATS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, quick_costs: None) -> Path:
+    """A folder with the study `one`, and three of four parts of the study `grid`."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "grid.yaml").write_text(PLAN)
+    make(STUDY, folder / "one")
+    of_grid = replace(STUDY, activations=("relu",), seeds=2, epochs=1)
+    of_grid = replace(of_grid, fixed_rates={"lfp": 0.1, "sgd": 0.1}, methods=("lfp", "sgd"))
+    for epsilon, batch_size in [(0.01, 256), (0.01, 512), (0.1, 256)]:
+        settings = replace(STUDY.settings, epsilon=epsilon)
+        part = replace(of_grid, settings=settings, batch_size=batch_size)
+        name = f"blobs-epsilon-{epsilon}-batch_size-{batch_size}"
+        make(part, folder / "grid-smoke" / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcome(results: Path) -> Outcome:
+    return carry_out(STUDY, Store(results / "one"), CPU, ignore)
+
+
+@pytest.fixture(scope="module")
+def document(results: Path) -> Document:
+    return report(find("one", "cpu", results))
+
+
+@pytest.fixture(scope="module")
+def tables(document: Document) -> Rows:
+    return Tables(html(document)).tables
+
+
+@pytest.fixture
+def mine(results: Path, tmp_path: Path) -> Path:
+    """A copy of the study `one` to change."""
+    shutil.copytree(results / "one", tmp_path / "one")
+    return tmp_path
+
+
+def test_every_number_of_the_table_is_the_summarys(tables: Rows, outcome: Outcome) -> None:
+    header, *lines = tables["results"]
+    expected_header, expected = table.lines(table.summarise(outcome))
+    assert (header[:3], header[3], header[4:]) == (
+        list(expected_header[:3]),
+        "published %",
+        list(expected_header[3:]),
+    )
+    assert [[*line[:3], *line[4:]] for line in lines] == [list(row) for row in expected]
+    assert [line[3] for line in lines] == ["100 [1]", "100 [1]", "-", "-"]
+
+
+def test_the_numbers_are_those_of_the_run_files(tables: Rows, results: Path) -> None:
+    files = (results / "one" / "runs").glob("*.json")
+    records = {path.stem.partition("-")[0]: json.loads(path.read_text()) for path in files}
+    of_final = {name: r for name, r in records.items() if r["run"]["kind"] == "final"}
+    finals = of_final.values()
+    assert len(finals) == 3 * 3, "sgd does not go with lif"
+    for line in tables["results"][1:]:
+        of_line = [r for r in finals if [r["run"]["activation"], r["run"]["method"]] == line[:2]]
+        values = [
+            100 * next(e["test_accuracy"] for e in reversed(r["history"]) if e["test_accuracy"])
+            for r in of_line
+        ]
+        if values:
+            assert line[2].startswith(f"{mean(values):.1f} ± {stdev(values):.1f}")
+        else:
+            assert line[2] == "- (a spike has no derivative)"
+    assert {row[5] for row in tables["runs"][1:]} == set(of_final)
+
+
+def test_what_is_collected_is_what_was_carried_out(results: Path, outcome: Outcome) -> None:
+    found = collect(STUDY, Store(results / "one"))
+    assert found.results == outcome.results
+    assert (found.choices, found.costs) == (outcome.choices, outcome.costs)
+    collected = find("one", "cpu", results).parts[0].outcome
+    assert collected is not None
+    assert collected.study == STUDY
+
+
+def test_diverged_runs_are_in_the_map_with_their_reasons(tables: Rows) -> None:
+    assert tables["divergence"] == [
+        ["activation", "lfp", "sgd"],
+        ["relu", "0/3", "3/3"],
+        ["lif", "0/3", "-"],
+    ]
+    (line,) = tables["diverged"][1:]
+    assert line[:5] == ["relu", "sgd", "final", "1e+20", "3/3"]
+    assert "the loss is" in line[-1]
+
+
+def test_sections_are_all_there_and_figures_have_words(document: Document) -> None:
+    (chapter,) = document.chapters
+    assert [section.title for section in chapter.sections] == [
+        *("Results", "Paired statistics", "Learning curves", "Accuracy and time"),
+        *("Decision boundaries", "Sparsity", "Histograms", "Divergence", "Every run"),
+    ]
+    figures = [figure for section in chapter.sections for figure in section.figures]
+    assert len(figures) == 2 + 1 + 1 + 2
+    for figure in figures:
+        assert len(figure.caption) > 20
+        assert b"<svg" in figure.image
+
+
+def test_the_same_runs_give_the_same_figure(outcome: Outcome) -> None:
+    final = [s.result for s in outcome.results if s.result.run.kind == "final"]
+    assert panels.accuracies(final) == panels.accuracies(final) != panels.losses(final)
+
+
+def test_a_grid_has_a_matrix_of_its_accuracies(results: Path) -> None:
+    collection = find(str(results / "grid.yaml"), "smoke", results)
+    document = report(collection)
+    assert dict(document.facts)["Parts"] == "3 of 4 with results"
+    assert document.chapters[-1].text == ["Not begun."]
+    ((header, *lines),) = [t for name, t in Tables(html(document)).tables.items() if name == "grid"]
+    assert header == [
+        *("part", "activation", "method", "epsilon", "batch_size = 256", "batch_size = 512")
+    ]
+    assert [line[:4] for line in lines] == [
+        ["blobs", "relu", method, epsilon]
+        for epsilon in ("0.01", "0.1")
+        for method in ("lfp", "sgd")
+    ]
+    cells = {
+        (line[2], line[3], size): cell
+        for line in lines
+        for size, cell in zip((256, 512), line[4:], strict=True)
+    }
+    for part in collection.parts[:3]:
+        assert part.outcome is not None
+        study = part.outcome.study
+        for row in table.summarise(part.outcome).to_dict("records"):
+            cell = cells[row["method"], f"{study.settings.epsilon:g}", study.batch_size]
+            mean_, std = row["test_accuracy_mean"], row["test_accuracy_std"]
+            assert cell == f"{100 * mean_:.1f} ± {100 * std:.1f}"
+    assert cells["lfp", "0.1", 512] == "-"
+
+
+def test_what_is_partly_done_says_so(mine: Path) -> None:
+    store = Store(mine / "one")
+    of_lif = [s.result.run for s in store.all() if s.result.run.activation == "lif"]
+    sgd = [s.result.run for s in store.all() if s.result.run.method == "sgd"]
+    for run in (*of_lif, sgd[0]):
+        store.path(run).unlink()
+    document = report(find("one", "cpu", mine))
+    made = STUDY.runs - len(of_lif) - 1
+    assert f"Only partly done: {made} of {STUDY.runs} runs" in document.chapters[0].text[0]
+    lines = Tables(html(document)).tables["results"][1:]
+    assert lines[1][2].endswith("(2 of 3 seeds)")
+    assert lines[2][2] == "- (not made yet)"
+    (paired,) = Tables(html(document)).tables["paired"][1:]
+    assert paired[-1] == "-", "two pairs allow no test"
+
+
+def test_of_several_versions_of_the_code_the_latest_counts_and_it_is_told(mine: Path) -> None:
+    store = Store(mine / "one")
+    stored = store.all()[0]
+    path = store.path(stored.result.run)
+    other = json.loads(path.read_text())
+    other["environment"] |= {"code": "another", "date": "2000-01-01T00:00:00+00:00"}
+    write_json(path.with_name(f"{stored.result.run.id}-another.json"), other)
+    assert report(find("one", "cpu", mine)).chapters[0].text == []
+    other["environment"]["date"] = "2999-01-01T00:00:00+00:00"
+    write_json(path.with_name(f"{stored.result.run.id}-another.json"), other)
+    (text,) = report(find("one", "cpu", mine)).chapters[0].text
+    assert "made with 2 versions of the code" in text
+
+
+def test_runs_from_before_are_reported_without_what_they_lack(mine: Path) -> None:
+    for path in (mine / "one" / "runs").glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["inspection"]
+        for epoch in record["history"]:
+            del epoch["seconds"]
+        write_json(path, record)
+    (chapter,) = report(find("one", "cpu", mine)).chapters
+    titles = [section.title for section in chapter.sections]
+    assert "Sparsity" not in titles
+    (time,) = [s for s in chapter.sections if s.title == "Accuracy and time"]
+    assert "do not have it" in time.text[0]
+
+
+def test_another_kind_of_experiment_is_shown_as_it_was_written(mine: Path, results: Path) -> None:
+    folder = mine / "grid-smoke" / "pruned"
+    lines = (("criterion", "a|b"), [("<i>|w|</i>", "1.0")])
+    folder.mkdir(parents=True)
+    write_json(folder / "study.json", {"experiment": "pruning", "command": "make it"})
+    (folder / "table.md").write_text("# Pruned & shown\n\n" + as_text.document(lines, ["a remark"]))
+    image = Figure("x", b"png", "png").image
+    (folder / "accuracy-by-share.png").write_bytes(image)
+    collection = find(str(results / "grid.yaml"), "smoke", mine)
+    (section,) = report(collection).chapters[-1].sections
+    (one,) = section.tables
+    assert (one.caption, one.lines, one.notes) == ("Pruned & shown", lines, ["a remark"])
+    assert (section.figures[0].caption, section.figures[0].image) == ("accuracy by share", image)
+    (folder / "table.md").write_text("| a | b |\n| --- | --- |\n| 1 |\n")
+    with pytest.raises(StoreError, match=r"table\.md: not tables .*a row has 1 cells"):
+        report(collection)
+
+
+def test_published_numbers_are_of_what_there_is() -> None:
+    for experiment in EXPERIMENTS:
+        assert experiment.dataset in DATASETS
+        assert experiment.model in MODELS
+        assert experiment.reward in REWARDS
+        assert experiment.caveats.endswith(".")
+        for (activation, method), accuracy in experiment.accuracies.items():
+            assert activation in ACTIVATIONS
+            assert method in METHODS
+            assert 0 < accuracy <= 1
+    accuracy, experiment = published("mnist", "mlp", "softmax")["relu", "lfp"]
+    assert (accuracy, experiment.obtained) == (0.91, "digitised")
+    assert published("digits", "mlp", "softmax") == {}
+    assert published("blobs", "toy-mlp", "misclassification")["relu", "lfp"][0] == 0.978
+    assert ("relu", "lfp") not in published("blobs", "toy-mlp", "sigmoid")
+    assert ("relu", "sgd") in published("blobs", "toy-mlp", "sigmoid"), "it has no reward"
+    cells = [(e.dataset, e.model, e.reward, cell) for e in EXPERIMENTS for cell in e.accuracies]
+    assert len(cells) == len(set(cells)), "no number hides another"
+
+
+# --- the formats ----------------------------------------------------------------------------------
+
+HOSTILE = """<script>alert("1")</script> & 50% of a_b #1 $x$ {y} ~z^2 \\w |w| 'q' ± ∞"""
+EVIL = Document(
+    HOSTILE,
+    [HOSTILE],
+    [("Command", HOSTILE)],
+    [
+        Chapter(
+            "evil",
+            HOSTILE,
+            [HOSTILE],
+            [
+                Section(
+                    HOSTILE,
+                    [HOSTILE],
+                    [
+                        Table(
+                            "results",
+                            HOSTILE,
+                            ((HOSTILE, "n"), [(HOSTILE, "1.5"), ("a", "-")]),
+                            pd.DataFrame({"a": [HOSTILE, "a"], "n": [1.5, None]}),
+                            [HOSTILE],
+                            [[None, 0.5], [None, None]],
+                        )
+                    ],
+                    [Figure(HOSTILE, b"<svg/>")],
+                )
+            ],
+        )
+    ],
+)
+
+
+def test_names_are_text_on_the_page() -> None:
+    page = html(EVIL)
+    found = Tables(page)
+    assert found.tables["results"] == [[HOSTILE, "n"], [HOSTILE, "1.5"], ["a", "-"]]
+    assert found.tags.count("script") == 1, "the page's own"
+    assert "alert(" not in page.replace("alert(&#34;1&#34;)", "")
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched"
+
+
+def test_markdown_can_be_read_back() -> None:
+    (_, lines, remarks), *others = parse(markdown(EVIL))
+    assert lines == ((HOSTILE, "n"), [(HOSTILE, "1.5"), ("a", "-")])
+    assert remarks == [HOSTILE]
+    assert others == []
+
+
+def structure(text: str) -> list[str]:
+    """Return what is wrong with tables in LaTeX."""
+    plain = re.sub(r"\\[\\&%$#_{}]", lambda m: "\n" if m[0] == r"\\" else "", text)
+    wrong = []
+    if plain.count("{") != plain.count("}") or plain.count("$") % 2:
+        wrong.append("braces or dollars")
+    begun = re.findall(r"\\(begin|end)\{(\w+)\}", text)
+    stack: list[str] = []
+    for which, name in begun:
+        if which == "begin":
+            stack.append(name)
+        elif not stack or stack.pop() != name:
+            wrong.append(f"end of {name}")
+    wrong += stack
+    outside = re.sub(r"\$[^$]*\$|\\label\{[^}]*\}", "", plain)
+    wrong += re.findall(r"[%#_^~<>±∞µ]", outside)
+    for columns, body in re.findall(
+        r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.S
+    ):
+        cells = re.sub(r"\\&", "", body)
+        rows = [row for row in cells.split("\n") if row.endswith(r"\\")]
+        wrong += [f"columns: {row}" for row in rows if row.count("&") != len(columns) - 1]
+    return wrong
+
+
+def test_latex_is_balanced_and_escaped(document: Document) -> None:
+    assert structure(latex(EVIL)) == []
+    text = latex(document)
+    assert structure(text) == []
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") >= 6
+    assert r"test accuracy \%" in text
+    assert r"\begin{tabular}{lr}" in latex(EVIL)
+
+
+@pytest.mark.parametrize("slip", ["50%", "a_b", "{", "x & y & z \\\\\n", "\\end{table}", "±"])
+def test_slips_in_latex_are_noticed(slip: str) -> None:
+    text = latex(EVIL).replace(r"\midrule", rf"\midrule {slip}", 1)
+    assert structure(text)
+
+
+def test_csv_has_the_numbers_at_full_precision(outcome: Outcome, mine: Path) -> None:
+    paths = write_page(find("one", "cpu", mine))
+    assert {path.name for path in paths} >= {"report.html", "report.md", "report.tex", "equal.csv"}
+    found, summary = pd.read_csv(mine / "one" / "tables" / "results.csv"), table.summarise(outcome)
+    for field in ("test_accuracy_mean", "test_accuracy_std", "sample_seconds"):
+        assert found[field].tolist() == pytest.approx(summary[field].tolist(), nan_ok=True)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_the_command_says_where_the_page_is(mine: Path) -> None:
+    result = invoke("report", "one", "--results", str(mine))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(mine / "one" / "report.html")
+    assert (mine / "one" / "report.html").exists()
+    found = json.loads(invoke("report", "one", "--results", str(mine), "--json").stdout)
+    assert found["files"][0] == str(mine / "one" / "report.html")
+    assert all(Path(file).exists() for file in found["files"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("toyy", "study: unknown name 'toyy'; did you mean 'toy'"),
+        ("toy", "toy-cpu: nothing of this study is stored there"),
+        ("begun", "begun: no run of this study is stored there"),
+        ("broken", "study.json: not a description that this harness wrote"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    begun = {"command": "x", "configuration": asdict(STUDY)}
+    write_json(tmp_path / "begun" / "study.json", begun)
+    write_json(tmp_path / "broken" / "study.json", {"configuration": {"seeds": 1}})
+    result = invoke("report", name, "--results", str(tmp_path))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+# --- in a browser ---------------------------------------------------------------------------------
+
+#: Before all other scripts: collects errors. After them: sorts a table, measures, and tells.
+COLLECTOR = """<script>
+window.problems = [];
+addEventListener("error", e => problems.push(e.message || "not loaded: " + e.target.tagName), true);
+console.error = (...all) => problems.push(all.join(" "));
+</script>"""
+PROBE = """<script>
+addEventListener("load", () => {
+  const table = document.querySelector('table[data-name="runs"]');
+  const heads = Array.from(table.tHead.rows[0].cells), at = heads.findIndex(
+    h => h.textContent.trim() === "test accuracy %");
+  const column = () => Array.from(table.tBodies[0].rows, row => row.cells[at].textContent);
+  const before = column(), button = heads[at].querySelector("button");
+  button.click();
+  const down = column(), told = heads[at].getAttribute("aria-sort");
+  button.click();
+  const up = column();
+  document.querySelectorAll("details").forEach(d => { d.open = true; });
+  const images = Array.from(document.images, i => i.naturalWidth > 0 && i.alt.length > 0);
+  const wide = Array.from(document.querySelectorAll(".scroll"), s => s.scrollWidth > s.clientWidth);
+  const found = {problems, before, down, told, up, images, wide, width: innerWidth,
+    page: document.documentElement.scrollWidth};
+  const out = parent.document.createElement("pre");
+  out.id = "found";
+  out.textContent = JSON.stringify(found);
+  parent.document.body.append(out);
+});
+</script>"""
+
+
+def shown(page: str, folder: Path, width: int) -> dict[str, Any]:
+    """Return what a browser of this width finds on the page."""
+    path = folder / "page.html"
+    page = page.replace("<head>", "<head>" + COLLECTOR).replace("</body>", PROBE + "</body>")
+    if width < NARROWEST:
+        frame = f"width: {width}px; height: 844px; border: 0"
+        page = f'<body><iframe style="{frame}" srcdoc="{escape(page)}"></iframe></body>'
+    path.write_text(page)
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+    more = "--disable-background-networking --disable-component-update --dump-dom"
+    done = subprocess.run(
+        [
+            *("chromium", *flags.split(), *more.split(), f"--user-data-dir={folder / 'profile'}"),
+            *(f"--window-size={width},844", path.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    (found,) = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.S)
+    return dict(json.loads(found))
+
+
+#: The window of a browser without a head is never narrower than this, but a frame in it can be.
+NARROWEST = 500
+
+browser = pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+
+
+@browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_page(width: int, document: Document, tmp_path: Path) -> None:
+    found = shown(html(document), tmp_path, width)
+    assert found["problems"] == []
+    assert found["images"] == [True] * 6
+    assert found["width"] == width
+    assert found["page"] <= width, "the page does not scroll sideways"
+    assert any(found["wide"]) or width > 390, "tables do, within themselves"
+    numbers = sorted(map(float, found["before"]))
+    assert list(map(float, found["up"])) == numbers
+    assert list(map(float, found["down"])) == numbers[::-1]
+    assert (found["told"], numbers[0] < numbers[-1]) == ("descending", True)
+
+
+@browser
+def test_a_browser_notices_what_is_wrong(document: Document, tmp_path: Path) -> None:
+    page = html(document)
+    page = page.replace("<main>", '<main><img src="data:image/png;base64,AAAA" alt="broken">')
+    page = page.replace("<main>", '<main><div style="width: 2000px">wide</div>')
+    page = page.replace('"use strict";', "missing();")
+    found = shown(page, tmp_path, 390)
+    assert any("missing" in problem for problem in found["problems"])
+    assert False in found["images"]
+    assert found["page"] > 390
+    assert found["down"] == found["before"], "nothing sorts"

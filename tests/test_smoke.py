@@ -1,0 +1,43 @@
+"""Every study that is shipped, at its smallest size, through the command line to its report."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks.cli import app
+from benchmarks.experiments.comparison import study as study_module
+from benchmarks.studies.plan import names, read
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without data, let costs be measured quickly, and threads be as they are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LFP_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(study_module, "COST_REPEATS", 1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_shipped_study_runs_at_its_smallest_size(name: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["run", name, "--size", "smoke", "--json"])
+    assert result.exit_code == 0, result.stderr
+    plan = read(name)
+    parts = json.loads(result.stdout)["parts"]
+    assert [part["part"] for part in parts] == list(plan.studies("smoke"))
+    told = CliRunner().invoke(app, ["status", name, "--size", "smoke", "--json"])
+    for part, counted in zip(parts, json.loads(told.stdout)["parts"], strict=True):
+        folder = tmp_path / part["folder"]
+        assert part["rows"]
+        table = (folder / "table.md").read_text()
+        assert re.match(r"(# .+\n\n)?\| ", table), "a table, with its caption or without"
+        assert counted["done"] == counted["of"] > 0
+        if part["experiment"] == "comparison":
+            assert len(pd.read_csv(folder / "results.csv")) == counted["of"]
+            assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "data").exists(), "something was fetched"

@@ -1,0 +1,105 @@
+"""Intervals and paired tests over seeds, against enumeration and statements that are known."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.analysis.statistics import Comparison, compare, holm, interval
+
+VALUES = st.floats(-1, 1).map(lambda x: round(x, 3))
+
+
+def flipped(differences: list[float]) -> float:
+    """Return the share of sign flips whose mean is as far from 0 as the one that was found."""
+    means = [np.mean(np.multiply(differences, signs)) for signs in flips(len(differences))]
+    found = abs(np.mean(differences)) - 1e-12
+    return float(np.mean([abs(mean) >= found for mean in means]))
+
+
+def flips(count: int) -> list[tuple[int, ...]]:
+    return list(product((-1, 1), repeat=count))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(VALUES, min_size=3, max_size=7))
+def test_p_is_the_share_of_sign_flips_that_are_as_far_out(differences: list[float]) -> None:
+    found = compare(differences, [0.0] * len(differences))
+    assert found.p == pytest.approx(min(flipped(differences), 1.0), abs=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(VALUES, VALUES), min_size=3, max_size=6))
+def test_exchanged_methods_are_the_same_comparison_reversed(
+    pairs: list[tuple[float, float]],
+) -> None:
+    ours, theirs = map(list, zip(*pairs, strict=True))
+    there, back = compare(ours, theirs), compare(theirs, ours)
+    assert there.difference == pytest.approx(-back.difference, abs=1e-12)
+    assert there.p == pytest.approx(back.p)
+    assert there.effect == pytest.approx(-back.effect, nan_ok=True)
+    assert there.interval.low <= there.difference + 1e-12
+    assert there.interval.high >= there.difference - 1e-12
+
+
+def test_pairs_matter() -> None:
+    """A small difference on every seed is found, though seeds differ far more than methods."""
+    seeds = [0.1, 0.9, 0.3, 0.7, 0.5, 0.2, 0.8, 0.4]
+    ours = [value + 0.01 + 0.001 * i for i, value in enumerate(seeds)]
+    assert compare(ours, seeds).p < 0.01
+    assert compare(ours, seeds[::-1]).p > 0.5
+
+
+def test_three_seeds_cannot_be_significant_and_two_say_nothing() -> None:
+    assert compare([1.0, 1.1, 1.2], [0.0, 0.0, 0.0]).p == 0.25
+    found: Comparison = compare([1.0, 1.1], [0.0, 0.0])
+    assert found.difference == pytest.approx(1.05)
+    assert all(math.isnan(x) for x in (found.p, found.effect, found.interval.low))
+
+
+def test_equal_methods_have_no_effect_and_no_evidence() -> None:
+    found = compare([0.5, 0.6, 0.7], [0.5, 0.6, 0.7])
+    assert (found.difference, found.p) == (0.0, 1.0)
+    assert math.isnan(found.effect)
+    assert (found.interval.low, found.interval.high) == (0.0, 0.0)
+
+
+def test_the_effect_is_in_standard_deviations_of_the_differences() -> None:
+    assert compare([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]).effect == pytest.approx(2.0)
+
+
+def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
+    """Of 20 normal values; the percentile interval is known to be a little too narrow."""
+    random = np.random.default_rng(5)
+    found = [interval(random.normal(size=20).tolist()) for _ in range(200)]
+    covered = np.mean([i.low <= 0 <= i.high for i in found])
+    assert 0.88 < covered < 0.98
+    assert found[0] == interval(np.random.default_rng(5).normal(size=20).tolist())
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_correction_rejects_what_his_procedure_does(p_values: list[float]) -> None:
+    """Step down: the smallest p against alpha / m, the next against alpha / (m - 1), and so on."""
+    corrected, alpha = holm(p_values), 0.05
+    rejected = set()
+    for rank, index in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        if p_values[index] * (len(p_values) - rank) > alpha:
+            break
+        rejected.add(index)
+    assert {i for i, p in enumerate(corrected) if p <= alpha} == rejected
+    assert all(c >= p for c, p in zip(corrected, p_values, strict=True))
+
+
+def test_no_test_does_not_count_as_one() -> None:
+    assert holm([0.01, math.nan, 0.03])[::2] == pytest.approx([0.02, 0.03])
+    assert math.isnan(holm([0.01, math.nan])[1])
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([], []), ([1.0], [1.0, 2.0])])
+def test_what_are_no_pairs_is_refused(ours: list[float], theirs: list[float]) -> None:
+    with pytest.raises(ValueError, match="are not pairs"):
+        compare(ours, theirs)

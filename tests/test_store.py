@@ -1,0 +1,153 @@
+"""The store: a file is whole or not there, and what is not ours is never overwritten."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from baselines import Settings
+from benchmarks.costs.step import Cost
+from benchmarks.costs.workloads import Measurement, Workload
+from benchmarks.runs.run import Divergence, Epoch, Result, Run
+from benchmarks.runs.store import Store, Stored, StoredCosts
+from benchmarks.storage.files import StoreError, write, write_json
+
+RUN = Run("final", "digits", "mlp", "lfp", "relu", 0, 1, 8, Settings(0.1, clip_norm=None))
+RESULT = Result(
+    RUN,
+    (Epoch(validation_accuracy=0.5, test_accuracy=0.25), Epoch(train_loss=1.5)),
+    Divergence(3, "the loss is nan"),
+    steps=4,
+    seconds=0.125,
+)
+STORED = Stored(RESULT, {"commit": None, "threads": 1})
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    store = Store(tmp_path / "study")
+    assert store.load(RUN) is None
+    store.save(STORED)
+    assert store.load(RUN) == STORED
+    assert store.load(replace(RUN, seed=1)) is None
+
+
+def test_costs_that_are_saved_are_loaded(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
+    measurement = Measurement(workload, ("sgd",), 3, Settings(0.1), "a CPU", threads=1)
+    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], {"commit": None})
+    assert store.load_costs(measurement) is None
+    store.save_costs(measurement, costs)
+    assert store.load_costs(measurement) == costs
+
+
+def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+
+    def refuse(token: str) -> None:
+        pytest.fail(f"{token} is not JSON")
+
+    record = json.loads(store.path(RUN).read_text(), parse_constant=refuse)
+    assert record["history"][1]["test_accuracy"] is None
+    assert record["divergence"] == {"step": 3, "reason": "the loss is nan"}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "bad.json", float("nan"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"run": {',
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b'{"run": {"kind": "final"}, "divergence": null}',
+    ],
+)
+def test_a_corrupt_file_is_named_and_kept(content: bytes, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.path(RUN)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=path.name):
+        store.load(RUN)
+    assert path.read_bytes() == content
+
+
+def test_a_file_under_a_wrong_name_is_noticed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    other = replace(RUN, seed=1)
+    store.path(RUN).rename(store.path(other))
+    with pytest.raises(StoreError, match="another run"):
+        store.load(other)
+
+
+def test_results_of_other_code_are_kept_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    assert store.of_other_code() == 0
+    monkeypatch.setattr("benchmarks.runs.store.code_version", lambda: "other")
+    assert store.load(RUN) is None
+    assert store.of_other_code() == 1
+    store.save(STORED)
+    assert len(store.all()) == 2
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_changes_nothing(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write(path, b"old")
+
+    def fail(*arguments: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="full"):
+        write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_ctrl_c_waits_for_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(os, "fsync", lambda number: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        write(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_kill_in_between_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    contents = [letter * 3_000_000 for letter in (b"a", b"b")]
+    code = (
+        "import itertools, pathlib\n"
+        "from benchmarks.storage.files import write\n"
+        f"path = pathlib.Path({str(path)!r})\n"
+        "for letter in itertools.cycle((b'a', b'b')): write(path, letter * 3_000_000)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        deadline = time.monotonic() + 60
+        while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for _ in range(50):
+            assert path.read_bytes() in contents
+    finally:
+        process.kill()
+        process.wait()
+    assert path.read_bytes() in contents

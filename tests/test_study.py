@@ -1,0 +1,307 @@
+"""A study: rates from the validation split alone, nothing made twice, numbers one can redo."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+import torch
+from matplotlib.image import imread
+
+from baselines import Settings, Spiking
+from benchmarks.data import Dataset, Split, load
+from benchmarks.experiments.base import rows
+from benchmarks.experiments.comparison import study as study_module
+from benchmarks.experiments.comparison import summary as table
+from benchmarks.experiments.comparison.report import write_report
+from benchmarks.experiments.comparison.study import PRESETS, Cell, Outcome, Study, carry_out, check
+from benchmarks.rendering.text import origins
+from benchmarks.runs import executors
+from benchmarks.runs.run import Result, Run
+from benchmarks.runs.store import Store
+from benchmarks.runs.training import execute
+
+CPU = torch.device("cpu")
+STUDY = Study(
+    dataset="blobs",
+    model="toy-mlp",
+    methods=("lfp", "sgd"),
+    activations=("relu", "heaviside"),
+    seeds=2,
+    epochs=2,
+    batch_size=256,
+    settings=Settings(learning_rate=1.0),
+    spiking=Spiking(steps=3),
+    rates=(0.01, 0.3),
+    fixed_rates={},
+    sweep_epochs=1,
+    sweep_seeds=2,
+    budgets={},
+)
+
+
+@pytest.fixture(autouse=True)
+def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "COST_REPEATS", 2)
+
+
+def ignore(description: str) -> None:
+    pass
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that were made, not loaded."""
+    made: list[Run] = []
+
+    def note(run: Run, *rest: Any) -> Result:
+        made.append(run)
+        return execute(run, *rest)
+
+    monkeypatch.setattr(executors, "execute", note)
+    return made
+
+
+def spoil_test(change: Callable[[Split], Split]) -> Callable[..., Dataset]:
+    def spoiled(name: str, seed: int, device: str) -> Dataset:
+        dataset = load(name, seed=seed).to(device)
+        return replace(dataset, test=change(dataset.test))
+
+    return spoiled
+
+
+def test_the_plan_is_what_is_carried_out(tmp_path: Path, executed: list[Run]) -> None:
+    told: list[str] = []
+    outcome = carry_out(STUDY, Store(tmp_path), CPU, told.append)
+    assert len(told) == STUDY.size == 4 * (2 * 2 + 2) + 2
+    kinds = [run.kind for run in executed]
+    assert kinds == sorted(kinds, reverse=True), "sweeps come first"
+    of_cells = [stored.result.run for stored in outcome.results]
+    assert set(of_cells) == set(executed)
+    cells = [(run.activation, run.method) for run in of_cells]
+    assert list(dict.fromkeys(cells)) == STUDY.cells
+    assert list(outcome.choices) == STUDY.cells
+    assert STUDY.cells[:2] == [Cell("relu", "lfp"), Cell("relu", "sgd")]
+    for run in executed:
+        if run.kind == "final":
+            chosen = outcome.choices[Cell(run.activation, run.method)].learning_rate
+            assert (run.settings.learning_rate, run.epochs) == (chosen, 2)
+    sweep_seeds = {run.seed for run in executed if run.kind == "sweep"}
+    assert sweep_seeds.isdisjoint(run.seed for run in executed if run.kind == "final")
+
+
+def test_the_test_split_does_not_influence_the_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = carry_out(STUDY, Store(tmp_path / "clean"), CPU, ignore)
+    poison = spoil_test(lambda split: Split(split.inputs, 1 - split.targets))
+    monkeypatch.setattr(executors, "dataset", poison)
+    poisoned = carry_out(STUDY, Store(tmp_path / "poisoned"), CPU, ignore)
+    assert poisoned.choices == outcome.choices
+    for one, other in zip(poisoned.results, outcome.results, strict=True):
+        if one.result.run.kind == "final":
+            assert one.result.test_accuracy == pytest.approx(1 - (other.result.test_accuracy or 0))
+        else:
+            assert one.result.test_accuracy is other.result.test_accuracy is None
+
+
+def test_a_fixed_rate_has_no_sweep(tmp_path: Path, executed: list[Run]) -> None:
+    fixed = replace(STUDY, fixed_rates={"sgd": 0.05})
+    outcome = carry_out(fixed, Store(tmp_path), CPU, ignore)
+    assert {run.method for run in executed if run.kind == "sweep"} == {"lfp"}
+    rates = {run.settings.learning_rate for run in executed if run.method == "sgd"}
+    assert rates == {0.05}
+    assert outcome.choices[Cell("relu", "sgd")].edge is None
+
+
+def test_an_interrupted_study_resumes_and_tells_the_same(
+    tmp_path: Path, executed: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    calls = 0
+
+    def interrupt(description: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(STUDY, store, CPU, interrupt)
+    assert len(executed) == 7
+    whole = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    assert len(executed) == len(set(executed)) == STUDY.size - 2
+    names = ("table.md", "results.csv", "results.parquet", "figure.png")
+    files = {name: (tmp_path / name).read_bytes() for name in names}
+
+    executed.clear()
+    again = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    assert executed == []
+    pd.testing.assert_frame_equal(again, whole)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == files
+
+
+def test_the_table_is_what_the_run_files_say(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    summary = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").iterdir()]
+    for row, cell in zip(rows(summary), STUDY.cells, strict=True):
+        of_cell = [r for r in records if (r["run"]["activation"], r["run"]["method"]) == cell]
+        finals = [r for r in of_cell if r["run"]["kind"] == "final"]
+        accuracies = [r["history"][-1]["test_accuracy"] for r in finals]
+        assert len(accuracies) == row["seeds"] == 2
+        assert row["test_accuracy_mean"] == pytest.approx(mean(accuracies))
+        assert row["test_accuracy_std"] == pytest.approx(stdev(accuracies))
+        scores: dict[float, list[float]] = {}
+        for r in of_cell:
+            if r["run"]["kind"] == "sweep":
+                rate = r["run"]["settings"]["learning_rate"]
+                scores.setdefault(rate, []).append(r["history"][-1]["validation_accuracy"])
+        assert row["learning_rate"] == max(sorted(scores), key=lambda rate: mean(scores[rate]))
+        line = f"| {cell.activation} | {cell.method} | {100 * mean(accuracies):.1f} ± "
+        assert line in (tmp_path / "table.md").read_text()
+
+
+def test_the_derived_files_agree(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    outcome = carry_out(STUDY, store, CPU, ignore)
+    write_report(store, outcome, "the command")
+    csv = pd.read_csv(tmp_path / "results.csv")
+    parquet = pd.read_parquet(tmp_path / "results.parquet")
+    assert len(csv) == len(parquet) == len(list((tmp_path / "runs").iterdir())) == STUDY.size - 2
+    assert list(csv["id"]) == list(parquet["id"])
+    assert set(csv["chosen_learning_rate"]) <= set(STUDY.rates)
+    assert csv["test_accuracy"].isna().equals(csv["kind"] == "sweep")
+    height, width, _ = imread(tmp_path / "figure.png").shape
+    assert width > height > 500
+    text = (tmp_path / "table.md").read_text()
+    assert "`the command`" in text
+    assert "last layer alone" in text
+
+
+def test_methods_are_compared_with_lfp_seed_by_seed(tmp_path: Path) -> None:
+    study = replace(STUDY, seeds=3, rates=STUDY.rates[:1], sweep_seeds=1)
+    outcome = carry_out(study, Store(tmp_path), CPU, ignore)
+    found = rows(table.comparisons(outcome))
+    assert [(r["activation"], r["method"]) for r in found] == [
+        cell for cell in study.trained if cell.method != "lfp"
+    ]
+    for row in found:
+        ours, lfps = (
+            {
+                stored.result.run.seed: stored.result.test_accuracy
+                for stored in reversed(outcome.results)  # the order makes no difference
+                if stored.result.run.kind == "final"
+                and stored.result.run.activation == row["activation"]
+                and stored.result.run.method == method
+            }
+            for method in (row["method"], "lfp")
+        )
+        differences = [cast(float, ours[seed]) - cast(float, lfps[seed]) for seed in range(3)]
+        assert row["difference"] == pytest.approx(mean(differences))
+        assert row["p"] >= 0.25
+        assert row["p_holm"] >= row["p"]
+    write_report(Store(tmp_path), outcome, "the command")
+    text = (tmp_path / "table.md").read_text()
+    assert f"| {100 * found[0]['difference']:+.1f} |" in text
+    without = replace(study, methods=tuple(m for m in study.methods if m != "lfp"))
+    assert table.comparisons(carry_out(without, Store(tmp_path), CPU, ignore)).empty
+
+
+@pytest.mark.parametrize(("p", "star"), [(0.05, "*"), (0.051, ""), (math.nan, "")])
+def test_only_what_is_significant_has_a_star(p: float, star: str) -> None:
+    numbers = dict.fromkeys(("low", "high", "effect", "p"), 0.5)
+    row = {"activation": "relu", "method": "sgd", "difference": 0.015, **numbers, "p_holm": p}
+    _, (line,) = table.comparison_lines(pd.DataFrame([row]))
+    assert line[2] == f"+1.5{star}"
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(2, True), (3, False)])
+def test_too_few_seeds_are_told(seeds: int, told: bool) -> None:
+    note = table.comparison_notes(replace(STUDY, seeds=seeds))[0]
+    assert ("too few for any test" in note) == told
+
+
+@pytest.fixture
+def diverging(tmp_path: Path) -> Outcome:
+    hopeless = replace(
+        STUDY,
+        methods=("sgd",),
+        settings=replace(STUDY.settings, clip_norm=None),
+        seeds=1,
+        rates=(1e20, 1e21),
+        sweep_seeds=1,
+    )
+    return carry_out(hopeless, Store(tmp_path), CPU, ignore)
+
+
+def test_diverged_runs_are_told(diverging: Outcome) -> None:
+    summary = table.summarise(diverging)
+    relu = rows(summary)[0]
+    assert (relu["diverged"], relu["seeds"]) == (1, 1)
+    assert (relu["learning_rate"], relu["learning_rate_edge"]) == (1e20, "lowest")
+    assert relu["test_accuracy_std"] is None, "one seed has no deviation"
+    _, (line, _) = table.lines(summary)
+    assert line[2].endswith(" ± -")
+    assert line[3] == "1e+20 (edge)"
+    assert line[-1] == "1/1"
+    tidy = table.tidy(diverging)
+    assert set(tidy[tidy["diverged"]]["diverged_reason"].str.split().str[0]) <= {"the", "a"}
+    assert any("a better one may lie beyond" in note for note in table.notes(diverging, summary))
+
+
+def test_the_rows_of_spiking_runs_tell_time_steps_and_training_steps_apart(tmp_path: Path) -> None:
+    spiking = replace(STUDY, methods=("lfp",), activations=("lif",), fixed_rates={"lfp": 0.1})
+    tidy = table.tidy(carry_out(spiking, Store(tmp_path), CPU, ignore))
+    assert set(tidy["time_steps"]) == {3}
+    assert 3 not in set(tidy["steps"])
+
+
+def test_a_report_names_every_environment() -> None:
+    one = {
+        **dict.fromkeys(("processor", "threads", "device", "platform", "python", "torch"), "x"),
+        **{"numpy": "x", "commit": "abc", "dirty": False, "date": "today"},
+    }
+    told = origins([one, {**one, "date": "tomorrow"}, {**one, "commit": "def"}])
+    assert [line[-3:] for line in told] == ["abc", "def"]
+
+
+def test_every_preset_goes_with_its_data() -> None:
+    assert list(PRESETS) == list(study_module.DATASETS)
+    for name in ("digits", "blobs", "circles", "swirls"):
+        check(replace(STUDY, dataset=name, model=PRESETS[name].model))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "blob"}, "dataset: unknown name 'blob'; did you mean 'blobs'"),
+        ({"methods": ("lpf",)}, "methods: unknown name 'lpf'; did you mean 'lfp'"),
+        ({"methods": ()}, "methods: "),
+        ({"activations": ("relu", "relu")}, "activations: "),
+        ({"epochs": 0}, "epochs: 0 is too small; allowed: 1 and above"),
+        ({"rates": ()}, "learning_rates: "),
+        ({"rates": (0.1, -1.0)}, "learning_rate must be"),
+        ({"fixed_rates": {"wsgd": 0.1}}, "learning_rate: unknown name 'wsgd'"),
+        ({"settings": Settings(1.0, clip_norm=float("inf"))}, "clip_norm: inf"),
+        ({"budgets": {"wsgd": 1.0}}, "seconds: unknown name 'wsgd'"),
+        ({"budgets": {"lfp": 0.0}}, "seconds: 0.0 for lfp; allowed: finite, above 0"),
+        (
+            {"methods": ("sgd", "madam"), "activations": ("lif",)},
+            "methods: none goes with .*sgd with lif: a spike has no derivative; madam with lif: ",
+        ),
+    ],
+)
+def test_wrong_studies_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(STUDY, **change)  # type: ignore[arg-type]
+
+
+def test_a_model_must_take_the_data() -> None:
+    with pytest.raises(ValueError, match="model: 'lenet' does not go with blobs"):
+        check(replace(STUDY, model="lenet"))

@@ -1,0 +1,50 @@
+"""The example of training on several processes runs, and its speed is told per process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.performance import weak_scaling
+
+
+def test_example_trains_on_two_processes_and_scaling_is_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weak_scaling.main(tmp_path, steps=2, batch_size=2, processes=[2])
+    stored = json.loads((tmp_path / "scaling.json").read_text())
+    (run,) = stored["runs"]
+    assert (run["processes"], run["steps"], run["batch_per_process"]) == (2, 2, 2)
+    assert run["images_per_second"] == pytest.approx(4 / run["seconds_per_step"], rel=0.05)
+    assert run["last_loss"] != run["first_loss"]
+    assert "| 2 |" in capsys.readouterr().out
+    assert stored["command"] in (tmp_path / "scaling.md").read_text()
+
+
+def test_efficiency_is_of_one_process_over_the_first_run() -> None:
+    runs: list[dict[str, Any]] = [
+        {"processes": 1, "images_per_second": 50.0},
+        {"processes": 4, "images_per_second": 100.0},
+    ]
+    assert weak_scaling.efficiencies(runs) == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("option", [["--dataset", "imagenet"], ["--steps", "0"], []])
+def test_wrong_options_end_with_code_2(option: list[str]) -> None:
+    """Without torchrun, right options too."""
+    done = subprocess.run(
+        [sys.executable, str(weak_scaling.EXAMPLE), *option],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert (option[0] if option else "torchrun") in done.stderr
+
+
+def test_failing_example_is_an_error_that_tells_why() -> None:
+    with pytest.raises(RuntimeError, match="--steps"):
+        weak_scaling.train(1, steps=0, batch_size=2)

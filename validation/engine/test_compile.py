@@ -1,0 +1,311 @@
+"""``torch.compile(fullgraph=True)`` traces whole networks in the context: no graph breaks."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lfp_core as lfp
+from benchmarks.models import ACTIVATIONS as OF_MODELS
+from benchmarks.models import SHAPES, build
+from benchmarks.performance import compiled
+from lfp_core import _torch
+from validation.examples import (
+    EPSILON,
+    batch,
+    convolutional,
+    dense,
+    error,
+    fresh,
+    gradients,
+    propagate,
+)
+from validation.strategies import ACTIVATIONS
+
+pytestmark = pytest.mark.compiled
+
+
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def compiled_agrees(model: nn.Module, backend: str, whole_step: bool) -> None:
+    expected = fresh(model)
+    model.zero_grad()
+    x, targets = batch(model)
+
+    def forward(x: Tensor) -> Tensor:
+        with lfp.feedback(EPSILON):
+            return model(x)
+
+    if whole_step:
+        outputs = torch.compile(forward, backend=backend, fullgraph=True)(x)
+    else:
+        with lfp.feedback(EPSILON):
+            outputs = torch.compile(model, backend=backend, fullgraph=True)(x)
+    lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
+    assert error(gradients(model), expected) < 1e-12
+
+
+@pytest.mark.parametrize("whole_step", [False, True], ids=["model", "context too"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.usefixtures("compiler")
+def test_compiled_dense_network_gives_the_feedback_of_eager(name: str, whole_step: bool) -> None:
+    compiled_agrees(dense(ACTIVATIONS[name]).double(), "aot_eager", whole_step)
+
+
+@pytest.mark.parametrize("whole_step", [False, True], ids=["model", "context too"])
+@pytest.mark.parametrize("inplace", [False, True], ids=["copying", "in place"])
+@pytest.mark.usefixtures("compiler")
+def test_compiled_convolutional_network_gives_the_feedback_of_eager(
+    inplace: bool, whole_step: bool
+) -> None:
+    model = convolutional(lambda: nn.SiLU(inplace=inplace)).double().eval()
+    compiled_agrees(model, "aot_eager", whole_step)
+
+
+@pytest.mark.parametrize("activation", [name for name in OF_MODELS if name != "lif"])
+@pytest.mark.parametrize("name", ["toy-mlp", "mlp", "lenet", "vgg-like"])
+@pytest.mark.usefixtures("compiler")
+def test_models_of_the_study_compile_with_context_and_reward(name: str, activation: str) -> None:
+    shape = SHAPES[name]
+    model = build(name, activation=activation, input_shape=shape, classes=3, seed=0).eval()
+    inputs, targets = torch.randn(2, *shape), torch.tensor([0, 2])
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        with lfp.feedback(EPSILON):
+            outputs = model(x)
+        return outputs, lfp.rewards.softmax(outputs, targets)
+
+    lfp.backward(*forward(inputs))
+    expected = gradients(model)
+    model.zero_grad()
+    lfp.backward(*torch.compile(forward, backend="eager", fullgraph=True)(inputs))
+    assert error(gradients(model), expected) < 1e-6
+
+
+@pytest.fixture
+def tracing_of_backward() -> Iterator[None]:
+    with compiled.tracing_of_backward():
+        yield
+
+
+def step_agrees(
+    step: Callable[[], object], model: nn.Module, backend: str, tolerance: float
+) -> None:
+    """Assert that a step in a single graph fills ``p.grad`` as it does without a compiler."""
+    found = []
+    for run in (step, torch.compile(step, backend=backend, fullgraph=True)):
+        model.zero_grad()
+        run()
+        found.append(gradients(model))
+    assert error(found[1], found[0]) < tolerance
+
+
+@pytest.mark.parametrize("activation", [name for name in OF_MODELS if name != "lif"])
+@pytest.mark.parametrize("name", ["toy-mlp", "mlp", "lenet", "vgg-like"])
+@pytest.mark.usefixtures("compiler", "tracing_of_backward")
+def test_step_with_its_backward_pass_is_one_graph(name: str, activation: str) -> None:
+    shape = SHAPES[name]
+    model = build(name, activation=activation, input_shape=shape, classes=3, seed=0).eval()
+    inputs, targets = torch.randn(2, *shape), torch.tensor([0, 2])
+    step_agrees(lambda: propagate(model, inputs, targets), model, "eager", tolerance=1e-6)
+
+
+@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.usefixtures("compiler", "tracing_of_backward")
+def test_inductor_compiles_a_step_with_its_backward_pass(build: Callable[[], nn.Module]) -> None:
+    model = build().double().eval()
+    x, targets = batch(model)
+    step_agrees(lambda: propagate(model, x, targets), model, "inductor", tolerance=1e-12)
+
+
+@pytest.mark.usefixtures("compiler", "tracing_of_backward")
+def test_spiking_step_with_its_backward_pass_is_one_graph() -> None:
+    model = spiking_network()
+    x, targets = batch(model)
+
+    def step() -> None:
+        spikes = unrolled(model, 3 * x)
+        lfp.backward(spikes, lfp.rewards.spike_rate(spikes, targets))
+
+    step_agrees(step, model, "aot_eager", tolerance=1e-12)
+
+
+#: Operations that the compiler presents as other objects than they are.
+PRESENTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "unflatten": lambda h: h.unflatten(1, (2, 4)).flatten(1),
+    "nn.Unflatten": lambda h: nn.Unflatten(1, (2, 4))(h).flatten(1),
+    "T": lambda h: h.T.T,
+    "mT": lambda h: h.mT.mT,
+    "1 - x": lambda h: 1 - h,
+    "split": lambda h: torch.cat(h.split(4, dim=1)),
+}
+
+
+#: Properties that the compiler of torch 2.11 shows to no mode, so that they are refused.
+UNSHOWN = {"T", "mT"} if _torch.RELEASE == (2, 11) else set()
+
+
+@pytest.mark.parametrize("name", sorted(UNSHOWN))
+@pytest.mark.usefixtures("compiler")
+def test_compiled_property_that_no_mode_sees_is_refused(name: str) -> None:
+    model = nn.Linear(6, 8)
+
+    def forward(consume: Callable[[Tensor], Tensor]) -> Tensor:
+        with lfp.feedback(EPSILON):
+            return consume(PRESENTED[name](model(torch.ones(4, 6))))
+
+    compiled = torch.compile(forward, backend="eager", fullgraph=True)
+    outputs = compiled(lambda h: h)
+    with pytest.raises(ValueError, match="carry no feedback"):
+        lfp.backward(outputs, outputs.detach())
+    with pytest.raises(Exception, match=r"which torch\.compile does not show"):
+        compiled(lambda h: h + 1)
+
+
+@pytest.mark.parametrize("name", sorted(PRESENTED.keys() - UNSHOWN))
+@pytest.mark.usefixtures("compiler")
+def test_compiled_operation_gives_the_feedback_of_eager(name: str) -> None:
+    model = nn.Linear(6, 8).double()
+    x = torch.randn(4, 6).double()
+
+    def forward() -> Tensor:
+        with lfp.feedback(EPSILON):
+            return PRESENTED[name](model(x))
+
+    found = []
+    for run in (forward, torch.compile(forward, backend="aot_eager", fullgraph=True)):
+        model.zero_grad()
+        outputs = run()
+        lfp.backward(outputs, outputs.detach().cos())
+        found.append(gradients(model))
+    assert error(found[1], found[0]) < 1e-12
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_training_mode_drops_what_it_drops() -> None:
+    """Dropout draws in the graph; what it draws is what the feedback goes by."""
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 3, bias=False))
+    x, targets = batch(model)
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        with lfp.feedback(EPSILON):
+            hidden = model[:3](x)
+            return model[3](hidden), hidden
+
+    outputs, hidden = torch.compile(forward, backend="aot_eager", fullgraph=True)(x)
+    lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
+    silent = (hidden == 0).all(dim=0)
+    assert silent.any()
+    assert not gradients(model)["3.weight"][:, silent].any()
+    assert gradients(model)["3.weight"][:, ~silent].any()
+
+
+def spiking_network() -> nn.Sequential:
+    snntorch = pytest.importorskip("snntorch", reason="spiking networks are optional")
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 8), snntorch.Leaky(0.9, init_hidden=True)]
+    layers += [nn.Linear(8, 3), snntorch.Leaky(0.9, init_hidden=True)]
+    return nn.Sequential(*layers).double()
+
+
+def unrolled(model: nn.Sequential, x: Tensor) -> Tensor:
+    from lfp_core import spiking  # noqa: PLC0415  (needs snntorch)
+
+    with lfp.feedback(EPSILON):
+        return spiking.unroll(model, x, steps=5)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.usefixtures("compiler")
+def test_unrolled_spiking_network_compiles_as_one_graph(backend: str) -> None:
+    model = spiking_network()
+    x, targets = batch(model)
+    both = []
+    for run in (unrolled, torch.compile(unrolled, backend=backend, fullgraph=True)):
+        model.zero_grad()
+        spikes = run(model, 3 * x)
+        assert spikes.any()
+        lfp.backward(spikes, lfp.rewards.spike_rate(spikes.detach(), targets))
+        both.append(gradients(model))
+    assert error(both[1], both[0]) < 1e-12
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_spiking_network_refuses_graded_spikes_when_it_runs() -> None:
+    model = spiking_network()
+    compiled = torch.compile(unrolled, backend="aot_eager", fullgraph=True)
+    x, _ = batch(model)
+    compiled(model, x)
+    graded: Any = model[1].graded_spikes_factor
+    graded.fill_(2.0)
+    with pytest.raises(RuntimeError, match="graded_spikes_factor"):
+        compiled(model, x)
+
+
+@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.usefixtures("compiler")
+def test_inductor_gives_the_feedback_of_eager(build: Callable[[], nn.Module]) -> None:
+    compiled_agrees(build().double().eval(), "inductor", whole_step=True)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_model_is_plain_again_outside_the_context() -> None:
+    model = dense().double()
+    x, targets = batch(model)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+
+    def plain(network: Any) -> dict[str, Tensor]:
+        model.zero_grad()
+        F.cross_entropy(network(x), targets).backward()
+        return gradients(model)
+
+    expected = plain(model)
+    assert error(plain(compiled), expected) < 1e-12
+    model.zero_grad()
+    propagate(compiled, x, targets)
+    assert error(gradients(model), expected) > 0.1
+    assert error(plain(compiled), expected) < 1e-12
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_code_does_not_confuse_epsilons() -> None:
+    model = dense().double()
+    x, targets = batch(model)
+    compiled: Any = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for epsilon in (0.5, 0.001, 0.5):
+        both = []
+        for network in (model, compiled):
+            model.zero_grad()
+            with lfp.feedback(epsilon):
+                outputs = network(x)
+            lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
+            both.append(gradients(model))
+        assert error(both[1], both[0]) < 1e-12
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_model_still_refuses_what_has_no_rule() -> None:
+    class Bessel(nn.Module):
+        """A function that no rule is for."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.i1(x)
+
+    model = nn.Sequential(nn.Linear(6, 5), Bessel(), nn.Linear(5, 3))
+    with pytest.raises(Exception, match="no LFP rule for special_i1"), lfp.feedback():
+        torch.compile(model, backend="aot_eager", fullgraph=True)(torch.randn(4, 6))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.usefixtures("compiler")
+def test_gpu_inductor_gives_the_feedback_of_eager(build: Callable[[], nn.Module]) -> None:
+    compiled_agrees(build().double().eval().cuda(), "inductor", whole_step=True)

@@ -1,0 +1,570 @@
+"""Particle swarms: the costs of many networks at once, how swarms move, what they leave alone."""
+
+import logging
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+import lfp_core as lfp
+from baselines import METHODS
+from baselines.pso import (
+    PAPER,
+    PSO,
+    STABLE,
+    PaperTorchPSO,
+    Pyswarms,
+    Recipe,
+    Swarm,
+    TorchSwarm,
+)
+from baselines.pso import swarms as pso
+from baselines.pso import trainer as pso_trainer
+from baselines.swarm_fitness import SwarmFitness
+from baselines.trainer import Settings
+from benchmarks.costs.memory import peak_bytes
+from benchmarks.data import Dataset, Split
+from benchmarks.models import ACTIVATIONS, build
+from benchmarks.runs.run import Divergence, Run
+from benchmarks.runs.training import execute
+
+SETTINGS = Settings(learning_rate=1.0)
+
+
+def in_a_loop(model: nn.Module, positions: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the costs (particles,) one particle after the other, in the model's own layout."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    before, training = parameters_to_vector(trainable).detach(), model.training
+    model.eval()
+    costs = []
+    with torch.no_grad():
+        for position in positions:
+            vector_to_parameters(position, trainable)
+            costs.append(F.cross_entropy(model(inputs), targets))
+        vector_to_parameters(before, trainable)
+    model.train(training)
+    return torch.stack(costs)
+
+
+def problem(
+    model: nn.Module, *shape: int, particles: int = 5, samples: int = 7
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positions around 0, inputs and targets in float64 for a model with 3 classes."""
+    torch.manual_seed(1)
+    dimensions = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return (
+        0.5 * torch.randn(particles, dimensions, dtype=torch.float64),
+        torch.randn(samples, *shape, dtype=torch.float64),
+        torch.randint(0, 3, (samples,)),
+    )
+
+
+# --- fitness --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [1, 20_000, 10**8], ids=["one by one", "chunks", "at once"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS.keys() - PSO.refusals))
+@pytest.mark.parametrize(("name", "shape"), [("mlp", (1, 6, 6)), ("lenet", (1, 28, 28))])
+def test_the_costs_are_those_of_a_loop(
+    name: str, shape: tuple[int, ...], activation: str, budget: int
+) -> None:
+    model = build(name, activation=activation, input_shape=shape, classes=3, seed=0).double()
+    batch = problem(model, *shape, particles=3)
+    expected = in_a_loop(model, *batch)
+    torch.testing.assert_close(SwarmFitness(model, budget)(*batch), expected, rtol=1e-10, atol=0)
+    assert expected.std() > 1e-3  # or there is nothing to tell apart
+
+
+UNUSUAL = {
+    "stride, dilation, padding, no bias": nn.Sequential(
+        nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), bias=False),
+        nn.GELU(),
+        nn.MaxPool2d((2, 3), stride=(1, 2)),
+        nn.Conv2d(3, 4, 2),
+        nn.LeakyReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 2 * 3, 3),
+    ),
+    "nothing before, everything in between": nn.Sequential(
+        nn.MaxPool2d(2),
+        nn.Tanh(),
+        nn.Sequential(nn.Identity(), nn.Flatten(), nn.ReLU()),
+        nn.Dropout(0.5),
+        nn.Linear(2 * 4 * 4, 5),
+        nn.Softplus(),
+        nn.Sequential(nn.Linear(5, 3, bias=False)),
+    ),
+    "one layer": nn.Sequential(nn.Flatten(), nn.Linear(2 * 8 * 8, 3)),
+    "convolution of a convolution": nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 3), nn.MaxPool2d(3), nn.Flatten(),
+        lfp.Heaviside(), nn.Linear(8, 3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_they_are_for_unusual_layers_too(name: str) -> None:
+    model = UNUSUAL[name].double().train()
+    batch = problem(model, 2, 8, 8)
+    found = SwarmFitness(model, budget=5000)(*batch)
+    torch.testing.assert_close(found, in_a_loop(model, *batch), rtol=1e-10, atol=0)
+    assert model.training
+
+
+@pytest.mark.parametrize("frozen", ["0.weight", "0.bias", "2.weight", "2.bias"])
+def test_frozen_parameters_are_the_models(frozen: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    model.get_parameter(frozen).requires_grad_(False)
+    batch = problem(model, 4)
+    torch.testing.assert_close(SwarmFitness(model)(*batch), in_a_loop(model, *batch))
+
+
+def test_a_tied_weight_is_one_weight() -> None:
+    tied = nn.Linear(3, 3)
+    model = nn.Sequential(tied, nn.Tanh(), tied).double()
+    batch = problem(model, 3)
+    torch.testing.assert_close(SwarmFitness(model)(*batch), in_a_loop(model, *batch))
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_the_memory_that_it_states_is_enough(name: str) -> None:
+    model = UNUSUAL[name].double()
+    batch = problem(model, 2, 8, 8, particles=40, samples=500)
+    fitness = SwarmFitness(model, budget=2 * 10**6)
+    fitness(*batch)
+    assert peak_bytes(lambda: fitness(*batch), torch.device("cpu")) < fitness.bytes_needed
+
+
+def test_inputs_are_not_changed() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(4, 3)).double()
+    positions, inputs, targets = problem(model, 4)
+    before = inputs.clone()
+    SwarmFitness(model)(positions, inputs, targets)
+    assert inputs.equal(before)
+
+
+def test_a_cost_that_is_not_a_number_is_infinite() -> None:
+    model = nn.Sequential(nn.Linear(4, 3)).double()
+    positions, inputs, targets = problem(model, 4)
+    positions[2, 0] = float("nan")
+    costs = SwarmFitness(model)(positions, inputs, targets)
+    assert costs.isinf().tolist() == [False, False, True, False, False]
+
+
+def test_a_cost_that_is_infinite_stays_so() -> None:
+    """It is larger than all others, and no large number, or a divergence would not be noticed."""
+    model = nn.Sequential(nn.Linear(4, 3)).double()
+    positions, inputs, targets = problem(model, 4)
+    huge = torch.zeros_like(positions[2])
+    huge[-3:] = 1e308 * torch.tensor([-1.0, 1.0, 1.0])  # the biases: 1e308 - (-1e308) overflows
+    positions[2] = huge
+    costs = SwarmFitness(model)(positions, inputs, targets * 0)
+    assert costs.tolist()[2] == float("inf")
+    assert costs.isfinite().sum() == 4
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.BatchNorm1d(4),
+        nn.Conv2d(2, 2, 3, groups=2),
+        nn.Conv2d(2, 2, 3, padding="same"),
+        nn.MaxPool2d(3, padding=1),
+    ],
+)
+def test_an_unknown_layer_is_refused(layer: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"cannot evaluate"):
+        SwarmFitness(nn.Sequential(layer, nn.Linear(4, 3)))
+
+
+@pytest.mark.parametrize("activation", PSO.refusals)
+def test_what_the_swarm_says_it_refuses_is_refused(activation: str) -> None:
+    model = build("mlp", activation=activation, input_shape=(4,), classes=3, seed=0)
+    with pytest.raises(ValueError, match="cannot evaluate"):
+        PaperTorchPSO(model, SETTINGS)
+
+
+def test_a_model_without_trainable_parameters_is_refused() -> None:
+    with pytest.raises(ValueError, match="no trainable parameters"):
+        SwarmFitness(nn.Sequential(nn.Linear(4, 3)).requires_grad_(False))
+
+
+# --- movement -------------------------------------------------------------------------------------
+
+
+def squared_distance(positions: Tensor) -> Tensor:
+    """Return a cost (particles,) with its minimum away from where the particles start."""
+    return (positions.double() - torch.linspace(-0.5, 1.5, positions.shape[1])).square().sum(dim=1)
+
+
+class SameNumbers(TorchSwarm):
+    """With the random numbers of pyswarms: what its swarm drew, in the same order."""
+
+    def __init__(self, recipe: Recipe, like: Tensor, seed: int) -> None:
+        self.random = np.random.RandomState(seed)
+        super().__init__(recipe, like, seed)
+
+    def draw(self, out: Tensor) -> Tensor:
+        """Fill the tensor."""
+        return out.copy_(torch.from_numpy(self.random.uniform(0, 1, tuple(out.shape))))
+
+
+SMALL = {"paper": replace(PAPER, particles=8), "stable": replace(STABLE, particles=8)}
+
+
+@pytest.mark.parametrize("recipe", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)], ids=str
+)
+def test_both_swarms_take_the_same_way(
+    recipe: Recipe, dtype: torch.dtype, tolerance: float
+) -> None:
+    like = torch.empty(6, dtype=dtype)
+    ours, theirs = SameNumbers(recipe, like, seed=3), Pyswarms(recipe, like, seed=3)
+    start = theirs.positions.clone()
+    for _ in range(20):
+        for swarm in (ours, theirs):
+            swarm.judge(squared_distance(swarm.positions))
+            swarm.move()
+        scale = float(theirs.positions.abs().max())
+        assert (ours.positions - theirs.positions).abs().max() < tolerance * scale
+        assert (ours.best_positions - theirs.best_positions).abs().max() < tolerance * scale
+        torch.testing.assert_close(
+            ours.best()[1].double(), theirs.best()[1], rtol=tolerance, atol=0
+        )
+    assert (theirs.positions - start).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("recipe", SMALL.values(), ids=SMALL)
+def test_the_way_is_that_of_pyswarms_own_loop(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    swarm = Pyswarms(recipe, torch.empty(6), seed=3)
+    (tmp_path / "logging.yaml").write_text("{version: 1, incremental: true}")
+    monkeypatch.setenv("LOG_CFG", str(tmp_path / "logging.yaml"))
+    theirs = import_module("pyswarms.single").GlobalBestPSO(
+        n_particles=recipe.particles,
+        dimensions=6,
+        options={"w": recipe.inertia, "c1": recipe.cognitive, "c2": recipe.social},
+        bounds=swarm.bounds,
+        bh_strategy="nearest",
+        velocity_clamp=swarm.clamp,
+        init_pos=swarm.positions.numpy().copy(),
+    )
+    theirs.swarm.velocity = swarm.state.velocity.copy()
+    callers = np.random.get_state()
+    np.random.set_state(swarm.random_state)
+    cost, position = theirs.optimize(
+        lambda x: squared_distance(torch.from_numpy(x)).numpy(), iters=20, verbose=False
+    )
+    np.random.set_state(callers)
+    for _ in range(20):
+        swarm.judge(squared_distance(swarm.positions))
+        swarm.move()
+    best, best_cost = swarm.best()
+    assert np.array_equal(swarm.positions.numpy(), theirs.swarm.position)
+    assert np.array_equal(best.numpy(), position)
+    assert float(best_cost) == cost
+
+
+@pytest.mark.parametrize("swarm_type", [TorchSwarm, Pyswarms])
+def test_stable_swarms_keep_to_their_limits(swarm_type: type[Swarm]) -> None:
+    swarm = swarm_type(replace(STABLE, particles=8, bound=0.25), torch.empty(6), seed=0)
+    assert 0.05 < swarm.positions.abs().max() <= STABLE.start
+    fastest = 0.0
+    for _ in range(120):
+        before = swarm.positions.clone()
+        swarm.judge(-swarm.positions.sum(dim=1))  # better the farther out
+        swarm.move()
+        fastest = max(fastest, float((swarm.positions - before).abs().max()))
+    assert fastest == pytest.approx(STABLE.speed_limit)
+    assert float(swarm.positions.abs().max()) == 0.25
+
+
+@pytest.mark.parametrize("swarm_type", [TorchSwarm, Pyswarms])
+def test_what_was_lucky_on_another_batch_is_judged_again(swarm_type: type[Swarm]) -> None:
+    swarm = swarm_type(replace(STABLE, particles=8), torch.empty(6), seed=0)
+    swarm.judge(torch.zeros(8))
+    swarm.move()
+    swarm.judge(torch.ones(8))
+    assert swarm.best()[1] == 0
+    places = swarm.best_positions.clone()
+    swarm.revise(torch.arange(2.0, 10.0))
+    swarm.judge(torch.tensor([inf := float("inf"), inf, inf, 1.0, inf, inf, inf, inf]))
+    best, cost = swarm.best()
+    assert cost == 1
+    assert best.equal(swarm.positions[3])
+    assert swarm.best_positions[0].equal(places[0])
+    assert swarm.best_costs[0] == 2
+
+
+# --- costs that are not finite --------------------------------------------------------------------
+
+NAN, INF = float("nan"), float("inf")
+#: Costs of eight particles, step by step; none of the first is finite, or some are, or of the last.
+ACCIDENTS: dict[str, list[list[float]]] = {
+    "none at first": [[NAN, INF, -INF, NAN, NAN, INF, NAN, -INF], [3, 2, NAN, 5, 4, -INF, 9, INF]],
+    "some": [[7, NAN, 3, -INF, 5, 4, INF, 6], [NAN, 2, NAN, -INF, 4, NAN, 9, 2.5]],
+    "none later": [[7, 8, 3, 1, 5, 4, 2, 6], [NAN] * 8, [-INF] * 8],
+    "never": [[NAN] * 8, [-INF] * 8, [INF] * 8],
+}
+
+
+def way(swarm: Swarm, costs: list[list[float]]) -> list[tuple[Tensor, ...]]:
+    """Return all that a swarm knows after each judgement, and the positions after each move."""
+    points = []
+    for step in costs:
+        swarm.judge(torch.tensor(step))
+        known = (*swarm.best(), swarm.best_positions, swarm.best_costs)
+        swarm.move()
+        points.append(tuple(part.double().clone() for part in (*known, swarm.positions)))
+    return points
+
+
+@pytest.mark.parametrize("recipe", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_both_swarms_take_the_same_way_around_costs_that_are_not_finite(
+    accident: str, recipe: Recipe
+) -> None:
+    like, costs = torch.empty(6, dtype=torch.float64), ACCIDENTS[accident]
+    ours, theirs = (way(kind(recipe, like, seed=3), costs) for kind in (SameNumbers, Pyswarms))
+    for step, pair in enumerate(zip(ours, theirs, strict=True), start=1):
+        for a, b in zip(*pair, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
+        best, cost, places, best_costs, positions = pair[0]
+        assert all(part.isfinite().all() for part in (best, places, positions))
+        seen = torch.tensor(costs[:step], dtype=torch.float64)
+        expected = seen.masked_fill(~seen.isfinite(), INF).amin(dim=0)
+        assert best_costs.equal(expected)
+        assert cost == expected.min()
+
+
+@pytest.mark.parametrize("swarm_type", [TorchSwarm, Pyswarms])
+def test_a_swarm_that_believed_such_costs_is_caught(
+    swarm_type: type[Swarm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like = torch.empty(6)
+    swarm = swarm_type(SMALL["stable"], like, seed=3)
+    swarm.judge(torch.tensor(ACCIDENTS["some"][0]))
+    assert swarm.best()[1] == 3
+    monkeypatch.setattr(pso, "comparable", lambda costs: costs)
+    swarm = swarm_type(SMALL["stable"], like, seed=3)
+    swarm.judge(torch.tensor(ACCIDENTS["some"][0]))
+    assert swarm.best()[1] != 3
+
+
+@pytest.mark.parametrize("swarm_type", [TorchSwarm, Pyswarms])
+def test_a_batch_without_finite_costs_leaves_the_memory_of_places(
+    swarm_type: type[Swarm],
+) -> None:
+    swarm = swarm_type(SMALL["stable"], torch.empty(6), seed=0)
+    swarm.judge(torch.arange(8.0, 0.0, -1.0))
+    swarm.move()
+    places = swarm.best_positions.clone()
+    swarm.revise(torch.full((8,), NAN))
+    swarm.judge(torch.full((8,), -INF))
+    best, cost = swarm.best()
+    assert float(cost) == INF
+    assert best.equal(places[0])
+    assert swarm.best_positions.equal(places)
+    swarm.move()
+    swarm.revise(torch.tensor([NAN, 4.0, 3.0, INF, -INF, 9.0, 8.0, 7.0]))
+    swarm.judge(torch.full((8,), NAN))
+    best, cost = swarm.best()
+    assert float(cost) == 3
+    assert best.equal(places[2])
+
+
+# --- trainers -------------------------------------------------------------------------------------
+
+
+class FewPyswarms(PSO):
+    """A small swarm of pyswarms."""
+
+    name: ClassVar[str] = "few"
+    recipe: ClassVar[Recipe] = replace(STABLE, particles=30)
+    swarm_type: ClassVar[type[Swarm]] = Pyswarms
+
+
+class FewInTorch(FewPyswarms):
+    """A small swarm in torch."""
+
+    swarm_type: ClassVar[type[Swarm]] = TorchSwarm
+
+
+class FewFresh(FewInTorch):
+    """A small swarm that looks at every batch."""
+
+    recipe: ClassVar[Recipe] = replace(STABLE, particles=30, fresh=True)
+
+
+FEW = pytest.mark.parametrize("trainer", [FewPyswarms, FewInTorch, FewFresh])
+
+
+def xor() -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network of step functions and the problem that needs its hidden layer."""
+    torch.manual_seed(0)
+    inputs = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    model = nn.Sequential(nn.Linear(2, 8), lfp.Heaviside(), nn.Linear(8, 2))
+    return model, inputs, torch.tensor([0, 1, 1, 0])
+
+
+@FEW
+def test_a_swarm_learns_through_step_functions(trainer: type[PSO]) -> None:
+    model, inputs, targets = xor()
+    swarm = trainer(model, SETTINGS)
+    # After 150 steps, how far it has got depends on where the particles happened to start.
+    losses = [float(swarm.step(inputs, targets).loss) for _ in range(300)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.35 < losses[0]
+    assert model(inputs).argmax(dim=1).equal(targets)
+    assert F.cross_entropy(model(inputs), targets).item() == pytest.approx(losses[-1], rel=1e-5)
+
+
+def test_the_first_batch_is_kept_unless_told_otherwise() -> None:
+    for trainer, loss_of in ((FewInTorch, 0), (FewFresh, 1)):
+        model, inputs, targets = xor()
+        swarm = trainer(model, SETTINGS)
+        batches = [(inputs, targets), (inputs + 1, 1 - targets)]
+        swarm.step(*batches[0])
+        loss = float(swarm.step(*batches[1]).loss)
+        found = [F.cross_entropy(model(x), y).item() for x, y in batches]
+        assert loss == pytest.approx(found[loss_of], rel=1e-5)
+        assert loss != pytest.approx(found[1 - loss_of], rel=1e-2)
+
+
+@FEW
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_data_that_is_not_finite_makes_an_infinite_loss(trainer: type[PSO], bad: float) -> None:
+    model, inputs, targets = xor()
+    model = nn.Sequential(nn.Linear(2, 2))  # a step function would make something finite of them
+    swarm = trainer(model, SETTINGS)
+    for _ in range(3):
+        step = swarm.step(torch.full_like(inputs, bad), targets)
+        assert float(step.loss) == INF
+        assert float(step.feedback_norm) == 0
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_one_bad_batch_is_forgotten_by_a_swarm_that_looks_at_every_batch() -> None:
+    _, inputs, targets = xor()
+    swarm = FewFresh(nn.Sequential(nn.Linear(2, 2)), SETTINGS)
+    batches = [inputs, inputs * NAN, inputs, inputs]
+    losses = [float(swarm.step(batch, targets).loss) for batch in batches]
+    assert [np.isfinite(loss) for loss in losses] == [True, False, True, True]
+    assert losses[3] <= losses[2] <= losses[0]
+
+
+@pytest.mark.usefixtures("small_swarms")
+def test_both_kinds_record_the_same_divergence() -> None:
+    targets = torch.arange(12) % 3
+    good = Split(torch.randn(12, 2), targets)
+    bad = Split(torch.full((12, 2), NAN), targets)
+    run = Run(
+        kind="final", dataset="nan", model="toy-mlp", method="", activation="relu", seed=0,
+        epochs=2, batch_size=6, settings=SETTINGS,
+    )  # fmt: skip
+    for method in (name for name in METHODS if issubclass(METHODS[name], PSO)):
+        for train, expected in ((bad, Divergence(1, "the loss is inf")), (good, None)):
+            data = Dataset("nan", train=train, validation=good, test=good, classes=3)
+            result = execute(replace(run, method=method), data, torch.device("cpu"))
+            assert result.divergence == expected, method
+
+
+@FEW
+def test_the_callers_random_states_and_logging_stay(
+    trainer: type[PSO], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, inputs, targets = xor()
+    root = logging.getLogger()
+    before = np.random.get_state(), list(root.handlers), root.level
+    swarm = trainer(model, SETTINGS)
+    torch_state = torch.get_rng_state()
+    swarm.step(inputs, targets)
+    after = np.random.get_state(), list(root.handlers), root.level
+    assert str(before) == str(after)
+    assert torch.get_rng_state().equal(torch_state)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_import_of_pyswarms_changes_nothing_either(tmp_path: Path) -> None:
+    code = """
+import logging, os, sys, torch
+logging.getLogger("mine").addHandler(logging.StreamHandler())
+root, environment = logging.getLogger(), dict(os.environ)
+before = list(root.handlers), root.level
+from baselines.pso import Pyswarms, STABLE
+assert "pyswarms" not in sys.modules
+Pyswarms(STABLE, torch.empty(2), seed=0)
+assert "pyswarms" in sys.modules
+assert before == (list(root.handlers), root.level)
+assert len(logging.getLogger("mine").handlers) == 1 and not logging.getLogger("mine").disabled
+assert environment == dict(os.environ)
+assert not os.listdir()
+"""
+    root = str(Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={"PYTHONPATH": root})
+
+
+@pytest.mark.parametrize("trainer", [FewPyswarms, FewInTorch])
+def test_a_swarm_that_does_not_fit_is_refused(
+    trainer: type[PSO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pso_trainer, "free_bytes", lambda device: 8_000_000)
+    with pytest.raises(MemoryError, match=r"30 particles in 42 dimensions need 0\.0\d GB on cpu"):
+        trainer(xor()[0], SETTINGS)
+
+
+def test_free_memory_is_known() -> None:
+    assert pso_trainer.free_bytes(torch.device("cpu")) > 10**7
+
+
+def live(swarm: Pyswarms, particles: int) -> None:
+    """Let every operation of a swarm happen."""
+    for cost in (2.0, 1.0, 0.0):
+        swarm.judge(torch.full((particles,), cost))
+        swarm.move()
+
+
+def test_the_memory_that_pyswarms_needs_is_what_it_takes() -> None:
+    recipe, like = replace(STABLE, particles=50), torch.empty(4000)
+    # What is imported and cached at the first use is not the swarm's.
+    live(Pyswarms(replace(recipe, particles=2), like, seed=0), particles=2)
+    tracemalloc.start()
+    live(Pyswarms(recipe, like, seed=0), particles=50)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.85 < peak / Pyswarms.bytes_needed(50, like) <= 1
+
+
+def test_a_swarm_in_torch_needs_a_fifth_of_that() -> None:
+    like = torch.empty(105_214)
+    assert TorchSwarm.bytes_needed(1000, like) < Pyswarms.bytes_needed(1000, like) / 5
+
+
+@pytest.mark.gpu
+def test_the_gpu_finds_the_same_costs() -> None:
+    model = build("lenet", activation="relu", input_shape=(1, 28, 28), classes=3, seed=0).double()
+    batch = problem(model, 1, 28, 28)
+    expected = SwarmFitness(model)(*batch)
+    found = SwarmFitness(model.cuda())(*(t.cuda() for t in batch))
+    torch.testing.assert_close(found.cpu(), expected)
+
+
+@pytest.mark.gpu
+def test_a_swarm_learns_on_the_gpu() -> None:
+    model, inputs, targets = xor()
+    swarm = FewInTorch(model.cuda(), SETTINGS)
+    losses = [float(swarm.step(inputs.cuda(), targets.cuda()).loss) for _ in range(300)]
+    assert losses[-1] < 0.35

@@ -1,0 +1,1 @@
+"""The tests against the authors' package, which may be missing."""
