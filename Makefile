@@ -16,7 +16,7 @@ compare: .venv/ready
 	$(BIN)/lfp-bench compare
 
 test: .venv/ready lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .
