@@ -633,7 +633,7 @@ def test_labels_that_are_not_ignored_are_checked(targets: list[int], message: st
         rewards.softmax(O, torch.tensor(targets))
 
 
-@pytest.mark.parametrize("name", CLASSIFICATION.keys() - {"softmax"})
+@pytest.mark.parametrize("name", sorted(CLASSIFICATION.keys() - {"softmax"}))
 def test_only_the_softmax_reward_takes_probabilities_or_ignores(name: str) -> None:
     with pytest.raises(ValueError, match=r"targets must have shape \[2\] .*from_loss"):
         CLASSIFICATION[name][0](O, P)
