@@ -111,7 +111,7 @@ def _overwrites(operation: Operation, args: Args, kwargs: Kwargs) -> bool:
 
 def known(context: Context, tensor: Tensor) -> Mark | None:
     """Return the mark of an operand, which from now on hides nothing."""
-    if type(tensor) is not Parameter and not hasattr(tensor, ATTRIBUTE):
+    if type(tensor) is not Parameter and not getattr(tensor, ATTRIBUTE, None):
         context.find_data()
     mark = mark_of(tensor)
     if mark is None:
@@ -310,7 +310,7 @@ class Call:
         base = None if target is None else target._base
         if target is None or base is None or whole_memory:
             return
-        if not hasattr(base, ATTRIBUTE) and base.numel() == target.numel():
+        if not getattr(base, ATTRIBUTE, None) and base.numel() == target.numel():
             own = mark_of(target)  # a layer's output may be a view of what no rule saw
             if own is not None:
                 put(base, own)
@@ -327,7 +327,7 @@ class Call:
             return True
         memory = (target, target if target._base is None else target._base)
         found = [getattr(tensor, ATTRIBUTE, None) for tensor in memory]
-        return any(mark is not None and mark.version == COMPILED for mark in found)
+        return any(mark and mark.version == COMPILED for mark in found)
 
     def _refuse_shared_memory(self, target: Tensor) -> None:
         """Under ``torch.compile``, refuse to write where views would not notice it."""
@@ -356,6 +356,6 @@ AMBIGUOUS = (
 def has_marks(arguments: Any) -> bool:
     """Return whether any tensor among the arguments depends on the model's input."""
     return any(
-        (mark := getattr(tensor, ATTRIBUTE, None)) is not None and mark.kind != "weight"
+        (mark := getattr(tensor, ATTRIBUTE, None)) and mark.kind != "weight"
         for tensor in tensors(arguments)
     )

@@ -25,6 +25,7 @@ same mark lies on the autograd node that made the tensor, where it is found when
 sees, such as a hook of a module, replaces the tensor by an identical one.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -91,6 +92,10 @@ class Mark(NamedTuple):
     viewed: bool = False
     version: int = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the mark behind where a tensor is stored or sent: only its context knows it."""
+        return OrderedDict, ()  # what `torch.load` reads with `weights_only`
+
     @property
     def debts(self) -> tuple[float, float]:
         """Epsilon and degree: what the consumer of the tensor has to apply."""
@@ -138,14 +143,14 @@ def mark_of(tensor: Tensor) -> Mark | None:
     Raises:
         UnsupportedOperation: ``torch.compile`` shows no rule what made the tensor.
     """
-    mark: Mark | None = getattr(tensor, ATTRIBUTE, None)
+    mark: Mark | None = getattr(tensor, ATTRIBUTE, None) or None
     if mark is not None and _is_current(mark, tensor):
         return mark
     if type(tensor) is Parameter or isinstance(tensor, Parameter):
         return PARAMETER
     if tensor._base is not None and not _torch.is_custom(tensor):
         # Written to through another tensor that shares its memory; all that is owed was paid then.
-        base: Mark | None = getattr(tensor._base, ATTRIBUTE, None)
+        base: Mark | None = getattr(tensor._base, ATTRIBUTE, None) or None
         if base is not None and _is_current(base, tensor):
             return put(tensor, base)
     if not tensor.requires_grad:

@@ -235,7 +235,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return
         with _torch.DisableTorchFunction():
             for each in leaves(arguments):
-                known = hasattr(each, ATTRIBUTE) or isinstance(each, Parameter)
+                known = getattr(each, ATTRIBUTE, None) or isinstance(each, Parameter)
                 if not known and (not each.requires_grad or is_input(each)):
                     put(each, DATA)
                     self._data.append(each)
@@ -325,12 +325,12 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return output
         if not has_marks(operands):
             self.find_data()
-        if func is Tensor.clone and hasattr(args[0], ATTRIBUTE):
+        if func is Tensor.clone and getattr(args[0], ATTRIBUTE, None):
             # DistributedDataParallel hands outputs on like this, to find unused parameters.
             setattr(output, ATTRIBUTE, mark_of(args[0]))
         elif has_marks(operands):
             for tensor in tensors((output,)):
-                if not tensor.requires_grad and not hasattr(tensor, ATTRIBUTE):
+                if not tensor.requires_grad and not getattr(tensor, ATTRIBUTE, None):
                     put(tensor, DATA)
         return output
 

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lfp_core import _torch
+
 KEPT_BY = "_lfp_kept_by"
 #: In place of eps: what autograd brings to z is its reward R itself, not ``G = R / z``. A spike
 #: needs that, as a neuron can be rewarded for having been silent. Then the denominator is 1.
@@ -134,7 +136,7 @@ class EpsilonShare(torch.autograd.Function):
         if in_place:  # the caller is about to overwrite z
             ctx.mark_dirty(z)
         elif not torch.compiler.is_compiling():
-            _keep(ctx, z)
+            _keepers(z).append(weakref.ref(ctx))
         ctx.epsilon, ctx.factor, ctx.copy = epsilon, factor, None
         return z if in_place else z.view_as(z)
 
@@ -149,14 +151,13 @@ class EpsilonShare(torch.autograd.Function):
         return g if ctx.factor == 1.0 else g * ctx.factor, None, None, None
 
 
-def _keep(ctx: Any, z: Tensor) -> None:
-    """Note on the memory of z that ctx keeps values in it."""
-    owner: Any = z if z._base is None else z._base
-    kept = getattr(owner, KEPT_BY, None)
-    if kept is None:
-        setattr(owner, KEPT_BY, [weakref.ref(ctx)])
-    else:
-        kept.append(weakref.ref(ctx))
+def _keepers(z: Tensor) -> list[weakref.ref[Any]]:
+    """Return who keeps values in the memory of z, as it is noted on the node that made it."""
+    node = (z if z._base is None else z._base).grad_fn
+    if node is None:
+        return []
+    kept: list[weakref.ref[Any]] = _torch.metadata(node).setdefault(KEPT_BY, [])
+    return kept
 
 
 def before_overwriting(z: Tensor) -> None:
@@ -166,8 +167,7 @@ def before_overwriting(z: Tensor) -> None:
     """
     if torch.compiler.is_compiling():  # whose graph holds no writes
         return
-    owner: Any = z if z._base is None else z._base
-    kept = getattr(owner, KEPT_BY, [])
+    kept = _keepers(z)
     for reference in kept:
         ctx = reference()
         if ctx is not None:

@@ -658,7 +658,7 @@ def test_heaviside_network_learns_inside() -> None:
         lfp.backward(outputs, lfp.rewards.softmax(outputs, targets))
         nn.utils.clip_grad_norm_(model[:1].parameters(), 1.0)
         optimizer.step()
-        losses.append(float(F.cross_entropy(outputs, targets)))
+        losses.append(F.cross_entropy(outputs, targets).item())
     assert losses[-1] < 0.9 * losses[0]
 
 

@@ -6,6 +6,8 @@ Nothing here may change the feedback silently, which is what each test compares 
 import collections
 import contextlib
 import dataclasses
+import io
+import pickle
 import threading
 import warnings
 from collections.abc import Callable, Generator
@@ -258,6 +260,7 @@ def test_contexts_of_threads_do_not_meet() -> None:
     ids=["vmap", "vmap of a product", "grad", "jacrev", "jvp"],
 )
 @pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func.jvp uses it
 def test_transforms_are_refused_by_name(transform: Any, strict: bool) -> None:
     with pytest.raises(lfp.UnsupportedOperation, match=r"vmap|transform|hides|cannot see"):
         feedback_of(Net(transform), inputs(), 0.1, strict=strict)
@@ -707,6 +710,7 @@ def test_bfloat16_takes_small_epsilons() -> None:
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:reduction. 'mean'")  # of the Kullback-Leibler divergence
 def test_what_gets_no_reward_costs_nothing(aside: Any) -> None:
     def function(s: Net, h: Tensor) -> Tensor:
         s.kept = aside(s, h)
@@ -899,3 +903,57 @@ def test_views_outside_of_the_context_keep_the_mark_or_say_so(view: str) -> None
             run(True)
     else:
         assert distance(run(True), want) <= TOLERANCE
+
+
+# --- tensors that are stored ----------------------------------------------------------------------
+
+
+class Remembers(Net):
+    """A network that keeps its input, its features and a running mean of them."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the network does."""
+        with torch.no_grad():
+            self.mean = 0.9 * self.mean + 0.1 * x.mean()
+        self.input, self.features = x, super().forward(x) * 2
+        return self.features + 1
+
+
+def test_tensors_of_a_context_are_stored_and_read_as_others() -> None:
+    model, x = Remembers(), inputs()
+    with lfp.feedback(0.1):
+        outputs = model(x)
+    lfp.backward(outputs, outputs.detach())
+    for tensor in (outputs, model.features, model.input, model.mean, x, *model.parameters()):
+        file = io.BytesIO()
+        torch.save({"it": tensor}, file)
+        file.seek(0)
+        read = torch.load(file, weights_only=True)["it"]
+        assert torch.equal(read, tensor)
+        assert torch.equal(pickle.loads(pickle.dumps(tensor.detach())), tensor)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    model.load_state_dict(torch.load(file, weights_only=True))
+
+
+def test_data_that_was_stored_inside_of_a_context_is_data_again() -> None:
+    model, x, file = Net(), inputs(), io.BytesIO()
+    with lfp.feedback(0.1):
+        made = nn.Linear(x.shape[-1], x.shape[-1]).to(x)(x).detach()
+        torch.save(made, file)
+    file.seek(0)
+    found = []
+    for x in (made.detach().clone(), torch.load(file, weights_only=True)):
+        model.zero_grad()
+        with lfp.feedback(0.1):
+            outputs = model(x)
+        lfp.backward(outputs, outputs.detach())
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
