@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -90,19 +91,15 @@ IN_PLACE: set[Operation] = ASSIGNMENTS | {
     if name.endswith("_") and not name.startswith(("_", "resize_as_"))
 }
 
-#: Where `inplace` stands among the arguments of F's functions; torch's have none there.
-INPLACE_AT = {
-    F.dropout: 3,
-    F.dropout1d: 3,
-    F.dropout2d: 3,
-    F.dropout3d: 3,
-    F.alpha_dropout: 3,
-    F.feature_alpha_dropout: 3,
-    F.rrelu: 4,
+#: Where `inplace` stands among the arguments of F's functions, which torch writes in Python.
+INPLACE_AT: dict[Operation, int] = {
+    operation: list(signature(operation).parameters).index("inplace")
+    for operation in vars(F).values()
+    if _torch.is_python(operation) and "inplace" in signature(operation).parameters
 }
 
 
-def _overwrites(operation: Operation, args: Args, kwargs: Kwargs) -> bool:
+def overwrites(operation: Operation, args: Args, kwargs: Kwargs) -> bool:
     """Return whether a call overwrites its first argument."""
     position = INPLACE_AT.get(operation, len(args))
     by_place = len(args) > position and args[position] is True
@@ -146,7 +143,7 @@ class Call:
         self.kwargs = kwargs
         self.operands = tensors((*args, *kwargs.values()))
         self.marks = [known(context, operand) for operand in self.operands]
-        self.target = self.operands[0] if _overwrites(operation, args, kwargs) else None
+        self.target = self.operands[0] if overwrites(operation, args, kwargs) else None
 
     @property
     def active(self) -> list[tuple[Tensor, Mark]]:

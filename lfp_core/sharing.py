@@ -37,7 +37,6 @@ from torch.nn import Parameter
 from lfp_core import _torch, functions
 from lfp_core.calls import (
     HIDDEN,
-    IN_PLACE,
     Args,
     Call,
     Context,
@@ -47,6 +46,7 @@ from lfp_core.calls import (
     key,
     known,
     name_of,
+    overwrites,
 )
 from lfp_core.marks import (
     ACTIVATION,
@@ -110,11 +110,8 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if (options or kwargs) and tensors((*options, *kwargs.values())):
         return of_several(context, operation, args, kwargs)
     mark = known(context, z)
-    # `inplace` is the only boolean among the options of an activation.
-    in_place = operation in IN_PLACE or any(o is True for o in (*options, *kwargs.values()))
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
-        call.target = z if in_place else None
         return call.run(call.kind())  # an ordinary function
     if mark.role == "statistic":  # clamped from below, before something is divided by it
         return Call(context, operation, args, kwargs).keep()
@@ -124,6 +121,7 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 
     unit = functions.UNITS[operation]
     slope = unit.slope_at_zero(*options, **kwargs)
+    in_place = overwrites(operation, args, kwargs)
     return _secant(context, operation, z, mark, function, unit, slope, in_place)
 
 
