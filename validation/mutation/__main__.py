@@ -20,9 +20,16 @@ from validation.mutation.swapping import ENGINE
 REASONS = Path(__file__).with_name("survivors.yaml")
 
 
-def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
+Reasons = dict[tuple[str, str, str], str]
+
+
+def summary(entries: list[dict[str, Any]], reasons: Reasons) -> dict[str, Any]:
     """Return the counts by module, and the survivors with the reasons that are known."""
-    survivors = [e for e in entries if not e["killed_by"]]
+    survivors = [
+        entry | {"reason": reasons.get((entry["module"], entry["before"], entry["after"]), "")}
+        for entry in entries
+        if not entry["killed_by"]
+    ]
     total = Counter(entry["module"] for entry in entries)
     alive = Counter(entry["module"] for entry in survivors)
     return {
@@ -34,25 +41,21 @@ def summary(entries: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def known_reasons() -> dict[tuple[str, str, str], str]:
+def known_reasons() -> Reasons:
     """Return why mutants survive, by module and the line before and after."""
     entries = yaml.safe_load(REASONS.read_text()) or []
     return {(e["module"], e["before"], e["after"]): e["reason"] for e in entries}
 
 
-def explained(mutants: list[Mutant]) -> list[dict[str, Any]]:
+def explained(mutants: list[Mutant], reasons: Reasons) -> list[dict[str, Any]]:
     """Return the mutants that survive for a known reason, as entries of the log."""
-    reasons, found = known_reasons(), []
     lines = {(module, before) for module, before, _ in reasons}
-    for mutant in mutants:
-        if (mutant.module, mutant.text().strip()) in lines:
-            before, after = mutant.change()
-            reason = reasons.get((mutant.module, before, after))
-            if reason:
-                entry = {"line": mutant.line, "before": before, "after": after}
-                found.append({"module": mutant.module, "operator": mutant.operator} | entry)
-                found[-1] |= {"occurrence": mutant.occurrence, "killed_by": "", "reason": reason}
-    return found
+    return [
+        mutant.entry("")
+        for mutant in mutants
+        if (mutant.module, mutant.text().strip()) in lines
+        and (mutant.module, *mutant.change()) in reasons
+    ]
 
 
 def results(log: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
@@ -88,7 +91,8 @@ def main() -> int:
     options.log.touch()
     paths = sorted(Path(ENGINE).glob(options.module))
     mutants = [mutant for path in paths for mutant in mutants_of(path)]
-    known = {} if options.all else {_key(entry): entry for entry in explained(mutants)}
+    reasons = known_reasons()
+    known = {} if options.all else {_key(e): e for e in explained(mutants, reasons)}
     killed = {k for k, entry in results(options.log).items() if entry["killed_by"]}
     left = [mutant for mutant in mutants if mutant.key not in killed | known.keys()]
     print(
@@ -97,17 +101,14 @@ def main() -> int:
     if left:
         run(left, options.log, options.budget)
     found = results(options.log) | known
-    result = summary([found[mutant.key] for mutant in mutants if mutant.key in found])
+    result = summary([found[mutant.key] for mutant in mutants if mutant.key in found], reasons)
     options.summary.write_text(json.dumps(result, indent=1) + "\n")
-    reasons = known_reasons()
-    open_ = 0
     for each in result["survivors"]:
-        reason = reasons.get((each["module"], each["before"], each["after"]))
-        open_ += reason is None
         print(f"{each['module']}:{each['line']}: {each['before']}  ->  {each['after']}")
-        print(f"    {reason or 'NO REASON IS GIVEN'}")
+        print(f"    {each['reason'] or 'NO REASON IS GIVEN'}")
     print(f"{result['killed']} of {result['mutants']} mutants killed: {result['percent']}%")
-    return 0 if open_ == 0 and result["percent"] >= 95 else 1
+    complete = all(each["reason"] for each in result["survivors"])
+    return 0 if complete and result["percent"] >= 95 else 1
 
 
 def _key(entry: dict[str, Any]) -> tuple[str, str, int]:

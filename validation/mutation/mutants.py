@@ -3,9 +3,10 @@
 import ast
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cosmic_ray import plugins
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -54,6 +55,12 @@ class Mutant:
     def key(self) -> tuple[str, str, int]:
         """What tells the mutant from all others, as long as its module does not change."""
         return self.module, self.operator, self.occurrence
+
+    def entry(self, killed_by: str) -> dict[str, Any]:
+        """Return what the log has of the mutant; what survives is killed by nothing."""
+        before, after = self.change()
+        found = {"before": before, "after": after, "killed_by": killed_by}
+        return asdict(self) | found | {"digest": digest(self.module)}
 
     def change(self) -> tuple[str, str]:
         """Return the first line that differs, before and after."""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -184,11 +184,8 @@ class Session:
 
     def record(self, mutant: Mutant, killed_by: str) -> None:
         """Append a result to the log."""
-        before, after = mutant.change()
-        entry = asdict(mutant) | {"before": before, "after": after, "killed_by": killed_by}
-        entry["digest"] = digest(mutant.module)
         with self.log.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(mutant.entry(killed_by)) + "\n")
 
     def attempt(self, mutant: Mutant, items: list[pytest.Item], measured: Measured) -> None:
         """Run the tests of a mutant, in a process of its own."""
