@@ -3,20 +3,23 @@
 ::
 
     SESSION="python -m benchmarks.performance.gpu_session"
-    $SESSION asv         the asv suite, into benchmarks/asv/results
-    $SESSION speed       lfp-bench speed
-    $SESSION compiled    steps by torch.compile and in bfloat16
+    $SESSION all         the first three that follow, the most valuable first
+    $SESSION tests       the tests that need CUDA
+    $SESSION steps       training steps made in every way, of six networks with six activations
     $SESSION study       the activations on CIFAR-10, as far as time allows
+    $SESSION asv         the asv suite, into benchmarks/asv/results; needs git
 
 Each stops after `--seconds`, and goes on where it stopped when it is called again. `--smoke` does
-the same work on the CPU at the smallest size, to see that nothing but a GPU is missing.
+the same work on the CPU at the smallest size, to see that nothing but a GPU is missing. The machine
+needs neither a network nor git nor an installation of this project: the copy is run from its root,
+and the environment variable LFP_COMMIT says which commit it is of.
 """
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -26,8 +29,8 @@ import torch
 import typer
 import yaml
 
-from benchmarks.performance import compiled as compiled_steps
-from benchmarks.performance import history
+from benchmarks.performance import steps as step_table
+from benchmarks.performance.steps import COMPILED_GRAPHS, WITHOUT_COMPILER, Variant
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
 from benchmarks.storage.records import Records
@@ -99,9 +102,24 @@ def device_of(smoke: bool) -> torch.device:
     return torch.device("cpu" if smoke else "cuda")
 
 
+@app.command("all")
+def everything(
+    seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS
+) -> None:
+    """Do what is most valuable in the time: tests, steps with half of the rest, and the study."""
+    started = perf_counter()
+    gpu_tests(min(90.0, seconds / 4), smoke, results)
+    left = seconds - (perf_counter() - started)
+    steps(left / 2, smoke, results)
+    left = seconds - (perf_counter() - started)
+    study(left, smoke, results)
+
+
 @app.command("asv")
 def asv_suite(seconds: Seconds = SECONDS, smoke: Smoke = False) -> None:
     """Measure HEAD with the asv suite on the GPU alone, and store it with the machine's name."""
+    from benchmarks.performance import history  # noqa: PLC0415  (needs asv, which others do not)
+
     device = device_of(smoke)
     started = perf_counter()
     longest = 0.0
@@ -118,30 +136,72 @@ def asv_suite(seconds: Seconds = SECONDS, smoke: Smoke = False) -> None:
     print("the suite is done")
 
 
-@app.command("speed")
-def eager(seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS) -> None:
-    """Measure steps of LFP, SGD and |w|-scaled SGD with six activations: time and memory."""
-    device = device_of(smoke)
-    size = ["--models", "toy-mlp", "--activations", "relu", "--repeats", "2"] if smoke else []
-    command = ["speed", "--device", device.type, "--results", str(results)]
-    lfp_bench([*command, "--study", f"speed-{device.type}", *size], seconds)
-
-
-@app.command("compiled")
-def compiled(seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS) -> None:
-    """Measure steps that are compiled, and in bfloat16; a network is not begun without the time."""
-    device = device_of(smoke)
-    records = Records(results / f"speed-compiled-{device.type}.json")
-    rounds, backend = (
-        (2, "aot_eager") if smoke else (compiled_steps.ROUNDS, compiled_steps.INDUCTOR)
-    )
-    deadline = perf_counter() + seconds / 2  # half the time is enough for one
-    for model in ("toy-mlp",) if smoke else compiled_steps.MODELS:
-        if perf_counter() < deadline:
-            description = {"model": model, "batch": compiled_steps.BATCH, "rounds": rounds}
-            records.get(
-                description, partial(compiled_steps.measure, model, device, rounds, backend)
+@app.command("tests")
+def gpu_tests(seconds: Seconds = 90.0, smoke: Smoke = False, results: Results = RESULTS) -> None:
+    """Run the tests that need CUDA; what they print goes to a file."""
+    device_of(smoke)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short"]
+    command += ["--collect-only", "tests/test_memory.py"] if smoke else ["-m", "gpu"]
+    log = results / "tests.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with log.open("w") as file:
+            # As on other old versions of torch, which warn of other things.
+            subprocess.run(
+                [*command, "-W", "default"], cwd=ROOT, stdout=file, timeout=seconds, check=False
             )
+    except subprocess.TimeoutExpired:
+        print(f"stopped after {seconds:.0f} s")
+    print("\n".join(log.read_text().splitlines()[-15:]))
+
+
+def cases(smoke: bool) -> Iterator[tuple[str, str, list[Variant]]]:
+    """Yield networks, activations and the ways of making a step, the most valuable first."""
+    if smoke:
+        yield "toy-mlp", "relu", [Variant("lfp"), Variant("sgd")]
+        return
+    networks = ("lenet", "vgg-like", "resnet18", "vit-tiny", "mlp", "vgg16")
+    for name in networks:
+        yield name, "relu", WITHOUT_COMPILER
+    for name in ("mlp", "lenet", "vgg-like"):
+        yield name, "relu", COMPILED_GRAPHS
+    for activation in ("silu", "heaviside", "sigmoid", "tanh", "elu"):
+        for name in networks:
+            yield name, activation, WITHOUT_COMPILER
+
+
+@app.command("steps")
+def steps(
+    seconds: Seconds = SECONDS,
+    smoke: Smoke = False,
+    results: Results = RESULTS,
+    rounds: Annotated[int, typer.Option(help="Rounds of ten steps.")] = 30,
+) -> None:
+    """Measure training steps: time and memory, stored after every network and activation."""
+    device = device_of(smoke)
+    torch.set_num_threads(1)
+    records = Records(results / f"steps-{device.type}.json")
+    deadline = perf_counter() + seconds
+    for name, activation, variants in cases(smoke):
+        if perf_counter() > deadline:
+            print(f"stopped before {name} with {activation}; the same command goes on")
+            return
+        description = {
+            "model": name,
+            "activation": activation,
+            "batch": step_table.BATCH,
+            "rounds": rounds,
+            "variants": [str(variant) for variant in variants],
+        }
+        measured = partial(
+            step_table.measure, name, device, rounds, activation=activation, variants=variants
+        )
+        record = records.get(description, measured)
+        ratios = {
+            way: [f"{1e3 * found['seconds']:.3f} ms", *found.get("to SGD, same variant", [])[1:2]]
+            for way, found in record["steps"].items()
+        }
+        print(name, activation, ratios, record.get("errors", ""), flush=True)
     print(f"the results are in {records.path}")
 
 
