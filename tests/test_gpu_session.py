@@ -103,6 +103,15 @@ def test_steps_are_stored_and_none_is_measured_twice(tmp_path: Path) -> None:
     )
 
 
+def test_errors_of_every_precision_are_stored(tmp_path: Path) -> None:
+    assert called("precision", "--smoke", "--results", str(tmp_path)).exit_code == 0
+    (run,) = json.loads((tmp_path / "precision-cpu.json").read_text())["runs"]
+    assert list(run["errors"]) == ["sgd", "lfp epsilon 1e-06", "lfp epsilon 0.3"]
+    for errors in run["errors"].values():
+        assert errors["float64"] < 1e-12
+        assert 1e-9 < errors["float32"] < 1e-4 < errors["bfloat16"] < 1
+
+
 def test_the_tests_of_a_gpu_are_run_and_what_they_say_is_kept(tmp_path: Path) -> None:
     told = called("tests", "--smoke", "--results", str(tmp_path))
     assert told.exit_code == 0
@@ -115,7 +124,7 @@ def test_the_study_goes_on_until_it_is_done(tmp_path: Path) -> None:
     again = called("study", "--smoke", "--results", str(tmp_path), "--jobs", "1")
     assert (again.exit_code, "is done" in again.output) == (0, True)
     folder = tmp_path / "activations-cpu-smoke"
-    assert len(list(folder.glob("*/table.md"))) == 2  # one for each epsilon
+    assert len(list(folder.glob("*/table.md"))) == 1
 
 
 def test_the_study_on_a_gpu_is_the_one_of_cifar() -> None:
@@ -126,7 +135,13 @@ def test_the_study_on_a_gpu_is_the_one_of_cifar() -> None:
     assert {options.dataset for options in found.values()} == {"cifar10"}
     assert {options.model for options in found.values()} == {"vgg-like"}
     assert {options.seeds for options in found.values()} == {3}
-    assert {tuple(options.methods) for options in found.values()} == {("lfp", "sgd", "wsgd")}
+    assert {options.epsilon for options in found.values() if "lfp" in options.methods} == {
+        0.3,
+        1e-6,
+    }
+    assert {method for options in found.values() for method in options.methods} == {
+        *("lfp", "sgd", "wsgd")
+    }
 
 
 def test_the_suite_runs_without_storing_anything() -> None:
@@ -137,6 +152,6 @@ def test_the_suite_runs_without_storing_anything() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-@pytest.mark.parametrize("command", ["all", "asv", "tests", "steps", "study"])
+@pytest.mark.parametrize("command", ["all", "asv", "precision", "tests", "steps", "study"])
 def test_a_missing_gpu_is_told(command: str) -> None:
     assert called(command).exit_code == 2

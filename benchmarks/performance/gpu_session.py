@@ -3,8 +3,9 @@
 ::
 
     SESSION="python -m benchmarks.performance.gpu_session"
-    $SESSION all         the first three that follow, the most valuable first
+    $SESSION all         all that follow but asv, the most valuable first
     $SESSION tests       the tests that need CUDA
+    $SESSION precision   errors of feedback in float32, TF32 and bfloat16
     $SESSION steps       training steps made in every way, of six networks with six activations
     $SESSION study       the activations on CIFAR-10, as far as time allows
     $SESSION asv         the asv suite, into benchmarks/asv/results; needs git
@@ -29,8 +30,14 @@ import torch
 import typer
 import yaml
 
+from benchmarks.performance import precision
 from benchmarks.performance import steps as step_table
-from benchmarks.performance.steps import COMPILED_GRAPHS, WITHOUT_COMPILER, Variant
+from benchmarks.performance.steps import (
+    COMPILED_GRAPHS,
+    EAGER_AND_GRAPH,
+    WITHOUT_COMPILER,
+    Variant,
+)
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
 from benchmarks.storage.records import Records
@@ -52,11 +59,21 @@ SUITE = (
     "steps.Steps.time_backward",
     "steps.Steps.track_peak",
 )
-PART = "cifar10-vgg-like"  # of the study of activations
-#: How the study is made within a lease of a GPU; its size "paper" is two hours and more.
+ACTIVATIONS = ("relu", "silu", "heaviside", "sigmoid", "tanh", "elu")
+#: How the study of activations is made within a lease of a GPU: without Heaviside for methods that
+#: need a gradient, and with both epsilons for LFP alone. Its size "paper" is two hours and more.
+PART = "cifar10-vgg-like"
+PARTS: dict[str, dict[str, Any]] = {
+    "gradients": {
+        "methods": ["sgd", "wsgd"],
+        "activations": ["relu", "silu", "elu", "tanh", "sigmoid"],
+    },
+    "lfp-epsilon-0.3": {"methods": ["lfp"], "epsilon": 0.3},
+    "lfp-epsilon-1e-6": {"methods": ["lfp"], "epsilon": 1e-6},
+}
 WITHIN_A_LEASE = {
     "seeds": 3,
-    "epochs": 15,
+    "epochs": 6,
     "sweep_epochs": 1,
     "sweep_seeds": 1,
     "schedule": "one-cycle",
@@ -102,6 +119,25 @@ def device_of(smoke: bool) -> torch.device:
     return torch.device("cpu" if smoke else "cuda")
 
 
+@app.command("precision")
+def precisions(
+    seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS
+) -> None:
+    """Measure how far feedback is from float64's in the precisions that a GPU offers."""
+    device = device_of(smoke)
+    records = Records(results / f"precision-{device.type}.json")
+    deadline = perf_counter() + seconds
+    for name in ("toy-mlp",) if smoke else precision.MODELS:
+        for activation in ("relu",) if smoke else ACTIVATIONS:
+            if perf_counter() > deadline:
+                print(f"stopped before {name} with {activation}; the same command goes on")
+                return
+            measured = partial(precision.measure, name, activation, device)
+            record = records.get({"model": name, "activation": activation}, measured)
+            print(name, activation, record["errors"], flush=True)
+    print(f"the results are in {records.path}")
+
+
 @app.command("all")
 def everything(
     seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS
@@ -109,6 +145,7 @@ def everything(
     """Do what is most valuable in the time: tests, steps with half of the rest, and the study."""
     started = perf_counter()
     gpu_tests(min(90.0, seconds / 4), smoke, results)
+    precisions(seconds / 8, smoke, results)
     left = seconds - (perf_counter() - started)
     steps(left / 2, smoke, results)
     left = seconds - (perf_counter() - started)
@@ -163,11 +200,11 @@ def cases(smoke: bool) -> Iterator[tuple[str, str, list[Variant]]]:
     networks = ("lenet", "vgg-like", "resnet18", "vit-tiny", "mlp", "vgg16")
     for name in networks:
         yield name, "relu", WITHOUT_COMPILER
+    for activation in ACTIVATIONS[1:]:
+        for name in networks:
+            yield name, activation, EAGER_AND_GRAPH
     for name in ("mlp", "lenet", "vgg-like"):
         yield name, "relu", COMPILED_GRAPHS
-    for activation in ("silu", "heaviside", "sigmoid", "tanh", "elu"):
-        for name in networks:
-            yield name, activation, WITHOUT_COMPILER
 
 
 @app.command("steps")
@@ -175,7 +212,7 @@ def steps(
     seconds: Seconds = SECONDS,
     smoke: Smoke = False,
     results: Results = RESULTS,
-    rounds: Annotated[int, typer.Option(help="Rounds of ten steps.")] = 30,
+    rounds: Annotated[int, typer.Option(help="Rounds of ten steps.")] = 12,
 ) -> None:
     """Measure training steps: time and memory, stored after every network and activation."""
     device = device_of(smoke)
@@ -206,13 +243,15 @@ def steps(
 
 
 def study_file(smoke: bool) -> dict[str, Any]:
-    """Return the study of activations with the one part that is meant for a GPU."""
+    """Return the study of activations with what is meant for a GPU."""
     plan = read("activations").model_dump()
+    parts = {name: {**plan["parts"][PART], **own} for name, own in PARTS.items()}
     if smoke:
-        sizes = {"smoke": {**plan["sizes"]["smoke"], "parts": [PART]}}
+        chosen = next(iter(parts))
+        sizes = {"smoke": {**plan["sizes"]["smoke"], "parts": [chosen]}}
     else:
         sizes = {"paper": WITHIN_A_LEASE}
-    return {**plan, "parts": {PART: plan["parts"][PART]}, "sizes": sizes}
+    return {**plan, "parts": parts, "grid": {}, "sizes": sizes}
 
 
 @app.command("study")
@@ -220,7 +259,7 @@ def study(
     seconds: Seconds = SECONDS,
     smoke: Smoke = False,
     results: Results = RESULTS,
-    jobs: Annotated[int, typer.Option(help="Runs that share the GPU.")] = 6,
+    jobs: Annotated[int, typer.Option(help="Runs that share the GPU.")] = 12,
 ) -> None:
     """Train on CIFAR-10 with LFP, SGD and |w|-scaled SGD; data stays on the GPU."""
     device = device_of(smoke)
