@@ -9,6 +9,7 @@ import operator
 import re
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -83,6 +84,15 @@ def mode_is_active() -> bool:
 def active_modes() -> list[TorchFunctionMode]:
     """Return the function modes of this thread, the outermost first."""
     return torch.overrides._get_current_function_mode_stack()
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Return a context in which operations on a GPU keep the dtype of their operands.
+
+    Autocast makes `safe_softmax` return float32 for bfloat16 there, and then its backward pass
+    refuses the gradient.
+    """
+    return torch.autocast(device, enabled=False) if device == "cuda" else nullcontext()
 
 
 def transform_is_active() -> bool:

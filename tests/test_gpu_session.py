@@ -10,10 +10,11 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from benchmarks.performance import gpu_session, steps
+from benchmarks.performance import gpu_page, gpu_session, steps
 from benchmarks.performance.steps import EAGER_SGD, VARIANTS
 from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan
+from examples import cuda_graph
 
 
 def called(*arguments: str) -> Any:
@@ -155,3 +156,12 @@ def test_the_suite_runs_without_storing_anything() -> None:
 @pytest.mark.parametrize("command", ["all", "asv", "precision", "tests", "steps", "study"])
 def test_a_missing_gpu_is_told(command: str) -> None:
     assert called(command).exit_code == 2
+
+
+def test_the_page_is_the_one_of_what_is_stored() -> None:
+    assert gpu_page.PAGE.read_text() == gpu_page.page(gpu_page.STORED)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_example_of_a_graph_learns(device: str) -> None:
+    assert cuda_graph.main(device) == 1.0

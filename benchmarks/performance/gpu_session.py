@@ -259,7 +259,7 @@ def study(
     seconds: Seconds = SECONDS,
     smoke: Smoke = False,
     results: Results = RESULTS,
-    jobs: Annotated[int, typer.Option(help="Runs that share the GPU.")] = 12,
+    jobs: Annotated[int, typer.Option(help="Runs that share the GPU.")] = 1,
 ) -> None:
     """Train on CIFAR-10 with LFP, SGD and |w|-scaled SGD; data stays on the GPU."""
     device = device_of(smoke)

@@ -55,15 +55,15 @@ def describe(device: torch.device) -> dict[str, Any]:
 def _commit() -> dict[str, Any]:
     """Return the commit of this code, and whether the code differs from it.
 
-    Where git says nothing, a copy without history for instance, the commit is what the environment
-    variable LFP_COMMIT says, with ``-dirty`` behind it if the code differs.
+    The environment variable LFP_COMMIT says it for a copy that has no history, or another one, with
+    ``-dirty`` behind it if the code differs.
     """
+    named = os.environ.get("LFP_COMMIT")
+    if named:
+        return {"commit": named.removesuffix("-dirty"), "dirty": named.endswith("-dirty")}
     commit = _git("rev-parse", "HEAD")
     if commit is None:
-        named = os.environ.get("LFP_COMMIT")
-        if not named:
-            return {"commit": None, "dirty": None}
-        return {"commit": named.removesuffix("-dirty"), "dirty": named.endswith("-dirty")}
+        return {"commit": None, "dirty": None}
     # Results are no code: a study that is stored again must not call itself uncommitted.
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)
     return {"commit": commit, "dirty": bool(changes)}
