@@ -47,9 +47,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 __all__ = [
     "FAMILIES",
+    "LFP",
     "METHODS",
     "OPTIMIZERS",
     "REWARDS",
+    "SGD",
     "Settings",
     "Spiking",
     "SpikingNetwork",

@@ -216,6 +216,9 @@ def assignment_in_graph(context: Any) -> None:
 
     torch.compile shows such an assignment to no function mode. It calls this with what
     ``torch._dynamo.comptime`` knows of the graph so far.
+
+    Raises:
+        RuntimeError: the graph assigns activations to slices.
     """
     graph = context.graph()
     for node in reversed(graph.nodes):

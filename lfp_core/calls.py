@@ -210,6 +210,9 @@ class Call:
                 of what arrives.
             whole_memory: a part of a memory that is written to owes the same before and after, so
                 that all of it does.
+
+        Returns:
+            The output of the operation.
         """
         self.settle_memory(whole_memory)
         shares = shares or {}

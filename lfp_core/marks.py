@@ -201,6 +201,9 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
         mark: of those that require a gradient.
         frozen: whether those that require none are activations all the same, because nothing that
             made them trains; else they are what no derivative exists of, such as an argmax.
+
+    Returns:
+        The output as it was; under ``torch.compile``, views of the tensors in it.
     """
     if not isinstance(output, Tensor):
         if torch.compiler.is_compiling():
@@ -245,6 +248,9 @@ def _origin(tensor: Tensor) -> Mark:
     Views and identities hand on the mark of their source. Other functions are taken for functions
     of weights if they lead to parameters alone, whose gradients are then scaled where they leave
     the functions; otherwise they hide how a reward is to be shared.
+
+    Raises:
+        UnsupportedOperation: a compiled graph that runs in Python made the tensor.
     """
     node, output = tensor.grad_fn, tensor.output_nr
     if _torch.is_of_graph(node):

@@ -370,6 +370,9 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
         If not strict, the function's own derivative carries it on, unless an operand of the
         function owes a factor, which nothing could apply.
+
+        Returns:
+            The mark of an activation.
         """
         if self.strict or mark.debts != ACTIVATION.debts:
             node: Any = tensor.grad_fn
@@ -488,6 +491,8 @@ def backward(outputs: Any, reward: Any, *, retain_graph: bool = False) -> None:
     Raises:
         ValueError: outputs do not come from :class:`feedback`, or structures or shapes differ.
         UnsupportedOperation: a reward arrives at an operation without a rule.
+        CheckpointError: ``torch.utils.checkpoint`` ran a part of the model again outside of the
+            context.
     """
     pairs = list(_pairs(outputs, reward, "outputs"))
     seeds = [_seed(output, r, name) for output, r, name in pairs]

@@ -122,6 +122,9 @@ def _scan(
     """Run one layer in one direction over steps of (batch, features), with falling batch sizes.
 
     The sequences of a packed batch are sorted by length, so that those which go on come first.
+
+    Returns:
+        The outputs, one for each step, and the last state of every sequence.
     """
     outputs: list[Tensor] = []
     whole = len(start[0])

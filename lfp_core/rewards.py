@@ -59,6 +59,9 @@ def _check_indices(outputs: Tensor, targets: Tensor, soft: bool) -> None:
     """Raise ValueError unless targets (...) can be class indices of outputs (..., classes).
 
     ``soft`` tells whether the caller takes probabilities too, for the message.
+
+    Raises:
+        ValueError: they cannot.
     """
     shape, found = list(outputs.shape), list(targets.shape)
     instead = f"; or probabilities, of shape {shape} and a floating dtype" if soft else ""
@@ -98,6 +101,9 @@ def _one_hot(
 
     Also return which positions (...) have the index that is ignored, whose y is of class 0, or None
     where it is known that there are none. For ``soft`` see :func:`_check_indices`.
+
+    Raises:
+        ValueError: the indices cannot be those of classes, as far as they can be checked.
     """
     _check_indices(outputs, targets, soft)
     classes, labels, ignored = outputs.shape[-1], targets.long(), None
@@ -153,6 +159,9 @@ def softmax(
             It needs class indices, and may lie outside of their range.
         label_smoothing: the share in [0, 1] of each target that all classes have alike.
 
+    Returns:
+        The reward, of the shape and dtype of the outputs.
+
     Raises:
         ValueError: wrong shapes, dtype, label range, reduction or label_smoothing; or probabilities
             with an ignore_index >= 0, as of ``F.cross_entropy``.
@@ -198,6 +207,9 @@ def _of_indices(
 
     They find the places of the targets, leave out those that are ignored, and count the others,
     in half as many operations as a one-hot matrix takes.
+
+    Raises:
+        ValueError: wrong shapes, dtype, label range or reduction.
     """
     _check_indices(outputs, targets, soft=True)
     _check_reduction(reduction)
@@ -232,6 +244,9 @@ def sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> 
         targets: class indices (...) of an integer dtype.
         reduction: "mean" or "sum" over the positions.
 
+    Returns:
+        The reward, of the shape and dtype of the outputs.
+
     Raises:
         ValueError: wrong shapes, dtype, label range or reduction.
     """
@@ -247,6 +262,9 @@ def binary_sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mea
         outputs: logits of any shape, batch first.
         targets: t in [0, 1], same shape.
         reduction: "mean" over the batch, which is dimension 0, or "sum".
+
+    Returns:
+        The reward, of the shape and dtype of the outputs.
 
     Raises:
         ValueError: wrong shape, targets outside [0, 1] (on the CPU; elsewhere they are taken as
@@ -271,7 +289,13 @@ def bounded_softmax(
     """``r = o (y - q)`` with q = softmax(o), but 0 where it is < lower and 1 where it is > upper.
 
     So classes that are decided well enough get no reward. ``sign_only`` takes sign(o) for o. Other
-    arguments and errors as :func:`sigmoid`; also ValueError unless 0 <= lower <= upper <= 1.
+    arguments as :func:`sigmoid`.
+
+    Returns:
+        The reward, of the shape and dtype of the outputs.
+
+    Raises:
+        ValueError: unless 0 <= lower <= upper <= 1; or as :func:`sigmoid`.
     """
     if not 0 <= lower <= upper <= 1:
         raise ValueError(f"need 0 <= lower <= upper <= 1, not lower={lower}, upper={upper}")
@@ -289,6 +313,9 @@ def correct_classification(
     """``r_y = sign(o_y)`` where the prediction (argmax) is right; 0 for all other outputs.
 
     Args and errors as :func:`sigmoid`.
+
+    Returns:
+        The reward, of the shape and dtype of the outputs.
     """
     y, _ = _one_hot(outputs, targets)
     right = outputs.argmax(dim=-1) == targets
@@ -300,6 +327,9 @@ def misclassification(outputs: Tensor, targets: Tensor, reduction: Reduction = "
     """``r_c = -sign(o_c)`` for every class c with o_c > o_y; 0 for all other outputs.
 
     Not the gradient of any loss. Args and errors as :func:`sigmoid`.
+
+    Returns:
+        The reward, of the shape and dtype of the outputs.
     """
     y, _ = _one_hot(outputs, targets)
     true = (y * outputs).sum(dim=-1, keepdim=True)
@@ -313,6 +343,9 @@ def maximize_neuron(outputs: Tensor, neuron: int, reduction: Reduction = "mean")
         outputs: (batch, ..., outputs).
         neuron: index n in [0, outputs).
         reduction: "mean" or "sum" over the positions.
+
+    Returns:
+        The reward, of the shape and dtype of the outputs.
 
     Raises:
         ValueError: wrong shape, index or reduction.
@@ -347,6 +380,9 @@ def cubic_regression(outputs: Tensor, targets: Tensor, reduction: Reduction = "m
         outputs: predictions of any shape, batch first.
         targets: y, same shape.
         reduction: "mean" over the batch, which is dimension 0, or "sum".
+
+    Returns:
+        The reward, of the shape and dtype of the outputs.
 
     Raises:
         ValueError: wrong shape or reduction.
@@ -394,6 +430,9 @@ def spike_rate(spikes: Tensor, targets: Tensor, reduction: Reduction = "mean") -
         spikes: S_t in {0, 1}, (T, batch, classes).
         targets: class indices (batch,).
         reduction: "mean" or "sum" over the batch; time is always left as it is.
+
+    Returns:
+        The reward (T, batch, classes).
 
     Raises:
         ValueError: wrong shapes, dtype, label range or reduction.

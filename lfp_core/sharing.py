@@ -230,6 +230,9 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
 
     The division by n is left to the consumer, because a normalisation does not want it: what it
     makes of powers is a statistic.
+
+    Returns:
+        The output of the operation.
     """
     exponent = _exponent(operation, args, kwargs)
     call = Call(context, operation, args, kwargs)
@@ -420,6 +423,9 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     """Multiply activations, weights and constants; the reward is even among activations.
 
     A gate takes no part in it, if `gates` is "signal".
+
+    Returns:
+        The output of the operation.
     """
     call = Call(context, operation, args, kwargs)
     form = _form(operation, args)
@@ -526,6 +532,9 @@ def normalised(call: Call) -> Any:
 
     "gradient" is the chain rule for both, as the fused layers of torch have it; "identity" takes
     the statistic for a constant, as AttnLRP does (Achtibat et al., 2024, Proposition 3.4).
+
+    Returns:
+        The output of the operation.
     """
     ((statistic, mark),) = (pair for pair in call.active if pair[1].role == "statistic")
     constant = call.context.normalisation == "identity"
@@ -686,6 +695,9 @@ def expansion(context: Context, operation: Operation, args: Args, kwargs: Kwargs
 
     This is Deep Taylor decomposition of the softmax (AttnLRP, Proposition 3.1), which conserves no
     reward. With attention="constant" the softmax is a constant.
+
+    Returns:
+        The output of the operation.
     """
     call = Call(context, operation, args, kwargs)
     if context.attention == "constant" and operation in SOFTMAX:

@@ -257,7 +257,8 @@ def _refuse(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     return marked(context.refuse(type(neuron), f": {reason}", output), ACTIVATION)
 
 
-@torch.compiler.disable  # which would trace past the mode, into the surrogate
+# torch.compile would trace past the mode, into the surrogate.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 @wraps(_forward)
 def _offered(self: Any, input_: Tensor, mem: Tensor | None = None) -> Any:
     if has_torch_function_unary(input_) and not unsupported(self):

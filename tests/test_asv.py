@@ -120,7 +120,7 @@ def test_the_configuration_names_what_is_there() -> None:
 
 def test_a_machine_is_called_by_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "processor", lambda device: "AMD EPYC (TM)")
-    monkeypatch.setattr(history.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert history.machine_name(torch.device("cpu")) == "2-core-amd-epyc-tm"
     assert history.machine_name(torch.device("cuda")) == "amd-epyc-tm"
 

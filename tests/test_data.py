@@ -105,7 +105,7 @@ def test_splits_are_disjoint(name: str) -> None:
 def test_digits_are_scikit_learns_scaled_to_plus_minus_one() -> None:
     dataset = load("digits")
     everything = torch.cat([split.inputs for split in splits(dataset)])
-    assert (everything.min(), everything.max()) == (-1, 1)
+    assert (float(everything.min()), float(everything.max())) == (-1, 1)
     original = torch.from_numpy(load_digits().data).float()
     back = (everything.flatten(1) + 1) * 8
     assert torch.equal(back.unique(dim=0), original.unique(dim=0))
@@ -345,8 +345,8 @@ def fake_programs(
         status = act(command, cwd)
         return subprocess.CompletedProcess(command, status, stdout="", stderr="E: no such thing")
 
-    monkeypatch.setattr(fetching.subprocess, "run", run)
-    monkeypatch.setattr(fetching.shutil, "which", lambda name: name if installed else None)
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr("shutil.which", lambda name: name if installed else None)
     return commands
 
 
@@ -439,7 +439,7 @@ def test_debian_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: 
 def test_torchvisions_download_gets_a_timeout_which_is_then_restored(tmp_path: Path) -> None:
     seen: list[float | None] = []
 
-    class Reader(MNIST):
+    class Reader(MNIST):  # type: ignore[misc]  # torchvision has no types
         def __init__(self, root: Path, *, download: bool) -> None:
             seen.append(socket.getdefaulttimeout())
             raise OSError("no network")
@@ -511,7 +511,7 @@ def test_real_images(name: str, zeros: int, mean: float) -> None:
     assert int((targets == 0).sum()) == zeros
     inputs = torch.cat([dataset.train.inputs, dataset.validation.inputs])
     assert inputs.dtype == torch.float32
-    assert (inputs.min(), inputs.max()) == (-1, 1)
+    assert (float(inputs.min()), float(inputs.max())) == (-1, 1)
     assert float(inputs.mean() / 2 + 0.5) == pytest.approx(mean, abs=1e-4)
 
 

@@ -84,7 +84,8 @@ def test_a_scaled_layer_has_the_same_shape(network: nn.Sequential, plane: Split)
 
 def test_what_has_no_gradients_has_no_feedback(network: nn.Sequential, plane: Split) -> None:
     for layer in inspect(network, plane, 3).layers:
-        assert layer.feedback is layer.silent is None
+        assert layer.feedback is None
+        assert layer.silent is None
 
 
 def test_decisions_are_the_models(network: nn.Sequential, plane: Split) -> None:
@@ -144,6 +145,7 @@ def test_an_inspection_is_stored_and_old_files_have_none(tmp_path: Path) -> None
     store.path(RUN).write_text(json.dumps(record))
     old = store.load(RUN)
     assert old is not None
-    assert old.result.inspection is old.result.dead_at_start is old.result.dead_at_end is None
+    assert old.result.inspection is None
+    assert (old.result.dead_at_start, old.result.dead_at_end) == (None, None)
     assert {epoch.seconds for epoch in old.result.history} == {None}
     assert asdict(old.result.run) == asdict(RUN)

@@ -14,6 +14,7 @@ from benchmarks.data import Dataset, load
 from benchmarks.experiments import swarm_ablation
 from benchmarks.experiments.swarm_ablation import CHANGES, Plan, ablate, recipes
 from benchmarks.performance import swarms
+from benchmarks.storage.records import Record
 
 CPU = torch.device("cpu")
 
@@ -108,7 +109,7 @@ def test_what_is_stored_is_not_made_again(
     made: list[int] = []
     run = swarm_ablation.run
 
-    def counted(recipe: Recipe, seed: int, plan: Plan, data: Dataset) -> swarm_ablation.Record:
+    def counted(recipe: Recipe, seed: int, plan: Plan, data: Dataset) -> Record:
         made.append(seed)
         if len(made) == 7:
             raise KeyboardInterrupt

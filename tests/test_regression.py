@@ -18,8 +18,7 @@ from baselines import Settings
 from benchmarks.data import DataError
 from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import Place
-from benchmarks.experiments.regression import experiment as regression
-from benchmarks.experiments.regression.data import diabetes, split
+from benchmarks.experiments.regression.data import DATASETS, diabetes, split
 from benchmarks.experiments.regression.experiment import Regression
 from benchmarks.experiments.regression.methods import METHODS, regressor
 from benchmarks.experiments.regression.options import Options
@@ -58,7 +57,7 @@ def test_no_example_is_in_two_splits_nor_lost() -> None:
 
 def test_a_sweep_never_sees_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
     numbered = np.arange(100.0)[:, None], np.arange(100.0)
-    monkeypatch.setitem(regression.DATASETS, "diabetes", lambda: numbered)
+    monkeypatch.setitem(DATASETS, "diabetes", lambda: numbered)
     _, test = splits(RUN, seed=5)
     sweep = splits(Run(**{**vars(RUN), "kind": "sweep"}), seed=5)
     seen = set(torch.cat([part.targets for part in sweep]).tolist())
@@ -234,7 +233,7 @@ def test_the_experiment_goes_on_where_it_was(
             raise KeyboardInterrupt
         return run_once(run, device)
 
-    monkeypatch.setattr(regression, "train", counted)
+    monkeypatch.setattr("benchmarks.experiments.regression.experiment.train", counted)
     with pytest.raises(KeyboardInterrupt):
         Regression().carry_out(options, tmp_path, place)
     assert Regression().status(options, tmp_path).done == 3

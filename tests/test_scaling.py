@@ -1,6 +1,7 @@
 """Exponents, roofs and what an operation computes and moves."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from benchmarks.performance.roofline.ledger import Ledger
 from benchmarks.performance.roofline.machine import COPIED, Ceilings
 from benchmarks.performance.roofline.steps import Workload
 from benchmarks.performance.scaling import Law, exponent
+from benchmarks.storage.records import Records
 
 
 @pytest.mark.parametrize("k", [0.5, 1.0, 2.0])
@@ -54,7 +56,7 @@ def test_what_is_measured_is_kept_and_fitted(tmp_path: Path) -> None:
 def test_every_law_is_of_steps_that_can_be_made(law: Law, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
 
-    def once(step: scaling.Callable[[], object], device: torch.device) -> float:
+    def once(step: Callable[[], object], device: torch.device) -> float:
         taken.append(step())
         return 1.0
 
@@ -108,7 +110,7 @@ def test_the_report_has_every_part_and_the_parts_make_the_step(
     roofline.main(tmp_path, workloads)
     stored = json.loads((tmp_path / "roofline.json").read_text())["runs"]
     assert [run["name"] for run in stored] == ["machine", "toy-mlp", "mlp-1000, T = 2"]
-    found = roofline.rows(roofline.Records(tmp_path / "roofline.json"))
+    found = roofline.rows(Records(tmp_path / "roofline.json"))
     assert len(found) == 2 * 2 * 4
     for start in range(0, len(found), 4):
         *parts, step = found[start : start + 4]

@@ -14,7 +14,7 @@ import torch
 from matplotlib.image import imread
 
 from baselines import Settings, Spiking
-from benchmarks.data import Dataset, Split, load
+from benchmarks.data import DATASETS, Dataset, Split, load
 from benchmarks.experiments.base import rows
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
@@ -272,7 +272,7 @@ def test_a_report_names_every_environment() -> None:
 
 
 def test_every_preset_goes_with_its_data() -> None:
-    assert list(PRESETS) == list(study_module.DATASETS)
+    assert list(PRESETS) == list(DATASETS)
     for name in ("digits", "blobs", "circles", "swirls"):
         check(replace(STUDY, dataset=name, model=PRESETS[name].model))
 

@@ -1,6 +1,7 @@
 """Transfer: torchvision's networks against Theorem 1, weights, images, and the experiment."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -14,7 +15,7 @@ from torchvision import models
 from torchvision.models.vgg import VGG, make_layers
 
 import lfp_core as lfp
-from benchmarks.data import DataError, load
+from benchmarks.data import DataError, Split, load
 from benchmarks.experiments import EXPERIMENTS, transfer
 from benchmarks.experiments.base import Place, Status
 from benchmarks.experiments.transfer import (
@@ -188,8 +189,8 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert EXPERIMENTS["transfer"] is Transfer
 
     few = load("digits")
-    cut = transfer.Split(scaled(few.train.inputs[:64] / 2 + 0.5, 32), few.train.targets[:64])
-    data = transfer.replace(few, train=cut, validation=cut, test=cut)
+    cut = Split(scaled(few.train.inputs[:64] / 2 + 0.5, 32), few.train.targets[:64])
+    data = replace(few, train=cut, validation=cut, test=cut)
     monkeypatch.setattr(transfer, "images", lambda *_: data)
     options, told = Options(**TINY), list[str]()
     here = Here(Worker(tmp_path, "cpu", 1))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.data import load
 from benchmarks.experiments.treatments import arms, llama, studies, trials
 from benchmarks.experiments.treatments.llama import LlamaBudget
 from benchmarks.experiments.treatments.networks import DENSE
@@ -22,6 +23,7 @@ from benchmarks.experiments.treatments.tables import (
 from benchmarks.experiments.treatments.trials import Budget
 from benchmarks.models.llama import Llama
 from benchmarks.rendering.text import Lines, markdown, parse
+from benchmarks.storage.provenance import ROOT
 
 SMALL = Budget("adam", (0.003, 0.01), (1e-6, 0.1), sweep_epochs=1, epochs=1, sweep_seeds=1, seeds=2)
 #: The tables that the documentation quotes, and where it does.
@@ -86,7 +88,7 @@ def test_a_divergence_is_recorded_and_its_trial_counts_nothing(
         torch.nn.init.constant_(next(model.parameters()), float("nan"))
         return model
 
-    data = trials.load("digits")
+    data = load("digits")
     record = trials.study(build, {"units": "identity"}, SMALL, data)
     assert record["diverged"] == [1, 1]
     assert all(trial["validation"] == [0.0] for trial in record["trials"])
@@ -108,7 +110,7 @@ def test_the_small_llama_sees_no_character_before_its_time() -> None:
 def test_the_documentation_quotes_the_stored_tables(name: str) -> None:
     runs = stored(studies.FOLDER, name)
     tables = [table for _, table, _ in parse((studies.FOLDER / f"{name}.md").read_text())]
-    documented = (Path(studies.ROOT) / "docs" / QUOTED[name]).read_text()
+    documented = (ROOT / "docs" / QUOTED[name]).read_text()
 
     def of_optimizer(optimizer: str) -> list[dict[str, Any]]:
         return [run for run in runs if run.get("budget", {}).get("optimizer") == optimizer]

@@ -113,6 +113,9 @@ def run(
         units: "identity", "reverse" or "shifted" where f(0) != 0 (:func:`_activation`).
         normalisation: "gradient", or "identity" for a constant scale (:func:`_centred`).
 
+    Returns:
+        The trace, with the feedback and the outputs.
+
     Raises:
         TypeError: a module has no definition here.
     """
@@ -383,6 +386,9 @@ def _gated(module: Gated, a: Array, trace: Trace) -> tuple[Array, Backward]:
     """o = g v: a single contribution, whose reward both factors share.
 
     With gates="signal" it is all v's, if g is a gate and v is none.
+
+    Returns:
+        The outputs, and the backward pass.
     """
     g, to_gate = walk(module.gate, a, trace)
     v, to_value = walk(module.value, a, trace)
@@ -436,6 +442,9 @@ def _added(a: Array, b: Array, trace: Trace, is_bias: bool) -> tuple[Array, Back
     it hand down ``z_ij / (z_j + eps s(z_j)) r_j``; without the bias, ``z_ij / (a_j + eps s(a_j))``
     of it, which is what the module that made a_j does with what arrives there.
     Elsewhere a_j itself is a contribution.
+
+    Returns:
+        The outputs, and the backward pass.
     """
     z = a + b
     trace.saw(z, abs(a) + abs(b))
@@ -467,6 +476,9 @@ def _attention(module: Attention, a: Array, trace: Trace) -> tuple[Array, Backwa
     down ``r_x = x (r_p - p sum r_p)``. What is masked has no part in it. Numbers that are added to
     the scaled scores are another contribution; where the queries are scaled in the place of the
     scores, it is one to the same sum s_ij.
+
+    Returns:
+        The outputs, and the backward pass.
     """
 
     def heads(x: Array) -> Array:
@@ -567,6 +579,9 @@ def _normalisation(module: Any, a: Array, trace: Trace) -> tuple[Array, Backward
     statistics of the data every input of a group reaches every output of it: as in the authors'
     code, w_ij is then the derivative of z_j by a_i. With normalisation="identity" see
     :func:`_centred`.
+
+    Returns:
+        The outputs, and the backward pass.
     """
     identity = trace.normalisation == "identity"
     channels = a.shape[1]
@@ -684,6 +699,9 @@ def _activation(a: Array, z: Array, offset: float | None, trace: Trace) -> tuple
 
     "reverse" changes its sign where f(z) and z differ in theirs. "shifted" has ``a = h(z) + f(0)``,
     in which f(0) is a constant that shares the reward of a in proportion.
+
+    Returns:
+        The value that is taken for a, and the backward pass.
     """
     if offset is None or trace.units == "identity":
         return a, lambda r: r

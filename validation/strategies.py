@@ -232,6 +232,9 @@ def cases(
         activations: names the network's activation is drawn from; all by default.
         families: of networks.
         train: put the network in training mode, so that BatchNorm uses the statistics of the batch.
+
+    Returns:
+        The case.
     """
     family = draw(st.sampled_from(families))
     batch = draw(st.integers(4, 6) if train else st.integers(1, 3))
@@ -272,6 +275,9 @@ def transformers(draw: st.DrawFn, activations: list[str] | None = None) -> Case:
     Args:
         draw: given by hypothesis.
         activations: names the network's activation is drawn from; all by default.
+
+    Returns:
+        The case.
     """
     features, tokens = 4, draw(st.integers(2, 4))
     with torch.random.fork_rng(devices=[]):
@@ -318,6 +324,9 @@ def products(
         draw: given by hypothesis.
         kinds: of blocks.
         offsets: names in OFFSETS that units and gates are drawn from.
+
+    Returns:
+        The case.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw(st.integers(0, 2**32 - 1)))

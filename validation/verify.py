@@ -95,6 +95,9 @@ def users_model(model: nn.Module, inputs: Tensor) -> Iterator[Check]:
     It is in evaluation mode for the checks; device and dtype are the inputs'. Its activations have
     to be modules, or Theorem 1 is taken to apply where it does not. Parameters that are 0 are
     started, once they have been told of: what no feedback reaches would agree with anything.
+
+    Yields:
+        What was found, check by check.
     """
     model = copy.deepcopy(model).to(inputs.device, inputs.dtype).eval()
     targets = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
@@ -130,6 +133,9 @@ def learns(dead: DeadParameters, started: DeadParameters) -> Check:
     """Judge whether parameters can learn: as they are, and after zeros have been started.
 
     None that could is a difference, as there is nothing else to compare.
+
+    Returns:
+        What was found.
     """
     name, found = "every parameter can learn", f"evaluation mode, epsilon {EPSILON:g}: {dead}"
     if not dead.names:

@@ -15,7 +15,7 @@ from asv.environment import Environment
 from asv.util import check_output
 
 
-class Checkout(Environment):
+class Checkout(Environment):  # type: ignore[misc]  # asv has no types
     """This Python with a checkout of the commit, kept in asv's own folder, before all else."""
 
     tool_name = "checkout"

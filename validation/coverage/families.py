@@ -81,6 +81,10 @@ def accepted(name: str) -> tuple[tuple[int, ...], dict[str, int]]:
     """Return the smallest shape of images that a model takes, and the options for that.
 
     Found on the device "meta", which does not compute, and by running where that does not work.
+
+    Raises:
+        ValueError: the model takes none of them.
+        TimeLimit: the time for a model is over.
     """
     import timm  # noqa: PLC0415
 

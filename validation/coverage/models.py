@@ -172,6 +172,9 @@ def examine_net(
         build: makes the net.
         theorem: whether the model's modules tell if Theorem 1 applies. They do not where a model
             calls functions that are not linear, such as softmax for a gate.
+
+    Returns:
+        The records of both modes, and of Theorem 1 if that applies.
     """
     made: list[Net] = []
 

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from lfp_core import slopes
-from validation.compare import engine_feedback, relative_error
+from validation.compare import Feedback, engine_feedback, relative_error
 from validation.strategies import LOSSES, Case, cases, epsilons
 
 TOLERANCE = 1e-10
 
 
-def feedback(case: Case, reward: Tensor | None = None, epsilon: float = 1e-3) -> dict:
+def feedback(case: Case, reward: Tensor | None = None, epsilon: float = 1e-3) -> Feedback:
     """Return the engine's feedback for the case's reward, or another one."""
     chosen = case.reward if reward is None else reward
     return engine_feedback(case.model, case.inputs, lambda _: chosen, epsilon)
@@ -95,9 +95,9 @@ def test_a_slope_that_depends_on_the_reward_is_not_linear(monkeypatch: pytest.Mo
 # --- zero weights ---------------------------------------------------------------------------------
 
 
-def zero_some(model: nn.Module) -> dict[nn.Parameter, Tensor]:
+def zero_some(model: nn.Module) -> dict[Tensor, Tensor]:
     """Set every other weight to 0; return where."""
-    zeroed = {}
+    zeroed: dict[Tensor, Tensor] = {}
     for parameter in model.parameters():
         where = torch.arange(parameter.numel()).reshape(parameter.shape) % 2 == 0
         parameter.data[where] = 0

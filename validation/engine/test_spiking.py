@@ -501,7 +501,7 @@ torch.testing.assert_close(-layer.weight.grad, expected.detach())
 # --- errors ---------------------------------------------------------------------------------------
 
 
-class Louder(snntorch.Leaky):
+class Louder(snntorch.Leaky):  # type: ignore[misc]  # snntorch has no types
     """A neuron with a forward of its own."""
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:

@@ -349,7 +349,8 @@ def test_features_and_decisions_need_no_time(cutoff: int) -> None:
         assert np.array_equal(spiked.reshape(times.shape), times < cutoff)
         decision, expected = model.decide(spiked), oracle.decide(times)
         if decision is None or expected is None:
-            assert decision is expected is None
+            assert decision is None
+            assert expected is None
             continue
         potential, neuron, (_, y, x) = expected
         assert (decision.map, decision.place) == (neuron, 2 * y + x)
