@@ -46,6 +46,16 @@ def _view(h: Tensor, g: Tensor) -> Tensor:
     return y + g
 
 
+def _inplace_by_place(h: Tensor, g: Tensor) -> Tensor:
+    """A compiler shows the arguments of F.dropout where they stand; eager mode shows names."""
+    F.dropout(h[:, :3], 0.5, True, True)
+    return h * g
+
+
+def _out_of_place_by_place(h: Tensor, g: Tensor) -> Tensor:
+    return torch.cat([F.dropout(h[:, :3], 0.5, True, False), h[:, :2]], 1) * g
+
+
 def _transposed(h: Tensor, g: Tensor) -> Tensor:
     y = h.clone()
     y.t().add_(g.t())
@@ -115,6 +125,8 @@ CASES: dict[str, Spelling] = {
     "rms by einsum": lambda s, h, g, x: h / torch.einsum("bi,bi->b", h, h)[:, None].sqrt() * s.b,
     "lstm cell": lambda s, h, g, x: _lstm(s, h, g),
     "dropout": lambda s, h, g, x: F.dropout(h, 0.5, True),
+    "dropout in place, by place": lambda s, h, g, x: _inplace_by_place(h, g),
+    "dropout out of place, by place": lambda s, h, g, x: _out_of_place_by_place(h, g),
     "dropout by hand": lambda s, h, g, x: h * (torch.rand_like(h) > 0.5) * 2,
     "glu": lambda s, h, g, x: F.glu(torch.cat([h, g], 1)),
     "silu by hand": lambda s, h, g, x: h / (1 + torch.exp(-h)),

@@ -138,6 +138,22 @@ WAYS: dict[str, list[Normalise]] = {
             * (1 / torch.sqrt((x**2).sum(1, keepdim=True) / CHANNELS + EPS))
             * per_channel(m.scale)
         ),
+        # The constant is a tensor, of which the engine has to find out that it is one.
+        lambda m, x: (
+            x
+            * torch.rsqrt((x.square() * torch.tensor(1 / CHANNELS)).sum(1, keepdim=True) + EPS)
+            * per_channel(m.scale)
+        ),
+        lambda m, x: (
+            x
+            * torch.rsqrt((2 * x).pow(2).mean(1, keepdim=True) / torch.full((), 4.0) + EPS)
+            * per_channel(m.scale)
+        ),
+    ],
+    "normalize, p = 1": [
+        lambda m, x: F.normalize(x, p=1, dim=1),
+        lambda m, x: x / x.abs().sum(1, keepdim=True),
+        lambda m, x: x / (x.abs() * torch.tensor(3.0)).sum(1, keepdim=True) * 3,
     ],
     "normalize": [
         lambda m, x: F.normalize(x, dim=1),
