@@ -36,13 +36,13 @@ coverage: .venv/ready
 
 # The performance history: measure HEAD into it on an idle machine, show it, compare with a release.
 perf: .venv/ready
-	$(BIN)/python -m benchmarks.performance.history
+	$(BIN)/lfp-bench perf history
 
 dashboard: .venv/ready
-	$(BIN)/python -m benchmarks.performance.dashboard
+	$(BIN)/lfp-bench perf dashboard
 
 gate: .venv/ready
-	$(BIN)/python -m benchmarks.performance.gate $(BASE)
+	$(BIN)/lfp-bench perf gate $(BASE)
 
 # All that the README quotes: about eight hours on two cores. `speed` runs in the environment that has
 # the authors' package. Delete a study's folder to make it again; what is there is not repeated.
@@ -63,12 +63,9 @@ reproduce: peer
 	  --model mlp-1000 --methods lfp --activations lif --epochs 3 --schedule one-cycle \
 	  --adaptive-clip 0.06 --max-norm --clip-norm 0 --learning-rate lfp=0.1 --threads 1 \
 	  || exit; done; done
-	$(BIN)/python -m benchmarks.performance.swarms > speed.tmp \
-	  && mv speed.tmp benchmarks/stored/speed-pso.json
-	$(BIN)/python -m benchmarks.performance.rstdp > speed.tmp \
-	  && mv speed.tmp benchmarks/stored/speed-rstdp.json
-	.tox/peer/bin/python -m benchmarks.performance.spiking > speed.tmp \
-	  && mv speed.tmp benchmarks/stored/speed-spiking.json
+	$(BIN)/lfp-bench perf swarms $(STORED)
+	$(BIN)/lfp-bench perf rstdp $(STORED)
+	.tox/peer/bin/lfp-bench perf spiking $(STORED)
 	for set in blobs circles swirls; do $(COMPARE) --study toy-$$set --dataset $$set \
 	  --methods lfp,sgd --activations relu --seeds 5 --sweep-seeds 5 --momentum 0.95 \
 	  --clip-norm 0 --reduction sum --learning-rates $(CARD_GRID) || exit; done
@@ -94,12 +91,10 @@ reproduce: peer
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-mlp --models toy-mlp,mlp \
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
 	  --methods lfp,sgd,wsgd,fa,eg,madam --peer --threads 1 --repeats 300
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.performance.steps \
-	  benchmarks/stored/speed-compiled.json cpu 200 mlp lenet
-	$(BIN)/python -m benchmarks.performance.roofline
-	$(BIN)/python -m benchmarks.performance.scaling
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.performance.weak_scaling \
-	  benchmarks/stored/weak-scaling --steps 50 --batch-size 64 --processes 1 2
+	$(BIN)/lfp-bench perf steps $(STORED) --models mlp,lenet --rounds 200 --device cpu --threads 1
+	$(BIN)/lfp-bench perf roofline $(STORED)
+	$(BIN)/lfp-bench perf scaling $(STORED)
+	$(BIN)/lfp-bench perf weak-scaling $(STORED) --steps 50
 	for study in gates units normalisation; do OMP_NUM_THREADS=1 $(BIN)/python \
 	  -m benchmarks.experiments.treatments $$study || exit; done
 	for study in pruning regression transfer language vit; do \

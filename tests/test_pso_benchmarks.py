@@ -58,17 +58,6 @@ def test_memory_is_that_of_another_process() -> None:
     assert 0.9 < found["peak / stated"] < 1.1
 
 
-def test_the_report_is_json(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(swarms, "memory", lambda *_: {})
-    swarms.main(particles=2, samples=2, repeats=1)
-    report = json.loads(capsys.readouterr().out)
-    assert report["environment"][0]["threads"] == 1
-    assert set(report["update"]) == {"paper", "stable"}
-    assert {"lenet on cpu", "mlp on cpu"} <= set(report["fitness"])
-
-
 # --- ablation -------------------------------------------------------------------------------------
 
 TINY = Plan(particles=3, iterations=2, samples=5)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from baselines import Settings
 from benchmarks.data import DataError
-from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import Place
+from benchmarks.experiments.kinds import EXPERIMENTS
 from benchmarks.experiments.regression import experiment as regression
 from benchmarks.experiments.regression.data import diabetes, split
 from benchmarks.experiments.regression.experiment import Regression
