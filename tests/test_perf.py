@@ -41,7 +41,7 @@ def stored(results: Path, name: str, *arguments: str) -> dict[str, Any]:
 def test_roofline_is_stored_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Ceilings(flops=1e11, bandwidths=(1e10,) * len(COPIED))
     monkeypatch.setattr(roofline, "ceilings", lambda: machine)
-    monkeypatch.setattr(measurement, "ROUNDS", (1, 2))
+    monkeypatch.setattr(measurement, "ROUNDS", 2)
     monkeypatch.setattr(parts, "WORKLOADS", (parts.Workload("toy-mlp", 8),))
     found = stored(tmp_path, "roofline/roofline.json", "roofline")
     assert [run["name"] for run in found["runs"]] == ["machine", "toy-mlp"]

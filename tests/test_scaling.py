@@ -103,7 +103,7 @@ def test_the_report_has_every_part_and_the_parts_make_the_step(
 ) -> None:
     machine = Ceilings(flops=1e11, bandwidths=(1e10,) * len(COPIED))
     monkeypatch.setattr(roofline, "ceilings", lambda: machine)
-    monkeypatch.setattr(measurement, "ROUNDS", (1, 2))
+    monkeypatch.setattr(measurement, "ROUNDS", 2)
     workloads = (Workload("toy-mlp", 8), Workload("mlp-1000", 2, ("lfp", "surrogate"), steps=2))
     roofline.write_report(tmp_path, workloads, "the command")
     stored = json.loads((tmp_path / "roofline.json").read_text())["runs"]
