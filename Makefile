@@ -55,7 +55,6 @@ reproduce: peer
 	$(COMPARE) --study mnist-swarms --dataset mnist --model mlp --activations relu --epochs 100 \
 	  --methods pso-stable,pso-torch-stable --seeds 1 --threads 1 \
 	  --seconds pso-stable=590 --seconds pso-torch-stable=590
-	$(BIN)/python -m benchmarks.experiments.swarm_ablation $(STORED)
 	$(COMPARE) --study mnist-rstdp --dataset mnist --model mlp --methods rstdp-tuned \
 	  --activations lif --epochs 10 --threads 1
 	for beta in 0.3 0.6 0.9; do for T in 5 15 25; do $(COMPARE) \
@@ -97,7 +96,7 @@ reproduce: peer
 	$(BIN)/lfp-bench perf weak-scaling $(STORED) --steps 50
 	for study in gates units normalisation; do OMP_NUM_THREADS=1 $(BIN)/python \
 	  -m benchmarks.experiments.treatments $$study || exit; done
-	for study in pruning regression transfer language vit; do \
+	for study in pso-ablation pruning regression transfer language vit; do \
 	  $(BIN)/lfp-bench run $$study --size cpu $(STORED) || exit; done
 
 # Written last, so that an interrupted installation is done again.

@@ -8,6 +8,8 @@ from benchmarks.experiments.comparison.experiment import Comparison
 from benchmarks.experiments.language import Language
 from benchmarks.experiments.pruning import Pruning
 from benchmarks.experiments.regression import Regression
+from benchmarks.experiments.rstdp_selection import RSTDPSelection
+from benchmarks.experiments.swarm_ablation import SwarmAblation
 from benchmarks.experiments.transfer import Transfer
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
@@ -18,5 +20,7 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "regression": Regression,
         "transfer": Transfer,
         "language": Language,
+        "swarm-ablation": SwarmAblation,
+        "rstdp-selection": RSTDPSelection,
     },
 )
