@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from torchvision import transforms
+from torchvision import datasets, transforms
 from torchvision.datasets import MNIST
 
 from benchmarks import data
@@ -436,7 +436,9 @@ def test_debian_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: 
     assert [c[:2] for c in commands] == [["apt-get", "download"], *retry, ["dpkg", "-x"]]
 
 
-def test_torchvisions_download_gets_a_timeout_which_is_then_restored(tmp_path: Path) -> None:
+def test_torchvisions_download_gets_a_timeout_which_is_then_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[float | None] = []
 
     class Reader(MNIST):  # type: ignore[misc]  # torchvision has no types
@@ -444,16 +446,17 @@ def test_torchvisions_download_gets_a_timeout_which_is_then_restored(tmp_path: P
             seen.append(socket.getdefaulttimeout())
             raise OSError("no network")
 
+    monkeypatch.setattr(datasets, "MNIST", Reader)
     before = socket.getdefaulttimeout()
     with pytest.raises(OSError, match="no network"):
-        fetching._from_torchvision(Reader, tmp_path)
+        fetching._from_torchvision("MNIST", tmp_path)
     assert seen == [fetching.SILENCE]
     assert socket.getdefaulttimeout() == before
 
 
 def test_mnist_is_read_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "VALIDATION", 5)
-    dataset = images.mnist("mnist", 0, tmp_path, reader=MNIST, archive=archive_of(good=good))
+    dataset = images.mnist("mnist", 0, tmp_path, archive=archive_of(good=good))
     assert tuple(len(split) for split in splits(dataset)) == (7, 5, 4)
     expected = transforms.Normalize(0.5, 0.5)(pattern(12, 1, 28, 28) / 255)
     assert torch.equal(torch.cat([dataset.train.inputs, dataset.validation.inputs]), expected)

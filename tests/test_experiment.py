@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
-from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import STRICT, Experiment, Place, Report
+from benchmarks.experiments.kinds import EXPERIMENTS
 from benchmarks.rendering.text import document
 from benchmarks.storage.files import write
 

@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 from asv.results import Results
 from asv.runner import BenchmarkResult
+from typer.testing import CliRunner, Result
 
-from benchmarks.performance import gate
+from benchmarks.cli import app
+from benchmarks.performance import history
 from benchmarks.performance.gate import GateError, compare
 
 BASE, HEAD = "a" * 40, "b" * 40
@@ -57,15 +57,14 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(results: Path, **options: Any) -> int:
-    with pytest.raises(typer.Exit) as left:
-        gate.main(**{"base": BASE, "head": HEAD, "threshold": 0.1, "results": results, **options})
-    return left.value.exit_code
+def run(results: Path, *options: str) -> Result:
+    arguments = ["perf", "gate", BASE, HEAD, "--results", str(results), *options]
+    return CliRunner().invoke(app, arguments)
 
 
 @pytest.fixture(autouse=True)
 def _any_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "resolved", lambda commit: commit)
+    monkeypatch.setattr(history, "resolved", lambda commit: commit)
 
 
 def test_ratios_are_compared_one_by_one_and_times_are_not(results: Path) -> None:
@@ -78,46 +77,44 @@ def test_ratios_are_compared_one_by_one_and_times_are_not(results: Path) -> None
     }
 
 
-def test_what_grows_by_a_tenth_passes_and_what_grows_by_more_does_not(
-    results: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_grows_by_a_tenth_passes_and_what_grows_by_more_does_not(results: Path) -> None:
     store(results, HEAD, after(1.0999, 2.0, 3.0, float("nan")))
-    assert run(results) == 0
+    assert run(results).exit_code == 0
     store(results, HEAD, after(1.1001, 2.0, 3.0, float("nan")))
-    assert run(results) == 1
-    assert "worse" in capsys.readouterr().out
-    assert run(results, threshold=0.2) == 0
+    found = run(results)
+    assert found.exit_code == 1
+    assert "worse" in found.stdout
+    assert run(results, "--threshold", "0.2").exit_code == 0
 
 
 @pytest.mark.parametrize("gone", [None, float("nan")])
 def test_a_ratio_that_is_gone_does_not_pass(results: Path, gone: float | None) -> None:
     store(results, HEAD, after(1.0, gone, 3.0, float("nan")))
-    assert run(results) == 1
+    assert run(results).exit_code == 1
 
 
 def test_a_new_ratio_passes(results: Path) -> None:
     store(results, HEAD, after(1.0, 2.0, 3.0, 9.0))
-    assert run(results) == 0
+    assert run(results).exit_code == 0
 
 
 def test_a_benchmark_that_measures_something_else_now_is_not_compared(results: Path) -> None:
     store(results, HEAD, after(9.0, 9.0, 9.0, 9.0, version="v2"))
-    assert run(results) == 2
+    assert run(results).exit_code == 2
 
 
 def test_machines_are_compared_each_with_itself(results: Path) -> None:
     store(results, HEAD, after(9.0, 9.0, 9.0, 9.0), machine="other")
-    assert run(results) == 2
+    assert run(results).exit_code == 2
     store(results, BASE, after(9.0, 9.0, 9.0, 9.0), machine="other")
     assert {c.machine for c in compare(results, BASE, HEAD)} == {"other"}
 
 
-def test_bad_input_is_refused_with_the_reason(
-    results: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(results) == 2
-    assert "no machine has ratios of both aaaaaaaa and bbbbbbbb" in capsys.readouterr().err
-    assert run(results, threshold=-1.0) == 2
+def test_bad_input_is_refused_with_the_reason(results: Path) -> None:
+    found = run(results)
+    assert found.exit_code == 2
+    assert "no machine has ratios of both aaaaaaaa and bbbbbbbb" in found.stderr
+    assert run(results, "--threshold", "-1").exit_code == 2
     path = store(results, HEAD, after(1.0))
     for content in ("{", "[]", json.dumps({"commit_hash": HEAD, "result_columns": []})):
         path.write_text(content)

@@ -10,7 +10,8 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from benchmarks.performance import gpu_page, gpu_session, steps
+from benchmarks.cli import app
+from benchmarks.performance import gpu_session, steps
 from benchmarks.performance.steps import EAGER_SGD, VARIANTS
 from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan
@@ -158,8 +159,11 @@ def test_a_missing_gpu_is_told(command: str) -> None:
     assert called(command).exit_code == 2
 
 
-def test_the_page_is_the_one_of_what_is_stored() -> None:
-    assert gpu_page.PAGE.read_text() == gpu_page.page(gpu_page.STORED)
+def test_the_page_is_the_one_of_what_is_stored(tmp_path: Path) -> None:
+    page = tmp_path / "gpu.md"
+    told = CliRunner().invoke(app, ["perf", "gpu-page", "--document", str(page)])
+    assert told.exit_code == 0, told.output
+    assert page.read_text() == (ROOT / "docs" / "gpu.md").read_text()
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

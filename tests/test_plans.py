@@ -1,6 +1,7 @@
 """Studies that are written down: the shipped ones, what they mean, and what is refused."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from benchmarks.experiments.comparison.experiment import Options
+from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import SIZES, Plan, PlanError, names, read
 
 GOOD: dict[str, Any] = {
@@ -47,6 +49,17 @@ def test_shipped_studies_have_all_sizes(name: str) -> None:
 
 def test_the_shipped_studies_are_those_of_the_paper() -> None:
     assert {"toy", "activations", "optimizers", "snn", "rstdp", "rewards"} <= set(names())
+
+
+def test_reproduce_makes_studies_that_are_there_and_compares_nothing_else() -> None:
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    (listed,) = re.findall(r"^STUDIES := (.+)$", text, re.MULTILINE)
+    studies = listed.split()
+    assert set(studies) <= set(names())
+    assert len(set(studies)) == len(studies)
+    assert all("cpu" in read(name).sizes for name in studies)
+    assert "for study in $(STUDIES)" in text
+    assert not re.findall(r"lfp-bench compare[ \t]+\S+", text)
 
 
 def test_a_size_comes_before_a_part_before_what_is_common(tmp_path: Path) -> None:

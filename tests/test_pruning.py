@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from benchmarks.analysis import sparsity
-from benchmarks.experiments import EXPERIMENTS, pruning
+from benchmarks.experiments import pruning
 from benchmarks.experiments.base import Place, Status
+from benchmarks.experiments.kinds import EXPERIMENTS
 from benchmarks.experiments.pruning import (
     CRITERIA,
     PRIMARY,

@@ -1,9 +1,10 @@
 """The measurements of particle swarms, on swarms of a few particles."""
 
-import json
+import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
 from benchmarks.data import Dataset, load
 from benchmarks.experiments import swarm_ablation
-from benchmarks.experiments.swarm_ablation import CHANGES, Plan, ablate, recipes
+from benchmarks.experiments.base import Place, Report, Status
+from benchmarks.experiments.swarm_ablation import CHANGES, Options, SwarmAblation, recipes
 from benchmarks.performance import swarms
+from benchmarks.runs.executors import Here, Worker
 from benchmarks.storage.records import Record
 
 CPU = torch.device("cpu")
@@ -59,25 +62,20 @@ def test_memory_is_that_of_another_process() -> None:
     assert 0.9 < found["peak / stated"] < 1.1
 
 
-def test_the_report_is_json(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(swarms, "memory", lambda *_: {})
-    swarms.main(particles=2, samples=2, repeats=1)
-    report = json.loads(capsys.readouterr().out)
-    assert report["environment"][0]["threads"] == 1
-    assert set(report["update"]) == {"paper", "stable"}
-    assert {"lenet on cpu", "mlp on cpu"} <= set(report["fitness"])
-
-
 # --- ablation -------------------------------------------------------------------------------------
 
-TINY = Plan(particles=3, iterations=2, samples=5)
+TINY = Options(dataset="digits", particles=3, iterations=2, samples=5, seeds=1)
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     return load("digits")
+
+
+def ablate(folder: Path, **changes: int) -> Report:
+    here = Here(Worker(folder, "cpu", 1))
+    place = Place(CPU, lambda _: None, lambda _: here, "the command")
+    return SwarmAblation().carry_out(TINY.model_copy(update=changes), folder, place)
 
 
 def test_the_changes_together_lead_from_one_recipe_to_the_other() -> None:
@@ -103,46 +101,43 @@ def test_runs_of_a_seed_start_alike(digits: Dataset) -> None:
     assert first[0] != first[1]
 
 
-def test_what_is_stored_is_not_made_again(
-    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_ablation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     run = swarm_ablation.run
 
-    def counted(recipe: Recipe, seed: int, plan: Plan, data: Dataset) -> Record:
+    def counted(recipe: Recipe, seed: int, options: Options, data: Dataset) -> Record:
         made.append(seed)
         if len(made) == 7:
             raise KeyboardInterrupt
-        return run(recipe, seed, plan, data)
+        return run(recipe, seed, options, data)
 
     monkeypatch.setattr(swarm_ablation, "run", counted)
     with pytest.raises(KeyboardInterrupt):
-        ablate(tmp_path, digits, seeds=1, plan=TINY)
-    assert len(json.loads((tmp_path / "ablation.json").read_text())["runs"]) == 6
-    ablate(tmp_path, digits, seeds=1, plan=TINY)
+        ablate(tmp_path)
+    assert SwarmAblation().status(TINY, tmp_path) == Status(done=6)
+    first = ablate(tmp_path)
     assert len(made) == 7 + 4
-    text = (tmp_path / "ablation.md").read_text()
-    ablate(tmp_path, digits, seeds=2, plan=TINY)
-    assert made[11:] == [1] * 10
-    ablate(tmp_path, digits, seeds=1, plan=TINY)
-    assert len(made) == 21
-    assert (tmp_path / "ablation.md").read_text() == text
+    text = (tmp_path / "table.md").read_text()
     assert all(f"| {name} |" in text for name in recipes())
+    assert len(first.rows) == 10
+    ablate(tmp_path, seeds=2)
+    assert made[11:] == [1] * 10
+    assert ablate(tmp_path) == first
+    assert (tmp_path / "table.md").read_text() == text
+    ablate(tmp_path, iterations=3)
+    assert len(made) == 21 + 10
 
 
-def test_another_plan_is_another_run(digits: Dataset, tmp_path: Path) -> None:
-    for iterations in (2, 3):
-        ablate(tmp_path, digits, seeds=1, plan=Plan(3, iterations, 5))
-    runs = json.loads((tmp_path / "ablation.json").read_text())["runs"]
-    assert [len(r["cost by iteration"]) for r in runs] == [2] * 10 + [3] * 10
-
-
-def test_the_command_asks_for_a_folder(
-    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(swarm_ablation, "load", lambda name: digits)
-    monkeypatch.setattr(swarm_ablation, "Plan", lambda: TINY)
-    swarm_ablation.main(["--results", str(tmp_path), "--study", "few", "--seeds", "1"])
-    assert (tmp_path / "few" / "ablation.md").exists()
-    with pytest.raises(SystemExit):
-        swarm_ablation.main([])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "digit"}, "dataset: unknown name 'digit'; did you mean 'digits'?"),
+        ({"model": "mpl"}, "model: unknown name 'mpl'; did you mean 'mlp'?"),
+        ({"samples": 5000}, "samples: 5000; allowed: up to "),
+    ],
+)
+def test_wrong_options_are_refused(changes: dict[str, Any], message: str) -> None:
+    kind, options = SwarmAblation(), TINY.model_copy(update=changes)
+    refuses = kind.check if "samples" in changes else kind.runs
+    with pytest.raises(ValueError, match=re.escape(message)):
+        refuses(options)

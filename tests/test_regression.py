@@ -16,8 +16,8 @@ from torch import Tensor
 
 from baselines import Settings
 from benchmarks.data import DataError
-from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import Place
+from benchmarks.experiments.kinds import EXPERIMENTS
 from benchmarks.experiments.regression.data import DATASETS, diabetes, split
 from benchmarks.experiments.regression.experiment import Regression
 from benchmarks.experiments.regression.methods import METHODS, regressor

@@ -45,7 +45,7 @@ def test_what_is_measured_is_kept_and_fitted(tmp_path: Path) -> None:
 
     laws = (Law("width", (1, 4, 16, 64), ("lfp", "sgd"), seconds, 2),)
     for _ in range(2):
-        scaling.main(tmp_path, laws)
+        scaling.write_report(tmp_path, laws, "the command")
     assert len(calls) == len(set(calls)) == 8
     text = (tmp_path / "scaling.md").read_text()
     assert text.count("1.50 ± 0.00 | 1.50 ± 0.00 | 2 |") == 2
@@ -105,9 +105,9 @@ def test_the_report_has_every_part_and_the_parts_make_the_step(
 ) -> None:
     machine = Ceilings(flops=1e11, bandwidths=(1e10,) * len(COPIED))
     monkeypatch.setattr(roofline, "ceilings", lambda: machine)
-    monkeypatch.setattr(measurement, "ROUNDS", (1, 2))
+    monkeypatch.setattr(measurement, "ROUNDS", 2)
     workloads = (Workload("toy-mlp", 8), Workload("mlp-1000", 2, ("lfp", "surrogate"), steps=2))
-    roofline.main(tmp_path, workloads)
+    roofline.write_report(tmp_path, workloads, "the command")
     stored = json.loads((tmp_path / "roofline.json").read_text())["runs"]
     assert [run["name"] for run in stored] == ["machine", "toy-mlp", "mlp-1000, T = 2"]
     found = roofline.rows(Records(tmp_path / "roofline.json"))

@@ -1,6 +1,7 @@
 """Step costs: in turn, next to SGD, and the right one of each."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from time import sleep
 
@@ -38,6 +39,19 @@ def test_what_takes_long_sits_rounds_out() -> None:
     assert len(seconds["quick"]) == 50
     assert len(seconds["slow"]) == FEWEST
     assert len(interleaved(steps, repeats=5, device=CPU)["slow"]) == 5
+
+
+def test_no_round_begins_when_the_budget_of_the_clock_is_spent() -> None:
+    """Rounds are whole, so that steps that belong together stay so."""
+    now = [0.0]
+
+    def step(seconds: float) -> Callable[[], None]:
+        return lambda: now.__setitem__(0, now[0] + seconds)
+
+    steps = {"long": step(2.0), "short": step(1.0)}
+    for budget, rounds in ((0.0, FEWEST), (11.0, FEWEST + 1), (100.0, 20)):
+        found = interleaved(steps, 20, CPU, budget=budget, clock=lambda: now[0])
+        assert found == {"long": [2.0] * rounds, "short": [1.0] * rounds}
 
 
 def test_multiply_accumulates_are_those_of_the_three_products() -> None:

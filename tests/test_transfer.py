@@ -16,8 +16,9 @@ from torchvision.models.vgg import VGG, make_layers
 
 import lfp_core as lfp
 from benchmarks.data import DataError, Split, load
-from benchmarks.experiments import EXPERIMENTS, transfer
+from benchmarks.experiments import transfer
 from benchmarks.experiments.base import Place, Status
+from benchmarks.experiments.kinds import EXPERIMENTS
 from benchmarks.experiments.transfer import (
     DEVIATION,
     MEAN,

@@ -7,21 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks.cli import app
 from benchmarks.performance import weak_scaling
 
 
-def test_example_trains_on_two_processes_and_scaling_is_stored(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weak_scaling.main(tmp_path, steps=2, batch_size=2, processes=[2])
-    stored = json.loads((tmp_path / "scaling.json").read_text())
+def test_example_trains_on_two_processes_and_scaling_is_stored(tmp_path: Path) -> None:
+    command = ["perf", "weak-scaling", "--steps", "2", "--batch-size", "2", "--processes", "2"]
+    told = CliRunner().invoke(app, [*command, "--results", str(tmp_path)])
+    assert told.exit_code == 0, told.output
+    folder = tmp_path / "weak-scaling"
+    stored = json.loads((folder / "scaling.json").read_text())
     (run,) = stored["runs"]
     assert (run["processes"], run["steps"], run["batch_per_process"]) == (2, 2, 2)
     assert run["images_per_second"] == pytest.approx(4 / run["seconds_per_step"], rel=0.05)
     assert run["last_loss"] != run["first_loss"]
-    assert "| 2 |" in capsys.readouterr().out
-    assert stored["command"] in (tmp_path / "scaling.md").read_text()
+    text = (folder / "scaling.md").read_text()
+    assert "| 2 |" in text
+    assert f"lfp-bench {' '.join(command)}" in stored["command"]
+    assert stored["command"] in text
 
 
 def test_efficiency_is_of_one_process_over_the_first_run() -> None:

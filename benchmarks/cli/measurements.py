@@ -10,8 +10,6 @@ import typer
 
 from baselines import FAMILIES, METHODS, Settings, Spiking
 from baselines.registry import pick
-from benchmarks.analysis import diagnosis
-from benchmarks.analysis.diagnosis import before_and_after, png
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -73,7 +71,7 @@ def speed(
         for name in names:
             for kind in kinds:
                 # Of all activations, the authors' package knows only its own step function, and of
-                # neurons only its own layers (see `python -m benchmarks.performance.spiking`).
+                # neurons only its own layers (see `lfp-bench perf spiking`).
                 rivals = (PEER,) if peer and kind not in ("heaviside", "lif") else ()
                 spiking = Spiking() if kind == "lif" else None
                 going = [m for m in compared if kind not in METHODS[m].refusals]
@@ -121,6 +119,8 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Show why LFP learns or does not: secant slopes and feedback norms, before and after."""
+    from benchmarks.analysis import diagnosis  # noqa: PLC0415  (loads matplotlib)
+
     with refusing(ValueError, DataError):
         # The slope of a spike depends on what came before it.
         without = {name: slope for name, slope in ACTIVATIONS.items() if name != "lif"}
@@ -133,7 +133,7 @@ def diagnose(
         courses = {}
         with progress(len(kinds)) as tick:
             for kind in kinds:
-                courses[kind] = before_and_after(data, model, kind, settings, epochs)
+                courses[kind] = diagnosis.before_and_after(data, model, kind, settings, epochs)
                 tick(kind)
     found = {kind: course.layers for kind, course in courses.items()}
     environment, command = describe(device), shlex.join(["lfp-bench", *context.obj])
@@ -161,7 +161,7 @@ def diagnose(
     with refusing(OSError):
         write_json(folder / "diagnosis.json", description)
         write(folder / "diagnosis.md", text.document(lines, remarks).encode())
-        write(folder / "diagnosis.png", png(found))
+        write(folder / "diagnosis.png", diagnosis.png(found))
     if as_json:
         print_json(description)
     else:

@@ -10,7 +10,6 @@ import typer
 from pydantic import BaseModel
 
 from baselines import OPTIMIZERS, REWARDS, Spiking
-from baselines.registry import pick
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -35,17 +34,13 @@ from benchmarks.cli.options import (
 )
 from benchmarks.cli.output import print_json, print_table, progress, resumable, say
 from benchmarks.data import DATASETS, DataError
-from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import Experiment, Place
-from benchmarks.experiments.comparison.experiment import Comparison, Options
 from benchmarks.models import MODELS
 from benchmarks.runs.executors import Executor, ExecutorError
 from benchmarks.runs.store import Store
 from benchmarks.storage.files import StoreError, read_json, write_json
 from benchmarks.storage.provenance import describe
-from benchmarks.studies.collect import find
-from benchmarks.studies.page import write_page
-from benchmarks.studies.plan import SIZES, names, read
+from benchmarks.studies.plan import SIZES, kind_of, names, read
 
 #: Endings of the files that a report consists of.
 REPORTS = {".csv", ".html", ".md", ".parquet", ".png"}
@@ -132,6 +127,8 @@ def compare(
     Learning rates are chosen on the validation split in a sweep. Every run is stored when it is
     done: the same command again makes only those that are missing.
     """
+    from benchmarks.experiments.comparison import Comparison, Options  # noqa: PLC0415  (slow)
+
     with refusing(ValueError, DataError):
         options = Options(
             dataset=dataset,
@@ -259,7 +256,7 @@ def _described(path: Path) -> _Described:
     try:
         content: dict[str, Any] = read_json(path) or {}
         command, name = content["command"], content["experiment"]
-        kind = pick("experiment", name, EXPERIMENTS)()
+        kind = kind_of(name)
         return _Described(command, name, kind, kind.schema.model_validate(content["options"]))
     except (KeyError, TypeError, ValueError) as error:
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -332,6 +329,9 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a page on what is stored of a study, and its tables as Markdown, LaTeX and CSV."""
+    from benchmarks.studies.collect import find  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.studies.page import write_page  # noqa: PLC0415
+
     with refusing(ValueError, StoreError, DataError, OSError):
         page, *others = write_page(find(name, size, results))
     if as_json:
@@ -352,7 +352,7 @@ def _make(
     quiet: bool,
 ) -> dict[str, Any]:
     """Carry out an experiment, and (if not quiet) show its report; return it in JSON types."""
-    kind = EXPERIMENTS[experiment]()
+    kind = kind_of(experiment)
     with (
         refusing(ValueError, StoreError, ExecutorError, DataError, OSError, MemoryError),
         resumable(command, folder),
@@ -379,7 +379,7 @@ def _describe(
         "command": command,
         "experiment": experiment,
         "options": options.model_dump(mode="json"),
-        "configuration": EXPERIMENTS[experiment]().configuration(options),
+        "configuration": kind_of(experiment).configuration(options),
         "environment": describe(device),
     }
     write_json(folder / "study.json", description)

@@ -22,24 +22,29 @@ def interleaved(
     repeats: int,
     device: torch.device,
     patience: float = inf,
+    *,
+    budget: float = inf,
+    clock: Callable[[], float] = perf_counter,
 ) -> dict[Key, list[float]]:
     """Return the seconds of each of `repeats` calls of every step, called in turn.
 
-    A step that took longer than `patience` seconds in all sits out what is left, though it is
-    called `FEWEST` times.
+    A step that took longer than `patience` seconds in all sits out what is left, and when all
+    together took longer than `budget`, no other round begins; though all are called `FEWEST` times.
     """
     seconds: dict[Key, list[float]] = {name: [] for name in steps}
     with _without_garbage_collection():
         for repeat in range(-WARM_UP, repeats):
+            if repeat >= FEWEST and sum(map(sum, seconds.values())) > budget:
+                break
             for name, step in steps.items():
                 if sum(seconds[name]) > patience and len(seconds[name]) >= FEWEST:
                     continue
                 _wait(device)
-                started = perf_counter()
+                started = clock()
                 step()
                 _wait(device)
                 if repeat >= 0:
-                    seconds[name].append(perf_counter() - started)
+                    seconds[name].append(clock() - started)
     return seconds
 
 

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from torchvision.datasets import MNIST, FashionMNIST
-
 from baselines.registry import Registry, pick
 from benchmarks.data.fetching import ARCHIVES, DataError, default_root
 from benchmarks.data.images import cifar10, digits, mnist
@@ -50,8 +48,8 @@ DATASETS: Registry[Callable[[str, int, Path], Dataset]] = Registry(
         "blobs": partial(toy_set, draw=blobs, sizes=(1000, 100), classes=2),
         "circles": partial(toy_set, draw=circles, sizes=(10000, 500), classes=2),
         "swirls": partial(toy_set, draw=swirls, sizes=(10000, 500), classes=3),
-        "mnist": partial(mnist, reader=MNIST, archive=ARCHIVES["mnist"]),
-        "fashion-mnist": partial(mnist, reader=FashionMNIST, archive=ARCHIVES["fashion-mnist"]),
+        "mnist": partial(mnist, archive=ARCHIVES["mnist"]),
+        "fashion-mnist": partial(mnist, archive=ARCHIVES["fashion-mnist"]),
         "cifar10": partial(cifar10, archive=ARCHIVES["cifar10"]),
     },
 )

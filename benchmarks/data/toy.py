@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.random import MT19937, RandomState, SeedSequence
-from sklearn.datasets import make_blobs, make_circles
 
 from benchmarks.data.splits import Dataset, Split
 
@@ -15,11 +14,15 @@ Points = tuple[np.ndarray, np.ndarray]  # (n, 2) coordinates and (n,) classes
 
 def blobs(n: int, rng: RandomState) -> Points:
     """Return two Gaussian clouds of points."""
+    from sklearn.datasets import make_blobs  # noqa: PLC0415  (slow to import)
+
     return make_blobs(n, centers=[[1, 1], [2, 2]], cluster_std=0.2, random_state=rng)
 
 
 def circles(n: int, rng: RandomState) -> Points:
     """Return a noisy circle of points, and a small one in its middle."""
+    from sklearn.datasets import make_circles  # noqa: PLC0415  (slow to import)
+
     return make_circles(n, noise=0.2, factor=0.05, random_state=rng)
 
 

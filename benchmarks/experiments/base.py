@@ -1,8 +1,9 @@
 """What an experiment is to the harness: what a study file asks for and `lfp-bench run` makes.
 
 A kind of experiment is a class (made without arguments) that is entered in
-:mod:`benchmarks.experiments` under the name that a study file gives as `experiment`. All it has to
-know is how many runs its options ask for, and how to make them in a folder, none of them twice::
+:mod:`benchmarks.experiments.kinds` under the name that a study file gives as `experiment`. All it
+has to know is how many runs its options ask for, and how to make them in a folder, none of them
+twice::
 
     class Options(BaseModel):                 # the keys of a part in the file
         model_config = STRICT

@@ -1,33 +1,35 @@
-"""Which cut-off and which rates of R-STDP are best on MNIST's validation split.
+"""Which cut-off and which rates of R-STDP are best on the validation split.
 
-``python -m benchmarks.experiments.rstdp_selection --results DIR [--study NAME]`` trains the
-decision layer of :data:`~baselines.rstdp.TUNED`, on features that all candidates share, and the
-dense one of :data:`~baselines.rstdp.DENSE`, with every cut-off, start of the rates, and with rates
-that fade or stay. The test split is not looked at, and the seed is none of those that are reported
-elsewhere. It writes ``selection.json`` after every run, and ``selection.md`` at the end; runs that
-the former holds are not repeated. On one core it takes half an hour.
+The experiment `rstdp-selection` of study files: it trains the decision layer of
+:data:`~baselines.rstdp.TUNED`, on features that all candidates share, and the dense one of
+:data:`~baselines.rstdp.DENSE`, with every cut-off, start of the rates, and with rates that fade or
+stay. The test split is not looked at, and the seed is none of those that are reported elsewhere.
+All is on the CPU.
 """
 
-import argparse
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from math import ceil
 from pathlib import Path
 from time import perf_counter
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, Field
 
+from baselines.registry import pick
 from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork
 from baselines.trainer import Settings
-from benchmarks.data import Dataset, load
+from benchmarks.data import DATASETS, Dataset, load
+from benchmarks.experiments.base import STRICT, Experiment, Place, Report
+from benchmarks.experiments.options import Whole
 from benchmarks.rendering.text import Lines, document, origins
 from benchmarks.runs.training import accuracy, train_epoch
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
-from benchmarks.storage.records import Record, Records
+from benchmarks.storage.records import Record
 
 SEED = FIRST_SWEEP_SEED
 BATCH = 128  # only a number of images in a row
@@ -52,23 +54,39 @@ class Candidate:
     fading: bool
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What all runs have in common, but the data."""
+class Options(BaseModel):
+    """Which candidates there are, and how they are trained.
 
-    epochs: int = 3
-    cutoffs: tuple[int, ...] = (6, 8, 10, 12, 15)
-    rates: tuple[float, ...] = (1.0, 5.0)
+    Attributes:
+        dataset: a name.
+        networks: of :data:`NETWORKS`.
+        cutoffs, rates: as in :class:`Candidate`.
+        epochs: of the decision layer.
+    """
+
+    model_config = STRICT
+
+    dataset: str = "mnist"
+    networks: Annotated[list[str], Field(min_length=1)] = list(NETWORKS)
+    cutoffs: Annotated[list[Whole], Field(min_length=1)] = [6, 8, 10, 12, 15]
+    rates: Annotated[list[float], Field(min_length=1)] = [1.0, 5.0]
+    epochs: Whole = 3
 
     def candidates(self) -> list[Candidate]:
         """Return the candidates; those of the same network and cut-off follow each other."""
         return [
             Candidate(network, cutoff, rate, fading)
-            for network in NETWORKS
+            for network in self.networks
             for cutoff in self.cutoffs
             for rate in self.rates
             for fading in (False, True)
         ]
+
+
+def recipe_of(candidate: Candidate) -> Recipe:
+    """Return the whole recipe; raises `ValueError` naming a field that is wrong."""
+    recipe = pick("networks", candidate.network, NETWORKS)
+    return replace(recipe, cutoff=candidate.cutoff, fading=candidate.fading)
 
 
 class Features:
@@ -81,9 +99,7 @@ class Features:
 
     def network(self, candidate: Candidate) -> RSTDPNetwork:
         """Return a network whose decision layer has learned nothing yet."""
-        recipe = replace(
-            NETWORKS[candidate.network], cutoff=candidate.cutoff, fading=candidate.fading
-        )
+        recipe = recipe_of(candidate)
         network = self._new(recipe)
         network.load_state_dict(self.trained(candidate.network).state_dict())
         # Features depend on the weights and the cut-off, and are the most of the work.
@@ -113,16 +129,16 @@ def feature_images(recipe: Recipe) -> int:
     return sum(layer.images for layer in recipe.layers)
 
 
-def run(candidate: Candidate, plan: Plan, data: Dataset, features: Features) -> Record:
+def run(candidate: Candidate, options: Options, data: Dataset, features: Features) -> Record:
     """Train the decision layer and measure."""
     network = features.network(candidate)
     network.features(data.train.inputs)  # so that the time is of learning alone
-    steps = plan.epochs * ceil(len(data.train) / BATCH)
+    steps = options.epochs * ceil(len(data.train) / BATCH)
     trainer = RSTDP(network, Settings(learning_rate=candidate.rate, total_steps=steps))
     trainer.images = feature_images(network.recipe)
     order = torch.Generator().manual_seed(SEED)
     found, seconds = list[float](), 0.0
-    for _ in range(plan.epochs):
+    for _ in range(options.epochs):
         started = perf_counter()
         train_epoch(trainer, data.train, BATCH, order)
         seconds += perf_counter() - started
@@ -134,21 +150,42 @@ def run(candidate: Candidate, plan: Plan, data: Dataset, features: Features) -> 
     }
 
 
-def carry_out(folder: Path, data: Dataset, plan: Plan) -> list[Record]:
-    """Return all runs; make and store those that the folder does not have.
+class RSTDPSelection(Experiment[Options]):
+    """See the module."""
 
-    Raises:
-        ValueError: ``selection.json`` is there, but not JSON.
-    """
-    records, features, found = Records(folder / "selection.json"), Features(data), list[Record]()
-    for candidate in plan.candidates():
-        wanted = {**asdict(candidate), "epochs": plan.epochs, "data": data.name, "seed": SEED}
-        found.append(records.get(wanted, partial(run, candidate, plan, data, features)))
-        print(*lines(found[-1:])[1][0], sep="  ", file=sys.stderr)
-    return found
+    schema = Options
+    axes = frozenset({"networks", "cutoffs", "rates"})
+
+    def runs(self, options: Options) -> int:
+        """See :class:`Experiment`."""
+        pick("dataset", options.dataset, DATASETS)
+        for candidate in options.candidates():
+            recipe_of(candidate)
+            Settings(learning_rate=candidate.rate)
+        return len(options.candidates())
+
+    def check(self, options: Options) -> None:
+        """See :class:`Experiment`; fetches the data."""
+        load(options.dataset)
+
+    def model(self, options: Options) -> str:
+        """See :class:`Experiment`; its operations are as small as that one's."""
+        return "mlp"
+
+    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+        """See :class:`Experiment`."""
+        data, records, found = load(options.dataset), self.records(options, folder), list[Record]()
+        features = Features(data)
+        for candidate in options.candidates():
+            make = partial(run, candidate, options, data, features)
+            found.append(records.get(asdict(candidate), make))
+            place.advance(f"{candidate.network}, {candidate.cutoff}")
+        table, notes = lines(found), remarks(found, options, place.command)
+        write(folder / "table.md", document(table, notes).encode())
+        return Report(table, notes, found)
 
 
-def lines(records: list[Record]) -> Lines:
+def lines(records: Sequence[Record]) -> Lines:
     """Return the table, a row for each candidate."""
     header = ("network", "cut-off", "rate", "fading", "validation accuracy %", "training s")
     return header, [
@@ -164,43 +201,23 @@ def lines(records: list[Record]) -> Lines:
     ]
 
 
-def remarks(records: list[Record], plan: Plan, data: Dataset) -> list[str]:
+def remarks(records: Sequence[Record], options: Options, command: str) -> list[str]:
     """Return what a reader of the table has to know."""
     best = [
         max(
             (record for record in records if record["network"] == network),
             key=lambda record: record["validation accuracy by epoch"][-1],
         )
-        for network in NETWORKS
+        for network in options.networks
     ]
     return [
-        f"{data.name}: after {plan.epochs} epochs of the decision layer, one run each with seed "
-        f"{SEED}; seconds are of learning, with features known.",
+        f"{options.dataset}: after {options.epochs} epochs of the decision layer, one run each "
+        f"with seed {SEED}; seconds are of learning, with features known.",
         *(
             f"Best of {r['network']}: cut-off {r['cutoff']}, rate {r['rate']:g}, "
             f"{'fading' if r['fading'] else 'constant'}."
             for r in best
         ),
         *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
+        f"Command: `{command}`",
     ]
-
-
-def select(folder: Path, data: Dataset, plan: Plan) -> None:
-    """Carry out what is missing in the folder and write the table."""
-    records = carry_out(folder, data, plan)
-    text = document(lines(records), remarks(records, plan, data))
-    write(folder / "selection.md", text.encode())
-
-
-def main(arguments: list[str]) -> None:
-    """Read the options and do it, on one thread."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.rstdp_selection")
-    parser.add_argument("--results", type=Path, required=True, help="folder of all studies")
-    parser.add_argument("--study", default="rstdp-selection", help="folder of this study in it")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    select(options.results / options.study, load("mnist"), Plan())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,8 +1,8 @@
 """The performance history as a site that opens without the network.
 
-``python -m benchmarks.performance.dashboard`` has asv make ``.asv/html`` of the stored results, and
-then replaces the scripts that it would load from elsewhere by files beside it, from npm. Without
-npm they stay where they are. Browsers show the site from a server alone: ``asv preview`` is one.
+``lfp-bench perf dashboard`` has asv make ``.asv/html`` of the stored results, and then replaces the
+scripts that it would load from elsewhere by files beside it, from npm. Browsers show the site from
+a server alone: ``asv preview`` is one.
 """
 
 import re
@@ -67,23 +67,15 @@ def fetched() -> Iterator[tuple[str, bytes]]:
                         yield name, file.read()
 
 
-def main() -> int:
-    """Make the site; return asv's exit code."""
-    code = subprocess.run(
-        [sys.executable, "-m", "asv", "publish"], cwd=ROOT, check=False
-    ).returncode
-    if code:
-        return code
-    try:
-        for name, content in fetched():
-            write(HTML / FOLDER / name, content)
-        index = HTML / "index.html"
-        write(index, local(index.read_text()).encode())
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"the site loads its scripts from elsewhere, as npm has none ({error})")
-    print(f"The site is in {HTML.relative_to(ROOT)}; `asv preview` shows it")
-    return 0
+def publish() -> int:
+    """Let asv make the site; return its exit code."""
+    command = [sys.executable, "-m", "asv", "publish"]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def localise(html: Path) -> None:
+    """Put the scripts of a site into it; raises as :func:`fetched`, and the site works."""
+    for name, content in fetched():
+        write(html / FOLDER / name, content)
+    index = html / "index.html"
+    write(index, local(index.read_text()).encode())

@@ -1,29 +1,19 @@
 """The gate of performance: no ratio to SGD may grow by more than a tenth.
 
-``python -m benchmarks.performance.gate BASE [HEAD]`` compares what `benchmarks.performance.history`
-stored of two commits, by the median ratios alone: times depend on what else the machine does,
-ratios much less. Exit codes: 0, 1 for a ratio that grew or is gone, 2 where there is nothing to
-compare.
+``lfp-bench perf gate`` compares what ``lfp-bench perf history`` stored of two commits, by the
+median ratios alone: times depend on what else the machine does, ratios much less.
 """
 
 import math
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.performance.history import resolved
+from benchmarks.rendering.text import Lines
 from benchmarks.storage.files import read_json
-from benchmarks.storage.provenance import ROOT
 
-RESULTS = ROOT / "benchmarks" / "asv" / "results"
-THRESHOLD = 0.1
 #: The beginning of the unit of a ratio ("times SGD"), whatever it is to.
 RATIO = "times "
 
@@ -113,14 +103,12 @@ def _ratios(path: Path, units: dict[str, str], commit: str) -> dict[Name, tuple[
         raise GateError(f"{path}: not a file of asv ({error!r})") from None
 
 
-def shown(found: list[Comparison], threshold: float) -> Table:
-    """Return a table for the terminal, the largest growth first."""
-    table = Table("ratio", "machine", "environment", box=SIMPLE)
-    for column in ("base", "head", "change", ""):
-        table.add_column(column, justify="right")
+def lines(found: Sequence[Comparison], threshold: float) -> Lines:
+    """Return a row for each ratio, the largest growth first."""
+    header = ("ratio", "machine", "environment", "base", "head", "change", "verdict")
     ordered = sorted(found, key=lambda c: math.inf if c.change is None else c.change, reverse=True)
-    for comparison in ordered:
-        table.add_row(
+    return header, [
+        (
             " ".join(part.strip("'") for part in comparison.name),
             comparison.machine,
             comparison.environment,
@@ -129,28 +117,5 @@ def shown(found: list[Comparison], threshold: float) -> Table:
             "-" if comparison.change is None else f"{100 * comparison.change:+.0f}%",
             "worse" if comparison.regressed(threshold) else "",
         )
-    return table
-
-
-def main(
-    base: Annotated[str, typer.Argument(help="A commit or tag, like that of the last release.")],
-    head: Annotated[str, typer.Argument(help="The commit that must not be slower.")] = "HEAD",
-    threshold: Annotated[float, typer.Option(help="Largest relative growth.")] = THRESHOLD,
-    results: Annotated[Path, typer.Option(help="asv's folder of results.")] = RESULTS,
-) -> None:
-    """Compare the stored ratios of two commits; exit code 1: one grew by more than allowed."""
-    try:
-        if not 0 <= threshold < math.inf:
-            raise GateError(f"threshold: {threshold}; allowed: finite, 0 and above")
-        found = compare(results, resolved(base), resolved(head))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    Console(width=None if sys.stdout.isatty() else 130).print(shown(found, threshold))
-    worse = sum(c.regressed(threshold) for c in found)
-    print(f"{worse} of {len(found)} ratios grew by more than {threshold:.0%} or are gone")
-    raise typer.Exit(int(worse > 0))
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        for comparison in ordered
+    ]

@@ -1,6 +1,6 @@
 """The page docs/gpu.md, of what was measured on a GPU.
 
-``python -m benchmarks.performance.gpu_page`` writes it from `benchmarks/stored/gpu-h100`.
+``lfp-bench perf gpu-page`` writes it from `benchmarks/stored/gpu-h100`.
 """
 
 import json
@@ -10,11 +10,7 @@ from typing import Any
 
 from benchmarks.performance.precision import SAMPLES
 from benchmarks.rendering.text import markdown, origins
-from benchmarks.storage.files import write
-from benchmarks.storage.provenance import ROOT
 
-STORED = ROOT / "benchmarks" / "stored" / "gpu-h100"
-PAGE = ROOT / "docs" / "gpu.md"
 TITLES = {
     "mlp": "MLP",
     "lenet": "LeNet",
@@ -29,9 +25,8 @@ Runs = Sequence[Mapping[str, Any]]
 TEXT = """\
 # On a GPU
 
-`python -m benchmarks.performance.gpu_session all` measures what is here, and `python -m
-benchmarks.performance.gpu_page` writes this page from what is
-[stored](../benchmarks/stored/gpu-h100).
+`lfp-bench perf gpu all` measures what is here, and `lfp-bench perf gpu-page` writes this page from
+what is [stored](../benchmarks/stored/gpu-h100).
 
 ## A training step
 
@@ -188,7 +183,3 @@ def _precision(runs: Runs) -> tuple[list[str], list[list[str]]]:
 
 def _order(run: Mapping[str, Any]) -> int:
     return ACTIVATIONS.index(run["activation"])
-
-
-if __name__ == "__main__":
-    write(PAGE, page(STORED).encode())

@@ -13,7 +13,8 @@
 Each stops after `--seconds`, and goes on where it stopped when it is called again. `--smoke` does
 the same work on the CPU at the smallest size, to see that nothing but a GPU is missing. The machine
 needs neither a network nor git nor an installation of this project: the copy is run from its root,
-and the environment variable LFP_COMMIT says which commit it is of.
+and the environment variable LFP_COMMIT says which commit it is of. Where the project is installed,
+`lfp-bench perf gpu` is the same.
 """
 
 import os

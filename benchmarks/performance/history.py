@@ -1,20 +1,17 @@
 """The performance history: measure commits with the asv suite, and store what it finds.
 
-``python -m benchmarks.performance.history [--bench REGEX]... [COMMIT]...`` measures HEAD, or the
-commits that are named, with this Python and the suite as it is now, into `benchmarks/asv/results`.
-What a commit already has is measured again; what --bench leaves out stays. The machine should do
-nothing else. ``asv publish`` makes a site of the results, and `benchmarks.performance.gate`
-compares two commits.
+``lfp-bench perf history`` measures HEAD, or the commits that are named, with this Python and the
+suite as it is now, into `benchmarks/asv/results`. What a commit already has is measured again; what
+--bench leaves out stays. The machine should do nothing else. ``lfp-bench perf dashboard`` makes a
+site of the results, and ``lfp-bench perf gate`` compares two commits.
 """
 
 import os
 import re
 import subprocess
 import sys
-from typing import Annotated
 
 import torch
-import typer
 from asv.machine import Machine, MachineCollection
 
 from benchmarks.storage.provenance import ROOT, processor
@@ -61,22 +58,3 @@ def measure(
     return subprocess.run(
         [*command, "HASHFILE:-"], input=hashes, text=True, cwd=ROOT, check=False
     ).returncode
-
-
-def main(
-    commits: Annotated[list[str] | None, typer.Argument(metavar="[COMMIT]...")] = None,
-    bench: Annotated[
-        list[str] | None, typer.Option(metavar="REGEX", help="Benchmarks; by default all.")
-    ] = None,
-) -> None:
-    """Measure commits with the asv suite, by default HEAD."""
-    try:
-        code = measure(commits or ["HEAD"], bench or [])
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    raise typer.Exit(code)
-
-
-if __name__ == "__main__":
-    typer.run(main)

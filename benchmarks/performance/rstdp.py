@@ -1,10 +1,10 @@
 """Time of R-STDP per image: as a simulation step by step, and as :mod:`baselines.rstdp` does it.
 
-``python -m benchmarks.performance.rstdp [rounds]`` prints JSON: for each layer that learns, images
-per second and quartiles over rounds of how many times as fast as the simulation. Both learn from
-the same images of MNIST in turn in one process on one thread, with the canonical network, and start
-from the same weights: in the middle of the layer's training, or at the start of the decision
-layer's. Whether they end with the same bits is checked and printed.
+``lfp-bench perf rstdp`` stores JSON: for each layer that learns, images per second and quartiles
+over rounds of how many times as fast as the simulation. Both learn from the same images of MNIST in
+turn in one process on one thread, with the canonical network, and start from the same weights: in
+the middle of the layer's training, or at the start of the decision layer's. Whether they end with
+the same bits is checked and stored.
 
 The simulation is what the algorithm says, written in torch without any trick but the obvious:
 neurons of a layer are one convolution, and time is the batch. It is given the encoder for nothing
@@ -12,8 +12,6 @@ where that is said.
 """
 
 import copy
-import json
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -24,7 +22,7 @@ from torch import Tensor
 from baselines.rstdp import RSTDP, FeatureLayer, RSTDPNetwork, resolution
 from baselines.trainer import Settings
 from benchmarks.costs.timing import WARM_UP, interleaved, quartiles
-from benchmarks.data import Split, load
+from benchmarks.data import Split
 from benchmarks.storage.provenance import describe
 
 CHUNK = 20  # images in a round
@@ -177,10 +175,9 @@ def compare(trainer: RSTDP, images: Tensor, targets: Tensor, rounds: int) -> dic
     }
 
 
-def main(rounds: int = 15) -> None:
-    """Measure and print."""
+def measure(data: Split, rounds: int) -> dict[str, object]:
+    """Return all figures; `data` are images (1, 28, 28), some more than the last of STARTS."""
     torch.set_num_threads(1)
-    data: Split = load("mnist").train
     trainer = RSTDP(RSTDPNetwork((1, 28, 28), 10, seed=0), Settings(learning_rate=1.0))
     report: dict[str, object] = {
         "rounds": rounds,
@@ -192,8 +189,4 @@ def main(rounds: int = 15) -> None:
         trainer.step(data.inputs[before], data.targets[before])
         rows = slice(start, start + (WARM_UP + rounds) * CHUNK)
         report[name] = compare(trainer, data.inputs[rows], data.targets[rows], rounds)
-    print(json.dumps(report, indent=2))
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    return report

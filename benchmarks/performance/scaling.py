@@ -1,15 +1,13 @@
 """How the cost of a step grows: with depth, width, batch, time steps and particles.
 
-``python -m benchmarks.performance.scaling [FOLDER]`` measures, by default into
-`benchmarks/stored/scaling-laws`: `scaling.json` with all times and the fitted exponents,
-`scaling.md` and `scaling.png`. What the folder has is not measured again; delete it to do so.
+``lfp-bench perf scaling`` writes `scaling.json` with all times, `scaling.md` with the fitted
+exponents, and `scaling.png`. What the folder has is not measured again; delete it to do so.
 
 The exponent k of seconds ~ size^k is the slope of a straight line through the logarithms (least
 squares), over all sizes and over the upper half of them, where fixed costs matter less. Time is
 that of the process, on one thread (see :mod:`benchmarks.asv.common`).
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -28,10 +26,9 @@ from benchmarks.asv.spiking import spiking_step
 from benchmarks.rendering import text
 from benchmarks.rendering.style import LABELS, PALETTE
 from benchmarks.storage.files import write
-from benchmarks.storage.provenance import ROOT, describe
+from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Records
 
-FOLDER = ROOT / "benchmarks" / "stored" / "scaling-laws"
 DEPTH, WIDTH, SAMPLES = 4, 256, 64  # of dense networks, unless they vary
 SWARM_SAMPLES = 64
 CPU = torch.device("cpu")
@@ -187,8 +184,8 @@ def _draw(axis: Axes, law: Law, measured: Curves) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def main(folder: Path = FOLDER, laws: Sequence[Law] = LAWS) -> None:
-    """Measure what the folder does not have, and write the report."""
+def write_report(folder: Path, laws: Sequence[Law], command: str) -> tuple[text.Lines, list[str]]:
+    """Measure what the folder does not have, and write the report; return its table and remarks."""
     records = Records(folder / "scaling.json")
     measure(records, laws)
     measured = curves(records, laws)
@@ -199,11 +196,9 @@ def main(folder: Path = FOLDER, laws: Sequence[Law] = LAWS) -> None:
         f"MNIST, batches of {SWARM_SAMPLES}. Median time of a training step, one thread.",
         "Exponents with their standard errors; arithmetic: that of the multiplications alone.",
         *(f"Made on: {origin}." for origin in origins),
-        "Command: `python -m benchmarks.performance.scaling`",
+        f"Command: `{command}`",
     ]
-    write(folder / "scaling.md", text.document(lines(measured, laws), remarks).encode())
+    table = lines(measured, laws)
+    write(folder / "scaling.md", text.document(table, remarks).encode())
     write(folder / "scaling.png", png(measured, laws))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else FOLDER)
+    return table, remarks

@@ -1,13 +1,12 @@
 """Time of a training step of a spiking network: fused LFP, step by step, BPTT, the authors' code.
 
-``python -m benchmarks.performance.spiking [rounds]`` prints JSON: for each way of presenting the
-input the median seconds of a step, and quartiles over rounds of its ratio to fused LFP. All methods
-do the same work in turn in one process: 784-1000-10, T = 25, batch 128, float32, forward, backward,
-clipping, SGD. The authors' package is left out where it is not installed.
+``lfp-bench perf spiking`` stores JSON: for each way of presenting the input the median seconds of a
+step, and quartiles over rounds of its ratio to fused LFP. All methods do the same work in turn in
+one process: 784-1000-10, T = 25, batch 128, float32, forward, backward, clipping, SGD. The authors'
+package is left out where it is not installed.
 """
 
-import json
-import sys
+import logging
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from benchmarks.costs.timing import compared, interleaved
 from benchmarks.storage.provenance import describe
 from lfp_core import spiking
 
+log = logging.getLogger(__name__)
 STEPS, BATCH, WIDTHS, BETA = 25, 128, (784, 1000, 10), 0.9
 SLOPE = 25  # of the fast sigmoid, as the paper has it
 EPSILON = 1e-6
@@ -131,12 +131,12 @@ def methods() -> dict[str, TrainingStep]:
     try:
         found["lfprop"] = peer_step(network())
     except ImportError as missing:
-        print(f"without lfprop: {missing}", file=sys.stderr)
+        log.warning("without lfprop: %s", missing)
     return found
 
 
-def main(rounds: int = 15) -> None:
-    """Measure and print."""
+def measure(rounds: int) -> dict[str, object]:
+    """Return all figures."""
     images = torch.rand(BATCH, WIDTHS[0])
     targets = torch.arange(BATCH) % WIDTHS[-1]
     inputs = {
@@ -154,8 +154,4 @@ def main(rounds: int = 15) -> None:
         steps = {method: partial(step, values, targets) for method, step in methods().items()}
         seconds = interleaved(steps, rounds, torch.device("cpu"))
         report[name] = compared(seconds, REFERENCE)
-    print(json.dumps(report, indent=2))
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    return report

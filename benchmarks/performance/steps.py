@@ -1,18 +1,16 @@
 """Time and memory of a training step, made in every way that torch offers.
 
-``python -m benchmarks.performance.steps FILE [cpu|cuda] [rounds] [network]...`` measures what FILE
-(JSON) does not have yet, a network with ReLU at a time. A step is forward, loss or reward,
-backward, clipping, and SGD with momentum. It is made eagerly, by ``torch.compile``, as one CUDA
-graph, and as a CUDA graph of the compiled step; eagerly and compiled also in bfloat16 by autocast.
-All ways take their steps in turn in one process, on the same random batch. Ratios are quartiles
-over rounds: to SGD in the same way, and to SGD in eager float32. As no gradient passes a Heaviside
-step, the SGD beside it has ReLU.
+``lfp-bench perf steps`` measures what its file does not have yet, a network with ReLU at a time. A
+step is forward, loss or reward, backward, clipping, and SGD with momentum. It is made eagerly, by
+``torch.compile``, as one CUDA graph, and as a CUDA graph of the compiled step; eagerly and compiled
+also in bfloat16 by autocast. All ways take their steps in turn in one process, on the same random
+batch. Ratios are quartiles over rounds: to SGD in the same way, and to SGD in eager float32. As no
+gradient passes a Heaviside step, the SGD beside it has ReLU.
 
 On a GPU a time is that of ten steps without waiting in between, divided by ten, as in training.
 """
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -22,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 import lfp_core as lfp
@@ -36,7 +33,7 @@ MODELS = ("mlp", "lenet", "vgg-like")
 #: Networks of torchvision, for images of this shape; their ReLUs are exchanged for the activation.
 TORCHVISION = ("resnet18", "vgg16")
 SMALL_IMAGES = (3, 32, 32)
-BATCH, ROUNDS = 128, 50
+BATCH = 128
 CLIP = 3.0
 INDUCTOR = "inductor"  # the default of torch.compile
 GROUP = 10  # steps that a GPU is given at once
@@ -97,8 +94,10 @@ def network_of(name: str, activation: str) -> nn.Module:
     """Return the network, for ten classes, with the activation."""
     if name not in TORCHVISION:
         return build(name, activation=activation, input_shape=SHAPES[name], classes=CLASSES, seed=0)
+    from torchvision import models  # noqa: PLC0415  (slow to import)
+
     torch.manual_seed(0)
-    model: nn.Module = getattr(torchvision.models, name)(num_classes=CLASSES)
+    model: nn.Module = getattr(models, name)(num_classes=CLASSES)
     for parent in list(model.modules()):
         for key, child in list(parent.named_children()):
             if isinstance(child, nn.ReLU):
@@ -256,13 +255,11 @@ def _ratios(
     return {name: quartiles(seconds[:rounds], reference[:rounds]).round(3).tolist()}
 
 
-def main(file: str, device: str = "cpu", rounds: int | str = ROUNDS, *names: str) -> None:
-    """Measure what the file does not have."""
-    records = Records(Path(file))
-    for name in names or MODELS:
-        description = {"model": name, "batch": BATCH, "rounds": int(rounds), "device": device}
-        records.get(description, partial(measure, name, torch.device(device), int(rounds)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def measure_missing(
+    path: Path, names: Sequence[str], device: torch.device, rounds: int, variants: Sequence[Variant]
+) -> None:
+    """Measure the networks with ReLU that the file does not have."""
+    records = Records(path)
+    for name in names:
+        description = {"model": name, "batch": BATCH, "rounds": rounds, "device": device.type}
+        records.get(description, partial(measure, name, device, rounds, variants=variants))

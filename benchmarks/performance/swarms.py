@@ -1,8 +1,8 @@
 """Time and memory of particle swarms, next to other ways of doing the same.
 
-``python -m benchmarks.performance.swarms [particles] [batch] [repeats]`` prints JSON; by default
-1000 particles, batches of 1000 and 3 repeats, which takes about six minutes and 9 GB. All runs on
-one thread, as pyswarms does, and in float32 but for pyswarms. It measures
+``lfp-bench perf swarms`` stores JSON; by default of 1000 particles, batches of 1000 and 3 repeats,
+which takes about six minutes and 9 GB. All runs on one thread, as pyswarms does, and in float32 but
+for pyswarms. It measures
 
 * the costs of a swarm by :class:`~baselines.swarm_fitness.SwarmFitness`, by a loop over particles
   and by ``torch.vmap``, in turn, on the CPU and on a GPU if there is one;
@@ -10,9 +10,7 @@ one thread, as pyswarms does, and in float32 but for pyswarms. It measures
 * the resident memory of whole steps, in a process for each swarm, against what the swarm states.
 """
 
-import json
 import re
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -192,7 +190,8 @@ def resident(field: str) -> int:
 
 
 def measure(particles: int, samples: int, repeats: int) -> dict[str, Any]:
-    """Return all figures."""
+    """Return all figures, of one thread."""
+    torch.set_num_threads(1)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     devices = (cpu, gpu) if torch.cuda.is_available() else (cpu,)
     dimensions = sum(parameter.numel() for parameter in model_of("mlp").parameters())
@@ -214,13 +213,3 @@ def measure(particles: int, samples: int, repeats: int) -> dict[str, Any]:
             for name in MODELS
         },
     }
-
-
-def main(particles: int = 1000, samples: int = 1000, repeats: int = 3) -> None:
-    """Measure and print."""
-    torch.set_num_threads(1)
-    print(json.dumps(measure(particles, samples, repeats), indent=2))
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]))

@@ -1,22 +1,21 @@
 """Weak scaling: images a second of LFP on one process and on more, each with batches of its own.
 
-``python -m benchmarks.performance.weak_scaling FOLDER --processes 1 2`` runs the example
-``examples/train_distributed.py`` with each number of processes in turn, one thread each, and writes
-scaling.json and scaling.md. With a core for every process, perfect scaling has the efficiency 1.
+``lfp-bench perf weak-scaling`` runs the example ``examples/train_distributed.py`` with each number
+of processes in turn, one thread each, and writes scaling.json and scaling.md. With a core for every
+process, perfect scaling has the efficiency 1.
 """
 
-import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.rendering.text import document, origins
+from benchmarks.rendering.text import Lines, document, origins
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import ROOT, describe
 
@@ -48,21 +47,16 @@ def efficiencies(runs: list[dict[str, Any]]) -> list[float]:
     return [rate / of_one[0] for rate in of_one]
 
 
-def main(folder: Path, steps: int, batch_size: int, processes: list[int]) -> None:
-    """Measure and write."""
+def write_report(
+    folder: Path, steps: int, batch_size: int, processes: Sequence[int], command: str
+) -> tuple[Lines, list[str]]:
+    """Measure, and write the report; return its table and remarks."""
     load, cores = os.getloadavg()[0], os.cpu_count()  # what else the machine does counts here
     runs = [train(count, steps, batch_size) for count in processes]
     # As torchrun has it: one thread for each process.
     environment = {**describe(torch.device("cpu")), "threads": 1}
     if torch.cuda.is_available():
         environment = describe(torch.device("cuda"))
-    command = shlex.join(
-        [
-            *("python", "-m", "benchmarks.performance.weak_scaling"),
-            *(str(folder), "--steps", str(steps)),
-            *("--batch-size", str(batch_size), "--processes", *map(str, processes)),
-        ]
-    )
     description = {"command": command, "environment": environment, "load": load, "runs": runs}
     write_json(folder / "scaling.json", description)
     header = ["processes", "images / s", "step ms", "efficiency"]
@@ -83,15 +77,5 @@ def main(folder: Path, steps: int, batch_size: int, processes: list[int]) -> Non
         *(f"Made on: {origin}." for origin in origins([environment])),
         f"Command: `{command}`",
     ]
-    text = document((header, rows), remarks)
-    write(folder / "scaling.md", text.encode())
-    print(text)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.performance.weak_scaling")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=64, help="of one process")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    main(**vars(parser.parse_args()))
+    write(folder / "scaling.md", document((header, rows), remarks).encode())
+    return (header, rows), remarks

@@ -15,8 +15,8 @@
       cpu: {seeds: 3}
       paper: {seeds: 5, parts: [blobs]}                `parts` of a size: those that it has
 
-What a part may say is for the kind of experiment to tell (:mod:`benchmarks.experiments`); of a
-comparison, it is the options of ``lfp-bench compare``
+What a part may say is for the kind of experiment to tell (:mod:`benchmarks.experiments.kinds`);
+of a comparison, it is the options of ``lfp-bench compare``
 (:class:`benchmarks.experiments.comparison.experiment.Options`).
 """
 
@@ -29,7 +29,6 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from baselines.registry import pick
-from benchmarks.experiments import EXPERIMENTS
 from benchmarks.experiments.base import STRICT, Experiment
 
 FOLDER = Path(__file__).parent
@@ -39,6 +38,14 @@ Size = Literal["smoke", "cpu", "paper"]
 
 class PlanError(ValueError):
     """A study file that does not say what it has to."""
+
+
+def kind_of(experiment: str) -> Experiment[Any]:
+    """Return the kind of this name; raises `ValueError` if there is no such experiment."""
+    # All kinds together take seconds to import, and help texts need none.
+    from benchmarks.experiments.kinds import EXPERIMENTS  # noqa: PLC0415
+
+    return pick("experiment", experiment, EXPERIMENTS)()
 
 
 class Plan(BaseModel):
@@ -57,7 +64,7 @@ class Plan(BaseModel):
     @property
     def kind(self) -> Experiment[Any]:
         """What all parts are; raises `ValueError` if there is no such experiment."""
-        return pick("experiment", self.experiment, EXPERIMENTS)()
+        return kind_of(self.experiment)
 
     def options(self, size: str) -> dict[str, dict[str, Any]]:
         """Return the options of every part, by its name, as the size has them.

@@ -1,8 +1,7 @@
 """Where the time of a step goes: its parts against what the machine can do at best.
 
-``python -m benchmarks.performance.roofline [FOLDER]`` measures, by default into
-`benchmarks/stored/roofline`: `roofline.json`, `roofline.md` and `roofline.png`. What the folder has
-is not measured again.
+``lfp-bench perf roofline`` writes `roofline.json`, `roofline.md` and `roofline.png`. What the
+folder has is not measured again.
 
 The roofline (Williams, Waterman and Patterson, 2009): an operation of F floating-point operations
 that reads and writes B bytes takes at least max(F / P, B / W) seconds on a machine that does P of

@@ -1,19 +1,20 @@
 """What each part of a step computes, moves and takes."""
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.asv.common import PROFILE, clock_of
+from benchmarks.costs.timing import interleaved
 from benchmarks.performance.roofline.ledger import Ledger
 from benchmarks.performance.roofline.machine import CPU
-from benchmarks.performance.roofline.steps import Parts, Workload, parts_of
+from benchmarks.performance.roofline.steps import Workload, parts_of
 from benchmarks.storage.provenance import describe
 
-ROUNDS = 5, 40  # at least and at most
+ROUNDS = 40  # at most, as long as they take no more than SECONDS
+SECONDS = 4 * PROFILE.seconds
 
 
 def measure(workload: Workload) -> dict[str, Any]:
@@ -25,9 +26,10 @@ def measure(workload: Workload) -> dict[str, Any]:
     rows = {
         method: {name: _counted(part) for name, part in steps[method].items()} for method in steps
     }
-    for method, of_method in _timed(steps).items():
-        for name, seconds in of_method.items():
-            rows[method][name]["seconds"] = float(np.median(seconds))
+    in_order = {(m, name): part for m, parts in steps.items() for name, part in parts.items()}
+    timed = interleaved(in_order, ROUNDS, CPU, budget=SECONDS, clock=clock_of(CPU))
+    for (method, name), seconds in timed.items():
+        rows[method][name]["seconds"] = float(np.median(seconds))
     return {"methods": rows, "environment": describe(CPU)}
 
 
@@ -37,26 +39,3 @@ def _counted(part: Callable[[], object]) -> dict[str, Any]:
         part()
     alike = Counter(ledger.entries)
     return {"operations": [[flops, size, number] for (flops, size), number in alike.items()]}
-
-
-def _timed(steps: Mapping[str, Parts]) -> dict[str, dict[str, list[float]]]:
-    """Return the seconds of each part in rounds in which every method makes a step."""
-    clock = clock_of(CPU)
-    found: dict[str, dict[str, list[float]]] = {
-        method: {name: [] for name in parts} for method, parts in steps.items()
-    }
-    gc.collect()
-    gc.disable()
-    try:
-        started = clock()
-        for done in range(ROUNDS[1]):
-            if done >= ROUNDS[0] and clock() > started + 4 * PROFILE.seconds:
-                break
-            for method, parts in steps.items():
-                for name, part in parts.items():
-                    before = clock()
-                    part()
-                    found[method][name].append(clock() - before)
-    finally:
-        gc.enable()
-    return found

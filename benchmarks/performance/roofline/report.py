@@ -13,14 +13,12 @@ from matplotlib.figure import Figure
 from benchmarks.asv.common import device_of
 from benchmarks.performance.roofline.machine import CPU, SIDE, Ceilings, ceilings
 from benchmarks.performance.roofline.measurement import measure
-from benchmarks.performance.roofline.steps import PARTS, WORKLOADS, Workload
+from benchmarks.performance.roofline.steps import PARTS, Workload
 from benchmarks.rendering import text
 from benchmarks.rendering.style import LABELS, PALETTE
 from benchmarks.storage.files import write
-from benchmarks.storage.provenance import ROOT, describe
+from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Records
-
-FOLDER = ROOT / "benchmarks" / "stored" / "roofline"
 
 
 @dataclass(frozen=True)
@@ -151,8 +149,10 @@ def png(found: Sequence[Row], machine: Ceilings) -> bytes:
     return file.getvalue()
 
 
-def main(folder: Path = FOLDER, workloads: Sequence[Workload] = WORKLOADS) -> None:
-    """Measure what the folder does not have, and write the report."""
+def write_report(
+    folder: Path, workloads: Sequence[Workload], command: str
+) -> tuple[text.Lines, list[str]]:
+    """Measure what the folder does not have, and write the report; return its table and remarks."""
     device_of("cpu")
     records = Records(folder / "roofline.json")
     found = records.get(
@@ -172,8 +172,10 @@ def main(folder: Path = FOLDER, workloads: Sequence[Workload] = WORKLOADS) -> No
         "Calls: operations of torch without views. Least: what the roofline allows them.",
         "Over the other: the time of LFP over that of SGD, or of the surrogate gradient.",
         *(f"Made on: {o}." for o in text.origins([run["environment"] for run in records.runs])),
-        "Command: `python -m benchmarks.performance.roofline`",
+        f"Command: `{command}`",
     ]
     every = rows(records)
-    write(folder / "roofline.md", text.document(lines(every), remarks).encode())
+    table = lines(every)
+    write(folder / "roofline.md", text.document(table, remarks).encode())
     write(folder / "roofline.png", png(every, machine))
+    return table, remarks

@@ -1,0 +1,228 @@
+"""The commands that measure the project's own speed, or tell what was measured of it.
+
+What measures is imported by the command that needs it, as most of it brings packages that take
+seconds to import.
+"""
+
+import shlex
+from collections.abc import Mapping
+from math import inf
+from pathlib import Path
+from subprocess import CalledProcessError
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.cli.app import app, refusing
+from benchmarks.cli.options import (
+    Device,
+    Results,
+    Threads,
+    parse_real,
+    parse_whole,
+    prepare,
+    split,
+)
+from benchmarks.cli.output import print_table, say
+from benchmarks.data import DataError, load
+from benchmarks.experiments.options import chosen
+from benchmarks.models import SHAPES
+from benchmarks.performance import gpu_session
+from benchmarks.performance.steps import MODELS, TORCHVISION
+from benchmarks.storage.files import write, write_json
+from benchmarks.storage.provenance import ROOT
+
+STORED = ROOT / "benchmarks" / "stored"
+NETWORKS = dict.fromkeys([*SHAPES, *TORCHVISION])  # whose steps can be measured
+
+perf = typer.Typer(help="Measure the project's own speed.")
+app.add_typer(perf, name="perf")
+perf.add_typer(gpu_session.app, name="gpu", no_args_is_help=False)
+
+Rounds = Annotated[
+    int, typer.Option(parser=parse_whole, help="In which everything takes its turn.")
+]
+
+
+# --- against what is possible, and by size --------------------------------------------------------
+
+
+@perf.command()
+def roofline(context: typer.Context, results: Results = STORED) -> None:
+    """Measure the parts of steps against what the machine can do; what is stored is kept."""
+    from benchmarks.performance.roofline.report import write_report  # noqa: PLC0415
+    from benchmarks.performance.roofline.steps import WORKLOADS  # noqa: PLC0415
+
+    folder = results / "roofline"
+    with refusing(ValueError, OSError):
+        print_table(*write_report(folder, WORKLOADS, _command(context)))
+    say(f"The report is in {folder}: roofline.json, roofline.md, roofline.png")
+
+
+@perf.command()
+def scaling(context: typer.Context, results: Results = STORED) -> None:
+    """Measure how steps grow with depth, width, batch, T and particles; what is stored is kept."""
+    from benchmarks.performance.scaling import LAWS, write_report  # noqa: PLC0415
+
+    folder = results / "scaling-laws"
+    with refusing(ValueError, OSError):
+        print_table(*write_report(folder, LAWS, _command(context)))
+    say(f"The report is in {folder}: scaling.json, scaling.md, scaling.png")
+
+
+@perf.command()
+def weak_scaling(
+    context: typer.Context,
+    steps: Annotated[int, typer.Option(parser=parse_whole, help="Of training.")] = 20,
+    batch_size: Annotated[int, typer.Option(parser=parse_whole, help="Of one process.")] = 64,
+    processes: Annotated[
+        list[int] | None,
+        typer.Option(parser=parse_whole, help="Can be repeated; by default 1 and 2."),
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Measure training on several processes, each with batches of its own."""
+    from benchmarks.performance.weak_scaling import write_report  # noqa: PLC0415
+
+    folder = results / "weak-scaling"
+    with refusing(RuntimeError, OSError):
+        command = _command(context)
+        print_table(*write_report(folder, steps, batch_size, processes or [1, 2], command))
+    say(f"The report is in {folder}: scaling.json, scaling.md")
+
+
+# --- against other ways of doing the same ---------------------------------------------------------
+
+
+@perf.command()
+def swarms(
+    particles: Annotated[int, typer.Option(parser=parse_whole, help="Of a swarm.")] = 1000,
+    batch_size: Annotated[int, typer.Option(parser=parse_whole, help="Of random inputs.")] = 1000,
+    rounds: Rounds = 3,
+    results: Results = Path("results"),
+) -> None:
+    """Measure particle swarms next to loops, vmap and pyswarms: six minutes and 9 GB."""
+    from benchmarks.performance.swarms import measure  # noqa: PLC0415
+
+    _store(results / "speed-pso.json", measure(particles, batch_size, rounds))
+
+
+@perf.command()
+def rstdp(rounds: Rounds = 15, results: Results = Path("results")) -> None:
+    """Measure R-STDP next to a simulation of every time step, on MNIST."""
+    from benchmarks.performance.rstdp import measure  # noqa: PLC0415
+
+    with refusing(DataError, OSError):
+        images = load("mnist").train
+    _store(results / "speed-rstdp.json", measure(images, rounds))
+
+
+@perf.command()
+def spiking(rounds: Rounds = 15, results: Results = Path("results")) -> None:
+    """Measure a step of a spiking network by LFP, surrogate gradients and the authors' code."""
+    from benchmarks.performance.spiking import measure  # noqa: PLC0415
+
+    _store(results / "speed-spiking.json", measure(rounds))
+
+
+@perf.command()
+def steps(
+    models: Annotated[
+        str,
+        typer.Option(help=f"'all', or a list like a,b of: {', '.join(NETWORKS)}."),
+    ] = ",".join(MODELS),
+    rounds: Rounds = 50,
+    device: Device = "auto",
+    threads: Threads = None,
+    results: Results = Path("results"),
+) -> None:
+    """Measure steps eagerly, compiled and in bfloat16; what is stored is kept."""
+    from benchmarks.performance.steps import VARIANTS, measure_missing  # noqa: PLC0415
+
+    path = results / "speed-compiled.json"
+    with refusing(ValueError, OSError):
+        names = chosen("models", split(models), NETWORKS)
+        measure_missing(path, names, prepare(device, threads, names), rounds, VARIANTS)
+    say(f"The results are in {path}")
+
+
+# --- over time ------------------------------------------------------------------------------------
+
+
+@perf.command()
+def history(
+    commits: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMIT]...", help="By default HEAD.")
+    ] = None,
+    bench: Annotated[
+        list[str] | None, typer.Option(metavar="REGEX", help="Benchmarks; by default all.")
+    ] = None,
+) -> None:
+    """Measure commits with the asv suite, into benchmarks/asv/results."""
+    from benchmarks.performance.history import measure  # noqa: PLC0415
+
+    with refusing(ValueError):
+        code = measure(commits or ["HEAD"], bench or [])
+    raise typer.Exit(code)
+
+
+@perf.command()
+def gate(
+    base: Annotated[str, typer.Argument(help="A commit or tag, like that of the last release.")],
+    head: Annotated[str, typer.Argument(help="The commit that must not be slower.")] = "HEAD",
+    threshold: Annotated[
+        float, typer.Option(parser=parse_real, help="Largest relative growth.")
+    ] = 0.1,
+    results: Annotated[Path, typer.Option(help="asv's folder of results.")] = (
+        ROOT / "benchmarks" / "asv" / "results"
+    ),
+) -> None:
+    """Compare the ratios to SGD of two commits; exit code 1: one grew by more than allowed."""
+    from benchmarks.performance.gate import compare, lines  # noqa: PLC0415
+    from benchmarks.performance.history import resolved  # noqa: PLC0415
+
+    with refusing(ValueError):
+        if not 0 <= threshold < inf:
+            raise ValueError(f"threshold: {threshold}; allowed: finite, 0 and above")
+        found = compare(results, resolved(base), resolved(head))
+    worse = sum(c.regressed(threshold) for c in found)
+    told = f"{worse} of {len(found)} ratios grew by more than {threshold:.0%} or are gone"
+    print_table(lines(found, threshold), [told])
+    raise typer.Exit(int(worse > 0))
+
+
+@perf.command()
+def dashboard() -> None:
+    """Make a site of the performance history that opens without the network."""
+    from benchmarks.performance.dashboard import HTML, localise, publish  # noqa: PLC0415
+
+    if code := publish():
+        raise typer.Exit(code)
+    try:
+        localise(HTML)
+    except (OSError, CalledProcessError) as error:
+        say(f"the site loads its scripts from elsewhere, as npm has none ({error})")
+    say(f"The site is in {HTML}; `asv preview` shows it")
+
+
+@perf.command()
+def gpu_page(
+    results: Results = STORED,
+    document: Annotated[Path, typer.Option(help="The page.")] = ROOT / "docs" / "gpu.md",
+) -> None:
+    """Write the page on what was measured on a GPU, from `gpu-h100` in the results."""
+    from benchmarks.performance.gpu_page import page  # noqa: PLC0415
+
+    with refusing(ValueError, OSError):
+        write(document, page(results / "gpu-h100").encode())
+    say(f"{document} is written from what is stored in {results / 'gpu-h100'}")
+
+
+def _command(context: typer.Context) -> str:
+    return shlex.join(["lfp-bench", *context.obj])
+
+
+def _store(path: Path, content: Mapping[str, Any]) -> None:
+    with refusing(OSError):
+        write_json(path, content)
+    say(f"The results are in {path}")

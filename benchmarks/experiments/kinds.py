@@ -1,0 +1,26 @@
+"""The kinds of experiments that a study file can ask for, by the name that it gives."""
+
+from typing import Any
+
+from baselines.registry import Registry
+from benchmarks.experiments.base import Experiment
+from benchmarks.experiments.comparison.experiment import Comparison
+from benchmarks.experiments.language import Language
+from benchmarks.experiments.pruning import Pruning
+from benchmarks.experiments.regression import Regression
+from benchmarks.experiments.rstdp_selection import RSTDPSelection
+from benchmarks.experiments.swarm_ablation import SwarmAblation
+from benchmarks.experiments.transfer import Transfer
+
+EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
+    "lfp_bench.experiments",
+    {
+        "comparison": Comparison,
+        "pruning": Pruning,
+        "regression": Regression,
+        "transfer": Transfer,
+        "language": Language,
+        "swarm-ablation": SwarmAblation,
+        "rstdp-selection": RSTDPSelection,
+    },
+)
