@@ -120,7 +120,7 @@ def test_a_package_adds_one_of_each(tmp_path: Path) -> None:
         ("softplus", "lfp"),
         ("softplus", "slow"),
     ]
-    assert found["configuration"]["settings"]["reward"] == "grow"
+    assert found["configuration"]["settings"]["lfp"]["reward"] == "grow"
     told = [line for line in compared.stderr.splitlines() if "lfp_bench.methods" in line]
     assert told == [
         "other_package:Slow is not 'sgd' of lfp_bench.methods: the name is taken",

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from baselines import FAMILIES, METHODS, Settings, Spiking
+from baselines import FAMILIES, METHODS, LFPSettings, Spiking
 from baselines.registry import pick
 from benchmarks.analysis import diagnosis
 from benchmarks.analysis.diagnosis import before_and_after, png
@@ -81,7 +81,7 @@ def speed(
                     workload=Workload(name, kind, SHAPES[name], CLASSES, batch_size, spiking),
                     methods=(*going, *rivals),
                     repeats=repeats,
-                    settings=SETTINGS,
+                    settings={m: METHODS[m].Options.of(SETTINGS) for m in going},
                     processor=processor(chosen_device),
                     threads=torch.get_num_threads(),
                 )
@@ -125,7 +125,7 @@ def diagnose(
         # The slope of a spike depends on what came before it.
         without = {name: slope for name, slope in ACTIVATIONS.items() if name != "lif"}
         kinds = chosen("activations", split(activations), without)
-        settings = Settings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
+        settings = LFPSettings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
         pick("model", model, MODELS)
         data = load(dataset)
         folder = study_folder(results, study or f"diagnosis-{dataset}-{model}")

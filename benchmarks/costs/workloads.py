@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines import METHODS, Settings, Spiking
+from baselines.methods import SettingsByMethod
 from benchmarks.models import build, network
 
 REFERENCE = "sgd"
@@ -40,9 +41,13 @@ class Measurement:
     workload: Workload
     methods: tuple[str, ...]
     repeats: int
-    settings: Settings
+    settings: SettingsByMethod  # of those in `METHODS`
     processor: str
     threads: int
+
+    def settings_of(self, method: str) -> Settings:
+        """Return the options of a method; one without any shares those of the first."""
+        return self.settings.get(method) or next(iter(self.settings.values()), SETTINGS)
 
 
 def comparable(workload: Workload) -> Workload:

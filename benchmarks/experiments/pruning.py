@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from pydantic import Field
 
+from baselines import FeedbackSettings
 from benchmarks.analysis import paired, sparsity
 from benchmarks.analysis.sparsity import Scope
 from benchmarks.data import Dataset, Split
@@ -166,7 +167,8 @@ def prune(model: torch.nn.Module, data: Dataset, run: Run, options: Options) -> 
     """Return the accuracies by criterion, in the order of the shares, and what the weights are."""
     whole = sparsity.merged(model)
     magnitudes = sparsity.magnitude(sparsity.weights_of(whole))
-    relevance = sparsity.relevance(whole, data.train, run.settings.epsilon)
+    epsilon = FeedbackSettings.of(options.settings(["lfp"])["lfp"]).epsilon
+    relevance = sparsity.relevance(whole, data.train, epsilon)
     scores = {"magnitude": magnitudes, "relevance": relevance}
     some = Split(data.test.inputs[: options.examples], data.test.targets[: options.examples])
     return {

@@ -28,12 +28,12 @@ from torchvision import models
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from baselines import METHODS, Settings
+from baselines import METHODS
 from baselines.registry import pick
 from benchmarks.analysis import paired
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
 from benchmarks.experiments.base import STRICT, Experiment, Place, Report, recorded, rows
-from benchmarks.experiments.options import Whole, chosen
+from benchmarks.experiments.options import Whole, chosen, settings_by_method
 from benchmarks.models import ACTIVATIONS, Activation
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, document, origins, spread
@@ -242,14 +242,8 @@ class Options(BaseModel):
             if self.activation in METHODS[method].refusals or METHODS[method].network is not None:
                 raise ValueError(f"methods: {method!r} does not go with {self.activation}")
             rate = pick("learning_rate", method, self.learning_rate)
-            settings = Settings(
-                learning_rate=rate,
-                momentum=self.momentum,
-                clip_norm=self.clip_norm or None,
-                reduction=self.reduction,  # type: ignore[arg-type]  # checked by Settings
-                epsilon=self.epsilon,
-                schedule=self.schedule,  # type: ignore[arg-type]
-            )
+            given = {**vars(self), "learning_rate": rate}
+            settings = settings_by_method({method: METHODS[method]}, given)[method]
             runs += [
                 Run(
                     kind="final",

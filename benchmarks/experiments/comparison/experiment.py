@@ -1,5 +1,6 @@
 """The comparison of methods: accuracy, time and memory of each with each activation."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from benchmarks.experiments.base import STRICT, Experiment, Place, Report, Statu
 from benchmarks.experiments.comparison.report import write_report
 from benchmarks.experiments.comparison.study import PRESETS, UNKNOWN, Study, carry_out, check
 from benchmarks.experiments.comparison.summary import lines, notes
-from benchmarks.experiments.options import Names, Whole, by_method, chosen
+from benchmarks.experiments.options import Names, Whole, by_method, chosen, settings_by_method
 from benchmarks.models import ACTIVATIONS
 from benchmarks.runs.store import Store
 from benchmarks.storage.provenance import code_version
@@ -72,31 +73,25 @@ class Options(BaseModel):
     encoding: str = Spiking.encoding
     seconds: dict[str, float] = {}
 
+    def settings(self, methods: Iterable[str]) -> dict[str, Settings]:
+        """Return the options of methods; raises `ValueError` naming one that is wrong."""
+        given = {name: value for name, value in vars(self).items() if name != "learning_rate"}
+        return settings_by_method({method: METHODS[method] for method in methods}, given)
+
     def study(self) -> Study:
         """Return the study; raises `ValueError` naming a field, its value and what is allowed."""
         pick("dataset", self.dataset, DATASETS)
+        methods = chosen("methods", self.methods, METHODS, FAMILIES)
         preset = PRESETS.get(self.dataset, UNKNOWN)
         return Study(
             dataset=self.dataset,
             model=self.model or preset.model,
-            methods=chosen("methods", self.methods, METHODS, FAMILIES),
+            methods=methods,
             activations=chosen("activations", self.activations, ACTIVATIONS),
             seeds=self.seeds,
             epochs=self.epochs or preset.epochs,
             batch_size=self.batch_size or preset.batch_size,
-            settings=Settings(
-                learning_rate=1.0,  # the study's runs have others
-                optimizer=self.optimizer,
-                momentum=self.momentum,
-                clip_norm=self.clip_norm or None,
-                reduction=self.reduction,  # type: ignore[arg-type]  # checked by Settings, as others
-                epsilon=self.epsilon,
-                schedule=self.schedule,  # type: ignore[arg-type]
-                adaptive_clip=self.adaptive_clip or None,
-                normaliser=self.normaliser,  # type: ignore[arg-type]
-                max_norm=self.max_norm,
-                reward=self.reward,
-            ),
+            settings=self.settings(methods),
             spiking=Spiking(self.beta, self.time_steps, self.encoding),  # type: ignore[arg-type]
             rates=tuple(self.learning_rates),
             fixed_rates=by_method(self.learning_rate),

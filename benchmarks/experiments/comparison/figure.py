@@ -39,8 +39,8 @@ def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
     axes[0].set_ylabel("test accuracy")
     study = outcome.study
     title = f"{study.dataset}, {study.model}: mean and standard deviation over {study.seeds} seeds"
-    if study.settings.optimizer != "sgd":
-        title += f"; all that have p.grad stepped by {study.settings.optimizer}"
+    if set(study.optimized) - {"sgd"}:
+        title += f"; all that have p.grad stepped by {' or '.join(study.optimized)}"
     if summary["diverged"].any():
         title += "; ✗ k/n: k of n runs diverged"
     figure.suptitle(title, fontsize=11)

@@ -7,8 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from baselines import METHODS, Settings, Spiking
+from baselines import METHODS, Spiking
+from baselines.methods import SettingsByMethod
 from baselines.registry import pick
+from baselines.trainer import DescentTrainer
 from benchmarks.costs.step import Cost, measure
 from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, Dataset
@@ -63,7 +65,7 @@ class Study:
     """Methods x activations x seeds on one data set.
 
     Attributes:
-        settings: of all runs, but for the learning rate.
+        settings: of the runs of each method, but for the learning rate.
         spiking: of the networks with the activation "lif".
         rates: the learning rates of the sweep.
         fixed_rates: of methods that have no sweep.
@@ -77,7 +79,7 @@ class Study:
     seeds: int
     epochs: int
     batch_size: int
-    settings: Settings
+    settings: SettingsByMethod
     spiking: Spiking
     rates: tuple[float, ...]
     fixed_rates: dict[str, float]
@@ -108,13 +110,19 @@ class Study:
                 raise ValueError(f"{field}: {number} is too small; allowed: 1 and above")
         if len(set(self.rates)) < len(self.rates) or not self.rates:
             raise ValueError(f"learning_rates: {self.rates} must hold each rate once, at least one")
-        if self.settings.clip_norm == math.inf:
-            raise ValueError("clip_norm: inf; allowed: above 0, or 0 for no clipping")
-        for rate in (*self.rates, *self.fixed_rates.values()):
-            replace(self.settings, learning_rate=rate)
+        self._check_settings()
         if not self.trained:
             reasons = "; ".join(f"{c.method} with {c.activation}: {c.refusal}" for c in self.cells)
             raise ValueError(f"methods: none goes with the activations ({reasons})")
+
+    def _check_settings(self) -> None:
+        """Raise `ValueError` for rates or settings that a run could not have."""
+        for method in self.methods:
+            settings = pick("settings", method, self.settings)
+            if settings.clip_norm == math.inf:
+                raise ValueError("clip_norm: inf; allowed: above 0, or 0 for no clipping")
+            for rate in (*self.rates, *self.fixed_rates.values()):
+                replace(settings, learning_rate=rate)
 
     @property
     def cells(self) -> list[Cell]:
@@ -165,10 +173,19 @@ class Study:
             seed=seed,
             epochs=epochs,
             batch_size=METHODS[cell.method].batch_size or self.batch_size,
-            settings=replace(self.settings, learning_rate=rate),
+            settings=replace(self.settings[cell.method], learning_rate=rate),
             spiking=self.spiking_of(cell.activation),
             budget=self.budgets.get(cell.method),
         )
+
+    @property
+    def optimized(self) -> dict[str, list[str]]:
+        """The methods that fill ``p.grad``, by the name of the optimiser that steps on it."""
+        found: dict[str, list[str]] = {}
+        for method in self.methods:
+            if issubclass(METHODS[method], DescentTrainer):
+                found.setdefault(self.settings[method].optimizer, []).append(method)
+        return found
 
     @property
     def runs(self) -> int:
@@ -300,6 +317,7 @@ def _results(
 
 def _measurement(study: Study, activation: str, data: Dataset, device: torch.device) -> Measurement:
     """Return how the costs of the study's methods with one activation are measured."""
+    methods = tuple(cell.method for cell in study.trained if cell.activation == activation)
     return Measurement(
         workload=Workload(
             model=study.model,
@@ -309,10 +327,15 @@ def _measurement(study: Study, activation: str, data: Dataset, device: torch.dev
             batch_size=study.batch_size,
             spiking=study.spiking_of(activation),
         ),
-        methods=tuple(cell.method for cell in study.trained if cell.activation == activation),
+        methods=methods,
         repeats=COST_REPEATS,
         # At a rate so small that the weights stay; rates of their own do not change the work.
-        settings=replace(study.settings, learning_rate=SETTINGS.learning_rate, schedule="constant"),
+        settings={
+            method: replace(
+                study.settings[method], learning_rate=SETTINGS.learning_rate, schedule="constant"
+            )
+            for method in methods
+        },
         processor=processor(device),
         threads=torch.get_num_threads(),
     )

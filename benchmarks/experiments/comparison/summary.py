@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from baselines import METHODS, Spiking
-from baselines.trainer import DescentTrainer
 from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.costs.memory import MEGABYTE
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
@@ -266,12 +265,11 @@ def _notes_on_dead_parameters(outcome: Outcome) -> list[str]:
 
 
 def _note_on_the_optimizer(study: Study) -> list[str]:
-    if study.settings.optimizer == "sgd":
-        return []
-    following = [m for m in study.methods if issubclass(METHODS[m], DescentTrainer)]
     return [
-        f"Optimiser: {study.settings.optimizer}, which takes the p.grad of {', '.join(following)}; "
+        f"Optimiser: {name}, which takes the p.grad of {', '.join(methods)}; "
         "sgd names the plain gradient."
+        for name, methods in study.optimized.items()
+        if name != "sgd"
     ]
 
 

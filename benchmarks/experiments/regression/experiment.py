@@ -34,7 +34,8 @@ class Regression(Experiment[Options]):
         for method in (*options.methods, *options.learning_rate):
             pick("methods", method, METHODS)
         for rate in (*options.learning_rates, *options.learning_rate.values()):
-            options.settings(rate)
+            for method in options.methods:
+                options.settings(method, rate)
         return sum(len(options.sweep(method)) + options.seeds for method in options.methods)
 
     def check(self, options: Options) -> None:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from baselines import Settings
 from benchmarks.experiments.base import STRICT
-from benchmarks.experiments.options import Whole
+from benchmarks.experiments.options import Whole, settings_by_method
 from benchmarks.experiments.regression.methods import METHODS
 from benchmarks.experiments.regression.runs import Run
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED
@@ -45,15 +45,10 @@ class Options(BaseModel):
     learning_rate: dict[str, float] = {}
     sweep_seeds: Whole = 2
 
-    def settings(self, rate: float) -> Settings:
+    def settings(self, method: str, rate: float) -> Settings:
         """Return the settings of a run; raises `ValueError` naming a field that is wrong."""
-        return Settings(
-            learning_rate=rate,
-            momentum=self.momentum,
-            clip_norm=self.clip_norm or None,
-            reduction=self.reduction,
-            epsilon=self.epsilon,
-        )
+        given = {**vars(self), "learning_rate": rate}
+        return settings_by_method({method: METHODS[method]}, given)[method]
 
     def sweep(self, method: str) -> list[Run]:
         """Return the runs that decide a method's rate; none if it is given."""
@@ -70,5 +65,5 @@ class Options(BaseModel):
         return [self._run("final", method, seed, rate) for seed in range(self.seeds)]
 
     def _run(self, kind: Literal["sweep", "final"], method: str, seed: int, rate: float) -> Run:
-        settings = self.settings(rate)
+        settings = self.settings(method, rate)
         return Run(kind, self.dataset, method, seed, self.epochs, self.batch_size, settings)
