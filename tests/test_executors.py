@@ -19,7 +19,7 @@ import torch
 from baselines import METHODS, Settings, Spiking
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison.study import Study, carry_out
-from benchmarks.experiments.options import settings_by_method
+from benchmarks.experiments.options import MethodOptions
 from benchmarks.runs import training
 from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.runs.run import Result, Run
@@ -177,7 +177,7 @@ STUDY = Study(
     seeds=6,
     epochs=4,
     batch_size=256,
-    settings=settings_by_method(METHODS, {}),
+    settings=MethodOptions().settings_by_method(METHODS),
     spiking=Spiking(),
     rates=(0.1, 0.3),
     fixed_rates={},

@@ -25,7 +25,7 @@ from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.published import EXPERIMENTS, published
 from benchmarks.experiments.comparison.study import Outcome, Study, carry_out
-from benchmarks.experiments.options import settings_by_method
+from benchmarks.experiments.options import MethodOptions
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.rendering import text as as_text
 from benchmarks.rendering.document import (
@@ -53,7 +53,7 @@ STUDY = Study(
     seeds=3,
     epochs=2,
     batch_size=256,
-    settings=settings_by_method(METHODS, {"clip_norm": 0}),
+    settings=MethodOptions.model_validate({"clip_norm": 0}).settings_by_method(METHODS),
     spiking=Spiking(steps=2),
     rates=(0.01, 0.1),
     fixed_rates={"sgd": 1e20},  # diverges
@@ -135,7 +135,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, quick_costs: None) -> Path
     of_grid = replace(STUDY, activations=("relu",), seeds=2, epochs=1)
     of_grid = replace(of_grid, fixed_rates={"lfp": 0.1, "sgd": 0.1}, methods=("lfp", "sgd"))
     for epsilon, batch_size in [(0.01, 256), (0.01, 512), (0.1, 256)]:
-        settings = settings_by_method(METHODS, {"clip_norm": 0, "epsilon": epsilon})
+        given = MethodOptions.model_validate({"clip_norm": 0, "epsilon": epsilon})
+        settings = given.settings_by_method(METHODS)
         part = replace(of_grid, settings=settings, batch_size=batch_size)
         name = f"blobs-epsilon-{epsilon}-batch_size-{batch_size}"
         make(part, folder / "grid-smoke" / name)

@@ -20,7 +20,7 @@ from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.report import write_report
 from benchmarks.experiments.comparison.study import PRESETS, Cell, Outcome, Study, carry_out, check
-from benchmarks.experiments.options import settings_by_method
+from benchmarks.experiments.options import MethodOptions
 from benchmarks.rendering.text import origins
 from benchmarks.runs import executors
 from benchmarks.runs.run import Result, Run
@@ -36,7 +36,7 @@ STUDY = Study(
     seeds=2,
     epochs=2,
     batch_size=256,
-    settings=settings_by_method(METHODS, {}),
+    settings=MethodOptions().settings_by_method(METHODS),
     spiking=Spiking(steps=3),
     rates=(0.01, 0.3),
     fixed_rates={},
@@ -44,6 +44,8 @@ STUDY = Study(
     sweep_seeds=2,
     budgets={},
 )
+
+INFINITE = MethodOptions.model_validate({"clip_norm": math.inf})
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +235,7 @@ def diverging(tmp_path: Path) -> Outcome:
     hopeless = replace(
         STUDY,
         methods=("sgd",),
-        settings=settings_by_method(METHODS, {"clip_norm": 0}),
+        settings=MethodOptions.model_validate({"clip_norm": 0}).settings_by_method(METHODS),
         seeds=1,
         rates=(1e20, 1e21),
         sweep_seeds=1,
@@ -289,7 +291,7 @@ def test_every_preset_goes_with_its_data() -> None:
         ({"rates": ()}, "learning_rates: "),
         ({"rates": (0.1, -1.0)}, "learning_rate must be"),
         ({"fixed_rates": {"wsgd": 0.1}}, "learning_rate: unknown name 'wsgd'"),
-        ({"settings": settings_by_method(METHODS, {"clip_norm": math.inf})}, "clip_norm: inf"),
+        ({"settings": INFINITE.settings_by_method(METHODS)}, "clip_norm: inf"),
         ({"budgets": {"wsgd": 1.0}}, "seconds: unknown name 'wsgd'"),
         ({"budgets": {"lfp": 0.0}}, "seconds: 0.0 for lfp; allowed: finite, above 0"),
         (

@@ -32,6 +32,14 @@ def parse_whole(text: str | int) -> int:
     return number
 
 
+def parse_integer(text: str | int) -> int:
+    """Parse an option; which numbers make sense is checked where they are used."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+
+
 def parse_real(text: str | float) -> float:
     """Parse an option; which numbers make sense is checked where they are used."""
     try:

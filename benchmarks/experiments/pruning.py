@@ -167,7 +167,7 @@ def prune(model: torch.nn.Module, data: Dataset, run: Run, options: Options) -> 
     """Return the accuracies by criterion, in the order of the shares, and what the weights are."""
     whole = sparsity.merged(model)
     magnitudes = sparsity.magnitude(sparsity.weights_of(whole))
-    epsilon = FeedbackSettings.of(options.settings(["lfp"])["lfp"]).epsilon
+    epsilon = FeedbackSettings.of(options.settings("lfp")).epsilon
     relevance = sparsity.relevance(whole, data.train, epsilon)
     scores = {"magnitude": magnitudes, "relevance": relevance}
     some = Split(data.test.inputs[: options.examples], data.test.targets[: options.examples])

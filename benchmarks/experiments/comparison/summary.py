@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 
 from baselines import METHODS, Spiking
+from baselines.options import fields_of
 from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.costs.memory import MEGABYTE
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
+from benchmarks.experiments.options import DECIDED
 from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
 from benchmarks.runs.store import Stored
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
@@ -232,6 +234,7 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
         f"of {study.batch_size}, mean ± sample standard deviation over "
         f"{_seeds(0, study.seeds)}; a diverged run counts with the last accuracy it reached.",
         *_note_on_the_optimizer(study),
+        *_note_on_options(study),
         *_notes_on_rates(study, summary),
         "Time: of training, median of interleaved steps. Memory: the most that model, optimiser, "
         "batch and a step take together. MAC: multiply-accumulates of products and convolutions in "
@@ -271,6 +274,19 @@ def _note_on_the_optimizer(study: Study) -> list[str]:
         for name, methods in study.optimized.items()
         if name != "sgd"
     ]
+
+
+def _note_on_options(study: Study) -> list[str]:
+    """Name the options that are not the methods' defaults; the optimiser has a note of its own."""
+    found: dict[str, list[str]] = {}
+    for method in study.methods:
+        settings = study.settings[method]
+        for name, field in fields_of(type(settings)).items():
+            value = getattr(settings, name)
+            if name not in (*DECIDED, "optimizer") and value != field.default:
+                found.setdefault(f"{name} {value}", []).append(method)
+    told = "; ".join(f"{option} ({', '.join(methods)})" for option, methods in found.items())
+    return [f"Options that are not the defaults: {told}."] if told else []
 
 
 def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:

@@ -33,6 +33,7 @@ class Regression(Experiment[Options]):
         pick("dataset", options.dataset, DATASETS)
         for method in (*options.methods, *options.learning_rate):
             pick("methods", method, METHODS)
+        options.settings_by_method(options.methods)
         for rate in (*options.learning_rates, *options.learning_rate.values()):
             for method in options.methods:
                 options.settings(method, rate)
