@@ -1,5 +1,6 @@
 """The methods of the comparison, one trainer each, behind one protocol (:class:`Trainer`)."""
 
+from baselines.activation import Activation
 from baselines.lfp import LFP, FeedbackSettings, LFPSettings
 from baselines.methods import FAMILIES, METHODS
 from baselines.rewards import REWARDS
@@ -14,6 +15,7 @@ __all__ = [
     "OPTIMIZERS",
     "REWARDS",
     "SGD",
+    "Activation",
     "FeedbackSettings",
     "LFPSettings",
     "Settings",

@@ -71,6 +71,7 @@ class LFP(DescentTrainer):
     """LFP-epsilon; see :mod:`lfp_core`."""
 
     name: ClassVar[str] = "lfp"
+    label: ClassVar[str] = "LFP"
     Options: ClassVar[type[Settings]] = LFPSettings
     settings: LFPSettings
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from baselines.activation import Activation
 from baselines.clipping import clip_adaptively
 from baselines.options import LogUniform, Named, Search, fields_of, options
 from lfp_core.rewards import Reduction
@@ -87,11 +88,6 @@ class Settings:
         return cls(**{name: getattr(settings, name) for name in shared})
 
 
-#: Of methods that need derivatives.
-NO_SPIKES: Mapping[str, str] = {"lif": "a spike has no derivative"}
-LAST_LAYER: Mapping[str, str] = {"heaviside": "last layer alone"}
-
-
 class Step(NamedTuple):
     """What one step tells: scalars on the model's device, detached, so that reading is optional."""
 
@@ -108,6 +104,8 @@ class Trainer(Protocol):
     """
 
     name: ClassVar[str]
+    #: What figures call it, if not by its name.
+    label: ClassVar[str] = ""
     #: What it can be tuned by: a class that :func:`baselines.options.options` makes.
     Options: ClassVar[type[Settings]] = Settings
     #: The size of the batches that the method takes, if that is not for the study to choose.
@@ -118,13 +116,19 @@ class Trainer(Protocol):
     numpy: ClassVar[bool] = False
     #: Makes the method's own network of (input_shape, classes, seed), where it has to have one.
     network: ClassVar[Callable[[tuple[int, ...], int, int], nn.Module] | None] = None
-    #: Activations (of ``benchmarks.models``) that the method does not go with: why not, briefly.
-    refusals: ClassVar[Mapping[str, str]] = {}
-    #: What is special about its numbers with an activation, briefly.
-    remarks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Prepare to train the model, in place."""
+
+    @classmethod
+    def supports(cls, activation: Activation) -> str | None:
+        """Return why the method does not go with an activation, briefly; None if it does."""
+        return None
+
+    @classmethod
+    def remark(cls, activation: Activation) -> str:
+        """Return what is special about its numbers with an activation, briefly."""
+        return ""
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
         """Make one update on inputs (batch, ...) with class indices as targets (batch,)."""
@@ -140,6 +144,20 @@ class Trainer(Protocol):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where the state was taken, from a trainer that was constructed in the same way."""
+
+
+class NeedsDerivatives(Trainer):
+    """A method that backpropagates; a step function leaves it the last layer."""
+
+    @classmethod
+    def supports(cls, activation: Activation) -> str | None:
+        """Refuse spikes."""
+        return "a spike has no derivative" if activation.spiking else None
+
+    @classmethod
+    def remark(cls, activation: Activation) -> str:
+        """Tell of step functions."""
+        return "" if activation.differentiable else "last layer alone"
 
 
 class DescentTrainer(Trainer):

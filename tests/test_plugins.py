@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from baselines import Activation
 from baselines.registry import Registry
+from benchmarks.data import DATASETS, Preset, Source
+from benchmarks.models import ACTIVATIONS, MODELS, Model
 
 ROOT = Path(__file__).parent.parent
 
@@ -138,9 +142,25 @@ def test_a_package_adds_one_of_each(tmp_path: Path) -> None:
 
 def test_ours_are_found_without_importing_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("baselines.registry.entry_points", lambda group: pytest.fail("imported"))
-    registry = Registry("test", {"a": 1})
+    registry: Registry[int] = Registry("test", {"a": 1})
     assert registry["a"] == 1
     assert "a" in registry
+
+
+def test_what_is_entered_may_be_simpler_than_what_it_stands_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ACTIVATIONS.own, "softplus", nn.Softplus)
+    assert ACTIVATIONS["softplus"] == Activation(nn.Softplus)
+    assert ACTIVATIONS["softplus"].differentiable
+    assert not ACTIVATIONS["softplus"].spiking
+    assert isinstance(ACTIVATIONS["softplus"](), nn.Softplus)
+    load = DATASETS["digits"].load
+    monkeypatch.setitem(DATASETS.own, "mine", load)
+    assert DATASETS["mine"] == Source(load, Preset("mlp", 10, 2, 128))
+    layers = MODELS["mlp"].layers
+    monkeypatch.setitem(MODELS.own, "mine", layers)
+    assert MODELS["mine"] == Model(layers, input_shape=(1, 28, 28), small=False)
 
 
 def test_a_decorator_enters_a_name_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -85,13 +85,13 @@ def compare(
         int, typer.Option(parser=parse_whole, help="Runs of each rate in the sweep.")
     ] = 2,
     beta: Annotated[
-        float, typer.Option(parser=parse_real, help="Decay of lif neurons.")
+        float, typer.Option(parser=parse_real, help="Decay of spiking neurons, like lif.")
     ] = Spiking.beta,
     time_steps: Annotated[
-        int, typer.Option(parser=parse_whole, help="T of lif networks.")
+        int, typer.Option(parser=parse_whole, help="T of spiking networks.")
     ] = Spiking.steps,
     encoding: Annotated[
-        str, typer.Option(help="Of the input of lif networks: constant, rate or latency.")
+        str, typer.Option(help="Of the input of spiking networks: constant, rate or latency.")
     ] = Spiking.encoding,
     seconds: Annotated[
         list[str] | None,

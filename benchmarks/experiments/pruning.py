@@ -31,6 +31,7 @@ from benchmarks.experiments import comparison
 from benchmarks.experiments.base import Experiment, Place, Report, Status, recorded, rows
 from benchmarks.experiments.comparison.study import Study, check, tune
 from benchmarks.experiments.options import Names, Whole
+from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
 from benchmarks.runs.executors import dataset
@@ -83,10 +84,9 @@ class Options(comparison.Options):
     def study(self) -> Study:
         """See `comparison.Options`; also refuses spiking networks, and several activations."""
         study = super().study()
-        if len(study.activations) != 1 or "lif" in study.activations:
-            raise ValueError(
-                f"activations: {', '.join(study.activations)}; allowed: one that is not lif"
-            )
+        names = study.activations
+        if len(names) != 1 or ACTIVATIONS[names[0]].spiking:
+            raise ValueError(f"activations: {', '.join(names)}; allowed: one that does not spike")
         return study
 
 

@@ -222,9 +222,9 @@ class Options(MethodOptions):
     def finals(self) -> list[Run]:
         """Return all runs; raises `ValueError` naming a field that is wrong."""
         pick("model", self.model, HEADS)
-        pick("activation", self.activation, ACTIVATIONS)
-        if self.activation == "lif":
-            raise ValueError("activation: 'lif' has no network in torchvision")
+        activation = pick("activation", self.activation, ACTIVATIONS)
+        if activation.spiking:
+            raise ValueError(f"activation: {self.activation!r} has no network in torchvision")
         if bool(self.weights) == self.from_scratch:
             raise ValueError(
                 f"weights: {self.weights!r}, from_scratch: {self.from_scratch}; allowed: the path "
@@ -234,7 +234,7 @@ class Options(MethodOptions):
         methods = chosen("methods", self.methods, METHODS)
         self.settings_by_method(methods)
         for method in methods:
-            if self.activation in METHODS[method].refusals or METHODS[method].network is not None:
+            if METHODS[method].supports(activation) or METHODS[method].network is not None:
                 raise ValueError(f"methods: {method!r} does not go with {self.activation}")
             rate = pick("learning_rate", method, self.learning_rate)
             settings = self.settings(method, rate)

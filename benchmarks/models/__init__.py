@@ -7,6 +7,7 @@ from benchmarks.models.zoo import (
     SHAPES,
     Activation,
     Builder,
+    Model,
     build,
     network,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "SHAPES",
     "Activation",
     "Builder",
+    "Model",
     "build",
     "network",
 ]

@@ -33,7 +33,7 @@ class Run:
     epochs: int
     batch_size: int
     settings: Annotated[Settings, BeforeValidator(_of_the_method)]  # of the method's own class
-    spiking: Spiking | None = None  # of the activation "lif"
+    spiking: Spiking | None = None  # of an activation that spikes
     budget: float | None = None  # seconds of training, after which it ends whatever `epochs` says
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from baselines import METHODS, OPTIMIZERS, REWARDS, LFPSettings, Settings
+from baselines import METHODS, OPTIMIZERS, REWARDS, Activation, LFPSettings, Settings
 from baselines.options import Choice, LogUniform, allowed, fields_of, options
 from baselines.trainer import DescentTrainer
 
@@ -285,6 +285,42 @@ def test_gradients_of_earlier_steps_are_forgotten(name: str) -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     assert torch.equal(trajectory(name, model, 3), trajectory(name, network(), 3))
+
+
+# --- activations ----------------------------------------------------------------------------------
+
+SMOOTH, STEP = Activation(nn.Tanh), Activation(lfp.Heaviside, differentiable=False)
+NEURONS = Activation(nn.ReLU, spiking=True)  # of another package; methods know nothing else of it
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_why_it_does_not_go_with_an_activation(name: str) -> None:
+    refused = [METHODS[name].supports(kind) for kind in (SMOOTH, STEP, NEURONS)]
+    assert None in refused, "it goes with some"
+    assert all(reason is None or reason.strip() for reason in refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("lfp", []),
+        ("surrogate", [SMOOTH]),
+        ("rstdp", [SMOOTH, STEP]),
+        ("pso-torch-stable", [NEURONS]),
+        *((name, [NEURONS]) for name in ("sgd", "wsgd", "fa", "eg", "madam")),
+    ],
+)
+def test_it_is_the_properties_of_an_activation_that_count(
+    name: str, refused: list[Activation]
+) -> None:
+    method = METHODS[name]
+    assert [kind for kind in (SMOOTH, STEP, NEURONS) if method.supports(kind)] == refused
+
+
+def test_no_gradient_passes_a_spike() -> None:
+    assert not Activation(nn.ReLU, spiking=True, differentiable=True).differentiable
+    assert METHODS["sgd"].remark(STEP) == "last layer alone"
+    assert METHODS["sgd"].remark(SMOOTH) == METHODS["surrogate"].remark(STEP) == ""
 
 
 # --- settings -------------------------------------------------------------------------------------

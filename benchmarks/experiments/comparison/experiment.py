@@ -11,7 +11,7 @@ from baselines.registry import pick
 from benchmarks.data import DATASETS
 from benchmarks.experiments.base import Experiment, Place, Report, Status, rows
 from benchmarks.experiments.comparison.report import write_report
-from benchmarks.experiments.comparison.study import PRESETS, UNKNOWN, Study, carry_out, check
+from benchmarks.experiments.comparison.study import Study, carry_out, check
 from benchmarks.experiments.comparison.summary import lines, notes
 from benchmarks.experiments.options import MethodOptions, Names, Whole, by_method, chosen
 from benchmarks.models import ACTIVATIONS
@@ -32,7 +32,7 @@ class Options(MethodOptions):
         learning_rates: the grid of the sweep.
         learning_rate: of methods that have no sweep.
         sweep_epochs, sweep_seeds: of the sweep.
-        beta, time_steps, encoding: of the activation lif.
+        beta, time_steps, encoding: of activations that spike.
         seconds: time budget of a run, by method.
     """
 
@@ -56,9 +56,8 @@ class Options(MethodOptions):
 
     def study(self) -> Study:
         """Return the study; raises `ValueError` naming a field, its value and what is allowed."""
-        pick("dataset", self.dataset, DATASETS)
         methods = chosen("methods", self.methods, METHODS, FAMILIES)
-        preset = PRESETS.get(self.dataset, UNKNOWN)
+        preset = pick("dataset", self.dataset, DATASETS).preset
         return Study(
             dataset=self.dataset,
             model=self.model or preset.model,

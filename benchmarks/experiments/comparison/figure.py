@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from baselines import METHODS
 from benchmarks.experiments.comparison.study import Outcome
-from benchmarks.rendering.style import LABELS, styles
+from benchmarks.models import ACTIVATIONS
+from benchmarks.rendering.style import label_of, styles
 from benchmarks.runs.run import Result
 
 GREY = "#666666"
@@ -49,6 +50,11 @@ def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
+def called(activation: str) -> str:
+    """Return what figures call an activation."""
+    return ACTIVATIONS[activation].label or activation
+
+
 def _bare(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
@@ -74,14 +80,14 @@ def _draw_bars(axis: Axes, summary: pd.DataFrame) -> None:
             color=colour,
             hatch=hatch,
             edgecolor="white",
-            label=LABELS.get(method, method),
+            label=label_of(method),
             error_kw={"linewidth": 1, "capsize": 2, "ecolor": "#333333"},
         )
         for centre, row in zip(centres, of_method, strict=True):
             if not row["refusal"]:
                 _annotate(axis, centre, row, rotation=0 if len(methods) <= MANY else 90)
     _bare(axis)
-    axis.set_xticks(range(len(activations)), activations, fontsize=10)
+    axis.set_xticks(range(len(activations)), map(called, activations), fontsize=10)
     axis.tick_params(axis="x", length=0)
     axis.set_ylabel("test accuracy")
     axis.legend(
@@ -124,4 +130,4 @@ def _draw_curves(axis: Axes, activation: str, results: Sequence[Result]) -> None
             accuracy.columns, accuracy.min(), accuracy.max(), color=colour, alpha=0.2, linewidth=0
         )
     _bare(axis)
-    axis.set_title(activation, fontsize=9)
+    axis.set_title(called(activation), fontsize=9)

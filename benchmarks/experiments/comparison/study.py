@@ -24,30 +24,6 @@ from benchmarks.storage.provenance import describe, processor
 COST_REPEATS = 50
 
 
-class Preset(NamedTuple):
-    """What a data set is trained with unless the command says otherwise."""
-
-    model: str
-    epochs: int
-    sweep_epochs: int
-    batch_size: int
-
-
-PRESETS = {
-    "digits": Preset("mlp", epochs=20, sweep_epochs=10, batch_size=64),
-    "blobs": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128),
-    "circles": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128),
-    "swirls": Preset("toy-mlp", epochs=15, sweep_epochs=15, batch_size=128),
-    "mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
-    "fashion-mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
-    "cifar10": Preset("vgg-like", epochs=50, sweep_epochs=5, batch_size=128),
-}
-
-
-#: Of the data sets of other packages.
-UNKNOWN = Preset("mlp", epochs=10, sweep_epochs=2, batch_size=128)
-
-
 class Cell(NamedTuple):
     """One line of the table."""
 
@@ -57,7 +33,7 @@ class Cell(NamedTuple):
     @property
     def refusal(self) -> str | None:
         """Why the method does not go with the activation; None if it does."""
-        return METHODS[self.method].refusals.get(self.activation)
+        return METHODS[self.method].supports(ACTIVATIONS[self.activation])
 
 
 @dataclass(frozen=True)
@@ -66,7 +42,7 @@ class Study:
 
     Attributes:
         settings: of the runs of each method, but for the learning rate.
-        spiking: of the networks with the activation "lif".
+        spiking: of the networks with an activation that spikes.
         rates: the learning rates of the sweep.
         fixed_rates: of methods that have no sweep.
         budgets: seconds of training of methods that are to end by time; `epochs` still is the most.
@@ -159,7 +135,7 @@ class Study:
 
     def spiking_of(self, activation: str) -> Spiking | None:
         """Return what sets up the neurons of a network, if it has any."""
-        return self.spiking if activation == "lif" else None
+        return self.spiking if ACTIVATIONS[activation].spiking else None
 
     def _run(
         self, cell: Cell, kind: Literal["final", "sweep"], seed: int, epochs: int, rate: float

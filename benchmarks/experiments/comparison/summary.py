@@ -13,6 +13,7 @@ from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, 
 from benchmarks.costs.memory import MEGABYTE
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
 from benchmarks.experiments.options import DECIDED
+from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
 from benchmarks.runs.store import Stored
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
@@ -73,7 +74,7 @@ def summarise(outcome: Outcome) -> pd.DataFrame:
                 "activation": cell.activation,
                 "method": cell.method,
                 "refusal": cell.refusal or "",
-                "remark": METHODS[cell.method].remarks.get(cell.activation, ""),
+                "remark": METHODS[cell.method].remark(ACTIVATIONS[cell.activation]),
                 "seeds": len(of_cell),
                 "missing": 0 if cell.refusal else outcome.study.seeds - len(of_cell),
                 "test_accuracy_mean": of_cell["test_accuracy"].mean(),
@@ -246,16 +247,17 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
         ),
         *(f"Time budget: {seconds:g} s, {method}." for method, seconds in study.budgets.items()),
     ]
-    if {"heaviside", "lif"} & set(study.activations):
+    if not all(ACTIVATIONS[name].differentiable for name in study.activations):
         found.append(
             "No gradient passes a Heaviside step or a spike: with these, methods that need one "
             "train the last layer alone or nothing, and ratios are to SGD's step with ReLU."
         )
-    if "lif" in study.activations:
+    if neurons := [name for name in study.activations if ACTIVATIONS[name].spiking]:
         spiking = study.spiking
         found.append(
-            f"lif: beta {spiking.beta:g}, T = {spiking.steps}, {spiking.encoding} input; spikes of "
-            "a validation sample after training, the input's included."
+            f"{', '.join(neurons)}: beta {spiking.beta:g}, T = {spiking.steps}, "
+            f"{spiking.encoding} input; spikes of a validation sample after training, the input's "
+            "included."
         )
     return found + _notes_on_dead_parameters(outcome)
 
