@@ -475,7 +475,7 @@ def test_both_kinds_record_the_same_divergence() -> None:
     good = Split(torch.randn(12, 2), targets)
     bad = Split(torch.full((12, 2), NAN), targets)
     run = Run(
-        kind="final", dataset="nan", model="toy-mlp", method="", activation="relu", seed=0,
+        kind="final", dataset="nan", model="toy-mlp", method="sgd", activation="relu", seed=0,
         epochs=2, batch_size=6, settings=SETTINGS,
     )  # fmt: skip
     for method in (name for name in METHODS if issubclass(METHODS[name], PSO)):
