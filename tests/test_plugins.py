@@ -193,6 +193,7 @@ def test_options_and_neurons_of_a_package_are_in_the_help_a_study_and_a_report(
         ("snap", "lfp"): "",
         ("snap", "slow"): "a spike has no derivative",
     }
+    assert {row["remark"] for row in part["rows"]} == {""}, "there are no numbers to remark on"
     spikes = {(row["activation"], row["method"]): row["spikes"] for row in part["rows"]}
     assert spikes["snap", "lfp"] is not None
     assert spikes["softplus", "lfp"] is None

@@ -35,6 +35,11 @@ class Cell(NamedTuple):
         """Why the method does not go with the activation; None if it does."""
         return METHODS[self.method].supports(ACTIVATIONS[self.activation])
 
+    @property
+    def remark(self) -> str:
+        """What is special about its numbers, if they go together."""
+        return METHODS[self.method].remark(ACTIVATIONS[self.activation])
+
 
 @dataclass(frozen=True)
 class Study:

@@ -74,7 +74,7 @@ def summarise(outcome: Outcome) -> pd.DataFrame:
                 "activation": cell.activation,
                 "method": cell.method,
                 "refusal": cell.refusal or "",
-                "remark": METHODS[cell.method].remark(ACTIVATIONS[cell.activation]),
+                "remark": "" if cell.refusal else cell.remark,
                 "seeds": len(of_cell),
                 "missing": 0 if cell.refusal else outcome.study.seeds - len(of_cell),
                 "test_accuracy_mean": of_cell["test_accuracy"].mean(),
