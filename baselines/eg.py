@@ -4,7 +4,6 @@ Unnormalised, and for weights of both signs, which they keep: ``w <- w exp(-lr s
 first order in the learning rate this is ``w - lr |w| g``, which is LFP-0 on a ReLU network.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -12,18 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from baselines.sgd import SGD
-from baselines.trainer import LAST_LAYER, NO_SPIKES, Settings, Step, Trainer
+from baselines.trainer import NeedsDerivatives, Settings, Step
 
 
-class ExponentiatedGradient(Trainer):
+class ExponentiatedGradient(NeedsDerivatives):
     """The step of SGD (gradient, clipping, momentum), taken in the exponent.
 
     A weight that is 0 stays 0.
     """
 
     name: ClassVar[str] = "eg"
-    refusals: ClassVar[Mapping[str, str]] = NO_SPIKES
-    remarks: ClassVar[Mapping[str, str]] = LAST_LAYER
+    label: ClassVar[str] = "exponentiated gradient"
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Prepare SGD, whatever the settings' optimiser is."""

@@ -69,6 +69,7 @@ class FeedbackAlignment(SGD):
     """
 
     name: ClassVar[str] = "fa"
+    label: ClassVar[str] = "feedback alignment"
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Draw the feedback weights."""

@@ -3,29 +3,83 @@
 Spiking networks get the reward of a rate code instead.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 import lfp_core as lfp
+from baselines.options import Choice, LogUniform, Named, Search, options
 from baselines.rewards import REWARDS
 from baselines.spiking_network import SpikingNetwork
 from baselines.surrogate import rate_loss
-from baselines.trainer import DescentTrainer
+from baselines.trainer import DescentTrainer, Settings
+from lfp_core.propagation import Attention, Gates, Normalisation, Units
+
+
+@options
+class FeedbackSettings(Settings):
+    """The options of a method that propagates feedback: those of :class:`lfp_core.feedback`."""
+
+    epsilon: Annotated[  # type: ignore[misc]  # of the class above it is no option
+        float, Field(ge=0, allow_inf_nan=False, description="Stabiliser of the epsilon rule.")
+    ] = 1e-6
+    units: Annotated[Units, Field(description="Slopes of functions with f(0) != 0.")] = "identity"
+    gates: Annotated[Gates, Field(description="What a gate's product does.")] = "signal"
+    attention: Annotated[Attention, Field(description="Who shares attention's reward.")] = "uniform"
+    normalisation: Annotated[
+        Normalisation, Field(description="What the statistics of a normalisation do.")
+    ] = "gradient"
+
+    search: ClassVar[Mapping[str, Search]] = {
+        **Settings.search,
+        "epsilon": LogUniform(1e-6, 1),
+        "units": Choice(("identity", "reverse", "shifted")),
+    }
+
+    def feedback(self) -> lfp.feedback:
+        """Return the context of a forward pass; spiking networks have another."""
+        return lfp.feedback(
+            self.epsilon,
+            attention=self.attention,
+            gates=self.gates,
+            units=self.units,
+            normalisation=self.normalisation,
+        )
+
+
+@options
+class LFPSettings(FeedbackSettings):
+    """The options of LFP."""
+
+    reward: Annotated[
+        str, Named(REWARDS), Field(description="Of the logits; spiking networks have their own.")
+    ] = "softmax"
+    normaliser: Annotated[
+        Literal["current", "earlier"],
+        Field(description="N_t of spiking neurons."),
+    ] = "current"
+    max_norm: Annotated[
+        bool, Field(description="Divide the rewards of spiking layers by their largest magnitude.")
+    ] = False
 
 
 class LFP(DescentTrainer):
     """LFP-epsilon; see :mod:`lfp_core`."""
 
     name: ClassVar[str] = "lfp"
+    label: ClassVar[str] = "LFP"
+    Options: ClassVar[type[Settings]] = LFPSettings
+    settings: LFPSettings
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Propagate the reward of the logits, or of the spikes."""
         if isinstance(self.model, SpikingNetwork):
             return self._fill_from_spikes(self.model, inputs, targets)
-        with lfp.feedback(self.settings.epsilon):
+        with self.settings.feedback():
             logits = self.model(inputs)
         reward_of = REWARDS[self.settings.reward]
         lfp.backward(logits, reward_of(logits, targets, self.settings.reduction))

@@ -8,17 +8,16 @@ tensor at the start::
     w <- clamp(w, 3 sigma)
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.trainer import LAST_LAYER, NO_SPIKES, Settings, Step, Trainer
+from baselines.trainer import NeedsDerivatives, Settings, Step
 
 
-class Madam(Trainer):
+class Madam(NeedsDerivatives):
     """Backpropagation, then Madam with its authors' constants; v is bias-corrected as in Adam.
 
     Of the settings only the learning rate applies: the update does not depend on the scale of the
@@ -26,8 +25,7 @@ class Madam(Trainer):
     """
 
     name: ClassVar[str] = "madam"
-    refusals: ClassVar[Mapping[str, str]] = NO_SPIKES
-    remarks: ClassVar[Mapping[str, str]] = LAST_LAYER
+    label: ClassVar[str] = "Madam"
     BETA: ClassVar[float] = 0.999
     MAX_STEP: ClassVar[float] = 10.0  # in learning rates
     MAX_WEIGHT: ClassVar[float] = 3.0  # in root mean squares of the tensor at the start

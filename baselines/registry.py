@@ -4,9 +4,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741  (an item as it is entered)
 log = logging.getLogger(__name__)
 
 
@@ -29,17 +30,21 @@ class Registry(Mapping[str, T]):
     Attributes:
         group: of the entry points.
         own: what is registered, in order, without what packages add.
+        convert: makes an item of what was entered, which may be simpler.
     """
 
-    def __init__(self, group: str, own: Mapping[str, T]) -> None:
+    def __init__(
+        self, group: str, own: Mapping[str, Any], convert: Callable[[Any], T] = lambda item: item
+    ) -> None:
         self.group = group
         self.own = dict(own)
-        self._added: dict[str, T] | None = None
+        self.convert = convert
+        self._added: dict[str, Any] | None = None
 
-    def register(self, name: str) -> Callable[[T], T]:
+    def register(self, name: str) -> Callable[[I], I]:
         """Return a decorator that enters what it decorates; `ValueError` if the name is taken."""
 
-        def enter(item: T) -> T:
+        def enter(item: I) -> I:
             if name in self.own:
                 raise ValueError(f"{self.group}: {name!r} is registered already")
             self.own[name] = item
@@ -49,7 +54,7 @@ class Registry(Mapping[str, T]):
 
     def __getitem__(self, name: str) -> T:
         """Return what the name stands for."""
-        return self.own[name] if name in self.own else self._packages()[name]
+        return self.convert(self.own[name] if name in self.own else self._packages()[name])
 
     def __iter__(self) -> Iterator[str]:
         """Return all names: ours in their order, then those of packages."""
@@ -59,7 +64,7 @@ class Registry(Mapping[str, T]):
         """Return the number of names."""
         return len(list(iter(self)))
 
-    def _packages(self) -> dict[str, T]:
+    def _packages(self) -> dict[str, Any]:
         """Return what other packages add; they are imported once."""
         if self._added is None:
             self._added = {}  # what a package imports may ask for names as well

@@ -1,20 +1,18 @@
 """Stochastic gradient descent on the cross-entropy: the baseline of all comparisons."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.trainer import LAST_LAYER, NO_SPIKES, DescentTrainer
+from baselines.trainer import DescentTrainer, NeedsDerivatives
 
 
-class SGD(DescentTrainer):
+class SGD(DescentTrainer, NeedsDerivatives):
     """Plain backpropagation."""
 
     name: ClassVar[str] = "sgd"
-    refusals: ClassVar[Mapping[str, str]] = NO_SPIKES
-    remarks: ClassVar[Mapping[str, str]] = LAST_LAYER
+    label: ClassVar[str] = "SGD"
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Backpropagate the cross-entropy."""

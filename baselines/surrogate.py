@@ -4,13 +4,14 @@ Forward, a spike is a step function. Backward, its derivative is that of the fas
 s(x) = x / (1 + 25 |x|), as in snntorch. A spiking network is backpropagated through time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from baselines.activation import Activation
 from baselines.sgd import SGD
 from baselines.spiking_network import SURROGATE_SLOPE, SpikingNetwork
 from lfp_core.functions import heaviside
@@ -24,10 +25,17 @@ class Surrogate(SGD):
     """
 
     name: ClassVar[str] = "surrogate"
-    refusals: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("relu", "silu", "elu", "tanh", "sigmoid"), "has a derivative, so it is sgd"
-    )
-    remarks: ClassVar[Mapping[str, str]] = {}
+    label: ClassVar[str] = "surrogate gradient"
+
+    @classmethod
+    def supports(cls, activation: Activation) -> str | None:
+        """Refuse what needs no surrogate."""
+        return "has a derivative, so it is sgd" if activation.differentiable else None
+
+    @classmethod
+    def remark(cls, activation: Activation) -> str:
+        """Tell of nothing: all layers learn."""
+        return ""
 
     def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch (scalar), with derivatives where there are none."""

@@ -2,17 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from baselines.activation import Activation
 from baselines.clipping import clip_adaptively
-from baselines.registry import pick
-from baselines.rewards import REWARDS
+from baselines.options import LogUniform, Named, Search, fields_of, options
 from lfp_core.rewards import Reduction
 
 #: What makes an optimiser of (parameters, learning rate, momentum).
@@ -30,74 +30,62 @@ def _adam(parameters: Iterable[Tensor], learning_rate: float, momentum: float) -
 OPTIMIZERS: Mapping[str, OptimizerOf] = {"sgd": _sgd, "adam": _adam}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a method may be tuned by, with the defaults of the paper's MNIST experiments.
+S = TypeVar("S", bound="Settings")
 
-    Attributes:
-        optimizer: what steps on ``p.grad``, a name in :data:`OPTIMIZERS`; methods that do not fill
-            ``p.grad`` have a rule of their own and ignore it.
-        learning_rate: step size of the optimiser.
-        momentum: of SGD, in [0, 1); of Adam, the decay of its running mean of ``p.grad``.
-        clip_norm: the 2-norm that ``p.grad`` over all parameters is clipped to; None does not clip.
-        reduction: "mean" divides losses and rewards by the batch size, "sum" does not; the authors'
-            code sums rewards, so their learning rates for LFP are meant for "sum".
-        epsilon: stabiliser of LFP's epsilon rule (LFP only).
-        schedule: "constant", or "one-cycle": the rate climbs to `learning_rate` for the first 30%
-            of the steps and then falls to almost 0 (Smith and Topin 2019, as torch has it; momentum
-            stays constant).
-        total_steps: how many steps there will be, which "one-cycle" has to know.
-        adaptive_clip: lambda of :func:`baselines.clipping.clip_adaptively`, which comes before
-            `clip_norm`; None does not clip so.
-        normaliser: N_t of a spiking neuron (LFP only), see :mod:`lfp_core.spiking`.
-        reward: of LFP's logits, a name in :data:`baselines.rewards.REWARDS` (LFP only; spiking
-            networks have the reward of a rate code).
-        max_norm: divide the rewards between layers by their largest magnitude (LFP on spiking
-            networks only), see :class:`lfp_core.spiking.feedback`.
+
+@options
+class Settings:
+    """The options that every method has, with the defaults of the paper's MNIST experiments.
+
+    A method that has more of them declares a subclass (:attr:`Trainer.Options`). Methods that do
+    not fill ``p.grad`` have a rule of their own, and ignore what is of no use to them.
     """
 
-    learning_rate: float
-    momentum: float = 0.9
-    clip_norm: float | None = 3.0
-    reduction: Reduction = "mean"
-    epsilon: float = 1e-6
-    schedule: Literal["constant", "one-cycle"] = "constant"
-    total_steps: int | None = None
-    adaptive_clip: float | None = None
-    normaliser: Literal["current", "earlier"] = "current"
-    max_norm: bool = False
-    reward: str = "softmax"
-    optimizer: str = "sgd"
+    learning_rate: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Step size of the optimiser.")
+    ]
+    momentum: Annotated[
+        float, Field(ge=0, lt=1, description="Of SGD, or Adam's first, in [0, 1).")
+    ] = 0.9
+    clip_norm: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(description="Largest 2-norm of p.grad over all parameters."),
+    ] = 3.0
+    #: The authors' code sums rewards, so their learning rates for LFP are meant for "sum".
+    reduction: Annotated[
+        Reduction, Field(description="Of the batch's losses and rewards, by its size or not.")
+    ] = "mean"
+    #: "one-cycle": the rate climbs to `learning_rate` for the first 30% of the steps and then falls
+    #: to almost 0 (Smith and Topin 2019, as torch has it; momentum stays constant).
+    schedule: Annotated[
+        Literal["constant", "one-cycle"], Field(description="Of the learning rate.")
+    ] = "constant"
+    total_steps: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="How many steps there will be, which one-cycle has to know."),
+    ] = None
+    #: Lambda of :func:`baselines.clipping.clip_adaptively`, which comes before `clip_norm`.
+    adaptive_clip: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+        Field(description="Largest relative change of a unit."),
+    ] = None
+    optimizer: Annotated[
+        str, Named(OPTIMIZERS), Field(description="What steps on p.grad, where a method fills it.")
+    ] = "sgd"
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a field out of range, naming it."""
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be finite and > 0, not {self.learning_rate!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum!r}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm must be > 0 or None, not {self.clip_norm!r}")
-        if self.reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction must be 'mean' or 'sum', not {self.reduction!r}")
-        if not 0 <= self.epsilon < float("inf"):
-            raise ValueError(f"epsilon must be finite and >= 0, not {self.epsilon!r}")
-        if self.schedule not in ("constant", "one-cycle"):
-            raise ValueError(f"schedule must be 'constant' or 'one-cycle', not {self.schedule!r}")
-        if self.total_steps is not None and self.total_steps < 1:
-            raise ValueError(f"total_steps must be >= 1 or None, not {self.total_steps!r}")
-        if self.adaptive_clip is not None and not 0 < self.adaptive_clip < float("inf"):
-            raise ValueError(
-                f"adaptive_clip must be finite and > 0, or None, not {self.adaptive_clip!r}"
-            )
-        if self.normaliser not in ("current", "earlier"):
-            raise ValueError(f"normaliser must be 'current' or 'earlier', not {self.normaliser!r}")
-        pick("reward", self.reward, REWARDS)
-        pick("optimizer", self.optimizer, OPTIMIZERS)
+    #: No option here, but what benchmarks.asv, which has to be the same for all commits, times
+    #: propagation with.
+    epsilon: ClassVar[float] = 1e-6
+    #: What a search may try of the options.
+    search: ClassVar[Mapping[str, Search]] = {"learning_rate": LogUniform(1e-4, 1)}
 
-
-#: Of methods that need derivatives.
-NO_SPIKES: Mapping[str, str] = {"lif": "a spike has no derivative"}
-LAST_LAYER: Mapping[str, str] = {"heaviside": "last layer alone"}
+    @classmethod
+    def of(cls: type[S], settings: "Settings") -> S:
+        """Return settings as this class has them; what is not in them has its default."""
+        if type(settings) is cls:
+            return settings
+        shared = fields_of(cls).keys() & fields_of(type(settings)).keys()
+        return cls(**{name: getattr(settings, name) for name in shared})
 
 
 class Step(NamedTuple):
@@ -116,6 +104,10 @@ class Trainer(Protocol):
     """
 
     name: ClassVar[str]
+    #: What figures call it, if not by its name.
+    label: ClassVar[str] = ""
+    #: What it can be tuned by: a class that :func:`baselines.options.options` makes.
+    Options: ClassVar[type[Settings]] = Settings
     #: The size of the batches that the method takes, if that is not for the study to choose.
     batch_size: ClassVar[int | None] = None
     #: The learning rate of a method that a sweep over the study's rates makes no sense for.
@@ -124,13 +116,19 @@ class Trainer(Protocol):
     numpy: ClassVar[bool] = False
     #: Makes the method's own network of (input_shape, classes, seed), where it has to have one.
     network: ClassVar[Callable[[tuple[int, ...], int, int], nn.Module] | None] = None
-    #: Activations (of ``benchmarks.models``) that the method does not go with: why not, briefly.
-    refusals: ClassVar[Mapping[str, str]] = {}
-    #: What is special about its numbers with an activation, briefly.
-    remarks: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Prepare to train the model, in place."""
+
+    @classmethod
+    def supports(cls, activation: Activation) -> str | None:
+        """Return why the method does not go with an activation, briefly; None if it does."""
+        return None
+
+    @classmethod
+    def remark(cls, activation: Activation) -> str:
+        """Return what is special about its numbers with an activation, briefly."""
+        return ""
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
         """Make one update on inputs (batch, ...) with class indices as targets (batch,)."""
@@ -148,13 +146,27 @@ class Trainer(Protocol):
         """Go on where the state was taken, from a trainer that was constructed in the same way."""
 
 
+class NeedsDerivatives(Trainer):
+    """A method that backpropagates; a step function leaves it the last layer."""
+
+    @classmethod
+    def supports(cls, activation: Activation) -> str | None:
+        """Refuse spikes."""
+        return "a spike has no derivative" if activation.spiking else None
+
+    @classmethod
+    def remark(cls, activation: Activation) -> str:
+        """Tell of step functions."""
+        return "" if activation.differentiable else "last layer alone"
+
+
 class DescentTrainer(Trainer):
     """A method that fills ``p.grad`` and lets clipping and an optimiser of torch do the rest."""
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Prepare to optimise the trainable parameters; ValueError without total_steps."""
         self.model = model
-        self.settings = settings
+        self.settings = self.Options.of(settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = OPTIMIZERS[settings.optimizer](
             self.parameters, settings.learning_rate, settings.momentum

@@ -16,6 +16,7 @@ class WeightScaledSGD(SGD):
     """Backpropagation, then ``p.grad *= |p|``."""
 
     name: ClassVar[str] = "wsgd"
+    label: ClassVar[str] = "|w|-scaled SGD"
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Backpropagate the cross-entropy and scale its gradients."""

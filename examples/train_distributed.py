@@ -49,7 +49,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dataset", choices=["synthetic", *DATASETS], default="synthetic")
     parser.add_argument(
-        "--activation", choices=[name for name in ACTIVATIONS if name != "lif"], default="relu"
+        "--activation",
+        choices=[name for name, kind in ACTIVATIONS.items() if not kind.spiking],
+        default="relu",
     )
     parser.add_argument("--steps", type=positive, default=50)
     parser.add_argument("--batch-size", type=positive, default=64, help="of one process")

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from baselines import Settings, Spiking
+from baselines import METHODS, Settings, Spiking
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison.study import Study, carry_out
+from benchmarks.experiments.options import MethodOptions
 from benchmarks.runs import training
 from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.runs.run import Result, Run
@@ -176,7 +177,7 @@ STUDY = Study(
     seeds=6,
     epochs=4,
     batch_size=256,
-    settings=Settings(learning_rate=1.0),
+    settings=MethodOptions().settings_by_method(METHODS),
     spiking=Spiking(),
     rates=(0.1, 0.3),
     fixed_rates={},

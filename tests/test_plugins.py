@@ -5,37 +5,62 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from torch import nn
 
+from baselines import Activation
 from baselines.registry import Registry
+from benchmarks.data import DATASETS, Preset, Source
+from benchmarks.models import ACTIVATIONS, MODELS, Model
 
+Call = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parent.parent
 
 PLUGIN = """
 from torch import nn
 import torch.nn.functional as F
 from dataclasses import replace
-from pydantic import BaseModel
-from baselines.trainer import DescentTrainer
+from typing import Annotated
+from pydantic import BaseModel, Field
+from baselines import SGD, Activation, Settings
+from baselines.options import LogUniform, options
 from benchmarks import data
 from benchmarks.experiments.base import STRICT, Experiment, Report
 
 
-class Slow(DescentTrainer):
+@options
+class SlowSettings(Settings):
+    strength: Annotated[float, Field(gt=0, le=1, description="Of the gradient.")] = 0.5
+    search = {**Settings.search, "strength": LogUniform(0.1, 1)}
+
+
+class Slow(SGD):
     name = "slow"
+    label = "slow descent"
+    Options = SlowSettings
 
     def fill_gradients(self, inputs, targets):
         logits = self.model(inputs)
         F.cross_entropy(logits, targets, reduction=self.settings.reduction).backward()
         for parameter in self.parameters:
-            parameter.grad.mul_(0.5)
+            parameter.grad.mul_(self.settings.strength)
         return F.cross_entropy(logits.detach(), targets)
 
 
 def reward(logits, targets, reduction):
     return F.one_hot(targets, logits.shape[1]) * logits.sign().detach() / len(logits)
+
+
+def sensitive(beta):
+    import snntorch
+    return snntorch.Leaky(beta=beta, threshold=0.5, init_hidden=True)
+
+
+snap = Activation(sensitive, spiking=True, label="snap neurons")
 
 
 def model(input_shape, classes, act):
@@ -72,6 +97,7 @@ broken = other_package.missing:Broken
 grow = other_package:reward
 [lfp_bench.activations]
 softplus = torch.nn:Softplus
+snap = other_package:snap
 [lfp_bench.models]
 tiny = other_package:model
 [lfp_bench.datasets]
@@ -80,6 +106,13 @@ spots = other_package:dataset
 nothing = other_package:Nothing
 """
 STUDY = "title: none\nexperiment: nothing\nparts: {one: {}}\nsizes: {smoke: {}}\n"
+COMPARISON = """
+title: methods and neurons of another package
+common: {dataset: spots, model: tiny, methods: [slow, lfp], activations: [softplus, snap]}
+parts: {one: {strength: 0.25, options: {lfp: {reward: grow}}}}
+sizes: {smoke: {seeds: 1, epochs: 1, time_steps: 3, learning_rate: {slow: 0.1, lfp: 0.01}}}
+"""
+COMMAND = "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
 
 
 def installed(folder: Path) -> dict[str, str]:
@@ -93,9 +126,10 @@ def installed(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
 
 
-def test_a_package_adds_one_of_each(tmp_path: Path) -> None:
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Runs Python beside the package of the other project."""
     environment = installed(tmp_path)
-    (tmp_path / "mine.yaml").write_text(STUDY)
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -107,12 +141,16 @@ def test_a_package_adds_one_of_each(tmp_path: Path) -> None:
             check=False,
         )
 
-    command = "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
+    return call
+
+
+def test_a_package_adds_one_of_each(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "mine.yaml").write_text(STUDY)
     compared = call(
-        *("-c", command, "compare", "--dataset", "spots", "--model", "tiny", "--json"),
+        *("-c", COMMAND, "compare", "--dataset", "spots", "--model", "tiny", "--json"),
         *("--methods", "slow,lfp", "--activations", "softplus", "--reward", "grow"),
         *("--seeds", "1", "--epochs", "1", "--learning-rate", "slow=0.1"),
-        *("--learning-rate", "lfp=0.01"),
+        *("--learning-rate", "lfp=0.01", "--strength", "0.75"),
     )
     assert compared.returncode == 0, compared.stderr
     found = json.loads(compared.stdout)
@@ -120,14 +158,16 @@ def test_a_package_adds_one_of_each(tmp_path: Path) -> None:
         ("softplus", "lfp"),
         ("softplus", "slow"),
     ]
-    assert found["configuration"]["settings"]["reward"] == "grow"
+    settings = found["configuration"]["settings"]
+    assert (settings["lfp"]["reward"], settings["slow"]["strength"]) == ("grow", 0.75)
+    assert "strength" not in settings["lfp"]
     told = [line for line in compared.stderr.splitlines() if "lfp_bench.methods" in line]
     assert told == [
         "other_package:Slow is not 'sgd' of lfp_bench.methods: the name is taken",
         "other_package.missing:Broken is not 'broken' of lfp_bench.methods: "
         "ModuleNotFoundError: No module named 'other_package.missing'",
     ]
-    ran = call("-c", command, "run", "mine.yaml", "--size", "smoke", "--json")
+    ran = call("-c", COMMAND, "run", "mine.yaml", "--size", "smoke", "--json")
     assert json.loads(ran.stdout)["parts"][0]["rows"] == [{"found": "nothing"}]
     # What docs/plugins.md tells the author of a method to do.
     asked = ("--pyargs", "validation.methods.test_methods", "-k", "slow and (dtype or sum or same)")
@@ -136,11 +176,63 @@ def test_a_package_adds_one_of_each(tmp_path: Path) -> None:
     assert " passed" in tested.stdout
 
 
+def test_options_and_neurons_of_a_package_are_in_the_help_a_study_and_a_report(
+    tmp_path: Path, call: Call
+) -> None:
+    shown = call("-c", COMMAND, "compare", "--help").stdout
+    assert "--strength" in shown
+    assert "(slow)" in shown
+    (tmp_path / "mine.yaml").write_text(COMPARISON)
+    ran = call("-c", COMMAND, "run", "mine.yaml", "--size", "smoke", "--json")
+    assert ran.returncode == 0, ran.stderr
+    (part,) = json.loads(ran.stdout)["parts"]
+    refusals = {(row["activation"], row["method"]): row["refusal"] for row in part["rows"]}
+    assert refusals == {
+        ("softplus", "lfp"): "",
+        ("softplus", "slow"): "",
+        ("snap", "lfp"): "",
+        ("snap", "slow"): "a spike has no derivative",
+    }
+    assert {row["remark"] for row in part["rows"]} == {""}, "there are no numbers to remark on"
+    spikes = {(row["activation"], row["method"]): row["spikes"] for row in part["rows"]}
+    assert spikes["snap", "lfp"] is not None
+    assert spikes["softplus", "lfp"] is None
+    reported = call("-c", COMMAND, "report", "mine.yaml", "--size", "smoke")
+    assert reported.returncode == 0, reported.stderr
+    page = Path(reported.stdout.strip()).with_suffix(".md")
+    text = (tmp_path / page).read_text()
+    assert "Options that are not the defaults: reward grow (lfp); strength 0.25 (slow)." in text
+    assert "snap: beta 0.9, T = 3, constant input" in text
+    results = pd.read_csv(tmp_path / "results" / "mine-smoke" / "one" / "results.csv")
+    assert results.set_index("method")["strength"].dropna().to_dict() == {"slow": 0.25}
+    assert set(results["activation"]) == {"softplus", "snap"}
+    wrong = call("-c", COMMAND, "compare", "--methods", "lfp", "--strength", "0.5")
+    assert "strength: not an option of lfp; allowed with: slow" in wrong.stderr
+    wrong = call("-c", COMMAND, "compare", "--methods", "slow", "--strength", "2")
+    assert "strength must lie in (0, 1], not 2.0" in wrong.stderr
+
+
 def test_ours_are_found_without_importing_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("baselines.registry.entry_points", lambda group: pytest.fail("imported"))
-    registry = Registry("test", {"a": 1})
+    registry: Registry[int] = Registry("test", {"a": 1})
     assert registry["a"] == 1
     assert "a" in registry
+
+
+def test_what_is_entered_may_be_simpler_than_what_it_stands_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ACTIVATIONS.own, "softplus", nn.Softplus)
+    assert ACTIVATIONS["softplus"] == Activation(nn.Softplus)
+    assert ACTIVATIONS["softplus"].differentiable
+    assert not ACTIVATIONS["softplus"].spiking
+    assert isinstance(ACTIVATIONS["softplus"](), nn.Softplus)
+    load = DATASETS["digits"].load
+    monkeypatch.setitem(DATASETS.own, "mine", load)
+    assert DATASETS["mine"] == Source(load, Preset("mlp", 10, 2, 128))
+    layers = MODELS["mlp"].layers
+    monkeypatch.setitem(MODELS.own, "mine", layers)
+    assert MODELS["mine"] == Model(layers, input_shape=(1, 28, 28), small=False)
 
 
 def test_a_decorator_enters_a_name_once(caplog: pytest.LogCaptureFixture) -> None:

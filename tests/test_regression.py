@@ -14,7 +14,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from baselines import Settings
+from baselines import LFPSettings, Settings
 from benchmarks.data import DataError
 from benchmarks.experiments.base import Place
 from benchmarks.experiments.kinds import EXPERIMENTS
@@ -87,7 +87,7 @@ def batch() -> tuple[Tensor, Tensor]:
 def filled(method: str, **changes: Any) -> list[Tensor]:
     """Return p.grad after one batch, in evaluation mode, in float64 and with epsilon 0."""
     model = regressor(4, seed=0).double().eval()
-    settings = Settings(**{"learning_rate": 1.0, "epsilon": 0.0, "reduction": "sum", **changes})
+    settings = LFPSettings(1.0, **{"epsilon": 0.0, "reduction": "sum", **changes})
     METHODS[method](model, settings).fill_gradients(*batch())
     return [p.grad for p in model.parameters() if p.grad is not None]
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from baselines import METHODS, REWARDS, Settings, Spiking
+from baselines import METHODS, REWARDS, LFPSettings, Spiking
 from benchmarks.cli import app
 from benchmarks.data import DATASETS
 from benchmarks.experiments.comparison import panels
@@ -25,6 +25,7 @@ from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.published import EXPERIMENTS, published
 from benchmarks.experiments.comparison.study import Outcome, Study, carry_out
+from benchmarks.experiments.options import MethodOptions
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.rendering import text as as_text
 from benchmarks.rendering.document import (
@@ -52,7 +53,7 @@ STUDY = Study(
     seeds=3,
     epochs=2,
     batch_size=256,
-    settings=Settings(1.0, clip_norm=None),
+    settings=MethodOptions.model_validate({"clip_norm": 0}).settings_by_method(METHODS),
     spiking=Spiking(steps=2),
     rates=(0.01, 0.1),
     fixed_rates={"sgd": 1e20},  # diverges
@@ -134,7 +135,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, quick_costs: None) -> Path
     of_grid = replace(STUDY, activations=("relu",), seeds=2, epochs=1)
     of_grid = replace(of_grid, fixed_rates={"lfp": 0.1, "sgd": 0.1}, methods=("lfp", "sgd"))
     for epsilon, batch_size in [(0.01, 256), (0.01, 512), (0.1, 256)]:
-        settings = replace(STUDY.settings, epsilon=epsilon)
+        given = MethodOptions.model_validate({"clip_norm": 0, "epsilon": epsilon})
+        settings = given.settings_by_method(METHODS)
         part = replace(of_grid, settings=settings, batch_size=batch_size)
         name = f"blobs-epsilon-{epsilon}-batch_size-{batch_size}"
         make(part, folder / "grid-smoke" / name)
@@ -255,7 +257,11 @@ def test_a_grid_has_a_matrix_of_its_accuracies(results: Path) -> None:
         assert part.outcome is not None
         study = part.outcome.study
         for row in table.summarise(part.outcome).to_dict("records"):
-            cell = cells[row["method"], f"{study.settings.epsilon:g}", study.batch_size]
+            cell = cells[
+                row["method"],
+                f"{LFPSettings.of(study.settings['lfp']).epsilon:g}",
+                study.batch_size,
+            ]
             mean_, std = row["test_accuracy_mean"], row["test_accuracy_std"]
             assert cell == f"{100 * mean_:.1f} ± {100 * std:.1f}"
     assert cells["lfp", "0.1", 512] == "-"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from baselines import METHODS, Settings, Spiking
+from baselines import METHODS, LFPSettings, Settings, Spiking
 from baselines.sgd import SGD
 from baselines.spiking_network import Encoding
 from baselines.trainer import Step
@@ -261,7 +261,7 @@ def test_accuracy_is_counted_in_evaluation_mode() -> None:
         {"seed": 4},
         {"epochs": 3},
         {"activation": "tanh"},
-        {"settings": Settings(0.05, epsilon=1e-3)},
+        {"settings": LFPSettings(0.05, epsilon=1e-3)},
         {"spiking": Spiking()},
         {"budget": 1.0},
     ],

@@ -8,7 +8,7 @@ from time import sleep
 import pytest
 import torch
 
-from baselines import METHODS, Settings, Spiking
+from baselines import METHODS, Spiking
 from benchmarks import models
 from benchmarks.costs import step as speed
 from benchmarks.costs.step import measure
@@ -21,7 +21,8 @@ CPU = torch.device("cpu")
 
 def measurement(*methods: str) -> Measurement:
     workload = Workload("toy-mlp", "relu", (2,), classes=3, batch_size=8)
-    return Measurement(workload, methods, 5, Settings(1e-8), "a CPU", threads=1)
+    settings = {method: METHODS[method].Options(1e-8) for method in methods}
+    return Measurement(workload, methods, 5, settings, "a CPU", threads=1)
 
 
 def test_steps_are_called_in_turn_and_warm_up_is_not_counted() -> None:

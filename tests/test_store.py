@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from baselines import Settings
+from baselines import LFPSettings, Settings
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement, Workload
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
@@ -40,7 +40,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 def test_costs_that_are_saved_are_loaded(tmp_path: Path) -> None:
     store = Store(tmp_path)
     workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
-    measurement = Measurement(workload, ("sgd",), 3, Settings(0.1), "a CPU", threads=1)
+    measurement = Measurement(workload, ("sgd",), 3, {"sgd": Settings(0.1)}, "a CPU", threads=1)
     costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], {"commit": None})
     assert store.load_costs(measurement) is None
     store.save_costs(measurement, costs)
@@ -102,6 +102,44 @@ def test_results_of_other_code_are_kept_and_not_used(
     assert store.of_other_code() == 1
     store.save(STORED)
     assert len(store.all()) == 2
+
+
+def test_a_run_has_the_options_of_its_method() -> None:
+    assert RUN.settings == LFPSettings(0.1, clip_norm=None)
+    assert replace(RUN, method="sgd").settings == Settings(0.1, clip_norm=None)
+    assert "epsilon" not in vars(replace(RUN, method="sgd").settings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"epsilon": ', '"an_option_of_old": '),
+        ('"method": "lfp"', '"method": "a_method_of_old"'),
+        ('"method": "lfp"', '"method": "sgd"'),  # which used to have the options of LFP
+    ],
+)
+def test_a_result_with_options_that_no_method_has_is_not_found(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    text = store.path(RUN).read_text()
+    assert old in text
+    store.path(RUN).write_text(text.replace(old, new))
+    assert store.load(RUN) is None
+    assert store.all() == []
+
+
+def test_costs_with_the_options_of_older_code_are_not_found(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
+    measurement = Measurement(workload, ("sgd",), 3, {"sgd": Settings(0.1)}, "a CPU", threads=1)
+    store.save_costs(measurement, StoredCosts([], {}))
+    path = store.costs_path(measurement)
+    record = json.loads(path.read_text())
+    record["measurement"]["settings"] = {"learning_rate": 0.1, "epsilon": 1e-6}
+    path.write_text(json.dumps(record))
+    assert store.all_costs() == []
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -13,13 +13,14 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from baselines import Settings, Spiking
+from baselines import METHODS, Spiking
 from benchmarks.data import DATASETS, Dataset, Split, load
 from benchmarks.experiments.base import rows
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.report import write_report
-from benchmarks.experiments.comparison.study import PRESETS, Cell, Outcome, Study, carry_out, check
+from benchmarks.experiments.comparison.study import Cell, Outcome, Study, carry_out, check
+from benchmarks.experiments.options import MethodOptions
 from benchmarks.rendering.text import origins
 from benchmarks.runs import executors
 from benchmarks.runs.run import Result, Run
@@ -35,7 +36,7 @@ STUDY = Study(
     seeds=2,
     epochs=2,
     batch_size=256,
-    settings=Settings(learning_rate=1.0),
+    settings=MethodOptions().settings_by_method(METHODS),
     spiking=Spiking(steps=3),
     rates=(0.01, 0.3),
     fixed_rates={},
@@ -43,6 +44,8 @@ STUDY = Study(
     sweep_seeds=2,
     budgets={},
 )
+
+INFINITE = MethodOptions.model_validate({"clip_norm": math.inf})
 
 
 @pytest.fixture(autouse=True)
@@ -232,7 +235,7 @@ def diverging(tmp_path: Path) -> Outcome:
     hopeless = replace(
         STUDY,
         methods=("sgd",),
-        settings=replace(STUDY.settings, clip_norm=None),
+        settings=MethodOptions.model_validate({"clip_norm": 0}).settings_by_method(METHODS),
         seeds=1,
         rates=(1e20, 1e21),
         sweep_seeds=1,
@@ -272,9 +275,8 @@ def test_a_report_names_every_environment() -> None:
 
 
 def test_every_preset_goes_with_its_data() -> None:
-    assert list(PRESETS) == list(DATASETS)
     for name in ("digits", "blobs", "circles", "swirls"):
-        check(replace(STUDY, dataset=name, model=PRESETS[name].model))
+        check(replace(STUDY, dataset=name, model=DATASETS[name].preset.model))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_every_preset_goes_with_its_data() -> None:
         ({"rates": ()}, "learning_rates: "),
         ({"rates": (0.1, -1.0)}, "learning_rate must be"),
         ({"fixed_rates": {"wsgd": 0.1}}, "learning_rate: unknown name 'wsgd'"),
-        ({"settings": Settings(1.0, clip_norm=float("inf"))}, "clip_norm: inf"),
+        ({"settings": INFINITE.settings_by_method(METHODS)}, "clip_norm: inf"),
         ({"budgets": {"wsgd": 1.0}}, "seconds: unknown name 'wsgd'"),
         ({"budgets": {"lfp": 0.0}}, "seconds: 0.0 for lfp; allowed: finite, above 0"),
         (

@@ -1,13 +1,13 @@
 """The methods of the comparison that train by a swarm."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from baselines.activation import Activation
 from baselines.pso.recipe import PAPER, STABLE, Recipe
 from baselines.pso.swarms import Pyswarms, Swarm, TorchSwarm
 from baselines.swarm_fitness import SwarmFitness
@@ -38,7 +38,11 @@ class PSO(Trainer):
     swarm_type: ClassVar[type[Swarm]]
     batch_size: ClassVar[int | None] = 1000  # the one batch of all costs has to stand for the rest
     learning_rate: ClassVar[float | None] = 1.0  # there is none
-    refusals: ClassVar[Mapping[str, str]] = {"lif": "no fitness of spiking networks"}
+
+    @classmethod
+    def supports(cls, activation: Activation) -> str | None:
+        """Refuse spikes."""
+        return "no fitness of spiking networks" if activation.spiking else None
 
     def __init__(self, model: nn.Module, settings: Settings, recipe: Recipe | None = None) -> None:
         """Scatter the swarm, if it fits into memory."""
@@ -101,6 +105,7 @@ class PaperPSO(PSO):
     """pyswarms as in the paper."""
 
     name: ClassVar[str] = "pso-paper"
+    label: ClassVar[str] = "PSO, paper"
     numpy: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = PAPER
     swarm_type: ClassVar[type[Swarm]] = Pyswarms
@@ -110,6 +115,7 @@ class StablePSO(PSO):
     """pyswarms as its theory would have it."""
 
     name: ClassVar[str] = "pso-stable"
+    label: ClassVar[str] = "PSO, stable"
     numpy: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = STABLE
     swarm_type: ClassVar[type[Swarm]] = Pyswarms
@@ -119,6 +125,7 @@ class PaperTorchPSO(PSO):
     """As in the paper, in torch."""
 
     name: ClassVar[str] = "pso-torch-paper"
+    label: ClassVar[str] = "PSO (torch), paper"
     recipe: ClassVar[Recipe] = PAPER
     swarm_type: ClassVar[type[Swarm]] = TorchSwarm
 
@@ -127,5 +134,6 @@ class StableTorchPSO(PSO):
     """As the theory would have it, in torch."""
 
     name: ClassVar[str] = "pso-torch-stable"
+    label: ClassVar[str] = "PSO (torch), stable"
     recipe: ClassVar[Recipe] = STABLE
     swarm_type: ClassVar[type[Swarm]] = TorchSwarm

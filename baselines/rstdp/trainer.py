@@ -1,12 +1,12 @@
 """How the layers learn: features by STDP, decisions by rewards and punishments."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from baselines.activation import Activation
 from baselines.rstdp.competition import Competition
 from baselines.rstdp.network import (
     Bits,
@@ -68,10 +68,9 @@ class RSTDP(Trainer):
     """
 
     name: ClassVar[str] = "rstdp"
-    refusals: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("relu", "silu", "elu", "tanh", "sigmoid", "heaviside"), "its neurons spike: see lif"
-    )
-    remarks: ClassVar[Mapping[str, str]] = {"lif": "own network"}
+    label: ClassVar[str] = "R-STDP"
+    #: What tells the method from the others of its kind, briefly.
+    kind: ClassVar[str] = "own network"
     numpy: ClassVar[bool] = True
     #: There is nothing to choose: the rates are the recipe's.
     learning_rate: ClassVar[float | None] = 1.0
@@ -79,6 +78,16 @@ class RSTDP(Trainer):
     together: ClassVar[int | None] = 1
     #: Builds the network from (input_shape, classes, seed).
     network: ClassVar[type[RSTDPNetwork]] = RSTDPNetwork
+
+    @classmethod
+    def supports(cls, activation: Activation) -> str | None:
+        """Refuse what does not spike, as the neurons of the method's own network do."""
+        return None if activation.spiking else "its neurons spike: see lif"
+
+    @classmethod
+    def remark(cls, activation: Activation) -> str:
+        """Tell whose network it is."""
+        return cls.kind
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Begin with the first layer."""
@@ -201,7 +210,8 @@ class BatchedRSTDP(RSTDP):
     """
 
     name: ClassVar[str] = "rstdp-batched"
-    remarks: ClassVar[Mapping[str, str]] = {"lif": "approximation; own network"}
+    label: ClassVar[str] = "R-STDP, batched"
+    kind: ClassVar[str] = "approximation; own network"
     batch_size: ClassVar[int | None] = 32
     together: ClassVar[int | None] = None
 
@@ -210,7 +220,8 @@ class TunedRSTDP(RSTDP):
     """Online R-STDP with :data:`TUNED`; its rates start at five times the published ones."""
 
     name: ClassVar[str] = "rstdp-tuned"
-    remarks: ClassVar[Mapping[str, str]] = {"lif": "tuned; own network"}
+    label: ClassVar[str] = "R-STDP, tuned"
+    kind: ClassVar[str] = "tuned; own network"
     learning_rate: ClassVar[float | None] = 5.0
     network: ClassVar[type[RSTDPNetwork]] = TunedRSTDPNetwork
 
@@ -219,7 +230,8 @@ class DenseRSTDP(RSTDP):
     """Online R-STDP of a dense decision layer on the encoded spikes, without any features."""
 
     name: ClassVar[str] = "rstdp-dense"
-    remarks: ClassVar[Mapping[str, str]] = {"lif": "readout alone"}
+    label: ClassVar[str] = "R-STDP, dense"
+    kind: ClassVar[str] = "readout alone"
     network: ClassVar[type[RSTDPNetwork]] = DenseRSTDPNetwork
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from baselines import METHODS, Settings
+from baselines import METHODS, LFPSettings
 from benchmarks.data import Dataset
 from benchmarks.models import build
 from benchmarks.models.transformer import TokenMean
@@ -103,7 +103,7 @@ def dead(model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float) -> D
 
 
 def before_and_after(
-    dataset: Dataset, model: str, activation: str, settings: Settings, epochs: int
+    dataset: Dataset, model: str, activation: str, settings: LFPSettings, epochs: int
 ) -> Course:
     """Return the diagnoses of a network before and after training it with LFP, on one batch.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from baselines import FAMILIES, METHODS, Settings, Spiking
+from baselines import FAMILIES, METHODS, LFPSettings, Spiking
 from baselines.registry import pick
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
@@ -31,7 +31,7 @@ from benchmarks.costs.step import measure, peer_is_installed
 from benchmarks.costs.workloads import PEER, SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, DataError, load
 from benchmarks.experiments.options import chosen
-from benchmarks.models import ACTIVATIONS, CLASSES, MODELS, SHAPES
+from benchmarks.models import ACTIVATIONS, CLASSES, MODELS
 from benchmarks.rendering import text
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import describe, processor
@@ -41,7 +41,7 @@ from benchmarks.storage.provenance import describe, processor
 def speed(
     context: typer.Context,
     models: Annotated[
-        str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(SHAPES)}.")
+        str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(MODELS)}.")
     ] = ("lenet,vgg-like"),
     activations: Activations = "all",
     methods: Methods = "lfp,sgd,wsgd",
@@ -58,7 +58,7 @@ def speed(
 ) -> None:
     """Measure time and peak memory of a training step against SGD's, on random inputs."""
     with refusing(ValueError):
-        names = chosen("models", split(models), SHAPES)
+        names = chosen("models", split(models), MODELS)
         kinds = chosen("activations", split(activations), ACTIVATIONS)
         compared = chosen("methods", split(methods), METHODS, FAMILIES)
         folder = study_folder(results, study or "speed")
@@ -72,14 +72,15 @@ def speed(
             for kind in kinds:
                 # Of all activations, the authors' package knows only its own step function, and of
                 # neurons only its own layers (see `lfp-bench perf spiking`).
-                rivals = (PEER,) if peer and kind not in ("heaviside", "lif") else ()
-                spiking = Spiking() if kind == "lif" else None
-                going = [m for m in compared if kind not in METHODS[m].refusals]
+                activation, shape = ACTIVATIONS[kind], MODELS[name].input_shape
+                rivals = (PEER,) if peer and activation.differentiable else ()
+                spiking = Spiking() if activation.spiking else None
+                going = [m for m in compared if not METHODS[m].supports(activation)]
                 measurement = Measurement(
-                    workload=Workload(name, kind, SHAPES[name], CLASSES, batch_size, spiking),
+                    workload=Workload(name, kind, shape, CLASSES, batch_size, spiking),
                     methods=(*going, *rivals),
                     repeats=repeats,
-                    settings=SETTINGS,
+                    settings={m: METHODS[m].Options.of(SETTINGS) for m in going},
                     processor=processor(chosen_device),
                     threads=torch.get_num_threads(),
                 )
@@ -123,9 +124,9 @@ def diagnose(
 
     with refusing(ValueError, DataError):
         # The slope of a spike depends on what came before it.
-        without = {name: slope for name, slope in ACTIVATIONS.items() if name != "lif"}
+        without = {name: slope for name, slope in ACTIVATIONS.items() if not slope.spiking}
         kinds = chosen("activations", split(activations), without)
-        settings = Settings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
+        settings = LFPSettings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
         pick("model", model, MODELS)
         data = load(dataset)
         folder = study_folder(results, study or f"diagnosis-{dataset}-{model}")

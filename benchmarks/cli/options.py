@@ -12,12 +12,9 @@ import typer
 
 from baselines import FAMILIES, METHODS
 from baselines.registry import pick
-from benchmarks.models import ACTIVATIONS
+from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.runs.executors import Executor, Here, Local, RayCluster, Worker
 
-#: With these, the work of an operation is less than the cost of sharing it among threads: on two
-#: busy cores a step of the digits MLP took 1 ms with one thread and 36 ms with two.
-SMALL_MODELS = {"toy-mlp", "mlp"}
 EXECUTORS = ("local", "ray")
 
 
@@ -30,6 +27,14 @@ def parse_whole(text: str | int) -> int:
     if number < 1:
         raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1")
     return number
+
+
+def parse_integer(text: str | int) -> int:
+    """Parse an option; which numbers make sense is checked where they are used."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a whole number") from None
 
 
 def parse_real(text: str | float) -> float:
@@ -121,7 +126,8 @@ def prepare(device: str, threads: int | None, models: Iterable[str]) -> torch.de
     pick("device", device, dict.fromkeys(available))
     if threads is None:
         # One core is left to the rest of the machine: threads wait for the slowest of them.
-        threads = 1 if SMALL_MODELS.issuperset(models) else max((os.cpu_count() or 1) - 1, 1)
+        small = all(name in MODELS and MODELS[name].small for name in models)
+        threads = 1 if small else max((os.cpu_count() or 1) - 1, 1)
     torch.set_num_threads(threads)
     # Deterministic matrix products on a GPU need this before the first one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

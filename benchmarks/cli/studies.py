@@ -9,8 +9,9 @@ import torch
 import typer
 from pydantic import BaseModel
 
-from baselines import OPTIMIZERS, REWARDS, Spiking
+from baselines import METHODS, Spiking
 from benchmarks.cli.app import app, refusing
+from benchmarks.cli.method_options import with_options_of
 from benchmarks.cli.options import (
     Activations,
     AsJson,
@@ -47,6 +48,7 @@ REPORTS = {".csv", ".html", ".md", ".parquet", ".png"}
 
 
 @app.command()
+@with_options_of(METHODS)
 def compare(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(DATASETS)}.")] = "digits",
@@ -64,17 +66,6 @@ def compare(
     batch_size: Annotated[
         int | None, typer.Option(parser=parse_whole, help="By default the data set's.")
     ] = None,
-    optimizer: Annotated[
-        str, typer.Option(help=f"Of methods that fill p.grad; one of: {', '.join(OPTIMIZERS)}.")
-    ] = "sgd",
-    momentum: Annotated[
-        float, typer.Option(parser=parse_real, help="Of SGD, or Adam's first, in [0, 1).")
-    ] = 0.9,
-    clip_norm: Annotated[
-        float, typer.Option(parser=parse_real, help="Largest feedback norm; 0: no limit.")
-    ] = 3.0,
-    reduction: Annotated[str, typer.Option(help="Of the batch's losses: mean or sum.")] = "mean",
-    epsilon: Annotated[float, typer.Option(parser=parse_real, help="Stabiliser of LFP.")] = 1e-6,
     learning_rates: Annotated[
         str, typer.Option(help="The grid of the sweep.")
     ] = "0.003,0.01,0.03,0.1,0.3,1,3",
@@ -88,25 +79,14 @@ def compare(
     sweep_seeds: Annotated[
         int, typer.Option(parser=parse_whole, help="Runs of each rate in the sweep.")
     ] = 2,
-    schedule: Annotated[
-        str, typer.Option(help="Of the learning rate: constant or one-cycle.")
-    ] = "constant",
-    reward: Annotated[str, typer.Option(help=f"Of LFP; one of: {', '.join(REWARDS)}.")] = "softmax",
-    adaptive_clip: Annotated[
-        float, typer.Option(parser=parse_real, help="Largest relative change of a unit; 0: any.")
-    ] = 0.0,
-    max_norm: Annotated[
-        bool, typer.Option("--max-norm", help="Spiking LFP: rewards of a layer over their maximum.")
-    ] = False,
-    normaliser: Annotated[str, typer.Option(help="Spiking LFP: current or earlier.")] = "current",
     beta: Annotated[
-        float, typer.Option(parser=parse_real, help="Decay of lif neurons.")
+        float, typer.Option(parser=parse_real, help="Decay of spiking neurons, like lif.")
     ] = Spiking.beta,
     time_steps: Annotated[
-        int, typer.Option(parser=parse_whole, help="T of lif networks.")
+        int, typer.Option(parser=parse_whole, help="T of spiking networks.")
     ] = Spiking.steps,
     encoding: Annotated[
-        str, typer.Option(help="Of the input of lif networks: constant, rate or latency.")
+        str, typer.Option(help="Of the input of spiking networks: constant, rate or latency.")
     ] = Spiking.encoding,
     seconds: Annotated[
         list[str] | None,
@@ -121,6 +101,7 @@ def compare(
     results: Results = Path("results"),
     study: StudyName = None,
     as_json: AsJson = False,
+    **options_of_methods: Any,
 ) -> None:
     """Train with every method and activation, and report accuracy, time and memory.
 
@@ -138,26 +119,17 @@ def compare(
             seeds=seeds,
             epochs=epochs,
             batch_size=batch_size,
-            optimizer=optimizer,
-            momentum=momentum,
-            clip_norm=clip_norm,
-            reduction=reduction,
-            epsilon=epsilon,
             learning_rates=[
                 parse_number("learning_rates", text) for text in learning_rates.split(",")
             ],
             learning_rate=by_method("learning_rate", "RATE", learning_rate or []),
             sweep_epochs=sweep_epochs,
             sweep_seeds=sweep_seeds,
-            schedule=schedule,
-            reward=reward,
-            adaptive_clip=adaptive_clip,
-            max_norm=max_norm,
-            normaliser=normaliser,
             beta=beta,
             time_steps=time_steps,
             encoding=encoding,
             seconds=by_method("seconds", "SECONDS", seconds or []),
+            **options_of_methods,
         )
         kind = Comparison()
         folder = study_folder(results, study or f"{dataset}-{kind.model(options)}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines import METHODS, Settings
+from baselines import METHODS, FeedbackSettings, Settings
 from benchmarks.costs.memory import peak_bytes
 from benchmarks.costs.peer import peer_step
 from benchmarks.costs.timing import PATIENCE, interleaved
@@ -58,19 +58,19 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
 
     Raises `ImportError` where lfprop is asked for and missing.
     """
-    settings = measurement.settings
     reference = (REFERENCE, comparable(measurement.workload))
     tasks = [(method, measurement.workload) for method in measurement.methods]
     tasks = list(dict.fromkeys((reference, *tasks)))
+    settings = {method: measurement.settings_of(method) for method, _ in tasks}
     steps = {
-        task: partial(_step(*task, settings, device), *random_batch(*task, device))
+        task: partial(_step(*task, settings[task[0]], device), *random_batch(*task, device))
         for task in tasks
     }
     seconds = interleaved(steps, measurement.repeats, device, PATIENCE)
     # Some versions of torch cannot count within the backward pass that the peer begins in its own.
     macs = {task: None if task[0] == PEER else _macs(step) for task, step in steps.items()}
     del steps  # and with them swarms
-    peaks = {task: _peak(*task, settings, device) for task in tasks}
+    peaks = {task: _peak(*task, settings[task[0]], device) for task in tasks}
     costs = []
     for method in measurement.methods:
         task = (method, measurement.workload)
@@ -105,7 +105,8 @@ def _step(name: str, workload: Workload, settings: Settings, device: torch.devic
         optimizer = torch.optim.SGD(
             model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
         )
-        return peer_step(model, optimizer, settings.epsilon, clip=settings.clip_norm)
+        epsilon = FeedbackSettings.of(settings).epsilon
+        return peer_step(model, optimizer, epsilon, clip=settings.clip_norm)
     return METHODS[name](model, settings).step
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from baselines import METHODS, Settings, Spiking
-from benchmarks.models import build, network
+from baselines.methods import SettingsByMethod
+from benchmarks.models import ACTIVATIONS, build, network
 
 REFERENCE = "sgd"
 PEER = "lfprop"
@@ -40,19 +41,23 @@ class Measurement:
     workload: Workload
     methods: tuple[str, ...]
     repeats: int
-    settings: Settings
+    settings: SettingsByMethod  # of those in `METHODS`
     processor: str
     threads: int
+
+    def settings_of(self, method: str) -> Settings:
+        """Return the options of a method; one without any shares those of the first."""
+        return self.settings.get(method) or next(iter(self.settings.values()), SETTINGS)
 
 
 def comparable(workload: Workload) -> Workload:
     """Return the workload of the SGD step that others are compared with.
 
-    No gradient passes a Heaviside step, so SGD's own step there has hardly a backward pass, and
+    No gradient passes a step function, so SGD's own step there has hardly a backward pass, and
     would make any method that trains all layers look slow. ReLU's step stands in, as it does for
     spiking neurons, which SGD cannot train.
     """
-    if workload.activation in ("heaviside", "lif"):
+    if not ACTIVATIONS[workload.activation].differentiable:
         return replace(workload, activation="relu", spiking=None)
     return workload
 

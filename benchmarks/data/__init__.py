@@ -6,7 +6,7 @@ the same for every seed (:mod:`~benchmarks.data.images`): what a seed varies the
 the order of the batches.
 """
 
-from benchmarks.data.catalog import DATASETS, load
+from benchmarks.data.catalog import DATASETS, Preset, Source, load
 from benchmarks.data.fetching import (
     ARCHIVES,
     SILENCE,
@@ -25,6 +25,8 @@ __all__ = [
     "Archive",
     "DataError",
     "Dataset",
+    "Preset",
+    "Source",
     "Split",
     "default_root",
     "fetch",

@@ -1,14 +1,33 @@
 """The data sets by name, and how one is loaded."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from baselines.registry import Registry, pick
 from benchmarks.data.fetching import ARCHIVES, DataError, default_root
 from benchmarks.data.images import cifar10, digits, mnist
 from benchmarks.data.splits import Dataset, Split
 from benchmarks.data.toy import blobs, circles, swirls, toy_set
+
+
+class Preset(NamedTuple):
+    """What a data set is trained with unless the command says otherwise."""
+
+    model: str = "mlp"
+    epochs: int = 10
+    sweep_epochs: int = 2
+    batch_size: int = 128
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: a function of its name, a seed and the folder of fetched files; its preset."""
+
+    load: Callable[[str, int, Path], Dataset]
+    preset: Preset = field(default_factory=Preset)
 
 
 def load(name: str, *, seed: int = 0, root: Path | None = None) -> Dataset:
@@ -21,10 +40,10 @@ def load(name: str, *, seed: int = 0, root: Path | None = None) -> Dataset:
     neither be found nor fetched or have the wrong checksum, and for inputs that are not finite or
     targets out of range.
     """
-    loader = pick("dataset", name, DATASETS)
+    source = pick("dataset", name, DATASETS)
     if seed < 0:
         raise ValueError(f"seed: {seed} is negative; allowed: 0 and above")
-    dataset = loader(name, seed, default_root() if root is None else root)
+    dataset = source.load(name, seed, default_root() if root is None else root)
     for part in ("train", "validation", "test"):
         _check(name, part, getattr(dataset, part), dataset.classes)
     return dataset
@@ -40,16 +59,34 @@ def _check(name: str, part: str, split: Split, classes: int) -> None:
         raise DataError(f"{name}: inputs of {part} are not all finite")
 
 
-#: Functions of a name, a seed and the folder of fetched files.
-DATASETS: Registry[Callable[[str, int, Path], Dataset]] = Registry(
+DATASETS: Registry[Source] = Registry(
     "lfp_bench.datasets",
     {
-        "digits": digits,
-        "blobs": partial(toy_set, draw=blobs, sizes=(1000, 100), classes=2),
-        "circles": partial(toy_set, draw=circles, sizes=(10000, 500), classes=2),
-        "swirls": partial(toy_set, draw=swirls, sizes=(10000, 500), classes=3),
-        "mnist": partial(mnist, archive=ARCHIVES["mnist"]),
-        "fashion-mnist": partial(mnist, archive=ARCHIVES["fashion-mnist"]),
-        "cifar10": partial(cifar10, archive=ARCHIVES["cifar10"]),
+        "digits": Source(digits, Preset("mlp", epochs=20, sweep_epochs=10, batch_size=64)),
+        "blobs": Source(
+            partial(toy_set, draw=blobs, sizes=(1000, 100), classes=2),
+            Preset("toy-mlp", epochs=10, sweep_epochs=10),
+        ),
+        "circles": Source(
+            partial(toy_set, draw=circles, sizes=(10000, 500), classes=2),
+            Preset("toy-mlp", epochs=10, sweep_epochs=10),
+        ),
+        "swirls": Source(
+            partial(toy_set, draw=swirls, sizes=(10000, 500), classes=3),
+            Preset("toy-mlp", epochs=15, sweep_epochs=15),
+        ),
+        "mnist": Source(
+            partial(mnist, archive=ARCHIVES["mnist"]),
+            Preset("lenet", epochs=5, sweep_epochs=1),
+        ),
+        "fashion-mnist": Source(
+            partial(mnist, archive=ARCHIVES["fashion-mnist"]),
+            Preset("lenet", epochs=5, sweep_epochs=1),
+        ),
+        "cifar10": Source(
+            partial(cifar10, archive=ARCHIVES["cifar10"]),
+            Preset("vgg-like", epochs=50, sweep_epochs=5),
+        ),
     },
+    lambda item: item if isinstance(item, Source) else Source(item),
 )

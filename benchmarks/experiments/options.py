@@ -1,17 +1,131 @@
-"""What the options of experiments have in common."""
+"""What the options of experiments have in common, above all those that go to methods."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
-from baselines import FAMILIES
+from baselines import FAMILIES, METHODS, Settings, Trainer
+from baselines.options import allows_none, allows_zero, fields_of
 from baselines.registry import pick
 
 Whole = Annotated[int, Field(ge=1)]
 
 
 Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
+
+#: The options of a method that an experiment decides in another way.
+DECIDED = ("learning_rate", "total_steps")
+
+V = TypeVar("V")
+
+
+class Option(NamedTuple):
+    """An option of methods: its field, and the methods that have it."""
+
+    field: FieldInfo
+    methods: list[str]
+
+
+def options_of(methods: Mapping[str, type[Trainer]]) -> dict[str, Option]:
+    """Return all options that methods have, by name, each as the first of them declares it."""
+    found: dict[str, Option] = {}
+    for name, method in methods.items():
+        for option, field in fields_of(method.Options).items():
+            if option not in DECIDED:
+                found.setdefault(option, Option(field, [])).methods.append(name)
+    return found
+
+
+class MethodOptions(BaseModel):
+    """Options of an experiment that trains with methods: its own, and those of the methods.
+
+    What stands beside the experiment's own options goes to every chosen method that has an option
+    of this name; what stands in `options`, to one method or family, and comes before::
+
+        epsilon: 0.3
+        options: {lfp: {epsilon: 0.1}}
+
+    The names are those that the methods declare (:attr:`baselines.Trainer.Options`), so that the
+    methods of other packages have theirs. One that the experiment has as well can only be given in
+    `options`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    #: The methods that there are.
+    table: ClassVar[Mapping[str, type[Trainer]]] = METHODS
+    #: Where the experiment's defaults are others than the methods'.
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    options: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_unknown_key(cls, given: Any) -> Any:
+        """Raise `ValueError` for a key that is neither a field nor an option of a method."""
+        # Only if there is one, as packages are imported to know what they have.
+        if others := given.keys() - cls.model_fields.keys() if isinstance(given, dict) else ():
+            known = [*cls.model_fields, *options_of(cls.table)]
+            for key in sorted(others - set(known)):
+                raise ValueError(unknown_key(key, known))
+        return given
+
+    def settings(self, method: str, learning_rate: float = 1.0) -> Settings:
+        """Return the options of a method; raises `ValueError` naming one that is wrong.
+
+        0 stands for None where 0 itself is not allowed.
+        """
+        declared = fields_of(self.table[method].Options)
+        fields = {name: field for name, field in declared.items() if name not in DECIDED}
+        own = by_method(self.options).get(method, {})
+        for name in own:
+            pick(f"options.{method}", name, fields)
+        shared = {**self.defaults, **(self.model_extra or {})}
+        given = {**{n: value for n, value in shared.items() if n in fields}, **own}
+        meant = {name: _meant(value, fields[name]) for name, value in given.items()}
+        return self.table[method].Options(learning_rate=learning_rate, **meant)
+
+    def settings_by_method(self, methods: Iterable[str]) -> dict[str, Settings]:
+        """Return the options of the chosen methods.
+
+        Raises:
+            ValueError: an option that is wrong, or that none of the methods has.
+        """
+        chosen = list(methods)
+        for method in by_method(self.options):
+            pick("options", method, dict.fromkeys(chosen))
+        for name in self.model_extra or {}:
+            having = options_of(self.table)[name].methods
+            if not set(having) & set(chosen):
+                told = f"{name}: not an option of {', '.join(chosen)}"
+                raise ValueError(f"{told}; allowed with: {', '.join(having)}")
+        return {method: self.settings(method) for method in chosen}
+
+    def told(self, option: str, methods: Iterable[str]) -> str:
+        """Return what methods have for an option that all of them have, in words."""
+        values = [getattr(self.settings(method), option) for method in methods]
+        return " or ".join(dict.fromkeys(map(str, values)))
+
+
+def _meant(value: Any, field: FieldInfo) -> Any:
+    """Return None for a 0 that can mean nothing else."""
+    return None if value == 0 and zero_is_none(field) else value
+
+
+def zero_is_none(field: FieldInfo) -> bool:
+    """Return whether 0 can only mean None, which a command line has no word for."""
+    return allows_none(field) and not allows_zero(field)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return what to say of a key that there is not."""
+    allowed = list(known)
+    nearest = get_close_matches(key, allowed, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
 
 
 def chosen(
@@ -32,8 +146,8 @@ def chosen(
     return tuple(name for name in known if name in picked)
 
 
-def by_method(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return a number for each method, in which families have been replaced by theirs."""
+def by_method(values: Mapping[str, V]) -> dict[str, V]:
+    """Return a value for each method, in which families have been replaced by theirs."""
     return {
-        method: number for name, number in numbers.items() for method in FAMILIES.get(name, (name,))
+        method: value for name, value in values.items() for method in FAMILIES.get(name, (name,))
     }

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from pydantic import Field
 
+from baselines import FeedbackSettings
 from benchmarks.analysis import paired, sparsity
 from benchmarks.analysis.sparsity import Scope
 from benchmarks.data import Dataset, Split
@@ -30,6 +31,7 @@ from benchmarks.experiments import comparison
 from benchmarks.experiments.base import Experiment, Place, Report, Status, recorded, rows
 from benchmarks.experiments.comparison.study import Study, check, tune
 from benchmarks.experiments.options import Names, Whole
+from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
 from benchmarks.runs.executors import dataset
@@ -82,10 +84,9 @@ class Options(comparison.Options):
     def study(self) -> Study:
         """See `comparison.Options`; also refuses spiking networks, and several activations."""
         study = super().study()
-        if len(study.activations) != 1 or "lif" in study.activations:
-            raise ValueError(
-                f"activations: {', '.join(study.activations)}; allowed: one that is not lif"
-            )
+        names = study.activations
+        if len(names) != 1 or ACTIVATIONS[names[0]].spiking:
+            raise ValueError(f"activations: {', '.join(names)}; allowed: one that does not spike")
         return study
 
 
@@ -166,7 +167,8 @@ def prune(model: torch.nn.Module, data: Dataset, run: Run, options: Options) -> 
     """Return the accuracies by criterion, in the order of the shares, and what the weights are."""
     whole = sparsity.merged(model)
     magnitudes = sparsity.magnitude(sparsity.weights_of(whole))
-    relevance = sparsity.relevance(whole, data.train, run.settings.epsilon)
+    epsilon = FeedbackSettings.of(options.settings("lfp")).epsilon
+    relevance = sparsity.relevance(whole, data.train, epsilon)
     scores = {"magnitude": magnitudes, "relevance": relevance}
     some = Split(data.test.inputs[: options.examples], data.test.targets[: options.examples])
     return {

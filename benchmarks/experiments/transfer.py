@@ -11,29 +11,29 @@ Images are of a data set of :mod:`benchmarks.data`, or of a folder with ``train/
 the authors, no images are made up by flips, noise or colours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 from urllib.error import URLError
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from baselines import METHODS, Settings
+from baselines import METHODS
 from baselines.registry import pick
 from benchmarks.analysis import paired
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
-from benchmarks.experiments.base import STRICT, Experiment, Place, Report, recorded, rows
-from benchmarks.experiments.options import Whole, chosen
+from benchmarks.experiments.base import Experiment, Place, Report, recorded, rows
+from benchmarks.experiments.options import MethodOptions, Whole, chosen
 from benchmarks.models import ACTIVATIONS, Activation
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, document, origins, spread
@@ -189,8 +189,8 @@ def _folder(folder: Path, side: int) -> Dataset:
 # --- the experiment -------------------------------------------------------------------------------
 
 
-class Options(BaseModel):
-    """What is fine-tuned, and how.
+class Options(MethodOptions):
+    """What is fine-tuned, and how; options of the methods stand beside this.
 
     Attributes:
         dataset: a name in :data:`benchmarks.data.DATASETS`, or the path of a folder of images.
@@ -203,11 +203,9 @@ class Options(BaseModel):
         seeds: runs of each method.
         epochs, batch_size: of them.
         learning_rate: of each method.
-        momentum, clip_norm, reduction, epsilon, schedule: as in :class:`baselines.Settings`, but
-            that 0 stands for no clipping.
     """
 
-    model_config = STRICT
+    defaults: ClassVar[Mapping[str, Any]] = {"clip_norm": None, "schedule": "one-cycle"}
 
     dataset: str
     side: Annotated[int, Field(ge=32)] = 224
@@ -215,41 +213,31 @@ class Options(BaseModel):
     weights: str = ""
     from_scratch: bool = False
     activation: str = "relu"
-    methods: Annotated[list[str], Field(min_length=1)] = ["lfp", "sgd", "wsgd"]
+    methods: Annotated[list[str], Field(min_length=1)] = Field(default=["lfp", "sgd", "wsgd"])
     seeds: Whole = 3
     epochs: Whole = 100
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: dict[str, float]
-    momentum: float = 0.9
-    clip_norm: float = 0.0
-    reduction: str = "mean"
-    epsilon: float = 1e-6
-    schedule: str = "one-cycle"
 
     def finals(self) -> list[Run]:
         """Return all runs; raises `ValueError` naming a field that is wrong."""
         pick("model", self.model, HEADS)
-        pick("activation", self.activation, ACTIVATIONS)
-        if self.activation == "lif":
-            raise ValueError("activation: 'lif' has no network in torchvision")
+        activation = pick("activation", self.activation, ACTIVATIONS)
+        if activation.spiking:
+            raise ValueError(f"activation: {self.activation!r} has no network in torchvision")
         if bool(self.weights) == self.from_scratch:
             raise ValueError(
                 f"weights: {self.weights!r}, from_scratch: {self.from_scratch}; allowed: the path "
                 f"of a file or a name that torchvision has for {self.model}, or from_scratch: true"
             )
         runs = []
-        for method in chosen("methods", self.methods, METHODS):
-            if self.activation in METHODS[method].refusals or METHODS[method].network is not None:
+        methods = chosen("methods", self.methods, METHODS)
+        self.settings_by_method(methods)
+        for method in methods:
+            if METHODS[method].supports(activation) or METHODS[method].network is not None:
                 raise ValueError(f"methods: {method!r} does not go with {self.activation}")
             rate = pick("learning_rate", method, self.learning_rate)
-            settings = Settings(
-                learning_rate=rate,
-                momentum=self.momentum,
-                clip_norm=self.clip_norm or None,
-                reduction=self.reduction,  # type: ignore[arg-type]  # checked by Settings
-                epsilon=self.epsilon,
-                schedule=self.schedule,  # type: ignore[arg-type]
-            )
+            settings = self.settings(method, rate)
             runs += [
                 Run(
                     kind="final",
@@ -350,8 +338,9 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
     remarks = [
         f"{options.dataset}, {options.side} pixels, {options.model} with {options.activation} "
         f"({origin}): {options.epochs} epochs, batches of {options.batch_size}, "
-        f"{options.schedule} rates, mean ± sample standard deviation over the seeds 0 to "
-        f"{options.seeds - 1}. A diverged run counts with the last accuracy it reached.",
+        f"{options.told('schedule', options.methods)} rates, mean ± sample standard deviation "
+        f"over the seeds 0 to {options.seeds - 1}. A diverged run counts with the last accuracy "
+        "it reached.",
         *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
         f"Command: `{command}`",
     ]

@@ -1,12 +1,13 @@
 """The networks that are trained: the study's in :mod:`~benchmarks.models.zoo`, and transformers."""
 
+from baselines.activation import Activation
 from benchmarks.models.zoo import (
     ACTIVATIONS,
     CLASSES,
     MODELS,
     SHAPES,
-    Activation,
     Builder,
+    Model,
     build,
     network,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "SHAPES",
     "Activation",
     "Builder",
+    "Model",
     "build",
     "network",
 ]

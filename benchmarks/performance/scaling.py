@@ -24,7 +24,7 @@ from baselines import METHODS
 from benchmarks.asv.common import SETTINGS, batch, dense, device_of, network, seconds_of, step_of
 from benchmarks.asv.spiking import spiking_step
 from benchmarks.rendering import text
-from benchmarks.rendering.style import LABELS, PALETTE
+from benchmarks.rendering.style import PALETTE, label_of
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Records
@@ -174,7 +174,7 @@ def _draw(axis: Axes, law: Law, measured: Curves) -> None:
         k, _ = exponent(sizes, seconds)
         middle = np.exp(np.mean(np.log(seconds)) - k * np.mean(np.log(sizes)))
         axis.loglog(sizes, np.multiply(1000, seconds), "o", color=colour, markersize=4)
-        label = f"{LABELS.get(method, method)}: {k:.2f}"
+        label = f"{label_of(method)}: {k:.2f}"
         axis.loglog(sizes, 1000 * middle * np.power(sizes, k), color=colour, label=label)
     axis.set_title(law.axis, fontsize=9)
     axis.set_xticks(law.sizes, [str(size) for size in law.sizes])

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.rendering.style import LABELS, PALETTE
+from benchmarks.rendering.style import PALETTE, label_of
 
 #: Later curves stay visible where they lie on earlier ones.
 STROKES = ("-", "-", "--", "-.")
@@ -36,7 +36,7 @@ def png(
             seen = ~np.isnan(values).all(axis=0)
             at, values = np.asarray(x)[seen], values[:, seen]
             style = {"color": PALETTE[number % len(PALETTE)], "linewidth": 1.5}
-            stroke, label = STROKES[number % len(STROKES)], LABELS.get(method, method)
+            stroke, label = STROKES[number % len(STROKES)], label_of(method)
             axis.plot(at, np.nanmean(values, axis=0), stroke, label=label, **style)
             low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
             axis.fill_between(at, low, high, color=style["color"], alpha=0.2, linewidth=0)

@@ -7,26 +7,14 @@ from baselines import METHODS
 #: Okabe and Ito's palette, which colour-blind readers can tell apart, in the order of `METHODS`;
 #: then it begins again, with other strokes and hatches.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
-LABELS = {
-    "lfp": "LFP",
-    "sgd": "SGD",
-    "wsgd": "|w|-scaled SGD",
-    "fa": "feedback alignment",
-    "eg": "exponentiated gradient",
-    "madam": "Madam",
-    "surrogate": "surrogate gradient",
-    "pso-paper": "PSO, paper",
-    "pso-stable": "PSO, stable",
-    "pso-torch-paper": "PSO (torch), paper",
-    "pso-torch-stable": "PSO (torch), stable",
-    "rstdp": "R-STDP",
-    "rstdp-tuned": "R-STDP, tuned",
-    "rstdp-batched": "R-STDP, batched",
-    "rstdp-dense": "R-STDP, dense",
-}
 #: Curves that coincide, as LFP and |w|-scaled SGD nearly do with ReLU, stay visible.
 STROKES = ("-", "-", "--", "-", "--", "-.", "-", ":", *["--"] * 2, *[":"] * 6)
 HATCHES = ("", "///")  # of bars, the first and the second time round
+
+
+def label_of(method: str) -> str:
+    """Return what figures call a method, also one that is not ours."""
+    return (METHODS[method].label if method in METHODS else "") or method
 
 
 def styles() -> dict[str, tuple[str, str, str]]:

@@ -1,12 +1,19 @@
 """What identifies a training run, and what it measures."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from baselines import Settings, Spiking
+from pydantic import BeforeValidator, ValidationInfo
+
+from baselines import METHODS, Settings, Spiking
+from baselines.methods import settings_of
 from benchmarks.runs.inspection import Inspection
 from benchmarks.storage.provenance import identity
 from lfp_core.dead import DeadParameters
+
+
+def _of_the_method(stored: Any, run: ValidationInfo) -> Settings:
+    return settings_of(run.data["method"], stored)
 
 
 @dataclass(frozen=True)
@@ -25,9 +32,14 @@ class Run:
     seed: int  # of the toy sets' draw, the weights, the order of the batches, and dropout
     epochs: int
     batch_size: int
-    settings: Settings
-    spiking: Spiking | None = None  # of the activation "lif"
+    settings: Annotated[Settings, BeforeValidator(_of_the_method)]  # of the method's own class
+    spiking: Spiking | None = None  # of an activation that spikes
     budget: float | None = None  # seconds of training, after which it ends whatever `epochs` says
+
+    def __post_init__(self) -> None:
+        """Hold the settings as the method has them."""
+        own = METHODS[self.method].Options.of(self.settings)
+        object.__setattr__(self, "settings", own)
 
     @property
     def id(self) -> str:

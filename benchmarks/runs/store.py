@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from baselines.methods import are_known
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement
 from benchmarks.runs.run import Result, Run
@@ -128,9 +129,10 @@ class Store:
 
 
 def _read(path: Path) -> Stored | None:
+    """Return what the file holds, unless it is missing or has options that no method has today."""
     with _readable(path):
         record = read_json(path)
-        if record is None:
+        if record is None or not are_known({record["run"]["method"]: record["run"]["settings"]}):
             return None
         return Stored(RESULT.validate_python(record), dict(record["environment"]))
 
@@ -138,7 +140,7 @@ def _read(path: Path) -> Stored | None:
 def _read_costs(path: Path) -> tuple[Measurement, StoredCosts] | None:
     with _readable(path):
         record = read_json(path)
-        if record is None:
+        if record is None or not are_known(record["measurement"]["settings"]):
             return None
         costs = [Cost(**cost) for cost in record["costs"]]
         measurement = MEASUREMENT.validate_python(record["measurement"])

@@ -17,10 +17,10 @@
 
 What a part may say is for the kind of experiment to tell (:mod:`benchmarks.experiments.kinds`);
 of a comparison, it is the options of ``lfp-bench compare``
-(:class:`benchmarks.experiments.comparison.experiment.Options`).
+(:class:`benchmarks.experiments.comparison.experiment.Options`), with those of the methods: for all
+that have them or, in ``options: {lfp: {epsilon: 0.1}}``, for one.
 """
 
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +30,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from baselines.registry import pick
 from benchmarks.experiments.base import STRICT, Experiment
+from benchmarks.experiments.options import unknown_key
 
 FOLDER = Path(__file__).parent
 SIZES = ("smoke", "cpu", "paper")
@@ -142,8 +143,7 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
     found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     path = ".".join(str(part) for part in found["loc"]) or "the file"
     if found["type"] == "extra_forbidden":
-        fields = list(model.model_fields)
-        nearest = get_close_matches(path, fields, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        return f"{path}: unknown key{hint} Allowed: {', '.join(fields)}"
+        return unknown_key(path, model.model_fields)
+    if found["type"] == "value_error":  # of a validator of ours, which says all
+        return str(found["ctx"]["error"])
     return f"{path}: {found['msg']}, not {found['input']!r}"

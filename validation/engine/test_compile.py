@@ -26,6 +26,7 @@ from validation.examples import (
 from validation.strategies import ACTIVATIONS
 
 pytestmark = pytest.mark.compiled
+WITHOUT_SPIKES = [name for name, kind in OF_MODELS.items() if not kind.spiking]
 
 
 @pytest.fixture
@@ -70,7 +71,9 @@ def test_compiled_convolutional_network_gives_the_feedback_of_eager(
     compiled_agrees(model, "aot_eager", whole_step)
 
 
-@pytest.mark.parametrize("activation", [name for name in OF_MODELS if name != "lif"])
+@pytest.mark.parametrize(
+    "activation", [name for name, kind in OF_MODELS.items() if not kind.spiking]
+)
 @pytest.mark.parametrize("name", ["toy-mlp", "mlp", "lenet", "vgg-like"])
 @pytest.mark.usefixtures("compiler")
 def test_models_of_the_study_compile_with_context_and_reward(name: str, activation: str) -> None:
@@ -108,7 +111,9 @@ def step_agrees(
     assert error(found[1], found[0]) < tolerance
 
 
-@pytest.mark.parametrize("activation", [name for name in OF_MODELS if name != "lif"])
+@pytest.mark.parametrize(
+    "activation", [name for name, kind in OF_MODELS.items() if not kind.spiking]
+)
 @pytest.mark.parametrize("name", ["toy-mlp", "mlp", "lenet", "vgg-like"])
 @pytest.mark.usefixtures("compiler", "tracing_of_backward")
 def test_step_with_its_backward_pass_is_one_graph(name: str, activation: str) -> None:

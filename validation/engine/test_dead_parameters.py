@@ -27,7 +27,7 @@ from torchvision.models.convnext import CNBlockConfig
 from typer.testing import CliRunner
 
 import lfp_core as lfp
-from baselines import Settings
+from baselines import LFPSettings, Settings
 from benchmarks import cli
 from benchmarks.analysis.diagnosis import before_and_after, dead_notes
 from benchmarks.data import Dataset, Split, load
@@ -553,7 +553,7 @@ NORMALISATIONS = {f"{i}.{part}.0.bias" for i in (2, 3) for part in ("attention",
 
 
 def test_diagnose_says_so(few: Dataset) -> None:
-    course = before_and_after(few, "vit-tiny", "relu", Settings(0.1), epochs=1)
+    course = before_and_after(few, "vit-tiny", "relu", LFPSettings(0.1), epochs=1)
     assert [len(layers) for layers in course.layers.values()] == [2, 2], "one in each block"
     for dead in course.dead.values():
         assert set(dead.zero) == NORMALISATIONS | {"4.bias"}
@@ -561,7 +561,7 @@ def test_diagnose_says_so(few: Dataset) -> None:
     (first, _, last) = dead_notes({"relu": course.dead})
     assert first.startswith("relu, before training: 5 of 31 trainable tensors are zero")
     assert "start_parameters" in last
-    course = before_and_after(few, "mlp", "relu", Settings(0.1), epochs=0)
+    course = before_and_after(few, "mlp", "relu", LFPSettings(0.1), epochs=0)
     assert list(dead_notes({"relu": course.dead})) == [
         "No parameter is zero, and feedback reaches all of them."
     ]

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 import lfp_core as lfp
-from baselines import LFP, SGD, Settings, Trainer
+from baselines import LFP, SGD, LFPSettings, Settings, Trainer
 from baselines.eg import ExponentiatedGradient
 from baselines.fa import FeedbackAlignment
 from baselines.madam import Madam
@@ -23,7 +23,7 @@ from baselines.trainer import DescentTrainer
 
 # Of torch, about what is old, and about a convolution that pads on one side.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(deprecated|padding='same')")
-PLAIN = Settings(learning_rate=0.1, momentum=0.0, clip_norm=None, epsilon=0.0)
+PLAIN = LFPSettings(learning_rate=0.1, momentum=0.0, clip_norm=None, epsilon=0.0)
 
 
 def dense(first: int = 12, second: int = 9) -> nn.Sequential:
@@ -697,7 +697,7 @@ def test_lfp_0_on_relu_is_its_first_order_form() -> None:
     model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).double()
 
     def gap(rate: float, rival: type[Trainer]) -> float:
-        settings = Settings(rate, momentum=0.0, clip_norm=None, epsilon=0.0)
+        settings = LFPSettings(rate, momentum=0.0, clip_norm=None, epsilon=0.0)
         ours = one_step(ExponentiatedGradient, model, settings)
         return float((ours - one_step(rival, model, settings)).norm())
 

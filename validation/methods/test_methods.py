@@ -6,15 +6,17 @@ import io
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from baselines import METHODS, OPTIMIZERS, REWARDS, Settings
+from baselines import METHODS, OPTIMIZERS, REWARDS, Activation, LFPSettings, Settings
+from baselines.options import Choice, LogUniform, allowed, fields_of, options
 from baselines.trainer import DescentTrainer
 
 DESCENT = [name for name, method in METHODS.items() if issubclass(method, DescentTrainer)]
@@ -24,9 +26,7 @@ pytestmark = pytest.mark.usefixtures("small_swarms")
 GENERAL = [name for name, method in METHODS.items() if method.network is None]
 #: With every optimiser that they take.
 OPTIMIZED = [*((name, "sgd") for name in GENERAL), *((name, "adam") for name in DESCENT)]
-#: What each method learns the separable problem with, where that is not the default.
-SETTINGS: dict[str, Settings] = {}
-DEFAULT = Settings(learning_rate=0.1)
+DEFAULT = LFPSettings(learning_rate=0.1)
 
 
 def network(dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> nn.Sequential:
@@ -44,7 +44,10 @@ def problem(dtype: torch.dtype = torch.float32, size: int = 96) -> tuple[Tensor,
 
 
 def settings_of(name: str, **changes: Any) -> Settings:
-    return dataclasses.replace(SETTINGS.get(name, DEFAULT), **changes)
+    """Return the defaults of a method at the rate 0.1, and those of the changes that it has."""
+    fields = fields_of(METHODS[name].Options)
+    own = {option: value for option, value in changes.items() if option in fields}
+    return METHODS[name].Options(**{"learning_rate": 0.1, **own})
 
 
 def trainer(name: str, model: nn.Module, **changes: Any) -> Any:
@@ -284,6 +287,42 @@ def test_gradients_of_earlier_steps_are_forgotten(name: str) -> None:
     assert torch.equal(trajectory(name, model, 3), trajectory(name, network(), 3))
 
 
+# --- activations ----------------------------------------------------------------------------------
+
+SMOOTH, STEP = Activation(nn.Tanh), Activation(lfp.Heaviside, differentiable=False)
+NEURONS = Activation(nn.ReLU, spiking=True)  # of another package; methods know nothing else of it
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_why_it_does_not_go_with_an_activation(name: str) -> None:
+    refused = [METHODS[name].supports(kind) for kind in (SMOOTH, STEP, NEURONS)]
+    assert None in refused, "it goes with some"
+    assert all(reason is None or reason.strip() for reason in refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("lfp", []),
+        ("surrogate", [SMOOTH]),
+        ("rstdp", [SMOOTH, STEP]),
+        ("pso-torch-stable", [NEURONS]),
+        *((name, [NEURONS]) for name in ("sgd", "wsgd", "fa", "eg", "madam")),
+    ],
+)
+def test_it_is_the_properties_of_an_activation_that_count(
+    name: str, refused: list[Activation]
+) -> None:
+    method = METHODS[name]
+    assert [kind for kind in (SMOOTH, STEP, NEURONS) if method.supports(kind)] == refused
+
+
+def test_no_gradient_passes_a_spike() -> None:
+    assert not Activation(nn.ReLU, spiking=True, differentiable=True).differentiable
+    assert METHODS["sgd"].remark(STEP) == "last layer alone"
+    assert METHODS["sgd"].remark(SMOOTH) == METHODS["surrogate"].remark(STEP) == ""
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 BAD_SETTINGS: list[tuple[str, Any]] = [
@@ -323,6 +362,83 @@ def test_an_unknown_optimiser_is_refused() -> None:
     message = "optimizer: unknown name 'adamm'; did you mean 'adam'? Allowed: sgd, adam"
     with pytest.raises(ValueError, match=re.escape(message)):
         dataclasses.replace(DEFAULT, optimizer="adamm")
+
+
+def test_an_option_that_a_method_has_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="options: unknown name 'epsilom'; did you mean 'epsilon'"):
+        LFPSettings(0.1, epsilom=0.1)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="options: unknown name 'reward'"):
+        Settings(0.1, reward="softmax")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="learning_rate must be given"):
+        Settings()  # type: ignore[call-arg]
+
+
+@options
+class Bounded(Settings):
+    """Fields with bounds that no method of ours has."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    most: Annotated[int, Field(le=9)] = 9
+    flag: bool = False
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("share", "lie in (0, 1]"), ("most", "be <= 9"), ("flag", "be of the type bool")],
+)
+def test_a_field_says_what_it_allows(option: str, words: str) -> None:
+    assert allowed(fields_of(Bounded)[option]) == words
+    with pytest.raises(ValueError, match=re.escape(f"{option} must {words}, not 10")):
+        Bounded(0.1, **{option: 10})  # type: ignore[arg-type]
+
+
+def test_settings_of_one_method_are_made_those_of_another() -> None:
+    lfps = LFPSettings(0.2, momentum=0.5, epsilon=0.3)
+    assert Settings.of(lfps) == Settings(0.2, momentum=0.5)
+    assert LFPSettings.of(Settings(0.2, momentum=0.5)) == LFPSettings(0.2, momentum=0.5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_options_of_a_method_have_defaults_and_a_search_space_in_their_ranges(
+    name: str,
+) -> None:
+    kind = METHODS[name].Options
+    plain = kind(learning_rate=0.1)
+    assert kind(**dataclasses.asdict(plain)) == plain
+    assert "learning_rate" in kind.search
+    for option, space in kind.search.items():
+        for end in space.ends:
+            assert getattr(dataclasses.replace(plain, **{option: end}), option) == end
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (1, 1), (2, 1), (1, math.inf), (math.nan, 1)])
+def test_a_range_of_logarithms_has_bounds_in_order_above_0(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="low and high must be 0 < low < high"):
+        LogUniform(*bounds)
+    assert LogUniform(1e-4, 1).ends == (1e-4, 1)
+    assert Choice(("a", "b", "c")).ends == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"units": "reverse"}, {"units": "shifted"}],
+    ids=["reverse", "shifted"],
+)
+def test_the_treatment_of_units_reaches_the_engine(change: dict[str, Any]) -> None:
+    """Which the sigmoid, with f(0) = 1/2, can tell apart."""
+    ways = []
+    for changes in ({}, change):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 3)).double()
+        ways.append(trajectory("lfp", model, 2, **changes))
+    assert not torch.allclose(ways[0], ways[1])
+
+
+@pytest.mark.parametrize("option", ["units", "gates", "attention", "normalisation"])
+def test_the_context_of_lfp_has_the_treatments_that_are_chosen(option: str) -> None:
+    for value in get_args(fields_of(LFPSettings)[option].annotation):
+        assert getattr(LFPSettings(0.1, **{option: value}).feedback(), option) == value
+    assert getattr(LFPSettings(0.1).feedback(), option) == getattr(lfp.feedback(), option)
 
 
 @pytest.mark.parametrize("reward", REWARDS)

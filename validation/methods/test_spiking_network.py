@@ -15,7 +15,7 @@ from snntorch.utils import reset
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from baselines import METHODS, Settings, Spiking, SpikingNetwork
+from baselines import METHODS, LFPSettings, Settings, Spiking, SpikingNetwork
 from baselines.clipping import SMALLEST, clip_adaptively
 from baselines.spiking_network import SURROGATE_SLOPE, encode, leaky
 from baselines.surrogate import Surrogate, rate_loss
@@ -226,7 +226,7 @@ def test_lfp_is_the_reward_of_the_rate_code_through_the_layers(
     reduction: str, options: dict[str, object]
 ) -> None:
     model, rival, (x, targets) = network(), network(), batch()
-    settings = Settings(0.05, clip_norm=None, reduction=reduction, **options)  # type: ignore[arg-type]
+    settings = LFPSettings(0.05, clip_norm=None, reduction=reduction, **options)  # type: ignore[arg-type]
     loss = METHODS["lfp"](model, settings).step(x, targets).loss
     with spiking.feedback(1e-6, **options):  # type: ignore[arg-type]
         spikes = torch.stack([rival.layers(x) for _ in range(6)])
@@ -240,7 +240,7 @@ def test_lfp_is_the_reward_of_the_rate_code_through_the_layers(
 def test_the_options_of_lfp_make_a_difference(change: dict[str, object]) -> None:
     plain, other, data = network(), network(), batch()
     METHODS["lfp"](plain, SETTINGS).step(*data)
-    METHODS["lfp"](other, Settings(0.05, clip_norm=None, **change)).step(*data)  # type: ignore[arg-type]
+    METHODS["lfp"](other, LFPSettings(0.05, clip_norm=None, **change)).step(*data)  # type: ignore[arg-type]
     assert distance(gradients(plain), gradients(other)) > 1e-2
 
 

@@ -4,99 +4,69 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from baselines import FAMILIES, METHODS, Settings, Spiking
+from baselines import FAMILIES, METHODS, Spiking
 from baselines.registry import pick
 from benchmarks.data import DATASETS
-from benchmarks.experiments.base import STRICT, Experiment, Place, Report, Status, rows
+from benchmarks.experiments.base import Experiment, Place, Report, Status, rows
 from benchmarks.experiments.comparison.report import write_report
-from benchmarks.experiments.comparison.study import PRESETS, UNKNOWN, Study, carry_out, check
+from benchmarks.experiments.comparison.study import Study, carry_out, check
 from benchmarks.experiments.comparison.summary import lines, notes
-from benchmarks.experiments.options import Names, Whole, by_method, chosen
+from benchmarks.experiments.options import MethodOptions, Names, Whole, by_method, chosen
 from benchmarks.models import ACTIVATIONS
 from benchmarks.runs.store import Store
 from benchmarks.storage.provenance import code_version
 
 
-class Options(BaseModel):
+class Options(MethodOptions):
     """How methods are compared; None leaves a number to the data set's preset.
+
+    Options of the methods stand beside these, or in `options` (:class:`MethodOptions`).
 
     Attributes:
         dataset, model: names.
         methods, activations: names, or "all"; a family of methods stands for all in it.
         seeds: reported runs of each method and activation.
         epochs, batch_size: of them.
-        optimizer, momentum, clip_norm, reduction, epsilon, schedule, adaptive_clip, normaliser,
-            max_norm, reward: as in :class:`baselines.Settings`, but that 0 stands for no clipping.
         learning_rates: the grid of the sweep.
         learning_rate: of methods that have no sweep.
         sweep_epochs, sweep_seeds: of the sweep.
-        beta, time_steps, encoding: of the activation lif.
+        beta, time_steps, encoding: of activations that spike.
         seconds: time budget of a run, by method.
     """
 
-    model_config = STRICT
-
     dataset: str = "digits"
     model: str | None = None
-    methods: Names = ["lfp", "sgd", "wsgd"]
+    methods: Names = Field(default=["lfp", "sgd", "wsgd"])
     activations: Names = "all"
     seeds: Whole = 3
     epochs: Whole | None = None
     batch_size: Whole | None = None
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    clip_norm: float = 3.0
-    reduction: str = "mean"
-    epsilon: float = 1e-6
-    learning_rates: Annotated[list[float], Field(min_length=1)] = [
-        0.003,
-        0.01,
-        0.03,
-        0.1,
-        0.3,
-        1,
-        3,
-    ]
-    learning_rate: dict[str, float] = {}
+    learning_rates: Annotated[list[float], Field(min_length=1)] = Field(
+        default=[0.003, 0.01, 0.03, 0.1, 0.3, 1, 3]
+    )
+    learning_rate: dict[str, float] = Field(default={})
     sweep_epochs: Whole | None = None
     sweep_seeds: Whole = 2
-    schedule: str = "constant"
-    reward: str = "softmax"
-    adaptive_clip: float = 0.0
-    max_norm: bool = False
-    normaliser: str = "current"
     beta: float = Spiking.beta
     time_steps: int = Spiking.steps
     encoding: str = Spiking.encoding
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = Field(default={})
 
     def study(self) -> Study:
         """Return the study; raises `ValueError` naming a field, its value and what is allowed."""
-        pick("dataset", self.dataset, DATASETS)
-        preset = PRESETS.get(self.dataset, UNKNOWN)
+        methods = chosen("methods", self.methods, METHODS, FAMILIES)
+        preset = pick("dataset", self.dataset, DATASETS).preset
         return Study(
             dataset=self.dataset,
             model=self.model or preset.model,
-            methods=chosen("methods", self.methods, METHODS, FAMILIES),
+            methods=methods,
             activations=chosen("activations", self.activations, ACTIVATIONS),
             seeds=self.seeds,
             epochs=self.epochs or preset.epochs,
             batch_size=self.batch_size or preset.batch_size,
-            settings=Settings(
-                learning_rate=1.0,  # the study's runs have others
-                optimizer=self.optimizer,
-                momentum=self.momentum,
-                clip_norm=self.clip_norm or None,
-                reduction=self.reduction,  # type: ignore[arg-type]  # checked by Settings, as others
-                epsilon=self.epsilon,
-                schedule=self.schedule,  # type: ignore[arg-type]
-                adaptive_clip=self.adaptive_clip or None,
-                normaliser=self.normaliser,  # type: ignore[arg-type]
-                max_norm=self.max_norm,
-                reward=self.reward,
-            ),
+            settings=self.settings_by_method(methods),
             spiking=Spiking(self.beta, self.time_steps, self.encoding),  # type: ignore[arg-type]
             rates=tuple(self.learning_rates),
             fixed_rates=by_method(self.learning_rate),

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from baselines import METHODS
 from benchmarks.experiments.comparison.study import Outcome
-from benchmarks.rendering.style import LABELS, styles
+from benchmarks.models import ACTIVATIONS
+from benchmarks.rendering.style import label_of, styles
 from benchmarks.runs.run import Result
 
 GREY = "#666666"
@@ -39,14 +40,19 @@ def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
     axes[0].set_ylabel("test accuracy")
     study = outcome.study
     title = f"{study.dataset}, {study.model}: mean and standard deviation over {study.seeds} seeds"
-    if study.settings.optimizer != "sgd":
-        title += f"; all that have p.grad stepped by {study.settings.optimizer}"
+    if set(study.optimized) - {"sgd"}:
+        title += f"; all that have p.grad stepped by {' or '.join(study.optimized)}"
     if summary["diverged"].any():
         title += "; ✗ k/n: k of n runs diverged"
     figure.suptitle(title, fontsize=11)
     file = BytesIO()
     figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
+
+
+def called(activation: str) -> str:
+    """Return what figures call an activation."""
+    return ACTIVATIONS[activation].label or activation
 
 
 def _bare(axis: Axes) -> None:
@@ -74,14 +80,14 @@ def _draw_bars(axis: Axes, summary: pd.DataFrame) -> None:
             color=colour,
             hatch=hatch,
             edgecolor="white",
-            label=LABELS.get(method, method),
+            label=label_of(method),
             error_kw={"linewidth": 1, "capsize": 2, "ecolor": "#333333"},
         )
         for centre, row in zip(centres, of_method, strict=True):
             if not row["refusal"]:
                 _annotate(axis, centre, row, rotation=0 if len(methods) <= MANY else 90)
     _bare(axis)
-    axis.set_xticks(range(len(activations)), activations, fontsize=10)
+    axis.set_xticks(range(len(activations)), map(called, activations), fontsize=10)
     axis.tick_params(axis="x", length=0)
     axis.set_ylabel("test accuracy")
     axis.legend(
@@ -124,4 +130,4 @@ def _draw_curves(axis: Axes, activation: str, results: Sequence[Result]) -> None
             accuracy.columns, accuracy.min(), accuracy.max(), color=colour, alpha=0.2, linewidth=0
         )
     _bare(axis)
-    axis.set_title(activation, fontsize=9)
+    axis.set_title(called(activation), fontsize=9)

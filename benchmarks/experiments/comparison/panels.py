@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from benchmarks.analysis.pace import front
 from benchmarks.data import Split
-from benchmarks.rendering.style import LABELS, PALETTE, styles
+from benchmarks.experiments.comparison.figure import called
+from benchmarks.rendering.style import PALETTE, label_of, styles
 from benchmarks.runs.inspection import DECADES, SIDE, Layer
 from benchmarks.runs.run import Epoch, Result
 
@@ -137,8 +138,8 @@ def boundaries(results: Sequence[Result], data: Callable[[int], Split]) -> bytes
             axis.scatter(x, y, c=points.targets.cpu(), s=4, linewidths=0, rasterized=True, **style)
             axis.set(xlim=decisions.x, ylim=decisions.y, xticks=[], yticks=[])
             percent = 100 * (result.test_accuracy or 0)
-            name = LABELS.get(result.run.method, result.run.method)
-            axis.set_title(f"{result.run.activation}, {name}: {percent:.1f}%", fontsize=9)
+            name = label_of(result.run.method)
+            axis.set_title(f"{called(result.run.activation)}, {name}: {percent:.1f}%", fontsize=9)
 
         return draw
 
@@ -230,7 +231,7 @@ def _by_activation(
     def drawing(activation: str, of_activation: Sequence[Result]) -> Draw:
         def draw_one(axis: Axes) -> None:
             draw(axis, of_activation)
-            axis.set_title(activation, fontsize=9)
+            axis.set_title(called(activation), fontsize=9)
 
         return draw_one
 
@@ -255,9 +256,7 @@ def _svg(panels: Sequence[Draw]) -> bytes:
                 axis.grid(color="#e3e3e3", linewidth=0.6)
             axis.set_axisbelow(True)
             handles, names = axis.get_legend_handles_labels()
-            labels |= {
-                LABELS.get(name, name): handle for name, handle in zip(names, handles, strict=True)
-            }
+            labels |= {label_of(name): handle for name, handle in zip(names, handles, strict=True)}
         for axis in axes[len(panels) :]:
             axis.remove()
         if labels:

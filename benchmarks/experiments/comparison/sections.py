@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from baselines import LFPSettings
 from benchmarks.analysis import pace
 from benchmarks.analysis.statistics import FEWEST_SEEDS
 from benchmarks.data import Split, load
@@ -59,7 +60,8 @@ def results(outcome: Outcome) -> Section:
     """Return what `table.md` has, and what others published beside it."""
     study, summary = outcome.study, summarise(outcome)
     (header, rows), notes = summary_lines(summary), summary_notes(outcome, summary)
-    others = published(study.dataset, study.model, study.settings.reward)
+    reward = LFPSettings.of(study.settings["lfp"]).reward if "lfp" in study.methods else ""
+    others = published(study.dataset, study.model, reward)
     found = [others.get((row["activation"], row["method"])) for _, row in summary.iterrows()]
     if any(found):
         sources = list(dict.fromkeys(str(one[1]) for one in found if one))

@@ -7,8 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from baselines import METHODS, Settings, Spiking
+from baselines import METHODS, Spiking
+from baselines.methods import SettingsByMethod
 from baselines.registry import pick
+from baselines.trainer import DescentTrainer
 from benchmarks.costs.step import Cost, measure
 from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, Dataset
@@ -22,30 +24,6 @@ from benchmarks.storage.provenance import describe, processor
 COST_REPEATS = 50
 
 
-class Preset(NamedTuple):
-    """What a data set is trained with unless the command says otherwise."""
-
-    model: str
-    epochs: int
-    sweep_epochs: int
-    batch_size: int
-
-
-PRESETS = {
-    "digits": Preset("mlp", epochs=20, sweep_epochs=10, batch_size=64),
-    "blobs": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128),
-    "circles": Preset("toy-mlp", epochs=10, sweep_epochs=10, batch_size=128),
-    "swirls": Preset("toy-mlp", epochs=15, sweep_epochs=15, batch_size=128),
-    "mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
-    "fashion-mnist": Preset("lenet", epochs=5, sweep_epochs=1, batch_size=128),
-    "cifar10": Preset("vgg-like", epochs=50, sweep_epochs=5, batch_size=128),
-}
-
-
-#: Of the data sets of other packages.
-UNKNOWN = Preset("mlp", epochs=10, sweep_epochs=2, batch_size=128)
-
-
 class Cell(NamedTuple):
     """One line of the table."""
 
@@ -55,7 +33,12 @@ class Cell(NamedTuple):
     @property
     def refusal(self) -> str | None:
         """Why the method does not go with the activation; None if it does."""
-        return METHODS[self.method].refusals.get(self.activation)
+        return METHODS[self.method].supports(ACTIVATIONS[self.activation])
+
+    @property
+    def remark(self) -> str:
+        """What is special about its numbers, if they go together."""
+        return METHODS[self.method].remark(ACTIVATIONS[self.activation])
 
 
 @dataclass(frozen=True)
@@ -63,8 +46,8 @@ class Study:
     """Methods x activations x seeds on one data set.
 
     Attributes:
-        settings: of all runs, but for the learning rate.
-        spiking: of the networks with the activation "lif".
+        settings: of the runs of each method, but for the learning rate.
+        spiking: of the networks with an activation that spikes.
         rates: the learning rates of the sweep.
         fixed_rates: of methods that have no sweep.
         budgets: seconds of training of methods that are to end by time; `epochs` still is the most.
@@ -77,7 +60,7 @@ class Study:
     seeds: int
     epochs: int
     batch_size: int
-    settings: Settings
+    settings: SettingsByMethod
     spiking: Spiking
     rates: tuple[float, ...]
     fixed_rates: dict[str, float]
@@ -108,13 +91,19 @@ class Study:
                 raise ValueError(f"{field}: {number} is too small; allowed: 1 and above")
         if len(set(self.rates)) < len(self.rates) or not self.rates:
             raise ValueError(f"learning_rates: {self.rates} must hold each rate once, at least one")
-        if self.settings.clip_norm == math.inf:
-            raise ValueError("clip_norm: inf; allowed: above 0, or 0 for no clipping")
-        for rate in (*self.rates, *self.fixed_rates.values()):
-            replace(self.settings, learning_rate=rate)
+        self._check_settings()
         if not self.trained:
             reasons = "; ".join(f"{c.method} with {c.activation}: {c.refusal}" for c in self.cells)
             raise ValueError(f"methods: none goes with the activations ({reasons})")
+
+    def _check_settings(self) -> None:
+        """Raise `ValueError` for rates or settings that a run could not have."""
+        for method in self.methods:
+            settings = pick("settings", method, self.settings)
+            if settings.clip_norm == math.inf:
+                raise ValueError("clip_norm: inf; allowed: above 0, or 0 for no clipping")
+            for rate in (*self.rates, *self.fixed_rates.values()):
+                replace(settings, learning_rate=rate)
 
     @property
     def cells(self) -> list[Cell]:
@@ -151,7 +140,7 @@ class Study:
 
     def spiking_of(self, activation: str) -> Spiking | None:
         """Return what sets up the neurons of a network, if it has any."""
-        return self.spiking if activation == "lif" else None
+        return self.spiking if ACTIVATIONS[activation].spiking else None
 
     def _run(
         self, cell: Cell, kind: Literal["final", "sweep"], seed: int, epochs: int, rate: float
@@ -165,10 +154,19 @@ class Study:
             seed=seed,
             epochs=epochs,
             batch_size=METHODS[cell.method].batch_size or self.batch_size,
-            settings=replace(self.settings, learning_rate=rate),
+            settings=replace(self.settings[cell.method], learning_rate=rate),
             spiking=self.spiking_of(cell.activation),
             budget=self.budgets.get(cell.method),
         )
+
+    @property
+    def optimized(self) -> dict[str, list[str]]:
+        """The methods that fill ``p.grad``, by the name of the optimiser that steps on it."""
+        found: dict[str, list[str]] = {}
+        for method in self.methods:
+            if issubclass(METHODS[method], DescentTrainer):
+                found.setdefault(self.settings[method].optimizer, []).append(method)
+        return found
 
     @property
     def runs(self) -> int:
@@ -300,6 +298,7 @@ def _results(
 
 def _measurement(study: Study, activation: str, data: Dataset, device: torch.device) -> Measurement:
     """Return how the costs of the study's methods with one activation are measured."""
+    methods = tuple(cell.method for cell in study.trained if cell.activation == activation)
     return Measurement(
         workload=Workload(
             model=study.model,
@@ -309,10 +308,15 @@ def _measurement(study: Study, activation: str, data: Dataset, device: torch.dev
             batch_size=study.batch_size,
             spiking=study.spiking_of(activation),
         ),
-        methods=tuple(cell.method for cell in study.trained if cell.activation == activation),
+        methods=methods,
         repeats=COST_REPEATS,
         # At a rate so small that the weights stay; rates of their own do not change the work.
-        settings=replace(study.settings, learning_rate=SETTINGS.learning_rate, schedule="constant"),
+        settings={
+            method: replace(
+                study.settings[method], learning_rate=SETTINGS.learning_rate, schedule="constant"
+            )
+            for method in methods
+        },
         processor=processor(device),
         threads=torch.get_num_threads(),
     )

@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from baselines import METHODS, Spiking
-from baselines.trainer import DescentTrainer
+from baselines.options import fields_of
 from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.costs.memory import MEGABYTE
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
+from benchmarks.experiments.options import DECIDED
+from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
 from benchmarks.runs.store import Stored
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
@@ -72,7 +74,7 @@ def summarise(outcome: Outcome) -> pd.DataFrame:
                 "activation": cell.activation,
                 "method": cell.method,
                 "refusal": cell.refusal or "",
-                "remark": METHODS[cell.method].remarks.get(cell.activation, ""),
+                "remark": "" if cell.refusal else cell.remark,
                 "seeds": len(of_cell),
                 "missing": 0 if cell.refusal else outcome.study.seeds - len(of_cell),
                 "test_accuracy_mean": of_cell["test_accuracy"].mean(),
@@ -233,6 +235,7 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
         f"of {study.batch_size}, mean ± sample standard deviation over "
         f"{_seeds(0, study.seeds)}; a diverged run counts with the last accuracy it reached.",
         *_note_on_the_optimizer(study),
+        *_note_on_options(study),
         *_notes_on_rates(study, summary),
         "Time: of training, median of interleaved steps. Memory: the most that model, optimiser, "
         "batch and a step take together. MAC: multiply-accumulates of products and convolutions in "
@@ -244,16 +247,17 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
         ),
         *(f"Time budget: {seconds:g} s, {method}." for method, seconds in study.budgets.items()),
     ]
-    if {"heaviside", "lif"} & set(study.activations):
+    if not all(ACTIVATIONS[name].differentiable for name in study.activations):
         found.append(
             "No gradient passes a Heaviside step or a spike: with these, methods that need one "
             "train the last layer alone or nothing, and ratios are to SGD's step with ReLU."
         )
-    if "lif" in study.activations:
+    if neurons := [name for name in study.activations if ACTIVATIONS[name].spiking]:
         spiking = study.spiking
         found.append(
-            f"lif: beta {spiking.beta:g}, T = {spiking.steps}, {spiking.encoding} input; spikes of "
-            "a validation sample after training, the input's included."
+            f"{', '.join(neurons)}: beta {spiking.beta:g}, T = {spiking.steps}, "
+            f"{spiking.encoding} input; spikes of a validation sample after training, the input's "
+            "included."
         )
     return found + _notes_on_dead_parameters(outcome)
 
@@ -266,13 +270,25 @@ def _notes_on_dead_parameters(outcome: Outcome) -> list[str]:
 
 
 def _note_on_the_optimizer(study: Study) -> list[str]:
-    if study.settings.optimizer == "sgd":
-        return []
-    following = [m for m in study.methods if issubclass(METHODS[m], DescentTrainer)]
     return [
-        f"Optimiser: {study.settings.optimizer}, which takes the p.grad of {', '.join(following)}; "
+        f"Optimiser: {name}, which takes the p.grad of {', '.join(methods)}; "
         "sgd names the plain gradient."
+        for name, methods in study.optimized.items()
+        if name != "sgd"
     ]
+
+
+def _note_on_options(study: Study) -> list[str]:
+    """Name the options that are not the methods' defaults; the optimiser has a note of its own."""
+    found: dict[str, list[str]] = {}
+    for method in study.methods:
+        settings = study.settings[method]
+        for name, field in fields_of(type(settings)).items():
+            value = getattr(settings, name)
+            if name not in (*DECIDED, "optimizer") and value != field.default:
+                found.setdefault(f"{name} {value}", []).append(method)
+    told = "; ".join(f"{option} ({', '.join(methods)})" for option, methods in found.items())
+    return [f"Options that are not the defaults: {told}."] if told else []
 
 
 def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:

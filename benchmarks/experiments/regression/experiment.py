@@ -33,8 +33,10 @@ class Regression(Experiment[Options]):
         pick("dataset", options.dataset, DATASETS)
         for method in (*options.methods, *options.learning_rate):
             pick("methods", method, METHODS)
+        options.settings_by_method(options.methods)
         for rate in (*options.learning_rates, *options.learning_rate.values()):
-            options.settings(rate)
+            for method in options.methods:
+                options.settings(method, rate)
         return sum(len(options.sweep(method)) + options.seeds for method in options.methods)
 
     def check(self, options: Options) -> None:

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from baselines.lfp import FeedbackSettings
 from baselines.sgd import SGD
-from baselines.trainer import DescentTrainer
+from baselines.trainer import DescentTrainer, Settings
 from baselines.wsgd import WeightScaledSGD
 
 
@@ -29,10 +30,12 @@ class CubicLFP(DescentTrainer):
     """LFP with the paper's reward ``r = sign(o) (y - o)^3``."""
 
     name: ClassVar[str] = "lfp-cubic"
+    Options: ClassVar[type[Settings]] = FeedbackSettings
+    settings: FeedbackSettings
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Propagate the reward; return the mean squared error."""
-        with lfp.feedback(self.settings.epsilon):
+        with self.settings.feedback():
             outputs = self.model(inputs)
         lfp.backward(outputs, self.reward(outputs, targets))
         return F.mse_loss(outputs.detach(), targets)

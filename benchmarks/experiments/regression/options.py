@@ -1,59 +1,44 @@
 """What is trained, as a study file says it."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from baselines import Settings
-from benchmarks.experiments.base import STRICT
-from benchmarks.experiments.options import Whole
+from baselines import Trainer
+from benchmarks.experiments.options import MethodOptions, Whole
 from benchmarks.experiments.regression.methods import METHODS
 from benchmarks.experiments.regression.runs import Run
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED
-from lfp_core.rewards import Reduction
 
 #: Of learning rates, in steps of about 2.
 GRID = [1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2]
 
 
-class Options(BaseModel):
-    """What is trained.
+class Options(MethodOptions):
+    """What is trained; options of the methods stand beside this (:class:`MethodOptions`).
 
     Attributes:
         dataset: one of :data:`DATASETS`.
         methods: of :data:`METHODS`.
         seeds: reported runs of each method.
         epochs, batch_size: of them.
-        momentum, clip_norm, reduction, epsilon: as in :class:`baselines.Settings`.
         learning_rates: the grid of the sweep, whose runs have as many epochs.
         learning_rate: of methods that have no sweep.
         sweep_seeds: of the sweep.
     """
 
-    model_config = STRICT
+    table: ClassVar[Mapping[str, type[Trainer]]] = METHODS
+    defaults: ClassVar[Mapping[str, Any]] = {"reduction": "sum"}
 
     dataset: str = "diabetes"
-    methods: Annotated[list[str], Field(min_length=1)] = list(METHODS)
+    methods: Annotated[list[str], Field(min_length=1)] = Field(default=list(METHODS))
     seeds: Whole = 3
     epochs: Whole = 100
     batch_size: Whole = 128
-    momentum: float = 0.9
-    clip_norm: float = 3.0
-    reduction: Reduction = "sum"
-    epsilon: float = 1e-6
     learning_rates: Annotated[list[float], Field(min_length=1)] = GRID
-    learning_rate: dict[str, float] = {}
+    learning_rate: dict[str, float] = Field(default={})
     sweep_seeds: Whole = 2
-
-    def settings(self, rate: float) -> Settings:
-        """Return the settings of a run; raises `ValueError` naming a field that is wrong."""
-        return Settings(
-            learning_rate=rate,
-            momentum=self.momentum,
-            clip_norm=self.clip_norm or None,
-            reduction=self.reduction,
-            epsilon=self.epsilon,
-        )
 
     def sweep(self, method: str) -> list[Run]:
         """Return the runs that decide a method's rate; none if it is given."""
@@ -70,5 +55,5 @@ class Options(BaseModel):
         return [self._run("final", method, seed, rate) for seed in range(self.seeds)]
 
     def _run(self, kind: Literal["sweep", "final"], method: str, seed: int, rate: float) -> Run:
-        settings = self.settings(rate)
+        settings = self.settings(method, rate)
         return Run(kind, self.dataset, method, seed, self.epochs, self.batch_size, settings)

@@ -105,8 +105,8 @@ def write_report(
     remarks = [
         f"{options.dataset}, MLP with ReLU and dropout: mean squared error on the test split, mean "
         f"± sample standard deviation over the seeds 0 to {options.seeds - 1}, each with a split "
-        f"of its own. Rewards and losses: {options.reduction} over batches of "
-        f"{options.batch_size}.",
+        f"of its own. Rewards and losses: {options.told('reduction', options.methods)} over "
+        f"batches of {options.batch_size}.",
         f"Learning rates, where they are not given: from {rates} by the mean error on the "
         f"validation split after {options.epochs} epochs, {options.sweep_seeds} seeds. Chosen "
         "epoch: the one with the lowest mean error there.",

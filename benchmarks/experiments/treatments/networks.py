@@ -51,7 +51,7 @@ class RowReader(nn.Module):
 
 def dense_network(activation: Callable[[], nn.Module]) -> nn.Module:
     """Return the study's MLP for digits with other hidden units."""
-    return nn.Sequential(*MODELS["mlp"]((1, 8, 8), 10, activation))
+    return nn.Sequential(*MODELS["mlp"].layers((1, 8, 8), 10, activation))
 
 
 Build = Callable[[], nn.Module]

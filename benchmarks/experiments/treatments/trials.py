@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.random import SeedSequence
 from torch import Tensor, nn
 
-from baselines import LFP, SGD, Settings
+from baselines import LFP, SGD, LFPSettings, Settings
 from benchmarks.data import Dataset, load
 from benchmarks.experiments.treatments.arms import BATCH, CPU, Options
 from benchmarks.experiments.treatments.feedback import fill
@@ -94,7 +94,7 @@ def study(build: Build, options: Options | None, budget: Budget, data: Dataset) 
     """Return all trials of an arm, the chosen one, and what it reaches; accuracies in [0, 1]."""
 
     def runs(trial: Trial, seeds: Iterable[int], epochs: int) -> list[Trained]:
-        settings = Settings(trial.rate, epsilon=trial.epsilon or 0.0, optimizer=budget.optimizer)
+        settings = LFPSettings(trial.rate, epsilon=trial.epsilon or 0.0, optimizer=budget.optimizer)
         return [train(build, options, settings, seed, epochs, data) for seed in seeds]
 
     sweep_seeds = range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + budget.sweep_seeds)

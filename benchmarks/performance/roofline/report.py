@@ -15,7 +15,7 @@ from benchmarks.performance.roofline.machine import CPU, SIDE, Ceilings, ceiling
 from benchmarks.performance.roofline.measurement import measure
 from benchmarks.performance.roofline.steps import PARTS, Workload
 from benchmarks.rendering import text
-from benchmarks.rendering.style import LABELS, PALETTE
+from benchmarks.rendering.style import PALETTE, label_of
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Records
@@ -100,7 +100,7 @@ def lines(found: Sequence[Row]) -> text.Lines:
         (
             row.workload,
             row.part,
-            LABELS.get(row.method, row.method),
+            label_of(row.method),
             str(row.calls),
             f"{row.flops / 1e6:.1f}",
             f"{row.moved / 1e6:.1f}",

@@ -1,0 +1,41 @@
+"""What an activation is to methods: what makes it, and whether it spikes or has a derivative."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from baselines.spiking_network import Spiking
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The hidden units of a network.
+
+    Attributes:
+        make: makes a layer of them, of nothing, or of the decay beta if they spike.
+        spiking: whether they are neurons with a state, whose networks run over time
+            (:class:`~baselines.spiking_network.SpikingNetwork`).
+        differentiable: whether a gradient passes them; none passes a spike, whatever this says.
+        label: what figures call them, if not by their name.
+    """
+
+    make: Callable[..., nn.Module]
+    spiking: bool = False
+    differentiable: bool = True
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        """Take the derivative from what spikes."""
+        if self.spiking:
+            object.__setattr__(self, "differentiable", False)
+
+    def __call__(self, spiking: Spiking | None = None) -> nn.Module:
+        """Return a new layer; `spiking` says how its neurons decay, by default as ours do."""
+        return self.make((spiking or Spiking()).beta) if self.spiking else self.make()
+
+
+def as_activation(item: Any) -> Activation:
+    """Return an activation; a class of modules alone has a derivative, and does not spike."""
+    return item if isinstance(item, Activation) else Activation(item)

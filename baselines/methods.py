@@ -1,0 +1,78 @@
+"""The methods by name, and the options of one as JSON has them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from baselines.eg import ExponentiatedGradient
+from baselines.fa import FeedbackAlignment
+from baselines.lfp import LFP
+from baselines.madam import Madam
+from baselines.options import fields_of
+from baselines.pso import PaperPSO, PaperTorchPSO, StablePSO, StableTorchPSO
+from baselines.registry import Registry
+from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP, TunedRSTDP
+from baselines.sgd import SGD
+from baselines.surrogate import Surrogate
+from baselines.trainer import Settings, Trainer
+from baselines.wsgd import WeightScaledSGD
+
+#: By name, in the order of tables and figures.
+METHODS: Registry[type[Trainer]] = Registry(
+    "lfp_bench.methods",
+    {
+        method.name: method
+        for method in (
+            LFP,
+            SGD,
+            WeightScaledSGD,
+            FeedbackAlignment,
+            ExponentiatedGradient,
+            Madam,
+            Surrogate,
+            PaperPSO,
+            StablePSO,
+            PaperTorchPSO,
+            StableTorchPSO,
+            RSTDP,
+            TunedRSTDP,
+            BatchedRSTDP,
+            DenseRSTDP,
+        )
+    },
+)
+
+#: Names for methods that belong side by side in a table.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "pso": ("pso-paper", "pso-stable"),
+    "pso-torch": ("pso-torch-paper", "pso-torch-stable"),
+}
+
+
+def settings_of(method: str, stored: Settings | Mapping[str, Any]) -> Settings:
+    """Return the options of a method, which may come as JSON has them.
+
+    Raises:
+        ValueError: a value that is not allowed, or what is no option of the method.
+        KeyError: there is no such method.
+    """
+    return stored if isinstance(stored, Settings) else METHODS[method].Options(**stored)
+
+
+def are_known(stored: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether there are these methods, and whether they have these options.
+
+    Results that older code has stored may have others.
+    """
+    return all(
+        method in METHODS and own.keys() <= fields_of(METHODS[method].Options).keys()
+        for method, own in stored.items()
+    )
+
+
+#: The options of several methods, each of the method's own class.
+SettingsByMethod = Annotated[
+    dict[str, Settings],
+    BeforeValidator(lambda stored: {m: settings_of(m, own) for m, own in stored.items()}),
+]

@@ -1,0 +1,176 @@
+"""The options of methods in studies and on the command line, made of what methods declare."""
+
+import re
+from dataclasses import asdict
+from typing import Annotated, Any, ClassVar
+
+import pandas as pd
+import pytest
+from pydantic import Field
+from typer import Typer
+from typer.testing import CliRunner
+
+from baselines import METHODS, SGD, LFPSettings, Settings, Trainer
+from baselines.options import options
+from benchmarks.cli.method_options import with_options_of
+from benchmarks.experiments import comparison, transfer
+from benchmarks.experiments.comparison.study import Outcome
+from benchmarks.experiments.comparison.summary import notes
+from benchmarks.experiments.options import DECIDED, MethodOptions, options_of
+from benchmarks.experiments.regression.options import Options as RegressionOptions
+
+
+@options
+class MineSettings(Settings):
+    """Options of a method that is not ours."""
+
+    strength: Annotated[float, Field(gt=0, description="Of the method.")] = 0.5
+    limit: Annotated[int, Field(ge=1)] | None = None
+    rounds: Annotated[int, Field(ge=0)] | None = 2
+    careful: bool = True
+    epsilon: Annotated[float, Field(ge=0)] = 0.125  # type: ignore[misc]
+    seeds: int = 7  # which studies have as well
+
+
+class Mine(SGD):
+    """A method with options of its own."""
+
+    name: ClassVar[str] = "mine"
+    Options: ClassVar[type[Settings]] = MineSettings
+
+
+TABLE: dict[str, type[Trainer]] = {"lfp": METHODS["lfp"], "sgd": SGD, "mine": Mine}
+
+
+class Study(MethodOptions):
+    """Options of an experiment with the table above."""
+
+    table: ClassVar[Any] = TABLE
+    defaults: ClassVar[Any] = {"momentum": 0.25, "strength": 0.75}
+    seeds: int = 3
+
+
+def settings(**given: Any) -> dict[str, Settings]:
+    return Study(**given).settings_by_method(TABLE)
+
+
+def test_a_flat_option_goes_to_every_method_that_has_it() -> None:
+    found = settings(epsilon=0.25, reduction="sum")
+    assert found["lfp"] == LFPSettings(1.0, momentum=0.25, reduction="sum", epsilon=0.25)
+    assert found["sgd"] == Settings(1.0, momentum=0.25, reduction="sum")
+    assert found["mine"] == MineSettings(
+        1.0, momentum=0.25, reduction="sum", epsilon=0.25, strength=0.75
+    )
+
+
+def test_without_it_each_method_has_its_own_default() -> None:
+    found = settings()
+    assert isinstance(found["lfp"], LFPSettings)
+    assert isinstance(found["mine"], MineSettings)
+    assert (found["lfp"].epsilon, found["mine"].epsilon) == (1e-6, 0.125)
+
+
+def test_an_option_of_one_method_comes_before_a_flat_one() -> None:
+    found = settings(momentum=0.5, options={"mine": {"momentum": 0.1, "seeds": 9}})
+    assert [one.momentum for one in found.values()] == [0.5, 0.5, 0.1]
+    assert asdict(found["mine"])["seeds"] == 9, "the study's own seeds are another option"
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "expected"),
+    [("clip_norm", 0, None), ("limit", 0, None), ("rounds", 0, 0), ("careful", False, False)],
+)
+def test_0_is_none_where_it_can_be_nothing_else(option: str, given: Any, expected: Any) -> None:
+    assert getattr(settings(**{option: given})["mine"], option) is expected
+    assert getattr(settings(options={"mine": {option: given}})["mine"], option) is expected
+
+
+def test_families_stand_for_their_methods() -> None:
+    found = comparison.Options(methods=["pso"], options={"pso": {"momentum": 0.5}}).study()
+    assert [one.momentum for one in found.settings.values()] == [0.5, 0.5]
+
+
+def test_a_study_is_read_as_it_was_written() -> None:
+    options = comparison.Options(epsilon=0.25, options={"lfp": {"units": "shifted"}})  # type: ignore[call-arg]
+    written = options.model_dump(mode="json")
+    assert written["epsilon"] == 0.25
+    assert "momentum" not in written, "what was not given is for the methods to say"
+    assert comparison.Options.model_validate(written) == options
+
+
+def test_experiments_keep_their_own_defaults() -> None:
+    given: dict[str, Any] = {"dataset": "digits", "learning_rate": {"lfp": 0.1}}
+    tuned = transfer.Options(**given).settings("lfp", 0.1)
+    assert tuned == LFPSettings(0.1, clip_norm=None, schedule="one-cycle")
+    regressions = RegressionOptions().settings("sgd", 0.1)
+    assert regressions == Settings(0.1, reduction="sum")
+
+
+def test_options_are_listed_with_the_methods_that_have_them() -> None:
+    found = {name: option.methods for name, option in options_of(TABLE).items()}
+    assert found["momentum"] == ["lfp", "sgd", "mine"]
+    assert found["epsilon"] == ["lfp", "mine"]
+    assert found["strength"] == ["mine"]
+    assert not found.keys() & set(DECIDED)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+got: dict[str, Any] = {}
+app = Typer()
+
+
+@app.command()
+@with_options_of(TABLE)
+def command(seeds: int = 3, **chosen: Any) -> None:
+    """Keep what was given."""
+    got.clear()
+    got.update(chosen, own=seeds)
+
+
+def test_a_command_gets_what_was_given() -> None:
+    runner = CliRunner()
+    assert runner.invoke(app, []).exit_code == 0
+    assert got == {"own": 3}
+    given = ["--strength", "2", "--limit", "4", "--no-careful", "--units", "shifted"]
+    assert runner.invoke(app, [*given, "--seeds", "5"]).exit_code == 0
+    assert got == {"strength": 2.0, "limit": 4, "careful": False, "units": "shifted", "own": 5}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("--strength", "'x' is not a number"), ("--limit", "'x' is not a whole number")],
+)
+def test_a_command_names_what_is_no_number(given: str, message: str) -> None:
+    result = CliRunner().invoke(app, [given, "x"], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_the_help_says_what_an_option_is_and_who_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 300)
+    lines = CliRunner().invoke(app, ["--help"]).output.splitlines()
+
+    def told(option: str) -> str:
+        (line,) = [line for line in lines if re.search(rf" {option}\b", line)]
+        return line
+
+    assert "Of the method. (mine)" in told("--strength")
+    assert "0.5" in told("--strength")
+    assert "0: none." in told("--clip-norm")
+    assert "0: none." not in told("--rounds")
+    assert "(lfp, mine)" in told("--epsilon")
+    assert "One of: sgd, adam." in told("--optimizer")
+    assert "mine" not in told("--momentum"), "all methods have it"
+
+
+def test_a_report_names_the_options_that_are_not_the_defaults() -> None:
+    given = {"epsilon": 0.25, "clip_norm": 0, "options": {"sgd": {"momentum": 0.5}}}
+    study = comparison.Options.model_validate({"methods": ["lfp", "sgd"], **given}).study()
+    outcome = Outcome(study, [], {}, {}, [])
+    told = (
+        "Options that are not the defaults: clip_norm None (lfp, sgd); epsilon 0.25 (lfp); "
+        "momentum 0.5 (sgd)."
+    )
+    assert told in notes(outcome, pd.DataFrame({"learning_rate_edge": []}))
