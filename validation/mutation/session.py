@@ -43,6 +43,8 @@ TESTS_OF_TABLES = [
     for name in ("torch_private", "rules", "theorem1", "engine", "pooling", "rewards", "treatments")
 ]
 OPTIONS = ["-s", "-q", "--tb=native", "-p", "no:cacheprovider"]
+#: What this program imports before pytest starts, hypothesis among it, cannot be rewritten.
+OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 EXAMPLES = 25  # of a hypothesis test
 LIMIT = 120  # seconds of computation after which a mutant that does not end counts as killed
 MEMORY = 16 * 2**30  # bytes that a mutant may address
