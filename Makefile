@@ -94,7 +94,7 @@ reproduce: peer
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-mlp --models toy-mlp,mlp \
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
 	  --methods lfp,sgd,wsgd,fa,eg,madam --peer --threads 1 --repeats 300
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.performance.compiled \
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.performance.steps \
 	  benchmarks/stored/speed-compiled.json cpu 200 mlp lenet
 	$(BIN)/python -m benchmarks.performance.roofline
 	$(BIN)/python -m benchmarks.performance.scaling

@@ -9,6 +9,7 @@ import operator
 import re
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -65,6 +66,11 @@ SEQUENCES = {torch._C._nn.pad_sequence, torch._pack_padded_sequence, torch._pad_
 #: A linear map for each of several experts, on consecutive rows.
 GROUPED = {f for f in (getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)) if f}
 assert_async = torch._assert_async  # fails when a compiled graph runs, which cannot ask
+#: What ``F.cross_entropy`` and its backward pass consist of; 2 is their name of the sum.
+nll_loss_forward = torch.ops.aten.nll_loss_forward.default
+nll_loss_backward = torch.ops.aten.nll_loss_backward.default
+log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
+SUM = 2
 max_pool2d_backward = torch.ops.aten.max_pool2d_with_indices_backward
 Dropout = torch.nn.modules.dropout._DropoutNd  # the classes that all of their kind are of
 BatchNorm = torch.nn.modules.batchnorm._BatchNorm
@@ -78,6 +84,15 @@ def mode_is_active() -> bool:
 def active_modes() -> list[TorchFunctionMode]:
     """Return the function modes of this thread, the outermost first."""
     return torch.overrides._get_current_function_mode_stack()
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Return a context in which operations on a GPU keep the dtype of their operands.
+
+    Autocast makes `safe_softmax` return float32 for bfloat16 there, and then its backward pass
+    refuses the gradient.
+    """
+    return torch.autocast(device, enabled=False) if device == "cuda" else nullcontext()
 
 
 def transform_is_active() -> bool:
@@ -110,6 +125,15 @@ def metadata(node: Any) -> dict[Any, Any]:
     """Return what is noted on a node of autograd."""
     notes: dict[Any, Any] = node.metadata
     return notes
+
+
+def elementwise_kernel(code: str, **numbers: float) -> Callable[..., Tensor]:
+    """Return a function of CUDA tensors, and of numbers by name, that is one kernel.
+
+    `code` is a C++ template of one value of each tensor, and the numbers, with their defaults.
+    """
+    made: Callable[..., Tensor] = torch.cuda.jiterator._create_jit_fn(code, **numbers)
+    return made
 
 
 def run_backward(outputs: list[Tensor], gradients: list[Tensor], retain_graph: bool) -> None:

@@ -55,7 +55,8 @@ def attend(
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    weights = _torch.safe_softmax(scores, -1)
+    with _torch.without_autocast(scores.device.type):
+        weights = _torch.safe_softmax(scores, -1)
     if dropout_p > 0:  # or nothing is drawn
         weights = F.dropout(weights, dropout_p)
     return weights @ value

@@ -34,10 +34,14 @@ from lfp_core import _torch
 Reduction = Literal["mean", "sum"]
 
 
-def _reduced(reward: Tensor, reduction: Reduction, count: int) -> Tensor:
-    """Divide a reward by the number of samples or positions that it is of, unless summed."""
+def _check_reduction(reduction: str) -> None:
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', not {reduction!r}")
+
+
+def _reduced(reward: Tensor, reduction: Reduction, count: int) -> Tensor:
+    """Divide a reward by the number of samples or positions that it is of, unless summed."""
+    _check_reduction(reduction)
     return reward / count if reduction == "mean" else reward
 
 
@@ -155,8 +159,10 @@ def softmax(
     """
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing!r}")
-    ignored = None
     soft = targets.dtype.is_floating_point and targets.shape == outputs.shape and outputs.dim() > 0
+    if not soft and not label_smoothing:
+        return _of_indices(outputs, targets, reduction, ignore_index)
+    ignored = None
     if soft:
         if ignore_index >= 0:
             raise ValueError(
@@ -183,6 +189,38 @@ def softmax(
     counted = (~ignored).sum().clamp(min=1)
     precise = torch.promote_types(reward.dtype, torch.float32)
     return reward * (torch.full_like(counted, count, dtype=precise) / counted)
+
+
+def _of_indices(
+    outputs: Tensor, targets: Tensor, reduction: Reduction, ignore_index: int
+) -> Tensor:
+    """Return the reward #3 for class indices, by the kernels of cross-entropy.
+
+    They find the places of the targets, leave out those that are ignored, and count the others,
+    in half as many operations as a one-hot matrix takes.
+    """
+    _check_indices(outputs, targets, soft=True)
+    _check_reduction(reduction)
+    classes = outputs.shape[-1]
+    precise = torch.promote_types(outputs.dtype, torch.float32)
+    flat, labels = outputs.reshape(-1, classes).to(precise), targets.reshape(-1).long()
+    log_p = F.log_softmax(flat, dim=1)
+    options = (log_p, labels, None, _torch.SUM, ignore_index)
+    try:
+        _, count = _torch.nll_loss_forward(*options)
+    except IndexError:  # on the CPU, which looks at every label
+        also = f" or be ignore_index={ignore_index}"
+        low, high = _range(labels[labels != ignore_index])
+        raise ValueError(
+            f"targets must lie in [0, {classes - 1}]{also}, not in [{low}, {high}]"
+        ) from None
+    gradient = _torch.nll_loss_backward(flat.new_full((), -1.0), *options, count)
+    reward = flat * _torch.log_softmax_backward(gradient, log_p, 1, precise)
+    if reduction == "mean":
+        reward = reward.div_(count.clamp(min=1))
+    # What is ignored may not even be finite, and the product above is not 0 then.
+    reward = reward.masked_fill_((labels == ignore_index)[:, None], 0)
+    return reward.to(outputs.dtype).view_as(outputs)
 
 
 @torch.no_grad()

@@ -15,13 +15,12 @@ the formulas do.
 import math
 import weakref
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lfp_core import _torch
+from lfp_core import _torch, kernels
 
 KEPT_BY = "_lfp_kept_by"
 #: In place of eps: what autograd brings to z is its reward R itself, not ``G = R / z``. A spike
@@ -35,20 +34,7 @@ def share(a: Tensor, z: Tensor, epsilon: float, limit: float | Tensor) -> Tensor
         return a.clone()
     if epsilon == 0:
         return torch.where(z == 0, limit, a / z)
-    # Half the memory traffic of where(z < 0, z - eps, z + eps). It differs at z = -0.0 alone, where
-    # all contributions are 0: then no weight is credited anyway.
-    if torch.compiler.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
-        stabiliser = torch.full((), epsilon, dtype=z.dtype, device=z.device)
-        return a / (torch.copysign(stabiliser, z) + z)
-    denominator = torch.copysign(_scalar(epsilon, z.dtype, z.device), z)
-    denominator += z
-    return torch.div(a, denominator, out=denominator)
-
-
-@lru_cache(maxsize=64)
-def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a number as a tensor, which small networks would spend much of their time to make."""
-    return torch.full((), value, dtype=dtype, device=device)
+    return kernels.quotient(a, z, epsilon)
 
 
 class SecantSlope(torch.autograd.Function):
@@ -117,8 +103,7 @@ class ReluSlope(torch.autograd.Function):
             return torch.where(a > 0, g, 0), None, None, None
         if ctx.epsilon == UNDIVIDED:
             return a * g, None, None, None
-        denominator = a + ctx.epsilon
-        return torch.div(a, denominator, out=denominator).mul_(g), None, None, None
+        return kernels.relu_slope(a, g, ctx.epsilon), None, None, None
 
 
 class EpsilonShare(torch.autograd.Function):
@@ -144,11 +129,10 @@ class EpsilonShare(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
         (z,) = ctx.saved_tensors if ctx.copy is None else (ctx.copy,)
         if ctx.epsilon == UNDIVIDED:
-            g = z * g
+            g = z * g if ctx.factor == 1.0 else z * g * ctx.factor
         else:
-            # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
-            g = g / z.abs().div_(ctx.epsilon).reciprocal_().add_(1.0)
-        return g if ctx.factor == 1.0 else g * ctx.factor, None, None, None
+            g = kernels.share(z, g, ctx.epsilon, ctx.factor)
+        return g, None, None, None
 
 
 def _keepers(z: Tensor) -> list[weakref.ref[Any]]:
@@ -204,4 +188,4 @@ class WeightScale(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:  # noqa: D102
         (weight,) = ctx.saved_tensors
-        return weight.abs().mul_(g)
+        return kernels.scaled(weight, g)

@@ -1,6 +1,8 @@
 """What a result is told to depend on."""
 
+import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,3 +63,42 @@ def test_everything_is_told_without_paths_or_names() -> None:
     assert {"commit", "dirty", "code", "scipy", "snntorch", "pyswarms", "processor"} <= told.keys()
     assert {"threads", "cores", "determinism", "plugins", "cuda", "python"} <= told.keys()
     assert str(Path.home()) not in str(told)
+
+
+@pytest.mark.parametrize(("named", "dirty"), [("abc", False), ("abc-dirty", True)])
+def test_the_commit_of_a_copy_is_what_the_environment_says(
+    named: str, dirty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LFP_COMMIT", named)
+    told = describe(torch.device("cpu"))
+    assert (told["commit"], told["dirty"]) == ("abc", dirty)
+
+
+def test_a_copy_without_git_and_installation_is_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LFP_COMMIT", raising=False)
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "a-package-that-is-not-there"))
+    code = code_version()
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "code_version", lambda: code)
+    told = describe(torch.device("cpu"))
+    assert (told["commit"], told["dirty"], told["a-package-that-is-not-there"]) == (
+        None,
+        None,
+        None,
+    )
+
+
+def test_the_version_of_code_does_not_depend_on_fields_that_a_python_adds() -> None:
+    """3.12 gave functions and classes a field for types, and 3.12.1 f-strings empty parts."""
+    tree = ast.parse("def f(x):\n    return f'{x:{1}}'")
+    before = provenance._canonical(tree)
+    function: Any = tree.body[0]
+    function.type_params = []
+    function.a_field_of_tomorrow = None
+    function._fields = (*function._fields, "a_field_of_tomorrow")
+    function.body[0].value.values[0].format_spec.values.append(ast.Constant(""))
+    assert provenance._canonical(tree) == before
+    function.name = "g"
+    assert provenance._canonical(tree) != before

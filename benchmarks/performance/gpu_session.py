@@ -3,20 +3,24 @@
 ::
 
     SESSION="python -m benchmarks.performance.gpu_session"
-    $SESSION asv         the asv suite, into benchmarks/asv/results
-    $SESSION speed       lfp-bench speed
-    $SESSION compiled    steps by torch.compile and in bfloat16
+    $SESSION all         all that follow but asv, the most valuable first
+    $SESSION tests       the tests that need CUDA
+    $SESSION precision   errors of feedback in float32, TF32 and bfloat16
+    $SESSION steps       training steps made in every way, of six networks with six activations
     $SESSION study       the activations on CIFAR-10, as far as time allows
+    $SESSION asv         the asv suite, into benchmarks/asv/results; needs git
 
 Each stops after `--seconds`, and goes on where it stopped when it is called again. `--smoke` does
-the same work on the CPU at the smallest size, to see that nothing but a GPU is missing.
+the same work on the CPU at the smallest size, to see that nothing but a GPU is missing. The machine
+needs neither a network nor git nor an installation of this project: the copy is run from its root,
+and the environment variable LFP_COMMIT says which commit it is of.
 """
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -26,8 +30,14 @@ import torch
 import typer
 import yaml
 
-from benchmarks.performance import compiled as compiled_steps
-from benchmarks.performance import history
+from benchmarks.performance import precision
+from benchmarks.performance import steps as step_table
+from benchmarks.performance.steps import (
+    COMPILED_GRAPHS,
+    EAGER_AND_GRAPH,
+    WITHOUT_COMPILER,
+    Variant,
+)
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
 from benchmarks.storage.records import Records
@@ -49,11 +59,21 @@ SUITE = (
     "steps.Steps.time_backward",
     "steps.Steps.track_peak",
 )
-PART = "cifar10-vgg-like"  # of the study of activations
-#: How the study is made within a lease of a GPU; its size "paper" is two hours and more.
+ACTIVATIONS = ("relu", "silu", "heaviside", "sigmoid", "tanh", "elu")
+#: How the study of activations is made within a lease of a GPU: without Heaviside for methods that
+#: need a gradient, and with both epsilons for LFP alone. Its size "paper" is two hours and more.
+PART = "cifar10-vgg-like"
+PARTS: dict[str, dict[str, Any]] = {
+    "gradients": {
+        "methods": ["sgd", "wsgd"],
+        "activations": ["relu", "silu", "elu", "tanh", "sigmoid"],
+    },
+    "lfp-epsilon-0.3": {"methods": ["lfp"], "epsilon": 0.3},
+    "lfp-epsilon-1e-6": {"methods": ["lfp"], "epsilon": 1e-6},
+}
 WITHIN_A_LEASE = {
     "seeds": 3,
-    "epochs": 15,
+    "epochs": 6,
     "sweep_epochs": 1,
     "sweep_seeds": 1,
     "schedule": "one-cycle",
@@ -99,9 +119,44 @@ def device_of(smoke: bool) -> torch.device:
     return torch.device("cpu" if smoke else "cuda")
 
 
+@app.command("precision")
+def precisions(
+    seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS
+) -> None:
+    """Measure how far feedback is from float64's in the precisions that a GPU offers."""
+    device = device_of(smoke)
+    records = Records(results / f"precision-{device.type}.json")
+    deadline = perf_counter() + seconds
+    for name in ("toy-mlp",) if smoke else precision.MODELS:
+        for activation in ("relu",) if smoke else ACTIVATIONS:
+            if perf_counter() > deadline:
+                print(f"stopped before {name} with {activation}; the same command goes on")
+                return
+            measured = partial(precision.measure, name, activation, device)
+            record = records.get({"model": name, "activation": activation}, measured)
+            print(name, activation, record["errors"], flush=True)
+    print(f"the results are in {records.path}")
+
+
+@app.command("all")
+def everything(
+    seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS
+) -> None:
+    """Do what is most valuable in the time: tests, steps with half of the rest, and the study."""
+    started = perf_counter()
+    gpu_tests(min(90.0, seconds / 4), smoke, results)
+    precisions(seconds / 8, smoke, results)
+    left = seconds - (perf_counter() - started)
+    steps(left / 2, smoke, results)
+    left = seconds - (perf_counter() - started)
+    study(left, smoke, results)
+
+
 @app.command("asv")
 def asv_suite(seconds: Seconds = SECONDS, smoke: Smoke = False) -> None:
     """Measure HEAD with the asv suite on the GPU alone, and store it with the machine's name."""
+    from benchmarks.performance import history  # noqa: PLC0415  (needs asv, which others do not)
+
     device = device_of(smoke)
     started = perf_counter()
     longest = 0.0
@@ -118,41 +173,85 @@ def asv_suite(seconds: Seconds = SECONDS, smoke: Smoke = False) -> None:
     print("the suite is done")
 
 
-@app.command("speed")
-def eager(seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS) -> None:
-    """Measure steps of LFP, SGD and |w|-scaled SGD with six activations: time and memory."""
-    device = device_of(smoke)
-    size = ["--models", "toy-mlp", "--activations", "relu", "--repeats", "2"] if smoke else []
-    command = ["speed", "--device", device.type, "--results", str(results)]
-    lfp_bench([*command, "--study", f"speed-{device.type}", *size], seconds)
-
-
-@app.command("compiled")
-def compiled(seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS) -> None:
-    """Measure steps that are compiled, and in bfloat16; a network is not begun without the time."""
-    device = device_of(smoke)
-    records = Records(results / f"speed-compiled-{device.type}.json")
-    rounds, backend = (
-        (2, "aot_eager") if smoke else (compiled_steps.ROUNDS, compiled_steps.INDUCTOR)
-    )
-    deadline = perf_counter() + seconds / 2  # half the time is enough for one
-    for model in ("toy-mlp",) if smoke else compiled_steps.MODELS:
-        if perf_counter() < deadline:
-            description = {"model": model, "batch": compiled_steps.BATCH, "rounds": rounds}
-            records.get(
-                description, partial(compiled_steps.measure, model, device, rounds, backend)
+@app.command("tests")
+def gpu_tests(seconds: Seconds = 90.0, smoke: Smoke = False, results: Results = RESULTS) -> None:
+    """Run the tests that need CUDA; what they print goes to a file."""
+    device_of(smoke)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "--tb=short"]
+    command += ["--collect-only", "tests/test_memory.py"] if smoke else ["-m", "gpu"]
+    log = results / "tests.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with log.open("w") as file:
+            # As on other old versions of torch, which warn of other things.
+            subprocess.run(
+                [*command, "-W", "default"], cwd=ROOT, stdout=file, timeout=seconds, check=False
             )
+    except subprocess.TimeoutExpired:
+        print(f"stopped after {seconds:.0f} s")
+    print("\n".join(log.read_text().splitlines()[-15:]))
+
+
+def cases(smoke: bool) -> Iterator[tuple[str, str, list[Variant]]]:
+    """Yield networks, activations and the ways of making a step, the most valuable first."""
+    if smoke:
+        yield "toy-mlp", "relu", [Variant("lfp"), Variant("sgd")]
+        return
+    networks = ("lenet", "vgg-like", "resnet18", "vit-tiny", "mlp", "vgg16")
+    for name in networks:
+        yield name, "relu", WITHOUT_COMPILER
+    for activation in ACTIVATIONS[1:]:
+        for name in networks:
+            yield name, activation, EAGER_AND_GRAPH
+    for name in ("mlp", "lenet", "vgg-like"):
+        yield name, "relu", COMPILED_GRAPHS
+
+
+@app.command("steps")
+def steps(
+    seconds: Seconds = SECONDS,
+    smoke: Smoke = False,
+    results: Results = RESULTS,
+    rounds: Annotated[int, typer.Option(help="Rounds of ten steps.")] = 12,
+) -> None:
+    """Measure training steps: time and memory, stored after every network and activation."""
+    device = device_of(smoke)
+    torch.set_num_threads(1)
+    records = Records(results / f"steps-{device.type}.json")
+    deadline = perf_counter() + seconds
+    for name, activation, variants in cases(smoke):
+        if perf_counter() > deadline:
+            print(f"stopped before {name} with {activation}; the same command goes on")
+            return
+        description = {
+            "model": name,
+            "activation": activation,
+            "batch": step_table.BATCH,
+            "rounds": rounds,
+            "variants": [str(variant) for variant in variants],
+        }
+        measured = partial(
+            step_table.measure, name, device, rounds, activation=activation, variants=variants
+        )
+        record = records.get(description, measured)
+        ratios = {
+            way: [f"{1e3 * found['seconds']:.3f} ms", *found.get("to SGD, same variant", [])[1:2]]
+            for way, found in record["steps"].items()
+        }
+        print(name, activation, ratios, record.get("errors", ""), flush=True)
     print(f"the results are in {records.path}")
 
 
 def study_file(smoke: bool) -> dict[str, Any]:
-    """Return the study of activations with the one part that is meant for a GPU."""
+    """Return the study of activations with what is meant for a GPU."""
     plan = read("activations").model_dump()
+    parts = {name: {**plan["parts"][PART], **own} for name, own in PARTS.items()}
     if smoke:
-        sizes = {"smoke": {**plan["sizes"]["smoke"], "parts": [PART]}}
+        chosen = next(iter(parts))
+        sizes = {"smoke": {**plan["sizes"]["smoke"], "parts": [chosen]}}
     else:
         sizes = {"paper": WITHIN_A_LEASE}
-    return {**plan, "parts": {PART: plan["parts"][PART]}, "sizes": sizes}
+    return {**plan, "parts": parts, "grid": {}, "sizes": sizes}
 
 
 @app.command("study")
@@ -160,7 +259,7 @@ def study(
     seconds: Seconds = SECONDS,
     smoke: Smoke = False,
     results: Results = RESULTS,
-    jobs: Annotated[int, typer.Option(help="Runs that share the GPU.")] = 6,
+    jobs: Annotated[int, typer.Option(help="Runs that share the GPU.")] = 1,
 ) -> None:
     """Train on CIFAR-10 with LFP, SGD and |w|-scaled SGD; data stays on the GPU."""
     device = device_of(smoke)

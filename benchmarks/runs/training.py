@@ -188,17 +188,28 @@ def _spikes(model: nn.Module, split: Split) -> float | None:
 
 @contextmanager
 def reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
-    """Use deterministic kernels and a random state of one's own; leave torch as it was."""
+    """Use deterministic kernels and a random state of one's own; leave torch as it was.
+
+    Convolutions are made in full float32. By default torch makes them in TF32 on a GPU, with ten
+    bits of precision; LFP divides by pre-activations near 0, and of its feedback nothing may be
+    left then (docs/performance.md has the errors).
+    """
     before = torch.are_deterministic_algorithms_enabled()
+    debugging: Any = torch.utils.deterministic
+    filled = debugging.fill_uninitialized_memory
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
+    full = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with torch.random.fork_rng(devices=gpus), full:
         torch.manual_seed(dropout_seed)
         # On a GPU some kernels have no deterministic twin: better a warning than no result.
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
+        # It shows who reads memory that nobody wrote, and costs a kernel for every tensor.
+        debugging.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before)
+            debugging.fill_uninitialized_memory = filled
 
 
 def train_epoch(

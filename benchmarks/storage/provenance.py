@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cache
 from hashlib import sha256
-from importlib.metadata import entry_points, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,10 @@ def describe(device: torch.device) -> dict[str, Any]:
     """Return the environment as it is now, in plain JSON types, without paths or host names."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        # Results are no code: a study that is stored again must not call itself uncommitted.
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)),
+        **_commit(),
         "code": code_version(),
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: _version(package) for package in PACKAGES},
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "platform": platform.platform(),
         "device": device.type,
@@ -52,6 +50,31 @@ def describe(device: torch.device) -> dict[str, Any]:
         },
         "plugins": _plugins(),
     }
+
+
+def _commit() -> dict[str, Any]:
+    """Return the commit of this code, and whether the code differs from it.
+
+    The environment variable LFP_COMMIT says it for a copy that has no history, or another one, with
+    ``-dirty`` behind it if the code differs.
+    """
+    named = os.environ.get("LFP_COMMIT")
+    if named:
+        return {"commit": named.removesuffix("-dirty"), "dirty": named.endswith("-dirty")}
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None}
+    # Results are no code: a study that is stored again must not call itself uncommitted.
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _version(package: str) -> str | None:
+    """Return the version of an installed package; None for this one where it is a copy only."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _plugins() -> dict[str, str]:
@@ -76,8 +99,7 @@ def code_version(*more: Path) -> str:
     """Return 16 hexadecimal digits that change with the code that decides what is measured.
 
     That is :data:`CODE`, and more files with an experiment of their own. Of the sources alone,
-    committed or not, without comments and docstrings. Another version of Python may count as other
-    code.
+    committed or not, without comments and docstrings, whatever the version of Python.
 
     Raises `FileNotFoundError` for a pattern without files: code that was moved would count no more.
     """
@@ -88,8 +110,24 @@ def code_version(*more: Path) -> str:
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and _is_docstring(body[0]):
                 body[0] = ast.Pass()
-        digest.update(path.name.encode() + ast.dump(tree).encode())
+        digest.update(path.name.encode() + _canonical(tree).encode())
     return digest.hexdigest()[:16]
+
+
+def _canonical(node: Any) -> str:
+    """Return a syntax tree as text, without the fields that are empty.
+
+    Every version of Python adds fields, empty where the source has nothing for them, and some of
+    3.12 add empty parts to f-strings; so `ast.dump` differs from version to version.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    if isinstance(node, ast.JoinedStr):
+        node.values = [v for v in node.values if not (isinstance(v, ast.Constant) and not v.value)]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+    return f"{type(node).__name__}({','.join(f'{n}={_canonical(v)}' for n, v in fields)})"
 
 
 def _code() -> list[Path]:

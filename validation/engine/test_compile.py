@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import lfp_core as lfp
 from benchmarks.models import ACTIVATIONS as OF_MODELS
 from benchmarks.models import SHAPES, build
-from benchmarks.performance import compiled
+from benchmarks.performance import steps
 from lfp_core import _torch
 from validation.examples import (
     EPSILON,
@@ -92,7 +92,7 @@ def test_models_of_the_study_compile_with_context_and_reward(name: str, activati
 
 @pytest.fixture
 def tracing_of_backward() -> Iterator[None]:
-    with compiled.tracing_of_backward():
+    with steps.tracing_of_backward():
         yield
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError, checkpoint
 
 import lfp_core as lfp
+from benchmarks.models import build
 from validation.examples import (
     EPSILON,
     batch,
@@ -217,8 +218,10 @@ def test_gpu_gives_the_feedback_of_the_cpu(build: Any, name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_gpu_autocast_keeps_feedback_close(dtype: torch.dtype) -> None:
-    model = convolutional().cuda()
+@pytest.mark.parametrize("name", ["convolutional", "vit-tiny"])
+def test_gpu_autocast_keeps_feedback_close(dtype: torch.dtype, name: str) -> None:
+    vit = build("vit-tiny", activation="relu", input_shape=(3, 8, 8), classes=3, seed=0)
+    model = (convolutional() if name == "convolutional" else vit).cuda()
     expected = fresh(model)
     model.zero_grad()
     x, targets = batch(model)

@@ -685,7 +685,7 @@ def test_bounds_may_touch(lower: float, upper: float) -> None:
 
 
 def test_widest_bounds_give_the_softmax_reward() -> None:
-    assert torch.equal(rewards.bounded_softmax(O, LABELS, 0, 1), rewards.softmax(O, LABELS))
+    assert agree(rewards.bounded_softmax(O, LABELS, 0, 1), rewards.softmax(O, LABELS))
 
 
 @pytest.mark.parametrize("function", [rewards.maximize_neuron, rewards.minimize_neuron])
