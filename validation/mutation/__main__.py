@@ -93,8 +93,10 @@ def main() -> int:
     mutants = [mutant for path in paths for mutant in mutants_of(path)]
     reasons = known_reasons()
     known = {} if options.all else {_key(e): e for e in explained(mutants, reasons)}
-    killed = {k for k, entry in results(options.log).items() if entry["killed_by"]}
+    tried = results(options.log)
+    killed = {k for k, entry in tried.items() if entry["killed_by"]}
     left = [mutant for mutant in mutants if mutant.key not in killed | known.keys()]
+    left.sort(key=lambda mutant: mutant.key in tried)  # what survived before takes longest
     print(
         f"{len(mutants)} mutants: {len(killed)} killed before, {len(known)} explained", flush=True
     )

@@ -9,10 +9,10 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 import hypothesis
@@ -29,7 +29,7 @@ TESTS = [
         f"validation/engine/test_{name}.py"
         for name in (
             *("attention", "compile", "compiled_writes", "composition", "coverage"),
-            *("dead_parameters", "engine", "never_silent", "normalisation", "oracle"),
+            *("dead_parameters", "engine", "kernels", "never_silent", "normalisation", "oracle"),
             *("overwriting", "pooling", "precision", "properties", "recurrent_spellings"),
             *("relatives", "rewards", "reward_examples", "rules", "spellings", "spiking"),
             *("theorem1", "torch_private", "treatments"),
@@ -43,7 +43,10 @@ TESTS_OF_TABLES = [
     for name in ("torch_private", "rules", "theorem1", "engine", "pooling", "rewards", "treatments")
 ]
 OPTIONS = ["-s", "-q", "--tb=native", "-p", "no:cacheprovider"]
+#: What this program imports before pytest starts, hypothesis among it, cannot be rewritten.
+OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 EXAMPLES = 25  # of a hypothesis test
+NEAR = 6  # lines
 LIMIT = 120  # seconds of computation after which a mutant that does not end counts as killed
 MEMORY = 16 * 2**30  # bytes that a mutant may address
 
@@ -76,19 +79,26 @@ class Quickest:
 
 
 def within_budget(
-    items: Sequence[pytest.Item], seconds: dict[str, float], budget: float
+    items: Sequence[pytest.Item],
+    seconds: dict[str, float],
+    budget: float,
+    weights: Mapping[str, float] = MappingProxyType({}),
 ) -> list[pytest.Item]:
-    """Return as many of the tests as fit in the budget, the fastest first.
+    """Return as many of the tests as fit in the budget: the fastest first, over their weights.
 
     The n-th case of a test function counts n times as long as it takes, so that other functions
     get their turn before.
     """
+
+    def rank(item: pytest.Item) -> float:
+        return seconds.get(item.nodeid, math.inf) / weights.get(item.nodeid, 1.0)
+
     cases: Counter[str] = Counter()
     ranked = []
-    for item in sorted(items, key=lambda item: seconds.get(item.nodeid, math.inf)):
+    for item in sorted(items, key=rank):
         function = item.nodeid.partition("[")[0]
         cases[function] += 1
-        ranked.append((cases[function] * seconds.get(item.nodeid, math.inf), item))
+        ranked.append((cases[function] * rank(item), item))
     chosen, total = [], 0.0
     for _, item in sorted(ranked, key=lambda pair: pair[0]):
         total += seconds.get(item.nodeid, math.inf)
@@ -128,7 +138,12 @@ def bounded() -> None:
 def _digest_of_all() -> str:
     """Return what tells the engine and its tests from those of other times."""
     folders = ("lfp_core", "baselines", "validation")
-    paths = sorted(path for folder in folders for path in Path(folder).rglob("*.py"))
+    paths = sorted(
+        path
+        for folder in folders
+        for path in Path(folder).rglob("*.py")
+        if path.parent.name != "mutation"
+    )
     return hashlib.sha256("".join(digest(str(path)) for path in paths).encode()).hexdigest()[:16]
 
 
@@ -139,6 +154,20 @@ class Measured:
     seconds: dict[str, float]
     tests_of: dict[tuple[str, int], set[str]]
     at_import: set[tuple[str, int]]
+
+    def weights(self, place: tuple[str, int], tests: set[str]) -> dict[str, float]:
+        """Return how much tests of a line tell about it: as few others run the lines near it.
+
+        Nearly all tests run a condition that most find false. Those that go on to the lines below
+        it are the ones that notice when it changes.
+        """
+        module, line = place
+        weights: Counter[str] = Counter()
+        for near in range(line - NEAR, line + NEAR + 1):
+            found = self.tests_of.get((module, near), set()) & tests
+            for test in found:
+                weights[test] += 1 / len(found)
+        return dict(weights)
 
 
 class Session:
@@ -213,7 +242,8 @@ class Session:
                 found = first_failure(within_budget(compiled, measured.seconds, 2 * self.budget))
                 if found:
                     return found
-            return first_failure(within_budget(chosen, measured.seconds, self.budget))
+            weights = measured.weights(place, tests)
+            return first_failure(within_budget(chosen, measured.seconds, self.budget, weights))
         import_again(name, str(path), source)
         quickest = Quickest(measured.seconds, self.budget)
         code = pytest.main(["-x", *OPTIONS, *TESTS_OF_TABLES], plugins=[quickest])
