@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +162,12 @@ class Measured:
         it are the ones that notice when it changes.
         """
         module, line = place
-        weights: Counter[str] = Counter()
+        weights: defaultdict[str, float] = defaultdict(float)
         for near in range(line - NEAR, line + NEAR + 1):
             found = self.tests_of.get((module, near), set()) & tests
             for test in found:
                 weights[test] += 1 / len(found)
-        return dict(weights)
+        return weights
 
 
 class Session:
