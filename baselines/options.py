@@ -31,6 +31,9 @@ def options(cls: type[T]) -> type[T]:
 
     A value that is not allowed raises `ValueError` with one line that names the first such field,
     the value and what is allowed; so does a name that is no field.
+
+    Returns:
+        The class, as a frozen dataclass that checks its fields.
     """
     made: Any = checked_dataclass(cls, frozen=True, config=ConfigDict(extra="forbid"))
     checked = made.__init__

@@ -83,7 +83,9 @@ class Registry(Mapping[str, T]):
 def pick(field: str, name: str, table: Mapping[str, T]) -> T:
     """Return `table[name]`.
 
-    Raises `ValueError` naming the field, the value, the nearest allowed name and all of them:
+    Raises:
+        ValueError: the name is not in the table; the message names the field, the value, the
+            nearest allowed name and all of them.
 
     >>> pick("model", "lenett", {"mlp": 1, "lenet": 2})
     Traceback (most recent call last):

@@ -180,6 +180,9 @@ class SwarmFitness:
 
         The first convolution sees the same patches for all particles and is one product; later ones
         are left to torch, which is 2 to 3 times as fast with channels last as a product of patches.
+
+        Raises:
+            ValueError: the layer has groups, or another padding than zeros.
         """
         weight, bias = layer.weight, layer.bias
 

@@ -42,7 +42,11 @@ class Swarm(Protocol):
     @staticmethod
     @abstractmethod
     def bytes_needed(particles: int, like: Tensor) -> int:
-        """Return how much memory the swarm takes at most while it lives."""
+        """Return how much memory the swarm takes at most while it lives.
+
+        Returns:
+            The number of bytes.
+        """
 
     @abstractmethod
     def judge(self, costs: Tensor) -> None:
@@ -88,7 +92,11 @@ class TorchSwarm(Swarm):
 
     @staticmethod
     def bytes_needed(particles: int, like: Tensor) -> int:
-        """Positions, velocities, best positions, and two blocks."""
+        """Positions, velocities, best positions, and two blocks.
+
+        Returns:
+            The number of bytes.
+        """
         rows = 3 * particles + 2 * TorchSwarm._rows(particles, like)
         return rows * like.numel() * like.dtype.itemsize
 
@@ -199,6 +207,9 @@ class Pyswarms(Swarm):
 
         The last term is of what does not grow: random states and the objects of Python, of which
         Python 3.10 with NumPy 2.2 makes 80 kB, and later ones less.
+
+        Returns:
+            The number of bytes.
         """
         dimensions = like.numel()
         small = 8 * particles**2 + 4 * 8 * dimensions + 100_000

@@ -136,6 +136,9 @@ class RSTDPNetwork(nn.Module):
         The error of a sum of n numbers >= 0 in floating point is at most n 2^-24 times the sum.
         Candidates within it are compared by their exact sums: weights in [0.2, 0.8] are multiples
         of 2^-26, of which float64 can add many millions.
+
+        Returns:
+            The neuron that decides, or None if no potential is above 0.
         """
         of_neurons = potentials.amax(dim=0)
         largest = float(of_neurons.max())

@@ -164,6 +164,9 @@ def correlation(model: nn.Module, split: Split, sample: int, seed: int) -> Corre
     """Remove `sample` weights, drawn evenly from all of the model's, one at a time.
 
     It is computed in float64, as the effect of one weight is small, on the whole split.
+
+    Returns:
+        How the magnitudes go with the effects of the weights.
     """
     exact = copy.deepcopy(model).eval().double()
     split = Split(split.inputs.double(), split.targets)

@@ -54,6 +54,9 @@ def _peak_of_cpu(work: Callable[[], object]) -> int:
 
     The trace is the profiler's public output. Its list of events gives memory per operator, from
     which the peak inside and between operators cannot be had.
+
+    Returns:
+        The largest number of bytes that were alive at once.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it reports each of its stages on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

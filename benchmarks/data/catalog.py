@@ -36,9 +36,10 @@ def load(name: str, *, seed: int = 0, root: Path | None = None) -> Dataset:
     `seed` (>= 0) selects the draw of a toy set and changes nothing in the others. `root` is the
     folder of the fetched files; by default `$LFP_DATA`, else `~/.cache/lfp-bench`.
 
-    Raises `ValueError` for an unknown name or a negative seed, and `DataError` if the files can
-    neither be found nor fetched or have the wrong checksum, and for inputs that are not finite or
-    targets out of range.
+    Raises:
+        ValueError: an unknown name, or a negative seed.
+        DataError: the files can neither be found nor fetched, or have the wrong checksum; or inputs
+            are not finite, or targets out of range.
     """
     source = pick("dataset", name, DATASETS)
     if seed < 0:

@@ -60,7 +60,8 @@ def fetch(archive: Archive, root: Path) -> None:
     temporary folder beside the target; only files with the right checksum are moved into place,
     each in one atomic step. So an interrupted fetch, or two at a time, do no harm.
 
-    Raises `DataError` for a file in place with the wrong checksum, or when every source failed.
+    Raises:
+        DataError: a file in place has the wrong checksum, or every source failed.
     """
     raw = archive.folder(root)
     present = [raw / name for name in archive.sha256 if (raw / name).exists()]

@@ -26,6 +26,9 @@ def _normalise(pixels: Tensor, white: int) -> Tensor:
 
     The same operations in the same order as torchvision's `ToTensor` and `Normalize(0.5, 0.5)`,
     hence the same bits; in place, since MNIST takes 0.2 GB and CIFAR-10 0.7 GB.
+
+    Returns:
+        The images, as a new tensor.
     """
     return pixels.to(torch.float32, copy=True).div_(white).sub_(0.5).div_(0.5)
 

@@ -52,6 +52,9 @@ def toy_set(
 
     The paper has no validation split (it chose learning rates on the test split). Each split has a
     random stream of its own, so that none depends on the size of another.
+
+    Returns:
+        The data set.
     """
     train, test = sizes
     streams = SeedSequence(seed).spawn(3)

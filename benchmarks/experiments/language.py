@@ -156,6 +156,9 @@ def train(arm: Arm, learning_rate: float, seed: int, options: Options, text: Tex
     """Train one GPT; return its validation losses on the way (None: not finite), and test loss.
 
     And which parameters cannot learn, as :class:`benchmarks.runs.run.Result` has it.
+
+    Returns:
+        The losses, and the parameters that cannot learn, in plain JSON types.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

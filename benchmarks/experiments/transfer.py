@@ -94,7 +94,9 @@ def network(
 def state(name: str, weights: str) -> dict[str, Tensor]:
     """Return weights of the network in torchvision, of a file or of torchvision's collection.
 
-    Errors as :func:`network`.
+    Raises:
+        DataError: the weights cannot be fetched.
+        ValueError: the file holds no weights of this network, or there is none.
     """
     named = models.get_model_weights(name)
     if weights in named.__members__:

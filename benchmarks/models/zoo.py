@@ -54,9 +54,12 @@ def build(
 
     `activation` is one of `ACTIVATIONS`; `spiking` sets up those that spike. The weights depend on
     the arguments alone: they are drawn on the CPU from `seed`, whatever the default device, and the
-    caller's random state stays as it was. Raises `ValueError` for an unknown name, for an input
-    shape that the model or the encoding does not take, and for fewer than two classes; ImportError
-    for `lif` without snntorch.
+    caller's random state stays as it was.
+
+    Raises:
+        ValueError: an unknown name, an input shape that the model or the encoding does not take, or
+            fewer than two classes.
+        ImportError: `lif` without snntorch.
     """
     kind = pick("model", name, MODELS)
     units = pick("activation", activation, ACTIVATIONS)
@@ -137,6 +140,9 @@ def _vgg_like(input_shape: tuple[int, ...], classes: int, act: Hidden) -> Iterat
     """conv 32-64-P-128-128-P-256-256-P, then 1024-512-n with dropout; for 32x32 images.
 
     The widths are those of the authors' code; 3x3 kernels with padding 1 are the VGG convention.
+
+    Yields:
+        The layers.
     """
     channels = _channels("vgg-like", input_shape, side=32)
     plan = (32, 64, None, 128, 128, None, 256, 256, None)
@@ -161,6 +167,9 @@ def _conv_12_64(input_shape: tuple[int, ...], classes: int, act: Hidden) -> Iter
     """conv12-P-conv64-P-n with 5x5 kernels, for 28x28 images: the paper's spiking ConvNet.
 
     Pooling comes before the activation, so that it compares currents and not spikes.
+
+    Yields:
+        The layers.
     """
     channels = _channels("conv-12-64", input_shape, side=28)
     for width in (12, 64):

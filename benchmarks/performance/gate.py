@@ -81,7 +81,10 @@ def _ratios(path: Path, units: dict[str, str], commit: str) -> dict[Name, tuple[
     """Return version and value of all ratios in a file of asv's that are numbers, if it is there.
 
     asv writes NaN for n/a, and null for what failed.
-    """
+
+    Raises:
+        GateError: the file is not one of asv's, or of another commit.
+    """  # noqa: DOC501  (the others are caught)
     try:
         content: dict[str, Any] | None = read_json(path)
         if content is None:

@@ -91,9 +91,13 @@ Results = Annotated[Path, typer.Option(help="Folder of all results but asv's.")]
 
 
 def lfp_bench(command: Sequence[str], seconds: float) -> bool:
-    """Run lfp-bench, which Ctrl-C does not harm; return whether it came to its end.
+    """Run lfp-bench, which Ctrl-C does not harm.
 
-    Raises `typer.Exit` with its exit code if it failed.
+    Returns:
+        Whether it came to its end.
+
+    Raises:
+        typer.Exit: it failed; with its exit code.
     """
     process = subprocess.Popen([sys.executable, "-c", LFP_BENCH, *command], cwd=ROOT)
     try:

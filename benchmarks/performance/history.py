@@ -45,6 +45,9 @@ def measure(
     """Run asv on commits, in turn; return its exit code, 2 if a benchmark failed.
 
     With `new_only`, leave out what they have.
+
+    Returns:
+        The exit code.
     """
     on_gpu = torch.cuda.is_available()
     name = machine_name(torch.device("cuda" if on_gpu else "cpu"))

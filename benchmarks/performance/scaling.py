@@ -92,11 +92,14 @@ LAWS = (
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """Return k of seconds ~ size^k, and its standard error; ValueError for fewer than two sizes.
+    """Return k of seconds ~ size^k, and its standard error.
 
     >>> k, error = exponent([1, 2, 4, 8], [3, 12, 48, 192])
     >>> round(k, 12), round(error, 6)
     (2.0, 0.0)
+
+    Raises:
+        ValueError: there are fewer than two sizes.
     """
     if len(set(sizes)) < 2:
         raise ValueError(f"sizes: {list(sizes)}; allowed: at least two that differ")

@@ -75,11 +75,13 @@ def document(table: Lines, remarks: Iterable[str]) -> str:
 def parse(text: str) -> list[tuple[str, Lines, list[str]]]:
     """Return the tables in a text of :func:`document`, with their captions and remarks.
 
-    The caption is the last line before a table that begins with #, or empty. Raises `ValueError`
-    if a row has not as many cells as its header.
+    The caption is the last line before a table that begins with #, or empty.
 
     >>> parse("# What\\n\\n| a | b |\\n| --- | --- |\\n| 1 | 2 |\\n\\n- a remark\\n")
     [('What', (('a', 'b'), [('1', '2')]), ['a remark'])]
+
+    Raises:
+        ValueError: a row has not as many cells as its header.
     """
     found: list[tuple[str, Lines, list[str]]] = []
     caption, before = "", ""

@@ -62,8 +62,9 @@ class Store:
     def load(self, run: Run) -> Stored | None:
         """Return the stored result of the run, if there is one.
 
-        Raises `StoreError` if the file cannot be read as the result of this run.
-        """
+        Raises:
+            StoreError: the file cannot be read as the result of this run.
+        """  # noqa: DOC501  (`_unreadable` makes that error)
         stored = _read(self.path(run))
         if stored is not None and stored.result.run != run:
             raise _unreadable(self.path(run), "it describes another run than its name says")
@@ -89,7 +90,8 @@ class Store:
     def locked(self) -> Iterator[None]:
         """Keep other processes from the study while the block runs; a kill gives it free.
 
-        Raises `StoreError` if another process is at work on it.
+        Raises:
+            StoreError: another process is at work on it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:

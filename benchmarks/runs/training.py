@@ -33,6 +33,9 @@ def execute(
     """Train from scratch as `run` says on `dataset`, whose splits must be on `device`.
 
     See :func:`train`.
+
+    Returns:
+        What the run measured.
     """
     return train(untrained(run, dataset, device), run, dataset, device, checkpoint)
 
@@ -62,6 +65,9 @@ def train(
     The same run gives the same bits on the same machine, whatever ran before it, and however often
     it was interrupted, if it has a checkpoint: then it goes on from there. The device is waited for
     once an epoch, so a divergence is noticed at the end of its epoch.
+
+    Returns:
+        What the run measured.
     """
     order_seed, dropout_seed = (int(s) for s in SeedSequence(run.seed).generate_state(2))
     with reproducible(device, dropout_seed):
@@ -223,6 +229,9 @@ def train_epoch(
 
     The last batch may be smaller. No step begins after the deadline of `time.perf_counter`, but the
     first.
+
+    Returns:
+        The losses and the norms, one for each step.
     """
     batches = torch.randperm(len(split), generator=order).to(split.targets.device)
     steps: list[Step] = []

@@ -25,7 +25,10 @@ class Choice:
 def choose(results: Iterable[Result]) -> Choice:
     """Return the rate with the highest mean validation accuracy; of equals, the smallest.
 
-    A diverged run scores 0, whatever it reached before. Raises `ValueError` if there is no result.
+    A diverged run scores 0, whatever it reached before.
+
+    Raises:
+        ValueError: there is no result.
     """
     scores: dict[float, list[float]] = {}
     for result in results:

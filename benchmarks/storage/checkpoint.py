@@ -27,7 +27,9 @@ class Checkpoint:
     def load(self) -> dict[str, Any] | None:
         """Return the state on the CPU; None if there is none to go on from.
 
-        Raises `StoreError` if the file is not one that :meth:`save` wrote.
+        Raises:
+            StoreError: the file is not one that :meth:`save` wrote.
+            OSError: it cannot be read.
         """
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)

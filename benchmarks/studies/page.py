@@ -30,9 +30,13 @@ TITLE = "Layer-wise Feedback Propagation: {}"
 
 
 def write_page(collection: Collection) -> list[Path]:
-    """Write the report of a study into its folder; return the paths, the page first.
+    """Write the report of a study into its folder.
 
-    Raises `StoreError` if no run of the study is stored, or a part's file is not readable.
+    Returns:
+        The paths, the page first.
+
+    Raises:
+        StoreError: no run of the study is stored, or a part's file is not readable.
     """
     written = document.files(report(collection))
     for path, content in written.items():

@@ -88,8 +88,10 @@ class Plan(BaseModel):
     def studies(self, size: str) -> dict[str, Any]:
         """Return the options of every part, checked but for what only the data could tell.
 
-        They are of the type that the kind of experiment has. Raises :class:`PlanError` naming the
-        path of what is wrong.
+        They are of the type that the kind of experiment has.
+
+        Raises:
+            PlanError: something is wrong; the message names its path.
         """
         kind, found = self.kind, {}
         for name, options in self.options(size).items():

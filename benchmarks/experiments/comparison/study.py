@@ -194,9 +194,11 @@ class Outcome:
 
 
 def check(study: Study) -> None:
-    """Raise `ValueError` if the model does not take the data set's inputs.
+    """Check that the model takes the data set's inputs, which are fetched.
 
-    Also fetches the data, so it raises `DataError` if they cannot be had.
+    Raises:
+        ValueError: it does not.
+        DataError: the data cannot be had.
     """
     data = dataset(study.dataset, 0, "cpu")
     for cell in study.trained:
@@ -235,6 +237,9 @@ def carry_out(
         advance: called with a description `study.size` times.
         executor: where runs are made; by default in this process.
 
+    Returns:
+        All results.
+
     Raises:
         StoreError: a stored file cannot be read.
         ExecutorError: the executor cannot go on.
@@ -263,9 +268,10 @@ def carry_out(
 def tune(
     study: Study, store: Store, executor: Executor, advance: Callable[[str], None]
 ) -> tuple[dict[Cell, list[Stored]], dict[Cell, Choice]]:
-    """Make the sweeps that are not stored yet; return them, and the learning rates they decide.
+    """Make the sweeps that are not stored yet; `advance` is called for every run of them.
 
-    Args and errors as :func:`carry_out`; `advance` is called for every run of a sweep.
+    Returns:
+        The results by method and activation, and the learning rates that they decide.
     """
     plan = {cell: study.sweep(cell) for cell in study.trained}
     tried = _results(plan, store, executor, advance)

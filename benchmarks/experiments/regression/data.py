@@ -17,7 +17,8 @@ Numbers = NDArray[np.float64]
 def california() -> tuple[Numbers, Numbers]:
     """Return 20640 districts: inputs (N, 8), and median house values in 100000 dollars (N,).
 
-    Raises `DataError` if they are not there and cannot be fetched.
+    Raises:
+        DataError: they are not there and cannot be fetched.
     """
     home = default_root() / "california"
     try:

@@ -47,7 +47,9 @@ def train_llama(
 ) -> Record:
     """Train a small Llama with Adam; return the losses at its end (None: not finite).
 
-    And what the first step was: the feedback by depth, and as a whole beside |w| dL/dw.
+    Returns:
+        The losses, and what the first step was: the feedback by depth, and as a whole beside
+        |w| dL/dw.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
