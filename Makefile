@@ -8,7 +8,7 @@ STORED := --results benchmarks/stored
 STUDIES := all-methods epsilon toy lenet snn rstdp swarms pso-ablation pruning regression transfer \
   language vit
 
-.PHONY: compare test lint types peer coverage perf dashboard gate reproduce clean
+.PHONY: compare test test-fast lint types peer coverage perf dashboard gate reproduce clean
 
 compare: .venv/ready
 	$(BIN)/lfp-bench compare
@@ -16,6 +16,13 @@ compare: .venv/ready
 # The hash seed gives sets one order in all processes, which have to collect the same tests.
 test: .venv/ready lint types
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# Under two minutes on two cores.
+test-fast: .venv/ready
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n auto --dist worksteal \
+	  -m "not slow and not compiled and not coverage"
+	@echo "Left out: lint and types, and the tests that are marked slow (studies, processes, training)"
+	@echo "and compiled (torch.compile). make test runs them."
 
 lint: .venv/ready
 	$(BIN)/ruff check .

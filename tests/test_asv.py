@@ -16,6 +16,8 @@ from benchmarks.performance import history
 from benchmarks.storage.files import read_json
 from benchmarks.storage.provenance import ROOT
 
+pytestmark = pytest.mark.slow
+
 MODULES = ("steps", "ratios", "scaling", "spiking", "throughput")
 MARKS = ("time_", "track_")
 

@@ -21,6 +21,8 @@ from benchmarks.runs import executors
 from benchmarks.runs.store import Store
 from benchmarks.runs.training import execute
 
+pytestmark = pytest.mark.slow
+
 QUICK = (
     *("compare", "--dataset", "blobs", "--methods", "lfp,sgd", "--activations", "relu"),
     *("--seeds", "1", "--epochs", "1", "--sweep-epochs", "1", "--sweep-seeds", "1"),

@@ -518,6 +518,7 @@ def test_real_images(name: str, zeros: int, mean: float) -> None:
     assert float(inputs.mean() / 2 + 0.5) == pytest.approx(mean, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_real_cifar_images() -> None:
     """Counts, labels and channel means as published."""

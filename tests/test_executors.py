@@ -25,6 +25,8 @@ from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Wo
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store, Stored
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 RUN = Run(
     kind="final",

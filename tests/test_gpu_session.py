@@ -17,6 +17,8 @@ from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan
 from examples import cuda_graph
 
+pytestmark = pytest.mark.slow
+
 
 def called(*arguments: str) -> Any:
     return CliRunner().invoke(gpu_session.app, [*arguments])

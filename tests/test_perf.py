@@ -20,6 +20,8 @@ from benchmarks.performance.roofline import steps as parts
 from benchmarks.performance.roofline.machine import COPIED, Ceilings
 from benchmarks.performance.scaling import Law
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _threads_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

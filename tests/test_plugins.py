@@ -17,6 +17,8 @@ from baselines.registry import Registry
 from benchmarks.data import DATASETS, Preset, Source
 from benchmarks.models import ACTIVATIONS, MODELS, Model
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parent.parent
 

@@ -25,6 +25,8 @@ from benchmarks.runs.executors import Here, Worker
 from benchmarks.runs.tuning import Choice
 from benchmarks.storage.records import Record
 
+pytestmark = pytest.mark.slow
+
 TINY: dict[str, Any] = {
     "dataset": "blobs",
     "methods": ["lfp", "sgd"],

@@ -19,6 +19,8 @@ from benchmarks.performance import swarms
 from benchmarks.runs.executors import Here, Worker
 from benchmarks.storage.records import Record
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 # --- speed ----------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ from benchmarks.storage.files import StoreError, write_json
 from benchmarks.studies.collect import collect, find
 from benchmarks.studies.page import report, write_page
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 STUDY = Study(
     dataset="blobs",

@@ -21,6 +21,8 @@ from benchmarks.experiments.rstdp_selection import (
 )
 from benchmarks.runs.executors import Here, Worker
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(TUNED, layers=(FeatureLayer(8, 3, 3.0, pooling=2, winners=2, radius=1, images=90),))
 OPTIONS = Options(dataset="digits", epochs=2, cutoffs=[8, 12], rates=[5.0])
 

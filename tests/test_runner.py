@@ -19,6 +19,8 @@ from benchmarks.runs.training import accuracy, execute
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 RUN = Run(
     kind="final",

@@ -13,6 +13,8 @@ from benchmarks.cli import app
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.studies.plan import names, read
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from benchmarks.costs.timing import FEWEST, WARM_UP, interleaved
 from benchmarks.costs.workloads import Measurement, Workload
 from benchmarks.models import MODELS
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -27,6 +27,8 @@ from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store
 from benchmarks.runs.training import execute
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 STUDY = Study(
     dataset="blobs",

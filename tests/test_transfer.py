@@ -33,6 +33,8 @@ from lfp_core import slopes
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
 from validation.strategies import randomized
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 # --- the networks ---------------------------------------------------------------------------------

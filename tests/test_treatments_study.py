@@ -25,6 +25,8 @@ from benchmarks.models.llama import Llama
 from benchmarks.rendering.text import Lines, markdown, parse
 from benchmarks.storage.provenance import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = Budget("adam", (0.003, 0.01), (1e-6, 0.1), sweep_epochs=1, epochs=1, sweep_seeds=1, seeds=2)
 #: The tables that the documentation quotes, and where it does.
 QUOTED = {"gates": "activations.md", "units": "activations.md", "normalisation": "transformers.md"}

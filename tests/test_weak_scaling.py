@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from benchmarks.cli import app
 from benchmarks.performance import weak_scaling
 
+pytestmark = pytest.mark.slow
+
 
 def test_example_trains_on_two_processes_and_scaling_is_stored(tmp_path: Path) -> None:
     command = ["perf", "weak-scaling", "--steps", "2", "--batch-size", "2", "--processes", "2"]

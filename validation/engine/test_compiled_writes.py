@@ -11,6 +11,8 @@ from torch import Tensor
 import lfp_core as lfp
 from validation.spellings import Network, Spelling, distance, feedback_of
 
+pytestmark = pytest.mark.compiled
+
 TOLERANCE = 1e-9
 
 

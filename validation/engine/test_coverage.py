@@ -34,6 +34,8 @@ from validation.coverage.modules import CASES, CLASSES, LAYOUTS, inputs_of, warm
 from validation.coverage.records import GOALS, Record, faults, summaries
 from validation.networks import Concatenation, Residual
 
+pytestmark = pytest.mark.slow
+
 # --- torch.nn -------------------------------------------------------------------------------------
 
 

@@ -202,6 +202,7 @@ def started(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_what_begins_with_zeros_learns_once_it_is_started(name: str) -> None:
     case = CASES[name]
@@ -596,6 +597,7 @@ def test_looking_changes_nothing_of_the_run(few: Dataset, monkeypatch: pytest.Mo
     assert [e.train_loss for e in made(few, "lfp").history] == history
 
 
+@pytest.mark.slow
 def test_the_example_finds_what_its_table_says() -> None:
     path = Path(__file__).parents[2] / "examples" / "dead_parameters.py"
     example = runpy.run_path(str(path))

@@ -19,6 +19,8 @@ import lfp_core as lfp
 from lfp_core import _torch, marks
 from validation.examples import EPSILON, batch, dense, error, fresh, gradients, propagate
 
+pytestmark = pytest.mark.slow
+
 Parallel = Callable[[nn.Sequential], nn.Module]
 
 

@@ -103,6 +103,7 @@ def test_a_grader_sees_answers_alone(discrete: dict[str, Any]) -> None:
     assert discrete["grade"](1, 7) == -0.5
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_marks(discrete: dict[str, Any]) -> None:
     by_grader, others = discrete["main"](epochs=20)
     assert by_grader > 0.5

@@ -480,6 +480,7 @@ def test_compiled_layers_around_neurons_change_nothing() -> None:
     assert relative_error(found, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_engine_does_not_import_snntorch_but_finds_it() -> None:
     program = """
 import sys, torch, lfp_core as lfp

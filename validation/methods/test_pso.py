@@ -502,6 +502,7 @@ def test_the_callers_random_states_and_logging_stay(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_first_import_of_pyswarms_changes_nothing_either(tmp_path: Path) -> None:
     code = """
 import logging, os, sys, torch

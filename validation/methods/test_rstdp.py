@@ -37,6 +37,8 @@ from benchmarks.data import load
 from validation import rstdp_oracle
 from validation.rstdp_oracle import Oracle, Rules
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Settings(learning_rate=1.0)
 CLASSES = 3
 #: Two layers of features and a decision, each for 100 of 300 images; rates change often.
