@@ -70,7 +70,8 @@ step, for a batch of {samples} in evaluation mode:
   otherwise; `torch.backends.cudnn.allow_tf32 = False` tells it. The studies of this project do
   so.
 - **A larger epsilon helps**: in float32, 0.3 takes between one and three digits of the sigmoid's
-  error away.
+  error away. It does not help a step function whose pre-activation changes its sign, with which
+  the network computes something else: there, the gradient of the last layer is wrong as well.
 - **bfloat16 suits ReLU, SiLU, ELU and tanh** about as well with LFP as with SGD.
 
 ## What was not measured
