@@ -94,34 +94,19 @@ def _range(labels: Tensor) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _one_hot(
-    outputs: Tensor, targets: Tensor, ignore_index: int | None = None, *, soft: bool = False
-) -> tuple[Tensor, Tensor | None]:
+def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return y (..., classes) in the outputs' dtype, from checked class indices (...).
-
-    Also return which positions (...) have the index that is ignored, whose y is of class 0, or None
-    where it is known that there are none. For ``soft`` see :func:`_check_indices`.
 
     Raises:
         ValueError: the indices cannot be those of classes, as far as they can be checked.
     """
-    _check_indices(outputs, targets, soft)
-    classes, labels, ignored = outputs.shape[-1], targets.long(), None
+    _check_indices(outputs, targets, soft=False)
+    classes, labels = outputs.shape[-1], targets.long()
     if _readable(labels):
         low, high = _range(labels)
-        if ignore_index is not None and low <= ignore_index <= high:
-            ignored = labels == ignore_index
-            low, high = _range(labels[~ignored])
         if low < 0 or high >= classes:
-            also = "" if ignore_index is None else f" or be ignore_index={ignore_index}"
-            raise ValueError(
-                f"targets must lie in [0, {classes - 1}]{also}, not in [{low}, {high}]"
-            )
-    elif ignore_index is not None:
-        ignored = labels == ignore_index
-    if ignored is not None:
-        labels = labels.masked_fill(ignored, 0)
-    return torch.zeros_like(outputs).scatter_(-1, labels[..., None], 1.0), ignored
+            raise ValueError(f"targets must lie in [0, {classes - 1}], not in [{low}, {high}]")
+    return torch.zeros_like(outputs).scatter_(-1, labels[..., None], 1.0)
 
 
 def _same_shape(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -169,39 +154,26 @@ def softmax(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing!r}")
     soft = targets.dtype.is_floating_point and targets.shape == outputs.shape and outputs.dim() > 0
-    if not soft and not label_smoothing:
-        return _of_indices(outputs, targets, reduction, ignore_index)
-    ignored = None
-    if soft:
-        if ignore_index >= 0:
-            raise ValueError(
-                "ignore_index must be left out (or be < 0) for targets that are probabilities, not "
-                f"{ignore_index!r}"
-            )
-        y = targets.to(outputs.dtype)
-    else:
-        y, ignored = _one_hot(outputs, targets, ignore_index, soft=True)
+    if not soft:
+        return _of_indices(outputs, targets, reduction, ignore_index, label_smoothing)
+    if ignore_index >= 0:
+        raise ValueError(
+            "ignore_index must be left out (or be < 0) for targets that are probabilities, not "
+            f"{ignore_index!r}"
+        )
+    y = targets.to(outputs.dtype)
     if label_smoothing:
         y = (1 - label_smoothing) * y + label_smoothing / outputs.shape[-1]
-    p = F.softmax(outputs, dim=-1)
-    if soft:
-        p = p * y.sum(dim=-1, keepdim=True)
-    count = _positions(outputs)
-    reward = _reduced(outputs * (y - p), reduction, count)
-    if ignored is None:
-        return reward
-    reward = reward.masked_fill(ignored[..., None], 0)
-    if reduction == "sum":
-        return reward
-    # Not in place of the division above: on a GPU, where nobody knows that none is ignored, the
-    # mean is to have the same bits then, and this factor is exactly 1.
-    counted = (~ignored).sum().clamp(min=1)
-    precise = torch.promote_types(reward.dtype, torch.float32)
-    return reward * (torch.full_like(counted, count, dtype=precise) / counted)
+    p = F.softmax(outputs, dim=-1) * y.sum(dim=-1, keepdim=True)
+    return _reduced(outputs * (y - p), reduction, _positions(outputs))
 
 
 def _of_indices(
-    outputs: Tensor, targets: Tensor, reduction: Reduction, ignore_index: int
+    outputs: Tensor,
+    targets: Tensor,
+    reduction: Reduction,
+    ignore_index: int,
+    label_smoothing: float,
 ) -> Tensor:
     """Return the reward #3 for class indices, by the kernels of cross-entropy.
 
@@ -227,6 +199,8 @@ def _of_indices(
             f"targets must lie in [0, {classes - 1}]{also}, not in [{low}, {high}]"
         ) from None
     gradient = _torch.nll_loss_backward(flat.new_full((), -1.0), *options, count)
+    if label_smoothing:
+        gradient = (1 - label_smoothing) * gradient + label_smoothing / classes
     reward = flat * _torch.log_softmax_backward(gradient, log_p, 1, precise)
     if reduction == "mean":
         reward = reward.div_(count.clamp(min=1))
@@ -250,7 +224,7 @@ def sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> 
     Raises:
         ValueError: wrong shapes, dtype, label range or reduction.
     """
-    y, _ = _one_hot(outputs, targets)
+    y = _one_hot(outputs, targets)
     return _reduced(outputs * (y - torch.sigmoid(outputs)), reduction, _positions(outputs))
 
 
@@ -299,7 +273,7 @@ def bounded_softmax(
     """
     if not 0 <= lower <= upper <= 1:
         raise ValueError(f"need 0 <= lower <= upper <= 1, not lower={lower}, upper={upper}")
-    y, _ = _one_hot(outputs, targets)
+    y = _one_hot(outputs, targets)
     p = F.softmax(outputs, dim=-1)
     q = torch.where(p > upper, 1.0, torch.where(p < lower, 0.0, p))
     reward = (outputs.sign() if sign_only else outputs) * (y - q)
@@ -317,7 +291,7 @@ def correct_classification(
     Returns:
         The reward, of the shape and dtype of the outputs.
     """
-    y, _ = _one_hot(outputs, targets)
+    y = _one_hot(outputs, targets)
     right = outputs.argmax(dim=-1) == targets
     return _reduced(y * outputs.sign() * right[..., None], reduction, _positions(outputs))
 
@@ -331,7 +305,7 @@ def misclassification(outputs: Tensor, targets: Tensor, reduction: Reduction = "
     Returns:
         The reward, of the shape and dtype of the outputs.
     """
-    y, _ = _one_hot(outputs, targets)
+    y = _one_hot(outputs, targets)
     true = (y * outputs).sum(dim=-1, keepdim=True)
     return _reduced(-outputs.sign() * (outputs > true), reduction, _positions(outputs))
 
@@ -440,7 +414,7 @@ def spike_rate(spikes: Tensor, targets: Tensor, reduction: Reduction = "mean") -
     if spikes.dim() != 3:
         raise ValueError(f"spikes must have shape (T, batch, classes), not {list(spikes.shape)}")
     steps, counts = len(spikes), spikes.sum(dim=0)
-    y, _ = _one_hot(counts, targets)
+    y = _one_hot(counts, targets)
     grow = 1 - torch.sigmoid(counts - steps // 2)
     shrink = 1 - torch.sigmoid((steps - counts) - steps // 2)
     reward = torch.where(y == 1, grow, -spikes * shrink)
