@@ -34,7 +34,7 @@ from benchmarks.analysis import paired
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
 from benchmarks.experiments.base import Experiment, Place, Report, recorded, rows
 from benchmarks.experiments.options import MethodOptions, Whole, chosen
-from benchmarks.models import ACTIVATIONS, Activation
+from benchmarks.models import ACTIVATIONS, replace_relus
 from benchmarks.rendering import curves
 from benchmarks.rendering.text import Lines, document, origins, spread
 from benchmarks.runs.run import Run
@@ -118,15 +118,6 @@ def state(name: str, weights: str) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"weights: {weights!r} is not of {name} ({reason})") from None
     return dict(found)
-
-
-def replace_relus(module: nn.Module, activation: Activation) -> None:
-    """Put a new activation in the place of every ReLU inside the module."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.ReLU):
-            setattr(module, name, activation())
-        else:
-            replace_relus(child, activation)
 
 
 # --- images ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from benchmarks.models.zoo import (
     Model,
     build,
     network,
+    replace_relus,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "Model",
     "build",
     "network",
+    "replace_relus",
 ]

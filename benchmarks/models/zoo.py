@@ -240,6 +240,15 @@ SHAPES: dict[str, tuple[int, ...]] = {name: MODELS[name].input_shape for name in
 CLASSES = 10
 
 
+def replace_relus(module: nn.Module, activation: Activation) -> None:
+    """Put a new activation in the place of every ReLU inside the module."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, activation())
+        else:
+            replace_relus(child, activation)
+
+
 def network(
     method: str,
     model: str,

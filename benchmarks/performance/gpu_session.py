@@ -21,7 +21,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -41,7 +41,7 @@ from benchmarks.performance.steps import (
 )
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
-from benchmarks.storage.records import Records
+from benchmarks.storage.records import Record, Records
 from benchmarks.studies.plan import read
 
 app = typer.Typer(help=(__doc__ or "").partition("\n")[0], no_args_is_help=True)
@@ -124,23 +124,39 @@ def device_of(smoke: bool) -> torch.device:
     return torch.device("cpu" if smoke else "cuda")
 
 
+def measure_in_time(
+    tasks: Sequence[tuple[Record, Callable[[], Record]]],
+    path: Path,
+    seconds: float,
+    told: Callable[[Record], list[object]],
+) -> None:
+    """Measure what is described and the file does not have; nothing is begun after the time."""
+    records, deadline = Records(path), perf_counter() + seconds
+    for description, make in tasks:
+        name, activation = description["model"], description["activation"]
+        if perf_counter() > deadline:
+            print(f"stopped before {name} with {activation}; the same command goes on")
+            return
+        print(name, activation, *told(records.get(description, make)), flush=True)
+    print(f"the results are in {path}")
+
+
 @app.command("precision")
 def precisions(
     seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS
 ) -> None:
     """Measure how far feedback is from float64's in the precisions that a GPU offers."""
     device = device_of(smoke)
-    records = Records(results / f"precision-{device.type}.json")
-    deadline = perf_counter() + seconds
-    for name in ("toy-mlp",) if smoke else precision.MODELS:
-        for activation in ("relu",) if smoke else ACTIVATIONS:
-            if perf_counter() > deadline:
-                print(f"stopped before {name} with {activation}; the same command goes on")
-                return
-            measured = partial(precision.measure, name, activation, device)
-            record = records.get({"model": name, "activation": activation}, measured)
-            print(name, activation, record["errors"], flush=True)
-    print(f"the results are in {records.path}")
+    tasks = [
+        (
+            {"model": name, "activation": activation},
+            partial(precision.measure, name, activation, device),
+        )
+        for name in (("toy-mlp",) if smoke else precision.MODELS)
+        for activation in (("relu",) if smoke else ACTIVATIONS)
+    ]
+    path = results / f"precision-{device.type}.json"
+    measure_in_time(tasks, path, seconds, lambda record: [record["errors"]])
 
 
 @app.command("all")
@@ -222,29 +238,30 @@ def steps(
     """Measure training steps: time and memory, stored after every network and activation."""
     device = device_of(smoke)
     torch.set_num_threads(1)
-    records = Records(results / f"steps-{device.type}.json")
-    deadline = perf_counter() + seconds
-    for name, activation, variants in cases(smoke):
-        if perf_counter() > deadline:
-            print(f"stopped before {name} with {activation}; the same command goes on")
-            return
-        description = {
-            "model": name,
-            "activation": activation,
-            "batch": step_table.BATCH,
-            "rounds": rounds,
-            "variants": [str(variant) for variant in variants],
-        }
-        measured = partial(
-            step_table.measure, name, device, rounds, activation=activation, variants=variants
+    tasks = [
+        (
+            {
+                "model": name,
+                "activation": activation,
+                "batch": step_table.BATCH,
+                "rounds": rounds,
+                "variants": [str(variant) for variant in variants],
+            },
+            partial(
+                step_table.measure, name, device, rounds, activation=activation, variants=variants
+            ),
         )
-        record = records.get(description, measured)
+        for name, activation, variants in cases(smoke)
+    ]
+
+    def told(record: Record) -> list[object]:
         ratios = {
             way: [f"{1e3 * found['seconds']:.3f} ms", *found.get("to SGD, same variant", [])[1:2]]
             for way, found in record["steps"].items()
         }
-        print(name, activation, ratios, record.get("errors", ""), flush=True)
-    print(f"the results are in {records.path}")
+        return [ratios, record.get("errors", "")]
+
+    measure_in_time(tasks, results / f"steps-{device.type}.json", seconds, told)
 
 
 def study_file(smoke: bool) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import lfp_core as lfp
 from benchmarks.costs.memory import peak_bytes
 from benchmarks.costs.timing import interleaved, quartiles
-from benchmarks.models import ACTIVATIONS, CLASSES, SHAPES, build
+from benchmarks.models import ACTIVATIONS, CLASSES, SHAPES, build, replace_relus
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Records
 
@@ -98,10 +98,7 @@ def network_of(name: str, activation: str) -> nn.Module:
 
     torch.manual_seed(0)
     model: nn.Module = getattr(models, name)(num_classes=CLASSES)
-    for parent in list(model.modules()):
-        for key, child in list(parent.named_children()):
-            if isinstance(child, nn.ReLU):
-                setattr(parent, key, ACTIVATIONS[activation]())
+    replace_relus(model, ACTIVATIONS[activation])
     return model
 
 
@@ -237,7 +234,7 @@ def measure(
 
 def _beside(activation: str) -> str:
     """Return the activation of the SGD that a method with this activation is compared with."""
-    return "relu" if activation == "heaviside" else activation
+    return activation if ACTIVATIONS[activation].differentiable else "relu"
 
 
 def _twice(made: Callable[[Variant], Callable[[], None]], variant: Variant) -> None:
