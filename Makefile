@@ -54,6 +54,7 @@ gate: .venv/ready
 reproduce: peer
 	for study in $(STUDIES); do \
 	  $(BIN)/lfp-bench run $$study --size cpu --threads 1 $(STORED) || exit; done
+	$(BIN)/lfp-bench pack benchmarks/stored
 	for study in gates units normalisation; do OMP_NUM_THREADS=1 $(BIN)/python \
 	  -m benchmarks.experiments.treatments $$study || exit; done
 	for epsilon in 1e-6 0.3; do $(BIN)/lfp-bench diagnose $(STORED) \

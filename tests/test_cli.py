@@ -17,7 +17,7 @@ from benchmarks.cli import app, measurements
 from benchmarks.costs import step
 from benchmarks.experiments.comparison import study
 from benchmarks.performance.gpu_session import HEED
-from benchmarks.runs import executors
+from benchmarks.runs import training
 from benchmarks.runs.store import Store
 from benchmarks.runs.training import execute
 
@@ -46,7 +46,8 @@ def test_compare_reports_and_resumes(tmp_path: Path) -> None:
     first = invoke(*QUICK)
     assert first.exit_code == 0, first.output
     assert "relu" in first.stdout
-    assert first.stderr.strip().endswith("figure.png, results.csv, results.parquet, table.md")
+    told = first.stderr.strip().rpartition(": ")[2].split(", ")
+    assert {"figure.png", "results.csv", "runs.csv", "table.md"} <= set(told)
     folder = tmp_path / "results" / "blobs-toy-mlp"
     described = json.loads((folder / "study.json").read_text())
     assert described["command"] == f"lfp-bench {' '.join(QUICK)}"
@@ -80,7 +81,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
         return execute(*arguments)
 
-    monkeypatch.setattr(executors, "execute", interrupted)
+    monkeypatch.setattr(training, "execute", interrupted)
     result = invoke(*QUICK)
     assert result.exit_code == 130
     assert f"the same command resumes: lfp-bench {' '.join(QUICK)}" in result.stderr
@@ -258,10 +259,17 @@ def test_resume_makes_the_parts_that_were_not_begun(plan: str, tmp_path: Path) -
     ("content", "message"),
     [
         (None, "holds no study.json"),
-        ("{", "study.json: does not say how to go on (JSONDecodeError"),
-        ("{}", "study.json: does not say how to go on (KeyError: 'command')"),
-        ('{"command": "", "experiment": "comparson", "options": {}}', "did you mean 'comparison'?"),
-        ('{"command": "", "experiment": "comparison", "options": {"seeds": 0}}', "seeds"),
+        ("{", "study.json: does not say what the study is (JSONDecodeError"),
+        ("{}", "study.json: does not say what the study is (schema: 0; allowed: 1"),
+        ('{"schema": 1}', "study.json: does not say what the study is (KeyError: 'experiment')"),
+        (
+            '{"schema": 1, "command": "", "experiment": "comparson", "options": {}}',
+            "did you mean 'comparison'?",
+        ),
+        (
+            '{"schema": 1, "command": "", "experiment": "comparison", "options": {"seeds": 0}}',
+            "seeds",
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_resumed_is_refused(

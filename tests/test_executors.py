@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from baselines import METHODS, Settings, Spiking
+from benchmarks.experiments.comparison import Comparison
 from benchmarks.experiments.comparison import study as study_module
-from benchmarks.experiments.comparison.study import Study, carry_out
+from benchmarks.experiments.comparison.study import Study
 from benchmarks.experiments.options import MethodOptions
 from benchmarks.runs import training
 from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store, Stored
+from tests.studies import carry_out
 
 pytestmark = pytest.mark.slow
 
-CPU = torch.device("cpu")
 RUN = Run(
     kind="final",
     dataset="blobs",
@@ -56,13 +56,21 @@ def worker(tmp_path: Path) -> Worker:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[Run, tuple[Any, ...]]:
-    here = Here(Worker(Path("nowhere"), "cpu", threads=1))
-    return {stored.result.run: measured(stored) for stored in here.results(RUNS)}
+    worker = Worker(Path("nowhere"), "cpu", threads=1)
+    return {stored.run: measured(stored) for stored in Here().results(worker, RUNS)}
 
 
 def test_processes_measure_the_same(worker: Worker, expected: dict[Run, tuple[Any, ...]]) -> None:
-    found = {stored.result.run: measured(stored) for stored in Local(worker, 2).results(RUNS)}
+    found = {stored.result.run: measured(stored) for stored in Local(2).results(worker, RUNS)}
     assert found == expected
+
+
+def test_processes_stay_for_the_next_runs(worker: Worker) -> None:
+    local = Local(1)
+    list(local.results(worker, RUNS[:1]))
+    first = children(os.getpid())
+    list(local.results(worker, RUNS[1:2]))
+    assert children(os.getpid()) == first
 
 
 # --- killed workers -------------------------------------------------------------------------------
@@ -87,7 +95,7 @@ class Mortal(Worker):
 
 def test_a_killed_worker_is_survived(tmp_path: Path, expected: dict[Run, tuple[Any, ...]]) -> None:
     mortal = Mortal(tmp_path, "cpu", 1, deaths=(1, 3))
-    found = [(s.result.run, measured(s)) for s in Local(mortal, 1).results(RUNS)]
+    found = [(s.result.run, measured(s)) for s in Local(1).results(mortal, RUNS)]
     assert dict(found) == expected
     assert len(found) == len(RUNS), "none twice"
 
@@ -95,20 +103,20 @@ def test_a_killed_worker_is_survived(tmp_path: Path, expected: dict[Run, tuple[A
 def test_workers_that_keep_dying_are_given_up(tmp_path: Path) -> None:
     mortal = Mortal(tmp_path, "cpu", 1, deaths=tuple(range(99)))
     with pytest.raises(ExecutorError, match="jobs: all of 1 died"):
-        list(Local(mortal, 1).results(RUNS))
+        list(Local(1).results(mortal, RUNS))
     assert len(list(tmp_path.glob("attempt-*"))) == 2
 
 
 def test_a_run_is_tried_once_more_when_its_worker_is_killed_at_once(tmp_path: Path) -> None:
     mortal = Mortal(tmp_path, "cpu", 1, deaths=(0,))
-    (stored,) = Local(mortal, 1).results(RUNS[:1])
+    (stored,) = Local(1).results(mortal, RUNS[:1])
     assert stored.result.run == RUNS[0]
     assert len(list(tmp_path.glob("attempt-*"))) == 2
 
 
 def test_a_run_that_diverges_is_not_tried_again(tmp_path: Path) -> None:
     diverging = replace(RUN, method="sgd", settings=Settings(1e30, clip_norm=None))
-    (stored,) = Local(Mortal(tmp_path, "cpu", 1), 1).results([diverging])
+    (stored,) = Local(1).results(Mortal(tmp_path, "cpu", 1), [diverging])
     assert stored.result.divergence is not None
     assert len(list(tmp_path.glob("attempt-*"))) == 1
 
@@ -124,7 +132,7 @@ class Refusing(Worker):
 
 def test_an_error_in_a_worker_is_raised_and_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(MemoryError, match="lfp needs too much"):
-        list(Local(Refusing(tmp_path, "cpu", 1), 2).results(RUNS[:1]))
+        list(Local(2).results(Refusing(tmp_path, "cpu", 1), RUNS[:1]))
 
 
 def children(pid: int) -> list[int]:
@@ -157,7 +165,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         "from benchmarks.runs.executors import Local, Worker\n"
         "if __name__ == '__main__':\n"
         f"    worker = Worker(Path({str(tmp_path)!r}), 'cpu', 1)\n"
-        "    list(Local(worker, 2).results([replace(RUN, epochs=10**6)]))\n"
+        "    list(Local(2).results(worker, [replace(RUN, epochs=10**6)]))\n"
     )
     path = tmp_path / "parent.py"
     path.write_text(script)
@@ -192,7 +200,7 @@ KILLS = 50
 
 def whole(folder: Path) -> dict[Run, tuple[Any, ...]]:
     """Carry the study out and return what its runs measured."""
-    outcome = carry_out(STUDY, Store(folder), CPU, lambda _: None)
+    outcome = carry_out(STUDY, folder)
     return {stored.result.run: measured(stored) for stored in outcome.results}
 
 
@@ -229,7 +237,7 @@ def test_fifty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
             progress = [0]
     assert whole(folder) == expected
     names = {path.name for path in (folder / "runs").glob("*.json")}
-    assert names == {Store(folder).path(run).name for run in expected}
+    assert names == {Store(folder, Comparison().code).path(run).name for run in expected}
 
 
 # --- Ray ------------------------------------------------------------------------------------------
@@ -240,7 +248,7 @@ def test_no_cluster_is_told(worker: Worker) -> None:
     """Before the others, as their cluster would be found."""
     pytest.importorskip("ray")
     with pytest.raises(ExecutorError, match="ray_address: 'auto' is no cluster"):
-        list(RayCluster(worker, "auto").results(RUNS))
+        list(RayCluster("auto").results(worker, RUNS))
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +268,7 @@ def cluster() -> Iterator[str]:
 def test_a_cluster_measures_the_same(
     cluster: str, worker: Worker, expected: dict[Run, tuple[Any, ...]]
 ) -> None:
-    found = {s.result.run: measured(s) for s in RayCluster(worker, cluster).results(RUNS)}
+    found = {s.result.run: measured(s) for s in RayCluster(cluster).results(worker, RUNS)}
     assert found == expected
 
 
@@ -269,7 +277,7 @@ def test_a_worker_killed_on_the_cluster_is_survived(
     cluster: str, tmp_path: Path, expected: dict[Run, tuple[Any, ...]]
 ) -> None:
     mortal = Mortal(tmp_path, "cpu", 1, deaths=(1,))
-    found = {s.result.run: measured(s) for s in RayCluster(mortal, cluster).results(RUNS)}
+    found = {s.result.run: measured(s) for s in RayCluster(cluster).results(mortal, RUNS)}
     assert found == expected
     assert len(list(tmp_path.glob("attempt-*"))) > len(RUNS)
 
@@ -278,10 +286,10 @@ def test_a_worker_killed_on_the_cluster_is_survived(
 def test_a_run_that_kills_its_workers_is_given_up(cluster: str, tmp_path: Path) -> None:
     mortal = Mortal(tmp_path, "cpu", 1, deaths=tuple(range(99)))
     with pytest.raises(ExecutorError, match="ray: a run's worker died twice"):
-        list(RayCluster(mortal, cluster).results(RUNS[:1]))
+        list(RayCluster(cluster).results(mortal, RUNS[:1]))
 
 
 def test_without_ray_the_extra_is_named(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ExecutorError, match=r"needs the extra: pip install lfp-bench\[ray\]"):
-        list(RayCluster(worker, "auto").results(RUNS))
+        list(RayCluster("auto").results(worker, RUNS))

@@ -1,19 +1,22 @@
 """An experiment of another kind than a comparison, from a study file to its report."""
 
 import json
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import pandas as pd
 import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner, Result
 
+from baselines import Settings
 from benchmarks.cli import app
-from benchmarks.experiments.base import STRICT, Experiment, Place, Report
+from benchmarks.experiments.base import STRICT, Experiment, Found, Results
 from benchmarks.experiments.kinds import EXPERIMENTS
-from benchmarks.rendering.text import document
-from benchmarks.storage.files import write
+from benchmarks.rendering.document import Section, Table
+from benchmarks.runs.run import Epoch, Run, Task
+from benchmarks.runs.run import Result as RunResult
 
 
 class Options(BaseModel):
@@ -24,11 +27,19 @@ class Options(BaseModel):
     power: int = 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Square(Run):
+    """What identifies a square."""
+
+    task: ClassVar[Task] = Task("square", "none", "the square")
+    number: int
+    power: int
+
+
 class Squares(Experiment[Options]):
     """Squares numbers; fails at a number that is set."""
 
     schema = Options
-    axes = frozenset({"numbers"})
     made: list[int]
     fails_at: int | None = None
 
@@ -41,22 +52,30 @@ class Squares(Experiment[Options]):
             raise ValueError(f"numbers: {options.numbers}; allowed: 1 and above")
         return options.numbers
 
-    def square(self, number: int, power: int) -> dict[str, Any]:
-        """Make a run."""
-        if number == self.fails_at:
-            raise KeyboardInterrupt
-        self.made.append(number)
-        return {"square": number**power}
-
-    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+    def plan(self, options: Options, results: Results) -> list[Run]:
         """See the protocol."""
-        records = self.records(options, folder)
-        for number in range(options.numbers):
-            records.get({"number": number}, partial(self.square, number, options.power))
-            place.advance(str(number))
-        lines = ("number", "square"), [(str(r["number"]), str(r["square"])) for r in records.own]
-        write(folder / "table.md", document(lines, []).encode())
-        return Report(lines, [f"Command: {place.command}"], records.own)
+        return [square(number, options.power) for number in range(options.numbers)]
+
+    def make(self, run: Square, device: Any, checkpoint: Any) -> RunResult:
+        """See the protocol."""
+        if run.number == self.fails_at:
+            raise KeyboardInterrupt
+        self.made.append(run.number)
+        found = float(run.number**run.power)
+        return RunResult(run, (Epoch(test=found),), None, 1, 0.0)
+
+    def sections(self, options: Options, found: Found) -> list[Section]:
+        """See the protocol."""
+        squares = [stored.result.test for stored in found.runs.values()]
+        frame = pd.DataFrame({"number": range(len(squares)), "square": squares})
+        lines = ("number", "square"), [(str(n), f"{s:g}") for n, s in enumerate(squares)]
+        return [Section("Squares", tables=[Table("squares", "Squares", lines, frame)])]
+
+
+def square(number: int, power: int) -> Square:
+    """Return a run."""
+    shared = ("final", "none", "none", "sgd", "relu", 0, 1, 1, Settings(1.0))
+    return Square(*shared, number=number, power=power)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,13 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.experiments import language
-from benchmarks.experiments.language import GPT, Arm, Options, chosen, corpus, train, windows
+from benchmarks.experiments.language.options import EVALUATIONS, Arm, Options
+from benchmarks.experiments.language.report import chosen, lines, told
+from benchmarks.experiments.language.runs import GPT, runs_of, train
+from benchmarks.experiments.language.text import corpus, windows
+from benchmarks.runs.run import Divergence, Epoch, Result
 
+CPU = torch.device("cpu")
 OPTIONS = Options(
     learning_rates={"adam": [0.01]},
     optimizers=["adam"],
@@ -52,38 +57,46 @@ def test_no_character_sees_those_after_it() -> None:
     "arm", [Arm("gradient", "adam"), Arm("lfp", "adam", 0.01, "uniform")], ids=["gradient", "lfp"]
 )
 def test_every_arm_learns_more_than_guessing(arm: Arm) -> None:
-    text = corpus()
-    record = train(arm, 0.01, 0, OPTIONS, text)
-    assert len(record["validation_losses"]) == language.EVALUATIONS
-    assert record["test_loss"] < 0.9 * math.log(text.characters)
-    assert record == train(arm, 0.01, 0, OPTIONS, text)
+    run = runs_of(arm, OPTIONS)[0.01][0]
+    result = train(run, CPU)
+    assert len(result.history) == 1 + EVALUATIONS
+    assert None not in [epoch.validation for epoch in result.history[1:]]
+    assert result.test is not None
+    assert result.test < 0.9 * math.log(corpus().characters)
+    again = train(run, CPU)
+    assert [replace(e, seconds=0) for e in again.history] == [
+        replace(e, seconds=0) for e in result.history
+    ]
+
+
+def tried(rate: float, validation: float | None, test: float | None) -> Result:
+    """Return the result of a run that ends with these losses."""
+    options = OPTIONS.model_copy(update={"learning_rates": {"sgd": [rate]}})
+    run = runs_of(Arm("gradient", "sgd"), options)[rate][0]
+    history = (Epoch(), Epoch(validation=validation, test=test))
+    return Result(run, history, Divergence(1, "wild") if validation is None else None, 1, 1.0)
 
 
 def test_a_rate_is_chosen_by_validation_not_by_test() -> None:
     arm = Arm("gradient", "sgd")
-
-    def run(rate: float, validation: float | None, test: float | None) -> dict[str, object]:
-        losses = {"validation_losses": [validation], "test_loss": test}
-        return {**arm._asdict(), "learning_rate": rate, "seed": 0, **losses}
-
-    row = chosen(arm, [run(0.1, 2.0, 3.0), run(0.2, 2.5, 1.0), run(0.3, None, None)])
+    wild = tried(0.3, None, None)
+    row = chosen(arm, {0.1: [tried(0.1, 2.0, 3.0)], 0.2: [tried(0.2, 2.5, 1.0)], 0.3: [wild]})
     assert (row["learning_rate"], row["test_loss"]) == (0.1, [3.0])
     assert row["at_edge"]
-    assert not chosen(arm, [run(0.1, 2.6, 1.0), run(0.2, 2.5, 3.0), run(0.3, None, None)])[
-        "at_edge"
-    ]
+    inner = {0.1: [tried(0.1, 2.6, 1.0)], 0.2: [tried(0.2, 2.5, 3.0)], 0.3: [wild]}
+    assert not chosen(arm, inner)["at_edge"]
 
 
 def test_a_diverged_arm_says_so_in_table_and_json() -> None:
-    arm = Arm("gradient", "sgd")
-    runs = [
-        {**arm._asdict(), "learning_rate": 0.1, "validation_losses": [loss], "test_loss": loss}
-        for loss in (2.0, None)
-    ]
-    row = chosen(arm, runs)
+    results = [tried(0.1, 2.0, 2.0), tried(0.1, None, None)]
+    row = chosen(Arm("gradient", "sgd"), {0.1: results})
     assert json.loads(json.dumps(row, allow_nan=False))["test_loss"] == [2.0, None]
-    _, (line,) = language.lines([row])
+    _, (line,) = lines([row])
     assert line[-2:] == ("diverged", "diverged")
+
+
+def test_deviations_are_those_of_a_sample() -> None:
+    assert told([1.0, 2.0, 3.0]) == "2.000 ± 1.000"
 
 
 def test_an_optimiser_without_rates_is_named(tmp_path: Path) -> None:
@@ -100,12 +113,10 @@ def test_an_optimiser_without_rates_is_named(tmp_path: Path) -> None:
 def test_the_study_runs_and_goes_on_without_new_runs(tmp_path: Path) -> None:
     command = ["run", "language", "--size", "smoke", "--results", str(tmp_path)]
     assert CliRunner().invoke(app, command).exit_code == 0
-    (records,) = tmp_path.rglob("records.json")
-    before = records.stat().st_mtime_ns
-    runs = json.loads(records.read_text())["runs"]
+    runs = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("runs/*.json")}
     assert len(runs) == 2 * (1 + 2)  # rates, for the gradient and two treatments of attention
     assert CliRunner().invoke(app, command).exit_code == 0
-    assert records.stat().st_mtime_ns == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("runs/*.json")} == runs
     (table,) = tmp_path.rglob("table.md")
     assert "| lfp | adam | 0.01 | constant |" in table.read_text()
     assert (table.parent / "validation-loss-by-step.png").read_bytes().startswith(b"\x89PNG")

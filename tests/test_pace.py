@@ -17,7 +17,7 @@ from benchmarks.analysis.pace import (
     timed,
     times_to_targets,
 )
-from benchmarks.experiments.base import rows
+from benchmarks.rendering.text import rows
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
 
 
@@ -31,7 +31,7 @@ def result(
 ) -> Result:
     """A run with an accuracy at each of these times."""
     run = Run("final", "blobs", "toy-mlp", method, "relu", seed, 9, 8, Settings(0.1), budget=budget)
-    history = tuple(Epoch(test_accuracy=a, seconds=s) for s, a in points)
+    history = tuple(Epoch(test=a, seconds=s) for s, a in points)
     divergence = Divergence(1, "the loss is nan") if diverged else None
     return Result(run, history, divergence, 1, points[-1][0])
 
@@ -114,6 +114,6 @@ def test_no_point_beats_the_front(points: list[tuple[float, float]]) -> None:
 
 
 def test_old_runs_know_no_times() -> None:
-    old = Result(SLOW.run, (Epoch(test_accuracy=0.5),), None, 1, 1.0)
+    old = Result(SLOW.run, (Epoch(test=0.5),), None, 1, 1.0)
     assert timed([SLOW, FAST])
     assert not timed([SLOW, old])

@@ -27,11 +27,14 @@ from torch import nn
 import torch.nn.functional as F
 from dataclasses import replace
 from typing import Annotated
+import pandas as pd
 from pydantic import BaseModel, Field
 from baselines import SGD, Activation, Settings
 from baselines.options import LogUniform, options
 from benchmarks import data
-from benchmarks.experiments.base import STRICT, Experiment, Report
+from benchmarks.runs.run import Run
+from benchmarks.experiments.base import STRICT, Experiment
+from benchmarks.rendering.document import Section, Table
 
 
 @options
@@ -86,9 +89,14 @@ class Nothing(Experiment):
     def runs(self, options):
         return 1
 
-    def carry_out(self, options, folder, place):
-        place.advance("nothing")
-        return Report((("found",), [("nothing",)]), [], [{"found": "nothing"}])
+    def plan(self, options, results):
+        settings = Settings(learning_rate=0.1)
+        return [Run("final", "blobs", "toy-mlp", "sgd", "relu", 0, 1, 64, settings)]
+
+    def sections(self, options, found):
+        frame = pd.DataFrame({"found": ["nothing"]})
+        table = Table("nothing", "Nothing", (("found",), [("nothing",)]), frame)
+        return [Section("Nothing", tables=[table])]
 """
 ENTRY_POINTS = """
 [lfp_bench.methods]
@@ -205,13 +213,38 @@ def test_options_and_neurons_of_a_package_are_in_the_help_a_study_and_a_report(
     text = (tmp_path / page).read_text()
     assert "Options that are not the defaults: reward grow (lfp); strength 0.25 (slow)." in text
     assert "snap: beta 0.9, T = 3, constant input" in text
-    results = pd.read_csv(tmp_path / "results" / "mine-smoke" / "one" / "results.csv")
+    results = pd.read_csv(tmp_path / "results" / "mine-smoke" / "one" / "runs.csv")
     assert results.set_index("method")["strength"].dropna().to_dict() == {"slow": 0.25}
     assert set(results["activation"]) == {"softplus", "snap"}
     wrong = call("-c", COMMAND, "compare", "--methods", "lfp", "--strength", "0.5")
     assert "strength: not an option of lfp; allowed with: slow" in wrong.stderr
     wrong = call("-c", COMMAND, "compare", "--methods", "slow", "--strength", "2")
     assert "strength must lie in (0, 1], not 2.0" in wrong.stderr
+
+
+def test_a_method_that_has_changed_makes_its_runs_anew(tmp_path: Path, call: Call) -> None:
+    command = ("-c", COMMAND, "compare", "--dataset", "blobs", "--methods", "slow,sgd", "--json")
+    few = ("--activations", "relu", "--seeds", "1", "--epochs", "1", "--learning-rate", "slow=0.1")
+    sgd = ("--learning-rate", "sgd=0.1")
+
+    def norms() -> tuple[float, float, str]:
+        done = call(*command, *few, *sgd)
+        assert done.returncode == 0, done.stderr
+        found = {row["method"]: row["feedback_norm_max"] for row in json.loads(done.stdout)["rows"]}
+        return found["sgd"], found["slow"], done.stderr
+
+    before = norms()
+    package = tmp_path / "other_package" / "__init__.py"
+    package.write_text(f"# A comment changes nothing.\n{package.read_text()}")
+    assert norms()[:2] == before[:2]
+    runs = tmp_path / "results" / "blobs-toy-mlp" / "runs"
+    assert len(list(runs.iterdir())) == 2
+    package.write_text(package.read_text().replace("mul_(self", "mul_(0.5 * self"))
+    after = norms()
+    assert len(list(runs.iterdir())) == 3
+    assert after[0] == before[0], "ours are not made again"
+    assert after[1] < 0.6 * before[1]
+    assert "1 results of other code are kept, and not used" in after[2]
 
 
 def test_ours_are_found_without_importing_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,29 +1,31 @@
 """The pruning experiment: what it asks for, what it stores, and what it says."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
+from baselines import Settings
 from benchmarks.analysis import sparsity
-from benchmarks.experiments import pruning
-from benchmarks.experiments.base import Place, Status
+from benchmarks.experiments import conduct
+from benchmarks.experiments.base import Found
+from benchmarks.experiments.conduct import Status
 from benchmarks.experiments.kinds import EXPERIMENTS
-from benchmarks.experiments.pruning import (
-    CRITERIA,
+from benchmarks.experiments.pruning import Options, Pruning, runs
+from benchmarks.experiments.pruning.report import (
+    PAIRS,
     PRIMARY,
-    Options,
-    Pruning,
     accuracy_lines,
     curves_of,
     differences_of,
     tolerated,
 )
-from benchmarks.runs.executors import Here, Worker
+from benchmarks.experiments.pruning.runs import CRITERIA, Pruned
+from benchmarks.runs.run import Result
 from benchmarks.runs.tuning import Choice
-from benchmarks.storage.records import Record
+from tests.studies import place
 
 pytestmark = pytest.mark.slow
 
@@ -41,41 +43,46 @@ TINY: dict[str, Any] = {
 }
 
 
-def place(folder: Path, told: list[str]) -> Place:
-    """Return this process, and what collects what it says."""
-    here = Here(Worker(folder, "cpu", 1))
-    return Place(torch.device("cpu"), told.append, lambda _: here, "the command")
-
-
 def test_it_is_an_experiment_of_study_files() -> None:
     assert EXPERIMENTS["pruning"] is Pruning
+
+
+def carry_out(options: Options, folder: Path, told: list[str] | None = None) -> Found:
+    """Make the experiment in this process."""
+    here = place() if told is None else place(told.append)
+    return conduct.carry_out(Pruning(), options, folder, here)
+
+
+def status(options: Options, folder: Path) -> Status:
+    """Return how far it is."""
+    return conduct.status(Pruning(), options, folder)
 
 
 def test_all_runs_are_made_once_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, told, made = Options(**TINY), list[str](), list[str]()
-    train_and_prune = pruning.train_and_prune
+    train_and_prune = runs.train_and_prune
 
-    def interrupted(run: Any, *rest: Any) -> Record:
+    def interrupted(run: Pruned, *rest: Any) -> Result:
         if len(made) == 3:
             made.clear()
             raise KeyboardInterrupt
         made.append(run.id)
         return train_and_prune(run, *rest)
 
-    monkeypatch.setattr(pruning, "train_and_prune", interrupted)
+    monkeypatch.setattr(runs, "train_and_prune", interrupted)
     experiment = Pruning()
     assert experiment.runs(options) == 2 + 2 * 2
     with pytest.raises(KeyboardInterrupt):
-        experiment.carry_out(options, tmp_path, place(tmp_path, told))
-    assert experiment.status(options, tmp_path)[:2] == (5, 0)
-    told.clear()
-    report = experiment.carry_out(options, tmp_path, place(tmp_path, told))
+        carry_out(options, tmp_path)
+    assert status(options, tmp_path)[:2] == (5, 0)
+    found = carry_out(options, tmp_path, told)
     assert (len(made), len(told)) == (1, experiment.steps(options))
-    assert experiment.status(options, tmp_path).done == experiment.runs(options)
-    assert {row["method"] for row in report.rows} == {"lfp", "sgd"}
-    assert len(report.rows) == 2 * 2 * len(CRITERIA)
+    assert status(options, tmp_path).done == experiment.runs(options)
+    table = experiment.sections(options, found)[0].tables[0]
+    assert set(table.frame["method"]) == {"lfp", "sgd"}
+    assert len(table.frame) == 2 * 2 * len(CRITERIA)
     files = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {
         "table.md",
@@ -96,44 +103,42 @@ def test_a_method_at_another_rate_is_another_run(tmp_path: Path) -> None:
     few = {**TINY, "methods": ["sgd"], "seeds": 1}
     for rate in (0.1, 0.3):
         options = Options(**{**few, "learning_rate": {"sgd": rate}})
-        Pruning().carry_out(options, tmp_path, place(tmp_path, []))
-    assert Pruning().status(options, tmp_path).done == 2
+        carry_out(options, tmp_path)
+    assert status(options, tmp_path) == Status(done=1, of_other_options=1)
 
 
 @pytest.mark.parametrize("change", [{"removed": 4}, {"examples": 50}, {"momentum": 0.5}])
 def test_runs_of_other_options_are_not_used(change: dict[str, Any], tmp_path: Path) -> None:
     few = {**TINY, "methods": ["sgd"], "seeds": 1}
     before, after = Options(**few), Options(**{**few, **change})
-    Pruning().carry_out(before, tmp_path, place(tmp_path, []))
-    assert [Pruning().status(o, tmp_path).done for o in (before, after)] == [1, 0]
-    Pruning().carry_out(after, tmp_path, place(tmp_path, []))
-    assert [Pruning().status(o, tmp_path).done for o in (before, after)] == [1, 1]
+    carry_out(before, tmp_path)
+    assert [status(o, tmp_path).done for o in (before, after)] == [1, 0]
+    carry_out(after, tmp_path)
+    assert [status(o, tmp_path).done for o in (before, after)] == [1, 1]
 
 
 def test_runs_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Options(**{**TINY, "seeds": 1})
-    Pruning().carry_out(options, tmp_path, place(tmp_path, []))
-    assert Pruning().status(options, tmp_path) == Status(done=4)
-    monkeypatch.setattr(Pruning, "code", "other")  # that of the sweeps is the same
-    assert Pruning().status(options, tmp_path) == Status(done=2, of_other_code=2)
-    monkeypatch.setattr("benchmarks.runs.store.code_version", lambda: "other")
-    assert Pruning().status(options, tmp_path) == Status(done=0, of_other_code=4)
-    Pruning().carry_out(options, tmp_path, place(tmp_path, []))
-    assert Pruning().status(options, tmp_path) == Status(done=4, of_other_code=4)
+    carry_out(options, tmp_path)
+    assert status(options, tmp_path) == Status(done=4)
+    monkeypatch.setattr(Pruning, "code", "other")
+    assert status(options, tmp_path) == Status(done=0, of_other_code=4)
+    carry_out(options, tmp_path)
+    assert status(options, tmp_path) == Status(done=4, of_other_code=4)
 
 
 def test_a_change_of_what_prunes_is_a_change_of_code(monkeypatch: pytest.MonkeyPatch) -> None:
     code = Pruning().code
-    monkeypatch.setattr(sparsity, "__file__", pruning.__file__)
+    monkeypatch.setattr(sparsity, "__file__", __file__)
     assert Pruning().code != code
 
 
 def test_a_diverged_run_is_left_out_and_told(tmp_path: Path) -> None:
     options = Options(**{**TINY, "learning_rate": {"sgd": 1e30}, "clip_norm": 0.0})
-    report = Pruning().carry_out(options, tmp_path, place(tmp_path, []))
-    assert {row["method"] for row in report.rows} == {"lfp"}
-    assert "Diverged, and left out: 2 of 4 runs." in report.remarks
-    assert Pruning().status(options, tmp_path).diverged >= 2
+    (one,) = Pruning().sections(options, carry_out(options, tmp_path))[0].tables
+    assert set(one.frame["method"]) == {"lfp"}
+    assert "Diverged, and left out: 2 of 4 runs." in one.notes
+    assert status(options, tmp_path).diverged >= 2
 
 
 @pytest.mark.parametrize(
@@ -160,16 +165,19 @@ def test_tolerated_ends_with_the_first_loss() -> None:
     assert tolerated([0, 0.5, 0.9], [0.9, 0.84, 0.9]) == 0  # what comes back does not count
 
 
-def record(method: str, seed: int, last: float) -> Record:
-    """Return a record of a network whose accuracy ends with `last`, by every criterion."""
-    run = {"method": method, "seed": seed, "settings": {"learning_rate": 0.1}}
-    return {"run": run, "accuracy": {criterion: [1.0, last] for criterion in CRITERIA}}
+def pruned(method: str, seed: int, last: float) -> Result:
+    """Return the result of a network whose accuracy ends with `last`, by every criterion."""
+    shared = ("final", "blobs", "toy-mlp", method, "relu", seed, 1, 1, Settings(0.1))
+    own: dict[str, Any] = {"shares": (0.0, 0.5), "removed": 1, "examples": 1, "epsilon": 0.1}
+    run = Pruned(*shared, **own)  # type: ignore[arg-type]
+    accuracies = {criterion: [1.0, last] for criterion in CRITERIA}
+    return Result(run, (), None, 1, 1.0, details={"accuracy": accuracies})
 
 
 def test_differences_are_between_runs_of_the_same_seed() -> None:
     """Where the seeds differ by far more than the methods do, only pairs show it."""
     records = [
-        record(method, seed, 0.2 * seed + (0.1 if method == "lfp" else 0.0))
+        pruned(method, seed, 0.2 * seed + (0.1 if method == "lfp" else 0.0))
         for method in ("lfp", "sgd")
         for seed in range(4)
     ]
@@ -179,7 +187,7 @@ def test_differences_are_between_runs_of_the_same_seed() -> None:
     assert of_means["difference"].item() == pytest.approx(5)
     assert of_means["low"].item() == pytest.approx(5)
     assert of_means["p"].item() == 2 / 2**4
-    crossed = [{**r, "run": {**r["run"], "seed": 3 - r["run"]["seed"]}} for r in records[:4]]
+    crossed = [replace(r, run=replace(r.run, seed=3 - r.run.seed)) for r in records[:4]]
     wide = differences_of(curves_of([*crossed, *records[4:]], [0.0, 0.5])).iloc[0]
     assert wide["difference"] == pytest.approx(5)
     assert wide["high"] - wide["low"] > 10
@@ -188,7 +196,7 @@ def test_differences_are_between_runs_of_the_same_seed() -> None:
 def test_only_the_primary_criterion_is_tested() -> None:
     """Its rows alone count for Holm's correction; nothing else has a p, but has an interval."""
     records = [
-        record(method, seed, 0.9 + 0.01 * number + 0.001 * seed)
+        pruned(method, seed, 0.9 + 0.01 * number + 0.001 * seed)
         for number, method in enumerate(("sgd", "wsgd", "lfp"))
         for seed in range(4)
     ]
@@ -196,7 +204,7 @@ def test_only_the_primary_criterion_is_tested() -> None:
     assert len(found) == 2 * 3 * len(CRITERIA)
     tested = found[found["p"].notna()]
     assert tested["quantity"].str.endswith(f"by {PRIMARY}").all()
-    assert len(tested) == 2 * len(pruning.PAIRS)
+    assert len(tested) == 2 * len(PAIRS)
     of_means = tested[tested["quantity"].str.startswith("mean")]
     assert of_means["p_holm"].tolist() == pytest.approx([len(tested) * 2 / 2**4] * 3)
     assert found["low"].notna().all()
@@ -204,7 +212,7 @@ def test_only_the_primary_criterion_is_tested() -> None:
 
 
 def test_a_rate_that_ends_the_grid_is_marked() -> None:
-    frame = curves_of([record("lfp", 0, 0.9), record("sgd", 0, 0.9)], [0.0, 0.5])
+    frame = curves_of([pruned("lfp", 0, 0.9), pruned("sgd", 0, 0.9)], [0.0, 0.5])
     choices = {"lfp": Choice(0.1, edge="highest"), "sgd": Choice(0.1)}
     _, found = accuracy_lines(frame, [0.0, 0.5], choices)
     assert {(row[1], row[2]) for row in found} == {("lfp", "0.1 (edge)"), ("sgd", "0.1")}

@@ -11,13 +11,19 @@ import torch
 from torch import Tensor
 
 from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
-from benchmarks.data import Dataset, load
 from benchmarks.experiments import swarm_ablation
-from benchmarks.experiments.base import Place, Report, Status
-from benchmarks.experiments.swarm_ablation import CHANGES, Options, SwarmAblation, recipes
+from benchmarks.experiments.base import Found
+from benchmarks.experiments.conduct import Status, carry_out, status
+from benchmarks.experiments.swarm_ablation import (
+    CHANGES,
+    Options,
+    SwarmAblation,
+    SwarmRun,
+    recipes,
+)
 from benchmarks.performance import swarms
-from benchmarks.runs.executors import Here, Worker
-from benchmarks.storage.records import Record
+from benchmarks.runs.run import Result
+from tests.studies import place
 
 pytestmark = pytest.mark.slow
 
@@ -69,15 +75,8 @@ def test_memory_is_that_of_another_process() -> None:
 TINY = Options(dataset="digits", particles=3, iterations=2, samples=5, seeds=1)
 
 
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
-
-
-def ablate(folder: Path, **changes: int) -> Report:
-    here = Here(Worker(folder, "cpu", 1))
-    place = Place(CPU, lambda _: None, lambda _: here, "the command")
-    return SwarmAblation().carry_out(TINY.model_copy(update=changes), folder, place)
+def ablate(folder: Path, **changes: int) -> Found:
+    return carry_out(SwarmAblation(), TINY.model_copy(update=changes), folder, place())
 
 
 def test_the_changes_together_lead_from_one_recipe_to_the_other() -> None:
@@ -91,37 +90,33 @@ def test_the_changes_together_lead_from_one_recipe_to_the_other() -> None:
     assert len(set(recipes().values())) == 2 + 2 * len(CHANGES)
 
 
-def test_runs_of_a_seed_start_alike(digits: Dataset) -> None:
-    first = {
-        seed: {
-            swarm_ablation.run(recipe, seed, TINY, digits)["cost by iteration"][0]
-            for recipe in recipes().values()
-        }
-        for seed in (0, 1)
-    }
+def test_runs_of_a_seed_start_alike() -> None:
+    first: dict[int, set[float | None]] = {0: set(), 1: set()}
+    for run in SwarmAblation().plan(TINY.model_copy(update={"seeds": 2}), {}):
+        first[run.seed].add(swarm_ablation.train(run, CPU).history[1].train_loss)
     assert len(first[0]) == len(first[1]) == 1
     assert first[0] != first[1]
 
 
 def test_the_ablation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    run = swarm_ablation.run
+    train = swarm_ablation.train
 
-    def counted(recipe: Recipe, seed: int, options: Options, data: Dataset) -> Record:
-        made.append(seed)
+    def counted(run: SwarmRun, *rest: Any) -> Result:
+        made.append(run.seed)
         if len(made) == 7:
             raise KeyboardInterrupt
-        return run(recipe, seed, options, data)
+        return train(run, *rest)
 
-    monkeypatch.setattr(swarm_ablation, "run", counted)
+    monkeypatch.setattr(SwarmAblation, "make", staticmethod(counted))
     with pytest.raises(KeyboardInterrupt):
         ablate(tmp_path)
-    assert SwarmAblation().status(TINY, tmp_path) == Status(done=6)
+    assert status(SwarmAblation(), TINY, tmp_path) == Status(done=6)
     first = ablate(tmp_path)
     assert len(made) == 7 + 4
     text = (tmp_path / "table.md").read_text()
     assert all(f"| {name} |" in text for name in recipes())
-    assert len(first.rows) == 10
+    assert len(first.runs) == 10
     ablate(tmp_path, seeds=2)
     assert made[11:] == [1] * 10
     assert ablate(tmp_path) == first

@@ -15,21 +15,47 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from baselines import LFPSettings, Settings
-from benchmarks.data import DataError
-from benchmarks.experiments.base import Place
+from benchmarks.data import DataError, Split
+from benchmarks.experiments.conduct import carry_out, status
 from benchmarks.experiments.kinds import EXPERIMENTS
 from benchmarks.experiments.regression.data import DATASETS, diabetes, split
 from benchmarks.experiments.regression.experiment import Regression
 from benchmarks.experiments.regression.methods import METHODS, regressor
 from benchmarks.experiments.regression.options import Options
 from benchmarks.experiments.regression.report import differences_of
-from benchmarks.experiments.regression.runs import Choice, Run, choose, splits, train
-from benchmarks.runs.executors import Here, Worker
-from benchmarks.storage.records import Record
+from benchmarks.experiments.regression.runs import (
+    Choice,
+    RegressionRun,
+    choose,
+    data_of,
+    errors,
+    train_regressor,
+)
+from benchmarks.runs import training
+from benchmarks.runs.run import Divergence, Epoch, Result
+from benchmarks.storage.checkpoint import Checkpoint
+from tests.studies import place
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(learning_rate=0.002, reduction="sum")
-RUN = Run("final", "diabetes", "sgd", seed=0, epochs=2, batch_size=64, settings=SETTINGS)
+RUN = RegressionRun(
+    kind="final",
+    dataset="diabetes",
+    model="regressor",
+    method="sgd",
+    activation="relu",
+    seed=0,
+    epochs=2,
+    batch_size=64,
+    settings=SETTINGS,
+)
+
+
+def measured_on(run: RegressionRun, seed: int) -> tuple[Split, Split]:
+    """Return what a run trains on, and what it is measured on."""
+    data = data_of(run, seed)
+    return data.train, data.test if run.kind == "final" else data.validation
+
 
 # --- data -----------------------------------------------------------------------------------------
 
@@ -58,8 +84,8 @@ def test_no_example_is_in_two_splits_nor_lost() -> None:
 def test_a_sweep_never_sees_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
     numbered = np.arange(100.0)[:, None], np.arange(100.0)
     monkeypatch.setitem(DATASETS, "diabetes", lambda: numbered)
-    _, test = splits(RUN, seed=5)
-    sweep = splits(Run(**{**vars(RUN), "kind": "sweep"}), seed=5)
+    _, test = measured_on(RUN, seed=5)
+    sweep = measured_on(replace(RUN, kind="sweep"), seed=5)
     seen = set(torch.cat([part.targets for part in sweep]).tolist())
     assert len(seen) == 70
     assert not seen & set(test.targets.tolist())
@@ -139,33 +165,45 @@ def test_the_sum_over_a_batch_is_the_mean_times_its_size(method: str) -> None:
 def test_every_method_learns(method: str) -> None:
     first, last = [], []
     for seed in range(4):  # splits of so few patients differ in what can be learned from them
-        changes = {"method": method, "seed": seed, "epochs": 10}
-        run = Run(**{**vars(RUN), **changes, "settings": replace(SETTINGS, learning_rate=0.004)})
-        record = train(run, CPU)
-        assert not record["diverged"]
-        assert len(record["errors"]) == 11
-        variance = float(splits(run, seed=seed)[1].targets.var())
-        first.append(record["errors"][0] / variance)
-        last.append(record["errors"][-1] / variance)
+        changes: dict[str, Any] = {"method": method, "seed": seed, "epochs": 10}
+        run = replace(RUN, **changes, settings=replace(SETTINGS, learning_rate=0.004))
+        result = train_regressor(run, CPU)
+        assert not result.diverged
+        assert len(errors(result)) == 11
+        variance = float(measured_on(run, seed=seed)[1].targets.var())
+        first.append(errors(result)[0] / variance)
+        last.append(errors(result)[-1] / variance)
     assert mean(last) < 0.9 < mean(first)
 
 
 def test_a_run_is_reproducible() -> None:
-    first, again = train(RUN, CPU), train(RUN, CPU)
-    assert first["errors"] == again["errors"]
-    assert train(Run(**{**vars(RUN), "seed": 1}), CPU)["errors"] != first["errors"]
+    first, again = train_regressor(RUN, CPU), train_regressor(RUN, CPU)
+    assert errors(first) == errors(again)
+    assert errors(train_regressor(replace(RUN, seed=1), CPU)) != errors(first)
+    assert first.dead_at_start is not None
+    assert first.history[1].train_loss is not None
+
+
+def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    checkpoint = Checkpoint(tmp_path / "run.pt", {})
+    whole = train_regressor(replace(RUN, epochs=3), CPU)
+    train_regressor(replace(RUN, epochs=2), CPU, checkpoint)  # a state from after one epoch
+    assert checkpoint.path.exists()
+    assert errors(train_regressor(replace(RUN, epochs=3), CPU, checkpoint)) == errors(whole)
 
 
 def test_a_diverged_run_ends_with_what_was_finite() -> None:
     wild = Settings(learning_rate=1e30, clip_norm=None, reduction="sum")
-    record = train(Run(**{**vars(RUN), "settings": wild}), CPU)
-    assert record["diverged"]
-    assert 1 <= len(record["errors"]) <= RUN.epochs
+    result = train_regressor(replace(RUN, settings=wild), CPU)
+    assert result.diverged
+    assert 1 <= len(errors(result)) <= RUN.epochs
 
 
-def tried(rate: float, last: float, diverged: bool = False) -> Record:
-    run = {"settings": {"learning_rate": rate}}
-    return {"run": run, "errors": [9.0, last], "diverged": diverged}
+def tried(rate: float, *measured: float, diverged: bool = False) -> Result:
+    run = replace(RUN, kind="sweep", settings=replace(SETTINGS, learning_rate=rate))
+    history = tuple(Epoch(validation=error) for error in (9.0, *measured))
+    return Result(run, history, Divergence(1, "wild") if diverged else None, 1, 1.0)
 
 
 def test_the_lowest_mean_error_is_chosen() -> None:
@@ -177,15 +215,12 @@ def test_the_lowest_mean_error_is_chosen() -> None:
 
 
 def test_the_epoch_is_that_with_the_lowest_mean_error_and_edges_are_told() -> None:
-    def by(rate: float, *errors: float) -> Record:
-        return {**tried(rate, 0.0), "errors": list(errors)}
-
-    overfits = [by(0.1, 9, 1, 4, 2), by(0.1, 9, 6, 1, 2)]
+    overfits = [tried(0.1, 1, 4, 2), tried(0.1, 6, 1, 2)]
     assert choose(overfits) == Choice(0.1, epoch=3), (
         "alone, 1 is the best of one and 2 of the other"
     )
-    assert choose([*overfits, by(0.2, 9, 0.1, 5, 5)]) == Choice(0.1, 3, "lowest")
-    assert choose([*overfits, by(0.2, 9, 0.1, 5, 1)]) == Choice(0.2, 1, "highest")
+    assert choose([*overfits, tried(0.2, 0.1, 5, 5)]) == Choice(0.1, 3, "lowest")
+    assert choose([*overfits, tried(0.2, 0.1, 5, 1)]) == Choice(0.2, 1, "highest")
     assert choose([tried(0.1, 1.0, diverged=True)]) == Choice(0.1)
 
 
@@ -223,25 +258,22 @@ def test_the_experiment_goes_on_where_it_was(
         methods=["lfp-squared", "sgd"],
     )
     made, told = [], list[str]()
-    here = Here(Worker(tmp_path, "cpu", 1))
-    place = Place(CPU, told.append, lambda _: here, "the command")
-    run_once = train
 
-    def counted(run: Run, device: torch.device) -> Record:
+    def counted(run: RegressionRun, *rest: Any) -> Result:
         made.append(run)
         if len(made) == 4:
             raise KeyboardInterrupt
-        return run_once(run, device)
+        return train_regressor(run, *rest)
 
-    monkeypatch.setattr("benchmarks.experiments.regression.experiment.train", counted)
+    monkeypatch.setattr(Regression, "make", staticmethod(counted))
+    monkeypatch.setattr(Regression, "code", "the code")
     with pytest.raises(KeyboardInterrupt):
-        Regression().carry_out(options, tmp_path, place)
-    assert Regression().status(options, tmp_path).done == 3
-    told.clear()
-    report = Regression().carry_out(options, tmp_path, place)
+        carry_out(Regression(), options, tmp_path, place())
+    assert status(Regression(), options, tmp_path).done == 3
+    found = carry_out(Regression(), options, tmp_path, place(told.append))
     assert len(made) == 4 + 3
     assert len(told) == Regression().steps(options) == 6
-    assert len(report.rows) == 4
+    assert len(Regression().sections(options, found)[0].tables[0].frame) == 4 * 3
     text = (tmp_path / "table.md").read_text()
     assert "the command" in text
     assert "| lfp-squared - sgd |" in text
@@ -251,23 +283,23 @@ def test_the_experiment_goes_on_where_it_was(
 def test_runs_of_other_options_or_code_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = Here(Worker(tmp_path, "cpu", 1))
-    place = Place(CPU, lambda _: None, lambda _: here, "the command")
     few: dict[str, Any] = {"seeds": 1, "epochs": 1, "methods": ["sgd"]}
 
     def done(**changes: Any) -> tuple[int, int]:
-        told = Regression().status(Options(**{**few, **changes}), tmp_path)
+        told = status(Regression(), Options(**{**few, **changes}), tmp_path)
         return told.done, told.of_other_code
 
     given = Options(**few, learning_rate={"sgd": 0.002})
-    Regression().carry_out(given, tmp_path, place)
-    assert done() == (1, 0)
-    assert done(seeds=2) == (1, 0), "more seeds use those that there are"
-    assert done(momentum=0.5) == done(epochs=2) == done(batch_size=64) == (0, 0)
+    rate = {"learning_rate": {"sgd": 0.002}}
+    carry_out(Regression(), given, tmp_path, place())
+    assert done(**rate) == (1, 0)
+    assert done(**rate, seeds=2) == (1, 0), "more seeds use those that there are"
+    assert done(**rate, momentum=0.5) == done(**rate, epochs=2) == (0, 0)
+    assert done(**rate, batch_size=64) == (0, 0)
     monkeypatch.setattr(Regression, "code", "other")
-    assert done() == (0, 1)
-    Regression().carry_out(given, tmp_path, place)
-    assert done() == (1, 1)
+    assert done(**rate) == (0, 1)
+    carry_out(Regression(), given, tmp_path, place())
+    assert done(**rate) == (1, 1)
 
 
 @pytest.mark.parametrize(

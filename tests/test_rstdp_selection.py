@@ -1,6 +1,7 @@
 """The choice of R-STDP's cut-off and rates, on small images and few candidates."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ import torch
 from baselines.rstdp import DENSE, TUNED, FeatureLayer
 from benchmarks.data import Dataset, load
 from benchmarks.experiments import rstdp_selection
-from benchmarks.experiments.base import Place, Status
+from benchmarks.experiments.conduct import Status, carry_out, status
 from benchmarks.experiments.rstdp_selection import (
     Candidate,
     Features,
     Options,
     RSTDPSelection,
-    run,
+    features_of,
+    learn,
+    run_of,
 )
-from benchmarks.runs.executors import Here, Worker
+from benchmarks.runs.run import Result
+from tests.studies import place
 
 pytestmark = pytest.mark.slow
 
@@ -37,19 +41,33 @@ def digits() -> Dataset:
     return load("digits")
 
 
+@pytest.fixture(autouse=True)
+def anew() -> Iterator[None]:
+    """Forget features of networks that other tests have replaced."""
+    features_of.cache_clear()
+    yield
+    features_of.cache_clear()
+
+
+def accuracies(result: Result) -> list[float | None]:
+    """Return the validation accuracies after each epoch."""
+    return [epoch.validation for epoch in result.history[1:]]
+
+
 def test_all_candidates_are_tried_and_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = Here(Worker(tmp_path, "cpu", 1))
-    place = Place(torch.device("cpu"), lambda _: None, lambda _: here, "the command")
-    first = RSTDPSelection().carry_out(OPTIONS, tmp_path, place)
+    kind = RSTDPSelection()
+    first = carry_out(kind, OPTIONS, tmp_path, place())
     table = (tmp_path / "table.md").read_bytes()
-    assert len(first.rows) == RSTDPSelection().runs(OPTIONS) == 2 * 2 * 2
-    assert RSTDPSelection().status(OPTIONS, tmp_path) == Status(done=8)
-    assert all(len(r["validation accuracy by epoch"]) == 2 for r in first.rows)
-    assert max(r["validation accuracy by epoch"][-1] for r in first.rows) > 0.5
-    monkeypatch.setattr(rstdp_selection, "run", lambda *_: pytest.fail("made again"))
-    assert RSTDPSelection().carry_out(OPTIONS, tmp_path, place) == first
+    assert len(first.runs) == kind.runs(OPTIONS) == 2 * 2 * 2
+    assert status(kind, OPTIONS, tmp_path) == Status(done=8)
+    results = [stored.result for stored in first.runs.values()]
+    assert all(len(accuracies(result)) == 2 for result in results)
+    assert all(result.test is None for result in results), "the test split is not looked at"
+    assert max(result.validation or 0.0 for result in results) > 0.5
+    monkeypatch.setattr(rstdp_selection, "learn", lambda *_: pytest.fail("made again"))
+    assert carry_out(kind, OPTIONS, tmp_path, place()) == first
     assert (tmp_path / "table.md").read_bytes() == table
 
 
@@ -71,18 +89,17 @@ def test_what_candidates_share_makes_no_difference(digits: Dataset) -> None:
     """A candidate after others has the accuracies that it has alone."""
     shared = Features(digits)
     candidates = [Candidate("tuned", 8, 5.0, fading) for fading in (False, True)]
-    after = [run(candidate, OPTIONS, digits, shared) for candidate in (*candidates, candidates[0])]
-    alone = [run(candidate, OPTIONS, digits, Features(digits)) for candidate in candidates]
-    field = "validation accuracy by epoch"
-    assert [r[field] for r in after] == [r[field] for r in (*alone, alone[0])]
-    assert alone[0][field] != alone[1][field]
+    runs = [run_of(candidate, OPTIONS) for candidate in candidates]
+    after = [accuracies(learn(run, shared)) for run in (*runs, runs[0])]
+    alone = [accuracies(learn(run, Features(digits))) for run in runs]
+    assert after == [*alone, alone[0]]
+    assert alone[0] != alone[1]
 
 
 def test_the_test_split_is_not_looked_at(digits: Dataset) -> None:
     poison = replace(digits.test, inputs=torch.full_like(digits.test.inputs, torch.nan))
-    candidate, field = Candidate("dense", 8, 5.0, True), "validation accuracy by epoch"
-    found = [
-        run(candidate, OPTIONS, data, Features(data))[field]
-        for data in (digits, replace(digits, test=poison))
-    ]
-    assert found[0] == found[1]
+    run = run_of(Candidate("dense", 8, 5.0, True), OPTIONS)
+    one, other = (
+        accuracies(learn(run, Features(data))) for data in (digits, replace(digits, test=poison))
+    )
+    assert one == other

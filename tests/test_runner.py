@@ -86,13 +86,13 @@ def test_what_a_run_records(noise: Dataset) -> None:
     assert result.seconds > 0
     start, *trained = result.history
     assert start.train_loss is None
-    assert start.test_accuracy is not None
+    assert start.test is not None
     for epoch in trained:
-        assert None not in (epoch.train_loss, epoch.validation_accuracy, epoch.test_accuracy)
+        assert None not in (epoch.train_loss, epoch.validation, epoch.test)
         assert epoch.feedback_norm_median is not None
         assert epoch.feedback_norm_max is not None
         assert 0 < epoch.feedback_norm_median <= epoch.feedback_norm_max
-    assert result.test_accuracy == trained[-1].test_accuracy
+    assert result.test == trained[-1].test
 
 
 class Killed(BaseException):
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_is_none_is_named(content: bytes, tmp_path: Path) -> N
 def test_a_budget_of_time_ends_a_run(noise: Dataset) -> None:
     result = execute(replace(RUN, epochs=10**6, budget=0.05), noise, CPU)
     assert 0.05 <= result.seconds < 5
-    assert result.history[-1].test_accuracy is not None
+    assert result.history[-1].test is not None
     assert execute(replace(RUN, budget=1e-9), noise, CPU).steps == 1, "the first one is made"
     assert execute(replace(RUN, budget=1e9), noise, CPU).steps == RUN.epochs * 3
 
@@ -207,8 +207,8 @@ def test_a_sweep_never_sees_the_test_split(noise: Dataset) -> None:
     sweep = replace(RUN, kind="sweep")
     clean = execute(sweep, noise, CPU)
     assert measured(execute(sweep, replace(noise, test=poison), CPU)) == measured(clean)
-    assert clean.test_accuracy is None
-    assert clean.validation_accuracy is not None
+    assert clean.test is None
+    assert clean.validation is not None
 
 
 def test_a_diverged_run_keeps_what_it_measured(noise: Dataset) -> None:
@@ -219,8 +219,8 @@ def test_a_diverged_run_keeps_what_it_measured(noise: Dataset) -> None:
     assert "loss" in result.divergence.reason
     before, last = result.history
     assert last.train_loss is not None, "of the step before"
-    assert last.test_accuracy is None
-    assert result.test_accuracy == before.test_accuracy
+    assert last.test is None
+    assert result.test == before.test
 
 
 def test_weights_that_overflow_in_the_last_step_are_noticed(noise: Dataset) -> None:
@@ -233,12 +233,12 @@ def test_weights_that_overflow_in_the_last_step_are_noticed(noise: Dataset) -> N
 
 def test_the_largest_norm_and_the_last_values() -> None:
     history = (
-        Epoch(validation_accuracy=0.1, test_accuracy=0.1),
+        Epoch(validation=0.1, test=0.1),
         Epoch(1.5, 2.0, 9.0, 0.4, 0.3),
         Epoch(1.0, 2.0, 4.0),
     )
     result = Result(RUN, history, Divergence(5, "the loss is nan"), steps=6, seconds=1.0)
-    assert (result.validation_accuracy, result.test_accuracy) == (0.4, 0.3)
+    assert (result.validation, result.test) == (0.4, 0.3)
     assert (result.train_loss, result.feedback_norm_max) == (1.0, 9.0)
 
 

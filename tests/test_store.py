@@ -21,7 +21,7 @@ from benchmarks.storage.files import StoreError, write, write_json
 RUN = Run("final", "digits", "mlp", "lfp", "relu", 0, 1, 8, Settings(0.1, clip_norm=None))
 RESULT = Result(
     RUN,
-    (Epoch(validation_accuracy=0.5, test_accuracy=0.25), Epoch(train_loss=1.5)),
+    (Epoch(validation=0.5, test=0.25), Epoch(train_loss=1.5)),
     Divergence(3, "the loss is nan"),
     steps=4,
     seconds=0.125,
@@ -55,7 +55,7 @@ def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
         pytest.fail(f"{token} is not JSON")
 
     record = json.loads(store.path(RUN).read_text(), parse_constant=refuse)
-    assert record["history"][1]["test_accuracy"] is None
+    assert record["history"][1]["test"] is None
     assert record["divergence"] == {"step": 3, "reason": "the loss is nan"}
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "bad.json", float("nan"))
@@ -91,17 +91,46 @@ def test_a_file_under_a_wrong_name_is_noticed(tmp_path: Path) -> None:
         store.load(other)
 
 
-def test_results_of_other_code_are_kept_and_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_other_code_are_kept_and_not_used(tmp_path: Path) -> None:
+    Store(tmp_path).save(STORED)
+    other = Store(tmp_path, "other")
+    assert other.load(RUN) is None
+    other.save(STORED)
+    assert len(other.all()) == 2
+    assert other.names() == {Store(tmp_path).path(RUN).stem, other.path(RUN).stem}
+
+
+def test_what_is_packed_is_found_as_before(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
+    measurement = Measurement(workload, ("sgd",), 3, {"sgd": Settings(0.1)}, "a CPU", threads=1)
+    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], {"commit": None})
+    store.save(STORED)
+    store.save_costs(measurement, costs)
+    store.pack()
+    assert not store.path(RUN).exists()
+    for packed in (store, Store(tmp_path)):
+        assert packed.load(RUN) == STORED
+        assert packed.load_costs(measurement) == costs
+        assert packed.names() == {store.path(RUN).stem}
+    before = (tmp_path / "runs.jsonl.gz").read_bytes()
+    store.pack()
+    assert (tmp_path / "runs.jsonl.gz").read_bytes() == before
+    later = replace(RESULT, run=replace(RUN, seed=1))
+    store.save(Stored(later, {}))
+    store.pack()
+    assert len(store.all()) == 2
+
+
+def test_a_file_of_another_version_is_named_with_the_way_out(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.save(STORED)
-    assert store.of_other_code() == 0
-    monkeypatch.setattr("benchmarks.runs.store.code_version", lambda: "other")
-    assert store.load(RUN) is None
-    assert store.of_other_code() == 1
-    store.save(STORED)
-    assert len(store.all()) == 2
+    record = json.loads(store.path(RUN).read_text())
+    for version, way_out in ((0, "lfp-bench migrate"), (99, "newer version")):
+        store.path(RUN).write_text(json.dumps({**record, "schema": version}))
+        with pytest.raises(StoreError, match=way_out) as refused:
+            store.load(RUN)
+        assert store.path(RUN).name in str(refused.value)
 
 
 def test_a_run_has_the_options_of_its_method() -> None:

@@ -10,26 +10,22 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
-import torch
 from matplotlib.image import imread
 
 from baselines import METHODS, Spiking
 from benchmarks.data import DATASETS, Dataset, Split, load
-from benchmarks.experiments.base import rows
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
-from benchmarks.experiments.comparison.report import write_report
-from benchmarks.experiments.comparison.study import Cell, Outcome, Study, carry_out, check
+from benchmarks.experiments.comparison.study import Cell, Outcome, Study, check
 from benchmarks.experiments.options import MethodOptions
-from benchmarks.rendering.text import origins
-from benchmarks.runs import executors
+from benchmarks.rendering.text import origins, rows
+from benchmarks.runs import training
 from benchmarks.runs.run import Result, Run
-from benchmarks.runs.store import Store
 from benchmarks.runs.training import execute
+from tests.studies import carry_out, write_report
 
 pytestmark = pytest.mark.slow
 
-CPU = torch.device("cpu")
 STUDY = Study(
     dataset="blobs",
     model="toy-mlp",
@@ -55,10 +51,6 @@ def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "COST_REPEATS", 2)
 
 
-def ignore(description: str) -> None:
-    pass
-
-
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """The runs that were made, not loaded."""
@@ -68,7 +60,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
         made.append(run)
         return execute(run, *rest)
 
-    monkeypatch.setattr(executors, "execute", note)
+    monkeypatch.setattr(training, "execute", note)
     return made
 
 
@@ -82,7 +74,7 @@ def spoil_test(change: Callable[[Split], Split]) -> Callable[..., Dataset]:
 
 def test_the_plan_is_what_is_carried_out(tmp_path: Path, executed: list[Run]) -> None:
     told: list[str] = []
-    outcome = carry_out(STUDY, Store(tmp_path), CPU, told.append)
+    outcome = carry_out(STUDY, tmp_path, told.append)
     assert len(told) == STUDY.size == 4 * (2 * 2 + 2) + 2
     kinds = [run.kind for run in executed]
     assert kinds == sorted(kinds, reverse=True), "sweeps come first"
@@ -103,21 +95,21 @@ def test_the_plan_is_what_is_carried_out(tmp_path: Path, executed: list[Run]) ->
 def test_the_test_split_does_not_influence_the_rates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = carry_out(STUDY, Store(tmp_path / "clean"), CPU, ignore)
+    outcome = carry_out(STUDY, tmp_path / "clean")
     poison = spoil_test(lambda split: Split(split.inputs, 1 - split.targets))
-    monkeypatch.setattr(executors, "dataset", poison)
-    poisoned = carry_out(STUDY, Store(tmp_path / "poisoned"), CPU, ignore)
+    monkeypatch.setattr(training, "dataset", poison)
+    poisoned = carry_out(STUDY, tmp_path / "poisoned")
     assert poisoned.choices == outcome.choices
     for one, other in zip(poisoned.results, outcome.results, strict=True):
         if one.result.run.kind == "final":
-            assert one.result.test_accuracy == pytest.approx(1 - (other.result.test_accuracy or 0))
+            assert one.result.test == pytest.approx(1 - (other.result.test or 0))
         else:
-            assert one.result.test_accuracy is other.result.test_accuracy is None
+            assert one.result.test is other.result.test is None
 
 
 def test_a_fixed_rate_has_no_sweep(tmp_path: Path, executed: list[Run]) -> None:
     fixed = replace(STUDY, fixed_rates={"sgd": 0.05})
-    outcome = carry_out(fixed, Store(tmp_path), CPU, ignore)
+    outcome = carry_out(fixed, tmp_path)
     assert {run.method for run in executed if run.kind == "sweep"} == {"lfp"}
     rates = {run.settings.learning_rate for run in executed if run.method == "sgd"}
     assert rates == {0.05}
@@ -127,7 +119,6 @@ def test_a_fixed_rate_has_no_sweep(tmp_path: Path, executed: list[Run]) -> None:
 def test_an_interrupted_study_resumes_and_tells_the_same(
     tmp_path: Path, executed: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(tmp_path)
     calls = 0
 
     def interrupt(description: str) -> None:
@@ -137,28 +128,28 @@ def test_an_interrupted_study_resumes_and_tells_the_same(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        carry_out(STUDY, store, CPU, interrupt)
+        carry_out(STUDY, tmp_path, interrupt)
     assert len(executed) == 7
-    whole = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    write_report(tmp_path, carry_out(STUDY, tmp_path))
     assert len(executed) == len(set(executed)) == STUDY.size - 2
-    names = ("table.md", "results.csv", "results.parquet", "figure.png")
+    names = ("table.md", "results.csv", "runs.csv", "figure.png")
     files = {name: (tmp_path / name).read_bytes() for name in names}
 
     executed.clear()
-    again = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    write_report(tmp_path, carry_out(STUDY, tmp_path))
     assert executed == []
-    pd.testing.assert_frame_equal(again, whole)
     assert {name: (tmp_path / name).read_bytes() for name in names} == files
 
 
 def test_the_table_is_what_the_run_files_say(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    summary = write_report(store, carry_out(STUDY, store, CPU, ignore), "the command")
+    found = carry_out(STUDY, tmp_path)
+    write_report(tmp_path, found)
+    summary = table.summarise(found)
     records = [json.loads(path.read_text()) for path in (tmp_path / "runs").iterdir()]
     for row, cell in zip(rows(summary), STUDY.cells, strict=True):
         of_cell = [r for r in records if (r["run"]["activation"], r["run"]["method"]) == cell]
         finals = [r for r in of_cell if r["run"]["kind"] == "final"]
-        accuracies = [r["history"][-1]["test_accuracy"] for r in finals]
+        accuracies = [r["history"][-1]["test"] for r in finals]
         assert len(accuracies) == row["seeds"] == 2
         assert row["test_accuracy_mean"] == pytest.approx(mean(accuracies))
         assert row["test_accuracy_std"] == pytest.approx(stdev(accuracies))
@@ -166,20 +157,16 @@ def test_the_table_is_what_the_run_files_say(tmp_path: Path) -> None:
         for r in of_cell:
             if r["run"]["kind"] == "sweep":
                 rate = r["run"]["settings"]["learning_rate"]
-                scores.setdefault(rate, []).append(r["history"][-1]["validation_accuracy"])
+                scores.setdefault(rate, []).append(r["history"][-1]["validation"])
         assert row["learning_rate"] == max(sorted(scores), key=lambda rate: mean(scores[rate]))
         line = f"| {cell.activation} | {cell.method} | {100 * mean(accuracies):.1f} ± "
         assert line in (tmp_path / "table.md").read_text()
 
 
 def test_the_derived_files_agree(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    outcome = carry_out(STUDY, store, CPU, ignore)
-    write_report(store, outcome, "the command")
-    csv = pd.read_csv(tmp_path / "results.csv")
-    parquet = pd.read_parquet(tmp_path / "results.parquet")
-    assert len(csv) == len(parquet) == len(list((tmp_path / "runs").iterdir())) == STUDY.size - 2
-    assert list(csv["id"]) == list(parquet["id"])
+    write_report(tmp_path, carry_out(STUDY, tmp_path))
+    csv = pd.read_csv(tmp_path / "runs.csv")
+    assert len(csv) == len(list((tmp_path / "runs").iterdir())) == STUDY.size - 2
     assert set(csv["chosen_learning_rate"]) <= set(STUDY.rates)
     assert csv["test_accuracy"].isna().equals(csv["kind"] == "sweep")
     height, width, _ = imread(tmp_path / "figure.png").shape
@@ -191,7 +178,7 @@ def test_the_derived_files_agree(tmp_path: Path) -> None:
 
 def test_methods_are_compared_with_lfp_seed_by_seed(tmp_path: Path) -> None:
     study = replace(STUDY, seeds=3, rates=STUDY.rates[:1], sweep_seeds=1)
-    outcome = carry_out(study, Store(tmp_path), CPU, ignore)
+    outcome = carry_out(study, tmp_path)
     found = rows(table.comparisons(outcome))
     assert [(r["activation"], r["method"]) for r in found] == [
         cell for cell in study.trained if cell.method != "lfp"
@@ -199,7 +186,7 @@ def test_methods_are_compared_with_lfp_seed_by_seed(tmp_path: Path) -> None:
     for row in found:
         ours, lfps = (
             {
-                stored.result.run.seed: stored.result.test_accuracy
+                stored.result.run.seed: stored.result.test
                 for stored in reversed(outcome.results)  # the order makes no difference
                 if stored.result.run.kind == "final"
                 and stored.result.run.activation == row["activation"]
@@ -211,11 +198,11 @@ def test_methods_are_compared_with_lfp_seed_by_seed(tmp_path: Path) -> None:
         assert row["difference"] == pytest.approx(mean(differences))
         assert row["p"] >= 0.25
         assert row["p_holm"] >= row["p"]
-    write_report(Store(tmp_path), outcome, "the command")
+    write_report(tmp_path, outcome)
     text = (tmp_path / "table.md").read_text()
     assert f"| {100 * found[0]['difference']:+.1f} |" in text
     without = replace(study, methods=tuple(m for m in study.methods if m != "lfp"))
-    assert table.comparisons(carry_out(without, Store(tmp_path), CPU, ignore)).empty
+    assert table.comparisons(carry_out(without, tmp_path)).empty
 
 
 @pytest.mark.parametrize(("p", "star"), [(0.05, "*"), (0.051, ""), (math.nan, "")])
@@ -242,7 +229,7 @@ def diverging(tmp_path: Path) -> Outcome:
         rates=(1e20, 1e21),
         sweep_seeds=1,
     )
-    return carry_out(hopeless, Store(tmp_path), CPU, ignore)
+    return carry_out(hopeless, tmp_path)
 
 
 def test_diverged_runs_are_told(diverging: Outcome) -> None:
@@ -262,7 +249,7 @@ def test_diverged_runs_are_told(diverging: Outcome) -> None:
 
 def test_the_rows_of_spiking_runs_tell_time_steps_and_training_steps_apart(tmp_path: Path) -> None:
     spiking = replace(STUDY, methods=("lfp",), activations=("lif",), fixed_rates={"lfp": 0.1})
-    tidy = table.tidy(carry_out(spiking, Store(tmp_path), CPU, ignore))
+    tidy = table.tidy(carry_out(spiking, tmp_path))
     assert set(tidy["time_steps"]) == {3}
     assert 3 not in set(tidy["steps"])
 

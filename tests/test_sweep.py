@@ -10,7 +10,7 @@ from benchmarks.runs.tuning import Choice, choose
 def result(rate: float, accuracy: float, diverged: bool = False) -> Result:
     run = Run("sweep", "digits", "mlp", "lfp", "relu", 0, 1, 8, Settings(rate))
     divergence = Divergence(1, "the loss is nan") if diverged else None
-    return Result(run, (Epoch(validation_accuracy=accuracy),), divergence, 1, 0.0)
+    return Result(run, (Epoch(validation=accuracy),), divergence, 1, 0.0)
 
 
 def test_the_mean_over_seeds_decides() -> None:

@@ -17,7 +17,7 @@ from torchvision.models.vgg import VGG, make_layers
 import lfp_core as lfp
 from benchmarks.data import DataError, Split, load
 from benchmarks.experiments import transfer
-from benchmarks.experiments.base import Place, Status
+from benchmarks.experiments.conduct import Status, carry_out, status
 from benchmarks.experiments.kinds import EXPERIMENTS
 from benchmarks.experiments.transfer import (
     DEVIATION,
@@ -28,8 +28,8 @@ from benchmarks.experiments.transfer import (
     network,
     scaled,
 )
-from benchmarks.runs.executors import Here, Worker
 from lfp_core import slopes
+from tests.studies import place
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
 from validation.strategies import randomized
 
@@ -195,22 +195,25 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     cut = Split(scaled(few.train.inputs[:64] / 2 + 0.5, 32), few.train.targets[:64])
     data = replace(few, train=cut, validation=cut, test=cut)
     monkeypatch.setattr(transfer, "images", lambda *_: data)
-    options, told = Options(**TINY), list[str]()
-    here = Here(Worker(tmp_path, "cpu", 1))
-    place = Place(CPU, told.append, lambda _: here, "the command")
+    monkeypatch.setattr(transfer, "images_on", lambda *_: data)
     monkeypatch.setattr(transfer, "network", small_resnet)
-    report = Transfer().carry_out(options, tmp_path, place)
-    assert len(told) == Transfer().runs(options) == 1
-    assert Transfer().status(options, tmp_path)[:2] == (1, 0)
-    assert [row["method"] for row in report.rows] == ["lfp"]
-    assert "the command" in (tmp_path / "table.md").read_text()
+    options, told, kind = Options(**TINY), list[str](), Transfer()
+    found = carry_out(kind, options, tmp_path, place(told.append))
+    assert len(told) == kind.runs(options) == 1
+    assert status(kind, options, tmp_path)[:2] == (1, 0)
+    assert set(kind.sections(options, found)[0].tables[0].frame["method"]) == {"lfp"}
+    text = (tmp_path / "table.md").read_text()
+    assert "the command" in text
+    assert text.startswith("# Test accuracy\n")
 
     def made_again(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(transfer, "fine_tune", made_again)
-    assert Transfer().carry_out(options, tmp_path, place).rows == report.rows
-    assert (tmp_path / "table.md").read_text().startswith("# Test accuracy\n")
+    code = kind.code
+    monkeypatch.setattr(Transfer, "make", staticmethod(made_again))
+    monkeypatch.setattr(Transfer, "code", code)
+    assert carry_out(kind, options, tmp_path, place()) == found
+    assert (tmp_path / "table.md").read_text() == text
 
     more = Options(**{**TINY, "seeds": 2})
     others: list[dict[str, Any]] = [
@@ -218,16 +221,16 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         {"epochs": 2},
         {"from_scratch": False, "weights": "DEFAULT"},
     ]
-    assert Transfer().status(more, tmp_path) == Status(done=1)
+    assert status(kind, more, tmp_path) == Status(done=1)
     for other in others:
         wanted = Options(**{**TINY, **other})
-        assert Transfer().status(wanted, tmp_path) == Status(done=0)
+        assert status(kind, wanted, tmp_path) == Status(done=0, of_other_options=1)
         with pytest.raises(AssertionError):
-            Transfer().carry_out(wanted, tmp_path, place)
+            carry_out(kind, wanted, tmp_path, place())
     monkeypatch.setattr(Transfer, "code", "other")
-    assert Transfer().status(options, tmp_path) == Status(done=0, of_other_code=1)
+    assert status(kind, options, tmp_path) == Status(done=0, of_other_code=1)
     with pytest.raises(AssertionError):
-        Transfer().carry_out(options, tmp_path, place)
+        carry_out(kind, options, tmp_path, place())
 
 
 def small_resnet(name: str, *, classes: int, **_: Any) -> nn.Module:

@@ -22,8 +22,9 @@ from benchmarks.experiments.treatments.tables import (
 )
 from benchmarks.experiments.treatments.trials import Budget
 from benchmarks.models.llama import Llama
-from benchmarks.rendering.text import Lines, markdown, parse
+from benchmarks.rendering.text import Lines, markdown
 from benchmarks.storage.provenance import ROOT
+from tests.markdown import parse
 
 pytestmark = pytest.mark.slow
 

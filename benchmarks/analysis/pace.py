@@ -28,9 +28,9 @@ def accuracy_at(
 ) -> float | None:
     """Return the accuracy after the last epoch that ended within both limits and has one."""
     accuracies = [
-        epoch.test_accuracy
+        epoch.test
         for number, epoch in enumerate(history)
-        if number <= epochs and _seconds(epoch) <= seconds and epoch.test_accuracy is not None
+        if number <= epochs and _seconds(epoch) <= seconds and epoch.test is not None
     ]
     return accuracies[-1] if accuracies else None
 
@@ -38,7 +38,7 @@ def accuracy_at(
 def time_to(history: Sequence[Epoch], target: float) -> float:
     """Return the seconds until the accuracy is at least the target; infinity if it never is."""
     for epoch in history:
-        if epoch.test_accuracy is not None and epoch.test_accuracy >= target:
+        if epoch.test is not None and epoch.test >= target:
             return _seconds(epoch)
     return inf
 
@@ -49,7 +49,7 @@ def _seconds(epoch: Epoch) -> float:
 
 def targets(results: Iterable[Result]) -> list[float]:
     """Return the TARGETS to tell the times of."""
-    reached = max((epoch.test_accuracy or 0.0 for r in results for epoch in r.history), default=0.0)
+    reached = max((epoch.test or 0.0 for r in results for epoch in r.history), default=0.0)
     return [target for target in TARGETS if target <= reached][-TARGETS_TOLD:]
 
 

@@ -6,7 +6,8 @@ from math import isnan, nan
 import pandas as pd
 
 from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
-from benchmarks.rendering.text import Lines, document
+from benchmarks.rendering.document import Section, Table
+from benchmarks.rendering.text import Lines
 
 
 def differences(
@@ -61,16 +62,17 @@ def lines(found: pd.DataFrame, digits: int) -> Lines:
     ]
 
 
-def section(found: pd.DataFrame, digits: int, note: str) -> str:
-    """Return the differences in Markdown, with what a reader has to know; "" if there is none.
+def sections(found: pd.DataFrame, digits: int, note: str) -> list[Section]:
+    """Return the differences with what a reader has to know; nothing if there is none.
 
     The note tells which of them are tested, and why.
     """
     if found.empty:
-        return ""
+        return []
     seeds = int(found["seeds"].max())
-    told = [*remarks(seeds), note]
-    return "\n# Differences, paired by seed\n\n" + document(lines(found, digits), told)
+    caption = "Differences, paired by seed"
+    one = Table("paired", caption, lines(found, digits), found, [*remarks(seeds), note])
+    return [Section("Paired statistics", tables=[one])]
 
 
 def remarks(seeds: int) -> Sequence[str]:

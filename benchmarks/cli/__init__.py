@@ -1,17 +1,17 @@
 """The command line.
 
 Studies: `lfp-bench compare`, `run`, `resume`, `status`, `report` and `list`. Without a study:
-`speed` and `diagnose`. What is there: `verify`, `coverage`, `doctor` and `data`. The project's own
-speed: `perf` and its commands.
+`speed` and `diagnose`. What is stored: `pack` and `migrate`. What is there: `verify`, `coverage`,
+`doctor` and `data`. The project's own speed: `perf` and its commands.
 
 Reports go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
 1 for a check that fails, 2 for bad input (with one line that says what is wrong), 130 for Ctrl-C.
 The commands are in :mod:`~benchmarks.cli.studies`, :mod:`~benchmarks.cli.measurements`,
-:mod:`~benchmarks.cli.checks`, :mod:`~benchmarks.cli.coverage` and :mod:`~benchmarks.cli.perf`; what
-they share is in the other modules.
+:mod:`~benchmarks.cli.storage`, :mod:`~benchmarks.cli.checks`, :mod:`~benchmarks.cli.coverage` and
+:mod:`~benchmarks.cli.perf`; what they share is in the other modules.
 """
 
-from benchmarks.cli import checks, coverage, measurements, perf, studies
+from benchmarks.cli import checks, coverage, measurements, perf, storage, studies
 from benchmarks.cli.app import app
 
-__all__ = ["app", "checks", "coverage", "measurements", "perf", "studies"]
+__all__ = ["app", "checks", "coverage", "measurements", "perf", "storage", "studies"]

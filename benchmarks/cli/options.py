@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ import typer
 from baselines import FAMILIES, METHODS
 from baselines.registry import pick
 from benchmarks.models import ACTIVATIONS, MODELS
-from benchmarks.runs.executors import Executor, Here, Local, RayCluster, Worker
+from benchmarks.runs.executors import Executor, Here, Local, RayCluster
 
 EXECUTORS = ("local", "ray")
 
@@ -136,17 +136,11 @@ def prepare(device: str, threads: int | None, models: Iterable[str]) -> torch.de
 
 def executor_named(
     name: str, device: torch.device, jobs: int, address: str, share: float
-) -> Callable[[Path], Executor]:
-    """Return what makes the runs of the study in a folder."""
+) -> Executor:
+    """Return what makes the runs."""
     pick("executor", name, dict.fromkeys(EXECUTORS))
     if name == "ray" and not 0 < share < inf:
         raise ValueError(f"gpu_share: {share}; allowed: above 0, 1 for a whole one")
-    threads = torch.get_num_threads()
-
-    def executor(folder: Path) -> Executor:
-        worker = Worker(folder.absolute(), device.type, threads)
-        if name == "ray":
-            return RayCluster(worker, address, share if device.type == "cuda" else 0.0)
-        return Local(worker, jobs) if jobs > 1 else Here(worker)
-
-    return executor
+    if name == "ray":
+        return RayCluster(address, share if device.type == "cuda" else 0.0)
+    return Local(jobs) if jobs > 1 else Here()

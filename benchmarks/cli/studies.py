@@ -1,9 +1,8 @@
 """The commands that carry out studies, and tell of them."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -35,16 +34,17 @@ from benchmarks.cli.options import (
 )
 from benchmarks.cli.output import print_json, print_table, progress, resumable, say
 from benchmarks.data import DATASETS, DataError
-from benchmarks.experiments.base import Experiment, Place
 from benchmarks.models import MODELS
+from benchmarks.rendering.text import remarks, rows
 from benchmarks.runs.executors import Executor, ExecutorError
 from benchmarks.runs.store import Store
-from benchmarks.storage.files import StoreError, read_json, write_json
+from benchmarks.storage.files import StoreError, write_json
 from benchmarks.storage.provenance import describe
+from benchmarks.storage.schema import versioned
 from benchmarks.studies.plan import SIZES, kind_of, names, read
 
 #: Endings of the files that a report consists of.
-REPORTS = {".csv", ".html", ".md", ".parquet", ".png"}
+REPORTS = {".csv", ".html", ".md", ".png"}
 
 
 @app.command()
@@ -197,42 +197,24 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with what was interrupted, as the folder says; no option has to be repeated."""
-    with refusing(ValueError, DataError, OSError):
+    from benchmarks.studies.collect import described  # noqa: PLC0415  (slow)
+
+    with refusing(ValueError, DataError, StoreError, OSError):
         paths = sorted([*folder.glob("study.json"), *folder.glob("*/study.json")])
         if not paths:
             raise ValueError(f"folder: {folder} holds no study.json; allowed: one with a study")
-        studies = {path.parent: _described(path) for path in paths}
+        studies = {path.parent: s for path in paths if (s := described(path)) is not None}
         models = [s.kind.model(s.options) for s in studies.values()]
         chosen_device = prepare(device, threads, models)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
     found = []
     for part, s in studies.items():
         say(f"{part}: {s.command}")
-        made = _make(s.experiment, s.options, part, chosen_device, at, s.command, quiet=as_json)
+        name = s.content["experiment"]
+        made = _make(name, s.options, part, chosen_device, at, s.command, quiet=as_json)
         found.append({"part": part.name, **made})
     if as_json:
         print_json({"study": str(folder), "parts": found})
-
-
-class _Described(NamedTuple):
-    """What study.json says."""
-
-    command: str
-    experiment: str
-    kind: Experiment[Any]
-    options: BaseModel
-
-
-def _described(path: Path) -> _Described:
-    """Return what the file says; `ValueError` if it does not say how to go on."""
-    try:
-        content: dict[str, Any] = read_json(path) or {}
-        command, name = content["command"], content["experiment"]
-        kind = kind_of(name)
-        return _Described(command, name, kind, kind.schema.model_validate(content["options"]))
-    except (KeyError, TypeError, ValueError) as error:
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ValueError(f"{path}: does not say how to go on ({told})") from None
 
 
 @app.command("list")
@@ -269,11 +251,13 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Tell how far a study is: runs that are done, have diverged, and are under way."""
+    from benchmarks.experiments.conduct import status as tell  # noqa: PLC0415  (slow)
+
     with refusing(ValueError, StoreError):
         folder = study_folder(results, f"{Path(name).stem}-{size}")
         plan, found = read(name), []
         for part, options in plan.studies(size).items():
-            told = plan.kind.status(options, folder / part)
+            told = tell(plan.kind, options, folder / part)
             found.append(
                 {
                     "part": part,
@@ -282,12 +266,13 @@ def status(
                     "diverged": told.diverged,
                     "under way": told.under_way,
                     "of other code": told.of_other_code,
+                    "of other options": told.of_other_options,
                 }
             )
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
     else:
-        header = ("part", "done", "of", "diverged", "under way", "of other code")
+        header = tuple(found[0])
         print_table((header, [tuple(map(str, part.values())) for part in found]), [])
 
 
@@ -318,12 +303,14 @@ def _make(
     options: BaseModel,
     folder: Path,
     device: torch.device,
-    executor: Callable[[Path], Executor],
+    executor: Executor,
     command: str,
     *,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Carry out an experiment, and (if not quiet) show its report; return it in JSON types."""
+    """Carry out an experiment, and (if not quiet) show its main table; return it in JSON types."""
+    from benchmarks.experiments.conduct import Place, carry_out, status  # noqa: PLC0415  (slow)
+
     kind = kind_of(experiment)
     with (
         refusing(ValueError, StoreError, ExecutorError, DataError, OSError, MemoryError),
@@ -331,28 +318,31 @@ def _make(
         Store(folder).locked(),
     ):
         description = _describe(experiment, options, folder, device, command)
-        if others := kind.status(options, folder).of_other_code:
+        if others := status(kind, options, folder).of_other_code:
             say(f"{folder}: {others} results of other code are kept, and not used")
         with progress(kind.steps(options)) as advance:
-            place = Place(device, advance, executor, command)
-            report = kind.carry_out(options, folder, place)
+            found = carry_out(kind, options, folder, Place(device, advance, executor, command))
+        sections = kind.sections(options, found)
     written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
     say(f"The report is in {folder}: {', '.join(written)}")
+    main = next(one for section in sections for one in section.tables)
     if not quiet:
-        print_table(report.lines, report.remarks)
-    return {**description, "folder": str(folder), "rows": report.rows}
+        print_table(main.lines, [*main.notes, *remarks(found.environments, command)])
+    return {**description, "folder": str(folder), "rows": rows(main.frame)}
 
 
 def _describe(
     experiment: str, options: BaseModel, folder: Path, device: torch.device, command: str
 ) -> dict[str, Any]:
     """Write what the study in the folder is to its study.json, and return it."""
-    description = {
-        "command": command,
-        "experiment": experiment,
-        "options": options.model_dump(mode="json"),
-        "configuration": kind_of(experiment).configuration(options),
-        "environment": describe(device),
-    }
+    description = versioned(
+        {
+            "command": command,
+            "experiment": experiment,
+            "options": options.model_dump(mode="json"),
+            "configuration": kind_of(experiment).configuration(options),
+            "environment": describe(device),
+        }
+    )
     write_json(folder / "study.json", description)
     return description

@@ -9,12 +9,12 @@ All is on the CPU.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import cache
 from math import ceil
-from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+import pandas as pd
 import torch
 from pydantic import BaseModel, Field
 
@@ -22,14 +22,14 @@ from baselines.registry import pick
 from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork
 from baselines.trainer import Settings
 from benchmarks.data import DATASETS, Dataset, load
-from benchmarks.experiments.base import STRICT, Experiment, Place, Report
+from benchmarks.experiments.base import STRICT, Experiment, Found, Results
 from benchmarks.experiments.options import Whole
-from benchmarks.rendering.text import Lines, document, origins
+from benchmarks.rendering.document import Section, Table
+from benchmarks.rendering.text import Lines
+from benchmarks.runs.run import Epoch, Result, Run, Task
 from benchmarks.runs.training import accuracy, train_epoch
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED
-from benchmarks.storage.files import write
-from benchmarks.storage.provenance import describe
-from benchmarks.storage.records import Record
+from benchmarks.storage.checkpoint import Checkpoint
 
 SEED = FIRST_SWEEP_SEED
 BATCH = 128  # only a number of images in a row
@@ -129,32 +129,60 @@ def feature_images(recipe: Recipe) -> int:
     return sum(layer.images for layer in recipe.layers)
 
 
-def run(candidate: Candidate, options: Options, data: Dataset, features: Features) -> Record:
-    """Train the decision layer and measure."""
-    network = features.network(candidate)
+@dataclass(frozen=True, kw_only=True)
+class SelectionRun(Run):
+    """A run of a candidate, which never sees the test split; see :class:`Candidate`."""
+
+    task: ClassVar[Task] = Task("rstdp-selection", "none", "accuracy")
+
+    network: str
+    cutoff: int
+    fading: bool
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is tried."""
+        return Candidate(self.network, self.cutoff, self.settings.learning_rate, self.fading)
+
+    @property
+    def label(self) -> str:
+        """See :class:`Run`."""
+        return f"{self.network}, {self.cutoff}"
+
+
+@cache
+def features_of(name: str) -> Features:
+    """Return what the candidates on a data set share in this process."""
+    return Features(load(name))
+
+
+def train(run: SelectionRun, device: torch.device, checkpoint: Checkpoint | None = None) -> Result:
+    """Train the decision layer of a candidate, always on the CPU, and measure after each epoch."""
+    return learn(run, features_of(run.dataset))
+
+
+def learn(run: SelectionRun, features: Features) -> Result:
+    """Do so with features that may be trained already."""
+    data, network = features.data, features.network(run.candidate)
     network.features(data.train.inputs)  # so that the time is of learning alone
-    steps = options.epochs * ceil(len(data.train) / BATCH)
-    trainer = RSTDP(network, Settings(learning_rate=candidate.rate, total_steps=steps))
+    steps = run.epochs * ceil(len(data.train) / run.batch_size)
+    trainer = RSTDP(network, replace(run.settings, total_steps=steps))
     trainer.images = feature_images(network.recipe)
-    order = torch.Generator().manual_seed(SEED)
-    found, seconds = list[float](), 0.0
-    for _ in range(options.epochs):
+    order = torch.Generator().manual_seed(run.seed)
+    history, seconds = [Epoch(seconds=0.0)], 0.0
+    for _ in range(run.epochs):
         started = perf_counter()
-        train_epoch(trainer, data.train, BATCH, order)
+        train_epoch(trainer, data.train, run.batch_size, order)
         seconds += perf_counter() - started
-        found.append(accuracy(network, data.validation))
-    return {
-        "validation accuracy by epoch": found,
-        "seconds": seconds,
-        "environment": describe(torch.device("cpu")),
-    }
+        history.append(Epoch(validation=accuracy(network, data.validation), seconds=seconds))
+    return Result(run, tuple(history), None, steps, seconds)
 
 
 class RSTDPSelection(Experiment[Options]):
     """See the module."""
 
     schema = Options
-    axes = frozenset({"networks", "cutoffs", "rates"})
+    make = staticmethod(train)
 
     def runs(self, options: Options) -> int:
         """See :class:`Experiment`."""
@@ -172,43 +200,72 @@ class RSTDPSelection(Experiment[Options]):
         """See :class:`Experiment`; its operations are as small as that one's."""
         return "mlp"
 
-    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+    def plan(self, options: Options, results: Results) -> Sequence[Run]:
         """See :class:`Experiment`."""
-        data, records, found = load(options.dataset), self.records(options, folder), list[Record]()
-        features = Features(data)
-        for candidate in options.candidates():
-            make = partial(run, candidate, options, data, features)
-            found.append(records.get(asdict(candidate), make))
-            place.advance(f"{candidate.network}, {candidate.cutoff}")
-        table, notes = lines(found), remarks(found, options, place.command)
-        write(folder / "table.md", document(table, notes).encode())
-        return Report(table, notes, found)
+        return [run_of(candidate, options) for candidate in options.candidates()]
+
+    def sections(self, options: Options, found: Found) -> list[Section]:
+        """See :class:`Experiment`."""
+        frame = tidy([stored.result for stored in found.runs.values()])
+        if frame.empty:
+            return []
+        caption = "Candidates by validation accuracy"
+        one = Table("candidates", caption, lines(frame), frame, remarks(frame, options))
+        return [Section("R-STDP", tables=[one])]
 
 
-def lines(records: Sequence[Record]) -> Lines:
+def run_of(candidate: Candidate, options: Options) -> SelectionRun:
+    """Return the run of a candidate."""
+    return SelectionRun(
+        kind="sweep",
+        dataset=options.dataset,
+        model="rstdp",
+        method=RSTDP.name,
+        activation="lif",
+        seed=SEED,
+        epochs=options.epochs,
+        batch_size=BATCH,
+        settings=Settings(learning_rate=candidate.rate),
+        network=candidate.network,
+        cutoff=candidate.cutoff,
+        fading=candidate.fading,
+    )
+
+
+def tidy(results: Sequence[Result]) -> pd.DataFrame:
+    """Return a row for each run."""
+    return pd.DataFrame(
+        {
+            **asdict(result.run.candidate),
+            "validation_accuracy": result.validation,
+            "seconds": result.seconds,
+        }
+        for result in results
+        if isinstance(result.run, SelectionRun)
+    )
+
+
+def lines(frame: pd.DataFrame) -> Lines:
     """Return the table, a row for each candidate."""
     header = ("network", "cut-off", "rate", "fading", "validation accuracy %", "training s")
     return header, [
         (
-            record["network"],
-            str(record["cutoff"]),
-            f"{record['rate']:g}",
-            "yes" if record["fading"] else "no",
-            f"{100 * record['validation accuracy by epoch'][-1]:.2f}",
-            f"{record['seconds']:.0f}",
+            row["network"],
+            str(row["cutoff"]),
+            f"{row['rate']:g}",
+            "yes" if row["fading"] else "no",
+            f"{100 * row['validation_accuracy']:.2f}",
+            f"{row['seconds']:.0f}",
         )
-        for record in records
+        for row in frame.to_dict("records")
     ]
 
 
-def remarks(records: Sequence[Record], options: Options, command: str) -> list[str]:
+def remarks(frame: pd.DataFrame, options: Options) -> list[str]:
     """Return what a reader of the table has to know."""
     best = [
-        max(
-            (record for record in records if record["network"] == network),
-            key=lambda record: record["validation accuracy by epoch"][-1],
-        )
-        for network in options.networks
+        max(of_network.to_dict("records"), key=lambda row: float(row["validation_accuracy"]))
+        for _, of_network in frame.groupby("network", sort=False)
     ]
     return [
         f"{options.dataset}: after {options.epochs} epochs of the decision layer, one run each "
@@ -218,6 +275,4 @@ def remarks(records: Sequence[Record], options: Options, command: str) -> list[s
             f"{'fading' if r['fading'] else 'constant'}."
             for r in best
         ),
-        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
-        f"Command: `{command}`",
     ]

@@ -2,30 +2,30 @@
 
 The experiment `swarm-ablation` of study files: swarms train a network on the first images of a data
 set by the paper's recipe, by it with each change alone, by the stable recipe, and by that with each
-change taken back. All is on the CPU.
+change taken back.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import ClassVar
 
+import pandas as pd
 import torch
 from pydantic import BaseModel
 
 from baselines.pso import PAPER, STABLE, Recipe, StableTorchPSO
 from baselines.registry import pick
 from baselines.trainer import Settings
-from benchmarks.data import DATASETS, Dataset, load
-from benchmarks.experiments.base import STRICT, Experiment, Place, Report
+from benchmarks.data import DATASETS, load
+from benchmarks.experiments.base import STRICT, Experiment, Found, Results
 from benchmarks.experiments.options import Whole
 from benchmarks.models import MODELS, build
-from benchmarks.rendering.text import Lines, document, origins, spread
-from benchmarks.runs.training import accuracy
-from benchmarks.storage.files import write
-from benchmarks.storage.provenance import describe
-from benchmarks.storage.records import Record
+from benchmarks.rendering.document import Section, Table
+from benchmarks.rendering.text import Lines, spread
+from benchmarks.runs.run import Epoch, Result, Run, Task
+from benchmarks.runs.training import accuracy, dataset
+from benchmarks.storage.checkpoint import Checkpoint
 
 #: The fields of a recipe that each change sets.
 CHANGES: Mapping[str, tuple[str, ...]] = {
@@ -69,34 +69,58 @@ def changed(recipe: Recipe, other: Recipe, change: str) -> Recipe:
     return replace(recipe, **{field: getattr(other, field) for field in CHANGES[change]})
 
 
-def run(recipe: Recipe, seed: int, options: Options, data: Dataset) -> Record:
-    """Train; runs of the same seed draw the same random numbers, whatever the recipe."""
+@dataclass(frozen=True, kw_only=True)
+class SwarmRun(Run):
+    """A run of a swarm, an epoch of which is an iteration.
+
+    Attributes:
+        recipe: a name in :func:`recipes`.
+        particles, samples: as in :class:`Options`.
+    """
+
+    task: ClassVar[Task] = Task("swarm", "cross-entropy of the best position", "accuracy")
+
+    recipe: str
+    particles: int
+    samples: int
+
+    @property
+    def label(self) -> str:
+        """See :class:`Run`."""
+        return f"{self.recipe}, {self.seed}"
+
+
+def train(run: SwarmRun, device: torch.device, checkpoint: Checkpoint | None = None) -> Result:
+    """Train; runs of the same seed draw the same random numbers, whatever the recipe.
+
+    Returns:
+        The cost after each iteration, and the test accuracy after the last one.
+    """
+    data = dataset(run.dataset, 0, device.type)
     started = perf_counter()
     model = build(
-        options.model,
-        activation="relu",
+        run.model,
+        activation=run.activation,
         input_shape=data.input_shape,
         classes=data.classes,
-        seed=seed,
-    )
-    batch = data.train.inputs[: options.samples], data.train.targets[: options.samples]
-    recipe = replace(recipe, particles=options.particles)
+        seed=run.seed,
+    ).to(device)
+    batch = data.train.inputs[: run.samples], data.train.targets[: run.samples]
+    recipe = replace(recipes()[run.recipe], particles=run.particles)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        swarm = StableTorchPSO(model, Settings(learning_rate=1.0), recipe)
-    return {
-        "cost by iteration": [float(swarm.step(*batch).loss) for _ in range(options.iterations)],
-        "test accuracy": accuracy(model, data.test),
-        "seconds": perf_counter() - started,
-        "environment": describe(torch.device("cpu")),
-    }
+        torch.manual_seed(run.seed)
+        swarm = StableTorchPSO(model, run.settings, recipe)
+    costs = [float(swarm.step(*batch).loss) for _ in range(run.epochs)]
+    history = [Epoch(), *(Epoch(train_loss=cost) for cost in costs)]
+    history[-1] = replace(history[-1], test=accuracy(model, data.test))
+    return Result(run, tuple(history), None, run.epochs, perf_counter() - started)
 
 
 class SwarmAblation(Experiment[Options]):
     """See the module."""
 
     schema = Options
-    axes = frozenset({"seeds"})
+    make = staticmethod(train)
 
     def runs(self, options: Options) -> int:
         """See :class:`Experiment`."""
@@ -110,40 +134,71 @@ class SwarmAblation(Experiment[Options]):
         if options.samples > there:
             raise ValueError(f"samples: {options.samples}; allowed: up to {there}")
 
-    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+    def plan(self, options: Options, results: Results) -> Sequence[SwarmRun]:
         """See :class:`Experiment`."""
-        data, records, found = load(options.dataset), self.records(options, folder), list[Record]()
-        for name, recipe in recipes().items():
-            for seed in range(options.seeds):
-                make = partial(run, recipe, seed, options, data)
-                found.append(records.get({"name": name, "seed": seed}, make))
-                place.advance(f"{name}, {seed}")
-        table, notes = lines(found), remarks(found, options, place.command)
-        write(folder / "table.md", document(table, notes).encode())
-        return Report(table, notes, found)
+        return [
+            SwarmRun(
+                kind="final",
+                dataset=options.dataset,
+                model=options.model,
+                method=StableTorchPSO.name,
+                activation="relu",
+                seed=seed,
+                epochs=options.iterations,
+                batch_size=options.samples,
+                settings=Settings(learning_rate=1.0),
+                recipe=name,
+                particles=options.particles,
+                samples=options.samples,
+            )
+            for name in recipes()
+            for seed in range(options.seeds)
+        ]
+
+    def sections(self, options: Options, found: Found) -> list[Section]:
+        """See :class:`Experiment`."""
+        frame = tidy([stored.result for stored in found.runs.values()])
+        if frame.empty:
+            return []
+        caption = "Swarms by recipe"
+        return [
+            Section(
+                caption, tables=[Table("swarms", caption, lines(frame), frame, remarks(options))]
+            )
+        ]
 
 
-def lines(records: Sequence[Record]) -> Lines:
+def tidy(results: Sequence[Result]) -> pd.DataFrame:
+    """Return a row for each run."""
+    return pd.DataFrame(
+        {
+            "recipe": result.run.recipe,
+            "seed": result.run.seed,
+            "test_accuracy": result.test,
+            "cost_at_the_start": result.history[1].train_loss,
+            "cost": result.train_loss,
+            "seconds": result.seconds,
+        }
+        for result in results
+        if isinstance(result.run, SwarmRun)
+    )
+
+
+def lines(frame: pd.DataFrame) -> Lines:
     """Return the table, a row for each recipe."""
     header = ("recipe", "test accuracy %", "cost", "cost at the start")
     return header, [
         (
-            name,
-            spread([100 * record["test accuracy"] for record in of_recipe], digits=1),
-            spread([record["cost by iteration"][-1] for record in of_recipe], digits=3),
-            spread([record["cost by iteration"][0] for record in of_recipe], digits=3),
+            str(recipe),
+            spread((100 * of_recipe["test_accuracy"]).tolist(), digits=1),
+            spread(of_recipe["cost"].tolist(), digits=3),
+            spread(of_recipe["cost_at_the_start"].tolist(), digits=3),
         )
-        for name, of_recipe in by_recipe(records)
+        for recipe, of_recipe in frame.groupby("recipe", sort=False)
     ]
 
 
-def by_recipe(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
-    """Yield each recipe's name and its runs, in the order of the runs."""
-    for name in dict.fromkeys(record["name"] for record in records):
-        yield name, [record for record in records if record["name"] == name]
-
-
-def remarks(records: Sequence[Record], options: Options, command: str) -> list[str]:
+def remarks(options: Options) -> list[str]:
     """Return what a reader of the table has to know."""
     return [
         f"{options.dataset}, {options.model} with ReLU: swarms of {options.particles} particles "
@@ -154,6 +209,4 @@ def remarks(records: Sequence[Record], options: Options, command: str) -> list[s
         "velocities start at 0; velocities are clipped to "
         f"{STABLE.speed_limit:g}; positions are clipped to {STABLE.bound:g}.",
         "Runs of the same seed draw the same random numbers.",
-        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
-        f"Command: `{command}`",
     ]

@@ -12,8 +12,8 @@ the authors, no images are made up by flips, noise or colours.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 from urllib.error import URLError
@@ -32,17 +32,15 @@ from baselines import METHODS
 from baselines.registry import pick
 from benchmarks.analysis import paired
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
-from benchmarks.experiments.base import Experiment, Place, Report, recorded, rows
+from benchmarks.experiments.base import Experiment, Found, Results
 from benchmarks.experiments.options import MethodOptions, Whole, chosen
 from benchmarks.models import ACTIVATIONS, replace_relus
 from benchmarks.rendering import curves
-from benchmarks.rendering.text import Lines, document, origins, spread
-from benchmarks.runs.run import Run
-from benchmarks.runs.store import Store
+from benchmarks.rendering.document import Figure, Section, Table
+from benchmarks.rendering.text import Lines, spread
+from benchmarks.runs.run import Result, Run, Task, of_methods
 from benchmarks.runs.training import train
 from benchmarks.storage.checkpoint import Checkpoint
-from benchmarks.storage.files import write
-from benchmarks.storage.records import Record, by_method
 
 #: Names in torchvision, and the name of the layer that is replaced.
 HEADS = {
@@ -182,6 +180,21 @@ def _folder(folder: Path, side: int) -> Dataset:
 # --- the experiment -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransferRun(Run):
+    """A run that begins with weights of another data set.
+
+    Attributes:
+        side: of the images, in pixels.
+        weights: a path or a name; "" if all weights are drawn.
+    """
+
+    task: ClassVar[Task] = Task("transfer", "cross-entropy", "accuracy")
+
+    side: int
+    weights: str
+
+
 class Options(MethodOptions):
     """What is fine-tuned, and how; options of the methods stand beside this.
 
@@ -212,7 +225,7 @@ class Options(MethodOptions):
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: dict[str, float]
 
-    def finals(self) -> list[Run]:
+    def finals(self) -> list[TransferRun]:
         """Return all runs; raises `ValueError` naming a field that is wrong."""
         pick("model", self.model, HEADS)
         activation = pick("activation", self.activation, ACTIVATIONS)
@@ -223,7 +236,7 @@ class Options(MethodOptions):
                 f"weights: {self.weights!r}, from_scratch: {self.from_scratch}; allowed: the path "
                 f"of a file or a name that torchvision has for {self.model}, or from_scratch: true"
             )
-        runs = []
+        runs: list[TransferRun] = []
         methods = chosen("methods", self.methods, METHODS)
         self.settings_by_method(methods)
         for method in methods:
@@ -232,7 +245,7 @@ class Options(MethodOptions):
             rate = pick("learning_rate", method, self.learning_rate)
             settings = self.settings(method, rate)
             runs += [
-                Run(
+                TransferRun(
                     kind="final",
                     dataset=self.dataset,
                     model=self.model,
@@ -242,17 +255,38 @@ class Options(MethodOptions):
                     epochs=self.epochs,
                     batch_size=self.batch_size,
                     settings=settings,
+                    side=self.side,
+                    weights=self.weights,
                 )
                 for seed in range(self.seeds)
             ]
         return runs
 
 
+def fine_tune(run: TransferRun, device: torch.device, checkpoint: Checkpoint | None) -> Result:
+    """Return what a run measures: accuracies before training and after each epoch."""
+    data = images_on(run.dataset, run.side, device.type)
+    model = network(
+        run.model,
+        weights=run.weights,
+        activation=run.activation,
+        classes=data.classes,
+        seed=run.seed,
+    ).to(device)
+    return train(model, run, data, device, checkpoint)
+
+
+@cache
+def images_on(name: str, side: int, device: str) -> Dataset:
+    """Return the images on the device; a process loads nothing twice."""
+    return images(name, side).to(device)
+
+
 class Transfer(Experiment[Options]):
     """See the module."""
 
     schema = Options
-    axes = frozenset({"methods", "seeds", "learning_rate"})
+    make = staticmethod(fine_tune)
 
     def runs(self, options: Options) -> int:
         """See :class:`Experiment`."""
@@ -264,69 +298,53 @@ class Transfer(Experiment[Options]):
             state(options.model, options.weights)
         images(options.dataset, options.side)
 
-    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+    def plan(self, options: Options, results: Results) -> Sequence[Run]:
         """See :class:`Experiment`."""
-        store, records, found = Store(folder), self.records(options, folder), []
-        data = images(options.dataset, options.side).to(place.device)
-        for run in options.finals():
-            make = partial(fine_tune, run, options, data, place.device)
-            found.append(recorded(run, make, store, records, place))
-        return write_report(folder, options, found, place.command)
+        return [*options.finals()]
+
+    def sections(self, options: Options, found: Found) -> list[Section]:
+        """See :class:`Experiment`."""
+        return report(options, [stored.result for stored in found.runs.values()])
 
 
-def fine_tune(
-    run: Run, options: Options, data: Dataset, device: torch.device, checkpoint: Checkpoint
-) -> Record:
-    """Return what a run measures: accuracies before training and after each epoch."""
-    model = network(
-        run.model,
-        weights=options.weights,
-        activation=run.activation,
-        classes=data.classes,
-        seed=run.seed,
-    ).to(device)
-    result = train(model, run, data, device, checkpoint)
-    accuracies = [epoch.test_accuracy for epoch in result.history]
-    return {
-        "accuracies": [accuracy for accuracy in accuracies if accuracy is not None],
-        "diverged": result.divergence is not None,
-        "seconds": result.seconds,
-        **result.dead,
-    }
+def accuracies(result: Result) -> list[float]:
+    """Return the test accuracies of a run before training and after each epoch it finished."""
+    return [epoch.test for epoch in result.history if epoch.test is not None]
 
 
-def accuracy_lines(records: Sequence[Record]) -> Lines:
+def accuracy_lines(results: Sequence[Result]) -> Lines:
     """Return the accuracies as text, a row for each method."""
     header = ("method", "learning rate", "test accuracy %", "training s", "diverged")
     found = []
-    for method, of_method in by_method(records).items():
+    for method, of_method in of_methods(results).items():
         found.append(
             (
                 method,
-                f"{of_method[0]['run']['settings']['learning_rate']:g}",
-                spread([100 * r["accuracies"][-1] for r in of_method], 1),
-                spread([r["seconds"] for r in of_method], 1),
-                f"{sum(r['diverged'] for r in of_method)}/{len(of_method)}",
+                f"{of_method[0].run.settings.learning_rate:g}",
+                spread([100 * accuracies(r)[-1] for r in of_method], 1),
+                spread([r.seconds for r in of_method], 1),
+                f"{sum(r.diverged for r in of_method)}/{len(of_method)}",
             )
         )
     return header, found
 
 
-def write_report(folder: Path, options: Options, records: Sequence[Record], command: str) -> Report:
-    """Write ``table.md``, ``test-accuracy-by-epoch.png``, ``accuracies.csv`` and ``paired.csv``."""
+def report(options: Options, results: Sequence[Result]) -> list[Section]:
+    """Return the accuracies by epoch, and the differences between methods at the end."""
+    if not results:
+        return []
     frame = pd.DataFrame(
         {
             "quantity": "test accuracy %",
-            "method": record["run"]["method"],
-            "seed": record["run"]["seed"],
+            "method": result.run.method,
+            "seed": result.run.seed,
             "epoch": epoch,
             "value": 100 * accuracy,
         }
-        for record in records
-        for epoch, accuracy in enumerate(record["accuracies"])
+        for result in results
+        for epoch, accuracy in enumerate(accuracies(result))
     )
     last = frame.groupby(["method", "seed"], sort=False).tail(1)
-    differences = paired.differences(last, PAIRS)
     origin = f"weights: {options.weights}" if options.weights else "all weights drawn"
     remarks = [
         f"{options.dataset}, {options.side} pixels, {options.model} with {options.activation} "
@@ -334,23 +352,27 @@ def write_report(folder: Path, options: Options, records: Sequence[Record], comm
         f"{options.told('schedule', options.methods)} rates, mean ± sample standard deviation "
         f"over the seeds 0 to {options.seeds - 1}. A diverged run counts with the last accuracy "
         "it reached.",
-        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
-        f"Command: `{command}`",
     ]
-    lines = accuracy_lines(records)
-    note = "Tested is the accuracy at the end, for all pairs."
-    text = "# Test accuracy\n\n" + document(lines, remarks)
-    text += paired.section(differences, digits=1, note=note)
-    panel = {m: [r["accuracies"] for r in runs] for m, runs in by_method(records).items()}
-    image = curves.png(
-        {options.dataset: panel},
-        range(options.epochs + 1),
-        across="epoch",
-        up="test accuracy",
-        title=f"{options.model}, {origin}: mean and range over {options.seeds} seeds",
+    panel = {m: [accuracies(r) for r in runs] for m, runs in of_methods(results).items()}
+    by_epoch = Figure(
+        "Test accuracy by epoch",
+        partial(
+            curves.png,
+            {options.dataset: panel},
+            range(options.epochs + 1),
+            across="epoch",
+            up="test accuracy",
+            title=f"{options.model}, {origin}: mean and range over {options.seeds} seeds",
+        ),
+        "png",
+        "test-accuracy-by-epoch",
     )
-    write(folder / "table.md", text.encode())
-    write(folder / "test-accuracy-by-epoch.png", image)
-    write(folder / "accuracies.csv", frame.to_csv(index=False).encode())
-    write(folder / "paired.csv", differences.to_csv(index=False).encode())
-    return Report(lines, remarks, rows(last))
+    note = "Tested is the accuracy at the end, for all pairs."
+    return [
+        Section(
+            "Fine-tuning",
+            tables=[Table("accuracies", "Test accuracy", accuracy_lines(results), frame, remarks)],
+            figures=[by_epoch],
+        ),
+        *paired.sections(paired.differences(last, PAIRS), digits=1, note=note),
+    ]

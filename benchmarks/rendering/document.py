@@ -2,8 +2,9 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -65,11 +66,24 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """An image, and what it shows, in words for those who do not see it."""
+    """An image, and what it shows, in words for those who do not see it.
+
+    Attributes:
+        caption: what it shows.
+        draw: returns the image; called when the image is first asked for.
+        media: what kind of image that is.
+        name: of its file.
+    """
 
     caption: str
-    image: bytes
+    draw: Callable[[], bytes]
     media: str = "svg"
+    name: str = "figure"
+
+    @cached_property
+    def image(self) -> bytes:
+        """The content of its file."""
+        return self.draw()
 
     @property
     def uri(self) -> str:
@@ -79,13 +93,23 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """Text, tables and figures under one heading; `folded` shows the heading alone at first."""
+    """Text, tables and figures under one heading.
+
+    Attributes:
+        title: the heading.
+        text: paragraphs.
+        tables: each with a name that no other table of the study has.
+        figures: below the tables.
+        folded: shows the heading alone at first.
+        detail: belongs to the page alone; of its tables there are CSV files nevertheless.
+    """
 
     title: str
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     folded: bool = False
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,5 +212,33 @@ def files(document: Document) -> dict[Path, bytes]:
         **{
             Path("tables", f"{name}.csv"): one.frame.to_csv(index=False).encode()
             for name, _, one in document.tables
+        },
+    }
+
+
+def without_figures(section: Section) -> Section:
+    """Return the section with its text and tables alone."""
+    return replace(section, figures=())
+
+
+def part_files(sections: Sequence[Section], remarks: Sequence[str]) -> dict[Path, bytes]:
+    """Return the files of one part of a study: ``table.md``, figures, and tables as CSV.
+
+    The remarks are for all tables, and stand below the first one.
+    """
+    main = [section for section in sections if not section.detail]
+    tables = [one for section in main for one in section.tables]
+    blocks = [
+        f"# {one.caption}\n\n{text.document(one.lines, [*one.notes, *more])}"
+        for one, more in zip(tables, [remarks, *[()] * len(tables)], strict=False)
+    ]
+    figures = [one for section in main for one in section.figures]
+    return {
+        Path("table.md"): "\n".join(blocks).encode(),
+        **{Path(f"{one.name}.{one.media}"): one.image for one in figures},
+        **{
+            Path(f"{one.name}.csv"): one.frame.to_csv(index=False).encode()
+            for section in sections
+            for one in section.tables
         },
     }

@@ -1,6 +1,6 @@
-"""Tables and numbers as text: for a terminal, and as Markdown that can be read back."""
+"""Tables and numbers as text: for a terminal, and as Markdown."""
 
-import re
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -13,8 +13,6 @@ from rich.table import Table
 #: Columns of names: rows that differ in one of them but the last are set apart.
 GROUPING = ("study", "data set", "part", "check", "model", "activation", "method", "time")
 PROSE = ("title", "verdict", "detail")
-#: What is between two cells of a row in Markdown; a line in a cell is escaped.
-CELL = re.compile(r"(?<!\\) \| ")
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
 
 
@@ -72,35 +70,14 @@ def document(table: Lines, remarks: Iterable[str]) -> str:
     return "\n".join([markdown(table), *(f"- {remark}" for remark in remarks), ""])
 
 
-def parse(text: str) -> list[tuple[str, Lines, list[str]]]:
-    """Return the tables in a text of :func:`document`, with their captions and remarks.
+def remarks(environments: Iterable[Mapping[str, Any]], command: str) -> list[str]:
+    """Return where numbers were made, and by which command."""
+    return [*(f"Made on: {place}." for place in origins(environments)), f"Command: `{command}`"]
 
-    The caption is the last line before a table that begins with #, or empty.
 
-    >>> parse("# What\\n\\n| a | b |\\n| --- | --- |\\n| 1 | 2 |\\n\\n- a remark\\n")
-    [('What', (('a', 'b'), [('1', '2')]), ['a remark'])]
-
-    Raises:
-        ValueError: a row has not as many cells as its header.
-    """
-    found: list[tuple[str, Lines, list[str]]] = []
-    caption, before = "", ""
-    for line in text.splitlines():
-        if line.startswith("#"):
-            caption = line.lstrip("# ")
-        elif line.startswith("| "):
-            row = tuple(cell.replace("\\|", "|") for cell in CELL.split(line.strip()[2:-2]))
-            if not before.startswith("| "):
-                rows: list[tuple[str, ...]] = []
-                found.append((caption, (row, rows), []))
-                caption = ""
-            elif len(row) != len(found[-1][1][0]):
-                raise ValueError(f"a row has {len(row)} cells: {line}")
-            elif set(row) != {"---"}:
-                rows.append(row)
-        elif line.startswith("- ") and found:
-            found[-1][2].append(line[2:])
-        before = line
+def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame in plain JSON types, NaN as None."""
+    found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
     return found
 
 

@@ -9,19 +9,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from benchmarks.data import Dataset, load
-from benchmarks.runs.run import Run
+from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store, Stored
-from benchmarks.runs.training import execute
-from benchmarks.storage.provenance import describe
+from benchmarks.runs.training import classify
+from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.provenance import code_version, describe
 
 #: How often workers may be killed one after the other before anything is finished.
 RETRIES = 1
@@ -29,6 +28,14 @@ RETRIES = 1
 
 class ExecutorError(RuntimeError):
     """Workers die without finishing anything, or there are none."""
+
+
+class Make(Protocol):
+    """Makes a run on a device, or goes on with it; a function of a module, so that it travels."""
+
+    @abstractmethod
+    def __call__(self, run: Any, device: torch.device, checkpoint: Checkpoint | None) -> Result:
+        """Return what the run measured."""
 
 
 @dataclass(frozen=True)
@@ -39,39 +46,32 @@ class Worker:
         folder: of the study, where a run's checkpoint is kept while it is made.
         device: "cpu" or "cuda".
         threads: of the CPU.
+        make: makes a run.
+        code: the version of the code that decides what a run measures.
     """
 
     folder: Path
     device: str
     threads: int
+    make: Make = classify
+    code: str = field(default_factory=code_version)
 
     def __call__(self, run: Run) -> Stored:
         """Make a run, or go on with it from its checkpoint; store nothing else."""
         torch.set_num_threads(self.threads)
         device = torch.device(self.device)
-        environment = describe(device)
-        checkpoint = Store(self.folder).checkpoint(run, environment)
-        data = dataset(run.dataset, run.seed, self.device)
-        return Stored(execute(run, data, device, checkpoint), environment)
-
-
-def dataset(name: str, seed: int, device: str) -> Dataset:
-    """Return the draw that a seed makes on the device; a process loads nothing twice."""
-    first = _dataset(name, 0, device)
-    return _dataset(name, seed, device) if first.redrawn else first
-
-
-@cache
-def _dataset(name: str, seed: int, device: str) -> Dataset:
-    return load(name, seed=seed).to(device)
+        store = Store(self.folder, self.code)
+        environment = {**describe(device), "code": store.code_of(run)}
+        checkpoint = store.checkpoint(run, environment)
+        return Stored(self.make(run, device, checkpoint), environment)
 
 
 class Executor(Protocol):
     """Makes runs somewhere. What they measure does not depend on where, but for time."""
 
     @abstractmethod
-    def results(self, runs: Sequence[Run]) -> Iterator[Stored]:
-        """Make the runs; yield each when it is done, in whatever order.
+    def results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
+        """Have the worker make the runs; yield each when it is done, in whatever order.
 
         Raises:
             ExecutorError: workers keep dying.
@@ -82,52 +82,55 @@ class Executor(Protocol):
 class Here(Executor):
     """In this process."""
 
-    worker: Worker
-
-    def results(self, runs: Sequence[Run]) -> Iterator[Stored]:
+    def results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
         """See :class:`Executor`."""
-        yield from map(self.worker, runs)
+        yield from map(worker, runs)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Local(Executor):
-    """In processes on this machine.
+    """In processes on this machine, which stay for the next runs.
 
     When one of them is killed, as the kernel does when memory is short, those that are left end
     too, and what was not finished goes on in new ones from its checkpoints; once, if nothing has
     been finished in between. A run that diverges is finished. The processes end with this one,
     however it ends.
+
+    Attributes:
+        jobs: how many processes there are.
     """
 
-    worker: Worker
     jobs: int
+    _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
 
-    def results(self, runs: Sequence[Run]) -> Iterator[Stored]:
+    def results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
         """See :class:`Executor`."""
         left, fruitless = list(runs), 0
         while left:
             before = len(left)
             try:
-                for stored in self._results(left):
-                    left.remove(stored.result.run)
+                for stored in self._results(worker, left):
+                    left.remove(stored.run)
                     yield stored
             except BrokenProcessPool as error:
                 fruitless = fruitless + 1 if len(left) == before else 0
                 if fruitless > RETRIES:
                     raise ExecutorError(f"jobs: all of {self.jobs} died; {error}") from None
 
-    def _results(self, runs: Sequence[Run]) -> Iterator[Stored]:
+    def _results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
         """Do the same until a process is killed."""
-        # Forked processes would share the locks of threads that they do not have.
-        with ProcessPoolExecutor(self.jobs, get_context("spawn"), _end_with_parent) as pool:
-            try:
-                for future in as_completed([pool.submit(self.worker, run) for run in runs]):
-                    yield future.result()
-            except BaseException:  # Ctrl-C too: nobody waits for the runs that are under way
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        if self._pool is None:
+            # Forked processes would share the locks of threads that they do not have.
+            self._pool = ProcessPoolExecutor(self.jobs, get_context("spawn"), _end_with_parent)
+        try:
+            for future in as_completed([self._pool.submit(worker, run) for run in runs]):
+                yield future.result()
+        except BaseException:  # Ctrl-C too: nobody waits for the runs that are under way
+            for process in multiprocessing.active_children():
+                process.terminate()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+            raise
 
 
 def _end_with_parent() -> None:
@@ -152,25 +155,23 @@ class RayCluster(Executor):
     on from its checkpoint; without one, it starts from the beginning.
 
     Attributes:
-        worker: what makes a run.
         address: of the cluster, as ``ray.init`` takes it.
         gpus: share of a GPU that a run takes, 0 on the CPU.
     """
 
-    worker: Worker
     address: str
     gpus: float = 0.0
 
-    def results(self, runs: Sequence[Run]) -> Iterator[Stored]:
+    def results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
         """See :class:`Executor`; ExecutorError also if Ray is not installed or not there."""
         with _cluster(self.address) as ray:
             options = {
-                "num_cpus": self.worker.threads,
+                "num_cpus": worker.threads,
                 "num_gpus": self.gpus,
                 "max_retries": RETRIES,
             }
             make = ray.remote(**options)(_apply)
-            pending = [make.remote(self.worker, run) for run in runs]
+            pending = [make.remote(worker, run) for run in runs]
             while pending:
                 done, pending = ray.wait(pending)
                 try:
@@ -198,3 +199,24 @@ def _cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def get_or_make(
+    runs: Sequence[Run], store: Store, worker: Worker, executor: Executor
+) -> Iterator[Stored]:
+    """Yield the result of every run: what is stored, then what is made, stored as soon as it is.
+
+    Raises:
+        StoreError: a stored file cannot be read.
+        ExecutorError: the executor cannot go on.
+    """
+    missing = []
+    for run in runs:
+        if (stored := store.load(run)) is None:
+            missing.append(run)
+        else:
+            yield stored
+    for stored in executor.results(worker, missing):
+        store.save(stored)
+        store.checkpoint(stored.run, stored.environment).remove()
+        yield stored

@@ -1,19 +1,30 @@
-"""What identifies a training run, and what it measures."""
+"""What identifies a training run, and what it measures: one record for every kind of experiment."""
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import TypeAdapter
 
-from baselines import METHODS, Settings, Spiking
-from baselines.methods import settings_of
+from baselines import METHODS, Settings, Spiking, Trainer
+from baselines.options import fields_of
 from benchmarks.runs.inspection import Inspection
 from benchmarks.storage.provenance import identity
 from lfp_core.dead import DeadParameters
 
 
-def _of_the_method(stored: Any, run: ValidationInfo) -> Settings:
-    return settings_of(run.data["method"], stored)
+class Task(NamedTuple):
+    """What networks are trained for.
+
+    Attributes:
+        name: of the kind of run, by which a stored one is read.
+        loss: what training lowers.
+        metric: what :class:`Epoch` has of the validation and the test split.
+    """
+
+    name: str
+    loss: str
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,15 @@ class Run:
 
     A run of the kind "sweep" serves to choose a learning rate and never sees the test split. How
     far a run gets within a budget of time is for the machine to decide, and its load.
+
+    An experiment that measures something else than a classifier's accuracy, or that has more to
+    say of a run, has a subclass with its own task, and with fields of its own that have to be
+    passed by name (``kw_only``).
     """
+
+    task: ClassVar[Task] = Task("classification", "cross-entropy", "accuracy")
+    #: The methods that there are for this task.
+    methods: ClassVar[Mapping[str, type[Trainer]]] = METHODS
 
     kind: Literal["final", "sweep"]
     dataset: str
@@ -32,19 +51,23 @@ class Run:
     seed: int  # of the toy sets' draw, the weights, the order of the batches, and dropout
     epochs: int
     batch_size: int
-    settings: Annotated[Settings, BeforeValidator(_of_the_method)]  # of the method's own class
+    settings: Settings  # of the method's own class
     spiking: Spiking | None = None  # of an activation that spikes
     budget: float | None = None  # seconds of training, after which it ends whatever `epochs` says
 
+    def __init_subclass__(cls) -> None:
+        """Enter the class under the name of its task, so that its runs can be read."""
+        RUNS[cls.task.name] = cls
+
     def __post_init__(self) -> None:
         """Hold the settings as the method has them."""
-        own = METHODS[self.method].Options.of(self.settings)
+        own = self.methods[self.method].Options.of(self.settings)
         object.__setattr__(self, "settings", own)
 
     @property
     def id(self) -> str:
         """The name of the run's file."""
-        return identity(self)
+        return identity({"task": self.task.name, **asdict(self)})
 
     @property
     def label(self) -> str:
@@ -52,20 +75,41 @@ class Run:
         return f"{self.activation} {self.method}"
 
 
+#: The classes of runs by the names of their tasks.
+RUNS: dict[str, type[Run]] = {Run.task.name: Run}
+
+
+def run_of(task: str, stored: Mapping[str, Any]) -> Run | None:
+    """Return the run that JSON describes; None if its method or one of its options is no more.
+
+    Raises:
+        KeyError: there is no such task.
+        ValueError: a value is not allowed, or something is missing.
+    """
+    kind, settings = RUNS[task], stored["settings"]
+    if stored["method"] not in kind.methods:
+        return None
+    options = kind.methods[stored["method"]].Options
+    if not settings.keys() <= fields_of(options).keys():
+        return None
+    return TypeAdapter(kind).validate_python({**stored, "settings": options(**settings)})
+
+
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch measured; None where nothing finite was measured.
 
-    Loss and norms are of the epoch's training steps (only those before a divergence), accuracies,
-    in [0, 1], of the model after it. `seconds` are of all training until then, without evaluation;
-    results that were stored before they were measured have none.
+    Loss and norms are of the epoch's training steps (only those before a divergence); the task's
+    metric is of the model after it, on the validation and the test split: an accuracy lies in
+    [0, 1]. `seconds` are of all training until then, without evaluation; results that were stored
+    before they were measured have none.
     """
 
     train_loss: float | None = None
     feedback_norm_median: float | None = None
     feedback_norm_max: float | None = None
-    validation_accuracy: float | None = None
-    test_accuracy: float | None = None
+    validation: float | None = None
+    test: float | None = None
     seconds: float | None = None
 
 
@@ -81,12 +125,14 @@ class Divergence:
 class Result:
     """What a run measured: `history[e]` after e epochs, so `history[0]` is before training.
 
-    A diverged run ends with the epoch in which it diverged, which has no accuracies. Its network is
+    A diverged run ends with the epoch in which it diverged, which has no metric. Its network is
     not inspected, nor is that of a sweep.
 
     `dead_at_start` and `dead_at_end` name the parameters that were 0 then, which LFP and others
     that scale by |w| never change, and those whose `p.grad` was 0 everywhere, for the first batch
     of the training split and the last that was trained on; sweeps have neither.
+
+    `details` are what an experiment measures besides, in plain JSON types.
     """
 
     run: Run
@@ -98,6 +144,12 @@ class Result:
     inspection: Inspection | None = None
     dead_at_start: DeadParameters | None = None
     dead_at_end: DeadParameters | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run could not go on."""
+        return self.divergence is not None
 
     @property
     def train_loss(self) -> float | None:
@@ -105,14 +157,14 @@ class Result:
         return self._last("train_loss")
 
     @property
-    def validation_accuracy(self) -> float | None:
-        """Accuracy at the end of the run; of a diverged run, the last one measured."""
-        return self._last("validation_accuracy")
+    def validation(self) -> float | None:
+        """The metric at the end of the run; of a diverged run, the last one measured."""
+        return self._last("validation")
 
     @property
-    def test_accuracy(self) -> float | None:
-        """As `validation_accuracy`, and None in a sweep."""
-        return self._last("test_accuracy")
+    def test(self) -> float | None:
+        """As `validation`, and None in a sweep."""
+        return self._last("test")
 
     @property
     def feedback_norm_max(self) -> float | None:
@@ -120,12 +172,14 @@ class Result:
         norms = [e.feedback_norm_max for e in self.history if e.feedback_norm_max is not None]
         return max(norms, default=None)
 
-    @property
-    def dead(self) -> dict[str, dict[str, Any] | None]:
-        """What cannot learn, for studies whose records are not whole results."""
-        times = {"dead_at_start": self.dead_at_start, "dead_at_end": self.dead_at_end}
-        return {time: None if dead is None else asdict(dead) for time, dead in times.items()}
-
     def _last(self, field: str) -> float | None:
         values = [getattr(epoch, field) for epoch in self.history]
         return next((value for value in reversed(values) if value is not None), None)
+
+
+def of_methods(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Return the results of each method, in the order in which they come."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.run.method, []).append(result)
+    return found

@@ -1,8 +1,11 @@
 """The folder of a study: every run is a file of its own, written whole or not at all."""
 
-from collections.abc import Iterator
+import gzip
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +15,18 @@ from pydantic import TypeAdapter
 from baselines.methods import are_known
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement
-from benchmarks.runs.run import Result, Run
+from benchmarks.runs.run import Result, Run, run_of
+from benchmarks.runs.sources import code_of, code_of_steps
 from benchmarks.storage.checkpoint import Checkpoint
-from benchmarks.storage.files import StoreError, read_json, write_json
+from benchmarks.storage.files import StoreError, read_json, write, write_json
 from benchmarks.storage.provenance import code_version, identity
+from benchmarks.storage.schema import current, versioned
 
 #: These read what a file holds; fields that a file is too old to have are None.
 RESULT = TypeAdapter(Result)
 MEASUREMENT = TypeAdapter(Measurement)
+#: Results and costs of a study that is to be kept, in one file.
+PACKED = "runs.jsonl.gz"
 
 
 class Stored(NamedTuple):
@@ -27,6 +34,11 @@ class Stored(NamedTuple):
 
     result: Result
     environment: dict[str, Any]
+
+    @property
+    def run(self) -> Run:
+        """What was made."""
+        return self.result.run
 
 
 class StoredCosts(NamedTuple):
@@ -41,23 +53,31 @@ class Store:
 
     ::
 
-        study.json                    configuration and environment of the last command
+        study.json                    options and environment of the last command
         runs/<id>-<code>.json         one result each, with the environment it was made in
-        checkpoints/<id>.pt           a run that is under way, or was interrupted
         costs/<id>-<code>.json        time and memory of a step
-        results.csv, results.parquet, table.md, figure.png       derived from these
+        runs.jsonl.gz                 such files in one, if they were packed
+        checkpoints/<id>.pt           a run that is under way, or was interrupted
+        table.md, *.csv, *.png        derived from these
 
-    <code> is :func:`benchmarks.storage.provenance.code_version`: results of other code are kept,
-    but never taken for those of this code.
+    <code> is the version of the code that makes the run
+    (:func:`benchmarks.storage.provenance.code_version`, with what other packages have a part in it,
+    :mod:`benchmarks.runs.sources`): results of other code are kept, but never taken for those of
+    this code.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Refer to the folder, without touching it."""
+    def __init__(self, folder: Path, code: str | None = None) -> None:
+        """Refer to the folder, without touching it; by default the code is the harness's."""
         self.folder = folder
+        self.code = code_version() if code is None else code
 
     def path(self, run: Run) -> Path:
         """Return where the result of the run with this code is or would be."""
-        return self.folder / "runs" / f"{run.id}-{code_version()}.json"
+        return self.folder / "runs" / f"{run.id}-{self.code_of(run)}.json"
+
+    def code_of(self, run: Run) -> str:
+        """Return the version of all code that the run depends on, that of plug-ins included."""
+        return code_of(self.code, run)
 
     def load(self, run: Run) -> Stored | None:
         """Return the stored result of the run, if there is one.
@@ -65,26 +85,24 @@ class Store:
         Raises:
             StoreError: the file cannot be read as the result of this run.
         """  # noqa: DOC501  (`_unreadable` makes that error)
-        stored = _read(self.path(run))
-        if stored is not None and stored.result.run != run:
-            raise _unreadable(self.path(run), "it describes another run than its name says")
+        path = self.path(run)
+        stored = _result(path, self._content(path))
+        if stored is not None and stored.run != run:
+            raise _unreadable(path, "it describes another run than its name says")
         return stored
 
     def all(self) -> list[Stored]:
         """Return all stored results, the latest last; raises `StoreError` as `load` does."""
-        paths = sorted((self.folder / "runs").glob("*.json"))
-        found = [stored for path in paths if (stored := _read(path)) is not None]
+        found = [s for path, c in self._contents("runs") if (s := _result(path, c)) is not None]
         return sorted(found, key=lambda stored: str(stored.environment.get("date")))
 
-    def of_other_code(self) -> int:
-        """Return the number of results that this code has not made."""
-        paths = (self.folder / "runs").glob("*.json")
-        return sum(not path.stem.endswith(f"-{code_version()}") for path in paths)
+    def names(self) -> set[str]:
+        """Return the names of the files of all results, without their ending."""
+        return {path.stem for path in self._paths("runs")}
 
     def save(self, stored: Stored) -> None:
         """Store a result."""
-        record = {**asdict(stored.result), "environment": stored.environment}
-        write_json(self.path(stored.result.run), record)
+        write_json(self.path(stored.run), record_of(stored))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -106,18 +124,21 @@ class Store:
 
     def costs_path(self, measurement: Measurement) -> Path:
         """Return where the costs with this code are or would be."""
-        return self.folder / "costs" / f"{identity(measurement)}-{code_version()}.json"
+        workload = measurement.workload
+        activation, model = workload.activation, workload.model
+        code = code_of_steps(self.code, measurement.settings, activation, model)
+        return self.folder / "costs" / f"{identity(measurement)}-{code}.json"
 
     def load_costs(self, measurement: Measurement) -> StoredCosts | None:
         """Return what was measured, if it was; raises `StoreError` as `load` does."""
         path = self.costs_path(measurement)
-        found = _read_costs(path)
+        found = _costs(path, self._content(path))
         return None if found is None else found[1]
 
     def all_costs(self) -> list[tuple[Measurement, StoredCosts]]:
         """Return all costs, the latest last, with what was measured; raises as `load` does."""
-        paths = (self.folder / "costs").glob("*.json")
-        found = [costs for path in paths if (costs := _read_costs(path)) is not None]
+        contents = self._contents("costs")
+        found = [costs for path, c in contents if (costs := _costs(path, c)) is not None]
         return sorted(found, key=lambda costs: str(costs[1].environment.get("date")))
 
     def save_costs(self, measurement: Measurement, stored: StoredCosts) -> None:
@@ -127,34 +148,97 @@ class Store:
             "costs": [asdict(cost) for cost in stored.costs],
             "environment": stored.environment,
         }
-        write_json(self.costs_path(measurement), record)
+        write_json(self.costs_path(measurement), versioned(record))
+
+    def pack(self) -> None:
+        """Put all results and costs into one file, which is much smaller, and delete theirs.
+
+        The same results give the same bytes. They are found as before.
+        """
+        loose = [path for room in ("runs", "costs") for path in (self.folder / room).glob("*.json")]
+        contents = {**self._packed, **{_name(path): read_json(path) for path in loose}}
+        write_packed(self.folder, contents)
+        for path in loose:
+            path.unlink()
+        del self._packed
+
+    def _content(self, path: Path) -> Any | None:
+        """Return what the file holds, loose or packed; None if there is none."""
+        with readable(path):
+            content = read_json(path)
+        return self._packed.get(_name(path)) if content is None else content
+
+    def _paths(self, room: str) -> list[Path]:
+        """Return the paths of all files of a kind, loose and packed."""
+        loose = (self.folder / room).glob("*.json")
+        packed = (self.folder / name for name in self._packed if name.startswith(f"{room}/"))
+        return sorted({*loose, *packed})
+
+    def _contents(self, room: str) -> Iterator[tuple[Path, Any]]:
+        return ((path, self._content(path)) for path in self._paths(room))
+
+    @cached_property
+    def _packed(self) -> dict[str, Any]:
+        path = self.folder / PACKED
+        if not path.exists():
+            return {}
+        with readable(path):
+            lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+            return {line["file"]: line["content"] for line in map(json.loads, lines)}
 
 
-def _read(path: Path) -> Stored | None:
+def write_packed(folder: Path, contents: Mapping[str, Any]) -> None:
+    """Write the contents of files, by their paths in the folder of a study, as one."""
+    lines = [
+        json.dumps({"file": name, "content": contents[name]}, allow_nan=False)
+        for name in sorted(contents)
+    ]
+    write(folder / PACKED, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+
+
+def record_of(stored: Stored) -> dict[str, Any]:
+    """Return a result as it is stored, in plain JSON types."""
+    task = stored.run.task
+    told = {"task": task.name, "loss": task.loss, "metric": task.metric}
+    return versioned({**told, **asdict(stored.result), "environment": stored.environment})
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _result(path: Path, record: Any) -> Stored | None:
     """Return what the file holds, unless it is missing or has options that no method has today."""
-    with _readable(path):
-        record = read_json(path)
-        if record is None or not are_known({record["run"]["method"]: record["run"]["settings"]}):
+    if record is None:
+        return None
+    with readable(path):
+        content = current(record)
+        run = run_of(content["task"], content["run"])
+        if run is None:
             return None
-        return Stored(RESULT.validate_python(record), dict(record["environment"]))
+        return Stored(RESULT.validate_python({**content, "run": run}), content["environment"])
 
 
-def _read_costs(path: Path) -> tuple[Measurement, StoredCosts] | None:
-    with _readable(path):
-        record = read_json(path)
-        if record is None or not are_known(record["measurement"]["settings"]):
+def _costs(path: Path, record: Any) -> tuple[Measurement, StoredCosts] | None:
+    if record is None:
+        return None
+    with readable(path):
+        content = current(record)
+        if not are_known(content["measurement"]["settings"]):
             return None
-        costs = [Cost(**cost) for cost in record["costs"]]
-        measurement = MEASUREMENT.validate_python(record["measurement"])
-        return measurement, StoredCosts(costs, dict(record["environment"]))
+        costs = [Cost(**cost) for cost in content["costs"]]
+        measurement = MEASUREMENT.validate_python(content["measurement"])
+        return measurement, StoredCosts(costs, dict(content["environment"]))
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Raise `StoreError` where the content of the file is not what it has to be."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from None
+    except (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())
         raise _unreadable(path, f"{type(error).__name__}: {told}") from None
 

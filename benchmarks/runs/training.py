@@ -1,30 +1,57 @@
 """How a training run is executed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
 from numpy.random import SeedSequence
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
-from baselines import METHODS, Settings, Step, Trainer
+from baselines import Settings, Step, Trainer
 from baselines.trainer import DescentTrainer
-from benchmarks.data import Dataset, Split
+from benchmarks.data import Dataset, Split, load
 from benchmarks.models import network
 from benchmarks.runs.inspection import inspect
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
 from benchmarks.storage.checkpoint import Checkpoint
 from lfp_core.dead import DeadParameters, dead_parameters
 
+#: Measures what a task is judged by, on a split.
+Metric = Callable[[nn.Module, Split], float]
+Batch = tuple[Tensor, Tensor]  # inputs and targets
+
 EVALUATION_BATCH = 2000
 #: An interruption costs so much of a run at most, or an epoch if that takes longer.
 CHECKPOINT_SECONDS = 60.0
+
+
+def classify(run: Run, device: torch.device, checkpoint: Checkpoint | None = None) -> Result:
+    """Train a classifier from scratch as `run` says, on its data set.
+
+    See :func:`train`.
+
+    Returns:
+        What the run measured.
+    """
+    return execute(run, dataset(run.dataset, run.seed, device.type), device, checkpoint)
+
+
+def dataset(name: str, seed: int, device: str) -> Dataset:
+    """Return the draw that a seed makes on the device; a process loads nothing twice."""
+    first = _dataset(name, 0, device)
+    return _dataset(name, seed, device) if first.redrawn else first
+
+
+@cache
+def _dataset(name: str, seed: int, device: str) -> Dataset:
+    return load(name, seed=seed).to(device)
 
 
 def execute(
@@ -59,8 +86,12 @@ def train(
     dataset: Dataset,
     device: torch.device,
     checkpoint: Checkpoint | None = None,
+    metric: Metric | None = None,
 ) -> Result:
     """Train a model in place as `run` says on `dataset`; both must be on `device`.
+
+    The metric is measured before training and after each epoch, on the splits that are not empty;
+    by default it is the accuracy.
 
     The same run gives the same bits on the same machine, whatever ran before it, and however often
     it was interrupted, if it has a checkpoint: then it goes on from there. The device is waited for
@@ -74,12 +105,14 @@ def train(
         in_all = run.epochs * math.ceil(len(dataset.train) / run.batch_size)
         settings = replace(run.settings, total_steps=in_all)
         final = run.kind == "final"
-        dead_at_start = _dead_at_start(model, run, settings, dataset, device) if final else None
-        trainer = METHODS[run.method](model, settings)
-        training = _Training(model, trainer, torch.Generator().manual_seed(order_seed), device)
+        first = dataset.train.inputs[: run.batch_size], dataset.train.targets[: run.batch_size]
+        dead = dead_at_start(model, run, settings, first, device) if final else None
+        trainer = run.methods[run.method](model, settings)
+        order = torch.Generator().manual_seed(order_seed)
+        training = _Training(model, trainer, order, device, metric or accuracy)
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
-            training.history.append(_evaluated(Epoch(seconds=0.0), model, run, dataset))
+            training.history.append(training.evaluated(Epoch(seconds=0.0), run, dataset))
         else:
             training.load_state_dict(saved)
         budget = math.inf if run.budget is None else run.budget
@@ -101,23 +134,24 @@ def train(
             inspection=inspect(model, dataset.train, dataset.classes)
             if final and divergence is None
             else None,
-            dead_at_start=dead_at_start,
+            dead_at_start=dead,
             dead_at_end=dead_parameters(model) if final else None,
         )
 
 
-def _dead_at_start(
-    model: nn.Module, run: Run, settings: Settings, dataset: Dataset, device: torch.device
+def dead_at_start(
+    model: nn.Module, run: Run, settings: Settings, batch: Batch, device: torch.device
 ) -> DeadParameters:
-    """Return what cannot learn before the first step; model and random state stay as they are."""
-    if not issubclass(METHODS[run.method], DescentTrainer):  # which fill no `p.grad`
+    """Return what cannot learn from a batch before the first step.
+
+    Model and random state stay as they are.
+    """
+    method = run.methods[run.method]
+    if not issubclass(method, DescentTrainer):  # which fill no `p.grad`
         return dead_parameters(model)
     twin = deepcopy(model)
-    split, batch = dataset.train, slice(run.batch_size)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        trainer = METHODS[run.method](twin, settings)
-        assert isinstance(trainer, DescentTrainer)
-        trainer.fill_gradients(split.inputs[batch], split.targets[batch])
+        method(twin, settings).fill_gradients(*batch)
     return dead_parameters(twin)
 
 
@@ -132,6 +166,7 @@ class _Training:
     trainer: Trainer
     order: Generator
     device: torch.device
+    metric: Metric
     history: list[Epoch] = field(default_factory=list)
     steps: int = 0
     seconds: float = 0.0
@@ -152,9 +187,22 @@ class _Training:
         epoch = replace(_summary(losses[:healthy], norms[:healthy]), seconds=self.seconds)
         self.steps += len(losses)
         if divergence is None:
-            epoch = _evaluated(epoch, self.model, run, dataset)
+            epoch = self.evaluated(epoch, run, dataset)
+            for value in (epoch.validation, epoch.test):
+                if value is not None and not math.isfinite(value):
+                    divergence = Divergence(self.steps, f"the {run.task.metric} is {value}")
+        if divergence is not None:
+            epoch = replace(epoch, validation=None, test=None)
         self.history.append(epoch)
         return divergence
+
+    def evaluated(self, epoch: Epoch, run: Run, dataset: Dataset) -> Epoch:
+        """Return the record with the metric; a sweep must not know the test split."""
+        splits = {"validation": dataset.validation}
+        if run.kind == "final":
+            splits["test"] = dataset.test
+        measured = {n: self.metric(self.model, s) for n, s in splits.items() if len(s)}
+        return replace(epoch, **measured)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next epochs depend on, random states included."""
@@ -266,15 +314,6 @@ def _summary(losses: list[float], norms: list[float]) -> Epoch:
         train_loss=sum(losses) / len(losses),
         feedback_norm_median=median(norms),
         feedback_norm_max=max(norms),
-    )
-
-
-def _evaluated(epoch: Epoch, model: nn.Module, run: Run, dataset: Dataset) -> Epoch:
-    """Return the record with the accuracies; a sweep must not know the test split."""
-    return replace(
-        epoch,
-        validation_accuracy=accuracy(model, dataset.validation),
-        test_accuracy=accuracy(model, dataset.test) if run.kind == "final" else None,
     )
 
 

@@ -32,7 +32,7 @@ def choose(results: Iterable[Result]) -> Choice:
     """
     scores: dict[float, list[float]] = {}
     for result in results:
-        score = 0.0 if result.divergence else result.validation_accuracy
+        score = 0.0 if result.divergence else result.validation
         scores.setdefault(result.run.settings.learning_rate, []).append(score or 0.0)
     if not scores:
         raise ValueError("results: a choice needs at least one")

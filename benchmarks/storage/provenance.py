@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cache
@@ -103,15 +104,20 @@ def code_version(*more: Path) -> str:
 
     Raises `FileNotFoundError` for a pattern without files: code that was moved would count no more.
     """
-    digest = sha256()
-    for path in (*_code(), *more):
+    return digest("", *dict.fromkeys((*_code(), *more)))
+
+
+def digest(begin: str, *paths: Path) -> str:
+    """Return 16 hexadecimal digits of a text and of sources, without comments and docstrings."""
+    found = sha256(begin.encode())
+    for path in paths:
         tree = ast.parse(path.read_bytes())
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and _is_docstring(body[0]):
                 body[0] = ast.Pass()
-        digest.update(path.name.encode() + _canonical(tree).encode())
-    return digest.hexdigest()[:16]
+        found.update(path.name.encode() + _canonical(tree).encode())
+    return found.hexdigest()[:16]
 
 
 def _canonical(node: Any) -> str:
@@ -161,7 +167,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def identity(description: Any) -> str:
-    """Return 16 hexadecimal digits of the SHA-256 of a dataclass instance as canonical JSON.
+    """Return 16 hexadecimal digits of the SHA-256 of a mapping or dataclass as canonical JSON.
 
     Raises `ValueError` if a field is NaN or infinite, which JSON does not have.
 
@@ -169,7 +175,6 @@ def identity(description: Any) -> str:
     >>> identity(make_dataclass("Point", ["x", "y"])(1, 2))
     '689a8f1db9540258'
     """
-    canonical = json.dumps(
-        asdict(description), sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    plain = description if isinstance(description, Mapping) else asdict(description)
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return sha256(canonical.encode()).hexdigest()[:16]

@@ -1,22 +1,53 @@
 """What a study has stored so far, without making a run: all of it, or a part."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 
-from benchmarks.costs.step import Cost
-from benchmarks.experiments.comparison.study import Cell, Outcome, Study
-from benchmarks.runs.store import Store, Stored
-from benchmarks.runs.tuning import Choice, choose
+from benchmarks.experiments import conduct
+from benchmarks.experiments.base import Experiment, Found
 from benchmarks.storage.files import StoreError, read_json
-from benchmarks.studies.plan import Plan, read
+from benchmarks.storage.schema import current
+from benchmarks.studies.plan import Plan, kind_of, read
 
-#: Reads the configuration that `study.json` has of a comparison.
-STUDY = TypeAdapter(Study)
+
+class Description(NamedTuple):
+    """What the `study.json` of a part says.
+
+    Attributes:
+        command: that was last at work on it.
+        kind: of experiment.
+        options: of the experiment.
+        content: all of it.
+    """
+
+    command: str
+    kind: Experiment[Any]
+    options: BaseModel
+    content: dict[str, Any]
+
+
+def described(path: Path) -> Description | None:
+    """Return what a `study.json` says; None if there is no file.
+
+    Raises:
+        StoreError: it does not say what a study is.
+    """
+    try:
+        content = read_json(path)
+        if content is None:
+            return None
+        content = current(content)
+        kind = kind_of(content["experiment"])
+        options = kind.schema.model_validate(content["options"])
+        return Description(content["command"], kind, options, content)
+    except (AttributeError, KeyError, TypeError, ValueError, StoreError) as error:
+        told = " ".join(str(error).split())
+        kept = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
+        raise StoreError(f"{path}: does not say what the study is ({kept}{told})") from None
 
 
 @dataclass(frozen=True)
@@ -27,13 +58,13 @@ class Part:
         name: of the part; empty for a study of one.
         folder: where it is or will be.
         description: its `study.json`; None if it was not begun.
-        outcome: what is stored, if it is a comparison.
+        found: what is stored.
     """
 
     name: str
     folder: Path
-    description: dict[str, Any] | None
-    outcome: Outcome | None
+    description: Description | None
+    found: Found = field(default_factory=Found)
 
 
 @dataclass(frozen=True)
@@ -71,56 +102,9 @@ def find(name: str, size: str, results: Path) -> Collection:
 
 
 def _part(name: str, folder: Path) -> Part:
-    path = folder / "study.json"
-    try:
-        described = read_json(path)
-        if described is None or described.get("experiment", "comparison") != "comparison":
-            return Part(name, folder, described, None)
-        study = STUDY.validate_python(described["configuration"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise StoreError(f"{path}: not a description that this harness wrote ({told})") from None
-    return Part(name, folder, described, collect(study, Store(folder)))
-
-
-def collect(study: Study, store: Store) -> Outcome:
-    """Return what is stored of the study: a choice where a sweep is whole, the runs that follow it.
-
-    Of results of the same run with other versions of the code, the latest counts. Raises
-    `StoreError` if a file cannot be read.
-    """
-    by_date = sorted(store.all(), key=lambda found: str(found.environment.get("date")))
-    stored = {found.result.run: found for found in by_date}
-    results: list[Stored] = []
-    choices: dict[Cell, Choice] = {}
-    for cell in study.trained:
-        sweep = study.sweep(cell)
-        tried = [stored[run] for run in sweep if run in stored]
-        results += tried
-        rate = study.fixed_rate(cell.method)
-        if rate is not None:
-            choices[cell] = Choice(rate)
-        elif len(tried) == len(sweep):
-            choices[cell] = choose(found.result for found in tried)
-        else:
-            continue
-        final = study.final(cell, choices[cell].learning_rate)
-        results += [stored[run] for run in final if run in stored]
-    environments = [found.environment for found in results]
-    costs: dict[Cell, Cost] = {}
-    for cell, cost, environment in _costs(study, store):
-        costs[cell] = cost
-        environments.append(environment)
-    return Outcome(study, results, choices, costs, environments)
-
-
-def _costs(study: Study, store: Store) -> Iterator[tuple[Cell, Cost, dict[str, Any]]]:
-    """Yield the costs of steps that are the study's, whatever machine they were measured on."""
-    for measurement, stored in store.all_costs():
-        workload = measurement.workload
-        if (workload.model, workload.batch_size) != (study.model, study.batch_size):
-            continue
-        for cost in stored.costs:
-            cell = Cell(workload.activation, cost.method)
-            if cell in study.trained:
-                yield cell, cost, stored.environment
+    description = described(folder / "study.json")
+    if description is None:
+        return Part(name, folder, None)
+    return Part(
+        name, folder, description, conduct.find(description.kind, description.options, folder)
+    )

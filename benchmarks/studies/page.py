@@ -1,15 +1,9 @@
 """The report of a whole study: one page, and its tables as Markdown, LaTeX and CSV.
 
 `lfp-bench report` writes `report.html`, `report.md`, `report.tex` and `tables/` into the folder of
-the study, from what is stored there. A part that is a comparison has the sections of
-:mod:`benchmarks.experiments.comparison.sections`. A part of any other kind contributes what it has
-written into its own folder beside `study.json`:
-
-    table.md      tables and remarks, as :func:`benchmarks.rendering.text.document` writes them; a
-                  line that begins with # is the caption of the next table
-    NAME.png      figures, in alphabetical order, with the name as caption (hyphens for spaces)
-
-That is all that a new kind of experiment has to do to be in the report.
+the study. A chapter has the sections that the kind of experiment makes of what is stored of a part
+(:meth:`benchmarks.experiments.base.Experiment.sections`); the files in the part's own folder are
+made of the same sections.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
@@ -18,14 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.experiments.comparison import sections
+from benchmarks.analysis.statistics import FEWEST_SEEDS
+from benchmarks.experiments.comparison.experiment import Options
+from benchmarks.experiments.comparison.study import Study, outcome
 from benchmarks.experiments.comparison.summary import summarise
 from benchmarks.rendering import document
-from benchmarks.rendering.document import Chapter, Document, Figure, Section, Table
-from benchmarks.rendering.text import mean_and_deviation, origins, parse
+from benchmarks.rendering.document import Chapter, Document, Section, Table
+from benchmarks.rendering.text import mean_and_deviation, origins
 from benchmarks.storage.files import StoreError, write
-from benchmarks.studies.collect import Collection, Part
+from benchmarks.studies.collect import Collection, Description, Part
 
+FEW = " Fewer than three seeds allow no test."
 TITLE = "Layer-wise Feedback Propagation: {}"
 
 
@@ -54,8 +51,8 @@ def report(collection: Collection) -> Document:
     if plan is not None and plan.grid and (overview := _grid(collection)):
         found.insert(0, overview)
     begun = [part.description for part in parts if part.description is not None]
-    commands = dict.fromkeys(str(described.get("command")) for described in begun)
-    environments = [described["environment"] for described in begun if "environment" in described]
+    commands = dict.fromkeys(description.command for description in begun)
+    environments = [one for part in parts for one in part.found.environments]
     facts = [
         *([("Source", plan.source)] if plan and plan.source else []),
         *([("Size", collection.size)] if collection.size else []),
@@ -70,10 +67,14 @@ def report(collection: Collection) -> Document:
 def _title(parts: Iterable[Part]) -> str:
     """Return what a study without a file of its own is about."""
     (part,) = parts
-    if part.outcome is None:
-        return part.folder.name
-    study = part.outcome.study
-    return f"{study.dataset}, {study.model}"
+    study = _comparison(part)
+    return part.folder.name if study is None else f"{study.dataset}, {study.model}"
+
+
+def _comparison(part: Part) -> Study | None:
+    """Return the study that a part is, if it is a comparison."""
+    options = None if part.description is None else part.description.options
+    return options.study() if type(options) is Options else None
 
 
 def chapter(part: Part) -> Chapter:
@@ -81,35 +82,32 @@ def chapter(part: Part) -> Chapter:
     title = part.name or part.folder.name
     if part.description is None:
         return Chapter(part.name, title, ["Not begun."], [])
-    if part.outcome is None:
-        return Chapter(part.name, title, [], [_other(part)])
-    if not part.outcome.results:
+    if not part.found.runs:
         return Chapter(part.name, title, ["Begun, but no run is done."], [])
-    text = sections.warnings(part.outcome)
-    return Chapter(part.name, title, text, sections.sections(part.outcome))
-
-
-def _other(part: Part) -> Section:
-    """Return what a part that is no comparison has written."""
-    path = part.folder / "table.md"
+    kind, options = part.description.kind, part.description.options
     try:
-        tables = parse(path.read_text()) if path.exists() else []
+        sections = kind.sections(options, part.found)
     except ValueError as error:
-        raise StoreError(f"{path}: not tables that this harness wrote ({error})") from None
-    figures = sorted(part.folder.glob("*.png"))
-    found = [
-        Table(
-            name=f"table-{number}",
-            caption=caption or f"Table {number}",
-            lines=lines,
-            frame=pd.DataFrame(lines[1], columns=list(lines[0])),
-            notes=remarks,
+        return Chapter(part.name, title, [f"Nothing can be said of it: {error}."], [])
+    return Chapter(part.name, title, warnings(part, part.description), sections)
+
+
+def warnings(part: Part, description: Description) -> list[str]:
+    """Return what is not as it is to be in a report that is complete."""
+    done, of = len(part.found.runs), description.kind.runs(description.options)
+    found = []
+    if done < of:
+        few = "" if getattr(description.options, "seeds", 0) >= FEWEST_SEEDS else FEW
+        found.append(
+            f"Only partly done: {done} of {of} runs are stored. Numbers are of these.{few}"
         )
-        for number, (caption, lines, remarks) in enumerate(tables, start=1)
-    ]
-    images = [Figure(f.stem.replace("-", " "), f.read_bytes(), "png") for f in figures]
-    text = [] if found or images else ["Begun, but nothing is written yet."]
-    return Section(str((part.description or {}).get("experiment")), text, found, images)
+    versions = {stored.environment.get("code") for stored in part.found.runs.values()}
+    if len(versions) > 1:
+        found.append(
+            f"These runs were made with {len(versions)} versions of the code, so they may differ "
+            "in more than their configuration; see the commits under “Every run”."
+        )
+    return found
 
 
 def _grid(collection: Collection) -> Chapter | None:
@@ -120,11 +118,12 @@ def _grid(collection: Collection) -> Chapter | None:
     *down, across = collection.plan.grid
     rows = []
     for part in collection.parts:
-        if part.outcome is None or part.name not in options or not part.outcome.results:
+        study = _comparison(part)
+        if study is None or part.name not in options or not part.found.runs:
             continue
         point = {field: options[part.name][field] for field in (*down, across)}
         suffix = "-".join(f"{field}-{value}" for field, value in point.items())
-        for row in summarise(part.outcome).to_dict("records"):
+        for row in summarise(outcome(study, part.found)).to_dict("records"):
             if row["seeds"]:
                 names = {"part": part.name.removesuffix(suffix).rstrip("-")}
                 cell = {"activation": row["activation"], "method": row["method"]}

@@ -578,7 +578,8 @@ def test_a_run_records_it(few: Dataset) -> None:
     assert result.dead_at_start is not None
     assert set(result.dead_at_start.zero) == NORMALISATIONS | {"4.bias"}
     assert result.dead_at_end == result.dead_at_start
-    assert result.dead["dead_at_end"]["trainable"] == 31  # type: ignore[index]
+    assert result.dead_at_end is not None
+    assert result.dead_at_end.trainable == 31
 
 
 def test_a_gradient_moves_zeros_and_a_sweep_does_not_look(few: Dataset) -> None:
@@ -593,7 +594,7 @@ def test_a_gradient_moves_zeros_and_a_sweep_does_not_look(few: Dataset) -> None:
 
 def test_looking_changes_nothing_of_the_run(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     history = [e.train_loss for e in made(few, "lfp").history]
-    monkeypatch.setattr("benchmarks.runs.training._dead_at_start", lambda *arguments: None)
+    monkeypatch.setattr("benchmarks.runs.training.dead_at_start", lambda *arguments: None)
     assert [e.train_loss for e in made(few, "lfp").history] == history
 
 

@@ -254,10 +254,10 @@ def test_the_options_of_lfp_make_a_difference(change: dict[str, object]) -> None
 def test_spiking_networks_learn(method: str, settings: Settings) -> None:
     run = Run("sweep", "digits", "mlp", method, "lif", 0, 6, 64, settings, Spiking())
     before, *_, after = execute(run, load("digits"), torch.device("cpu")).history
-    assert before.validation_accuracy is not None
-    assert before.validation_accuracy < 0.3
-    assert after.validation_accuracy is not None
-    assert after.validation_accuracy > 0.7
+    assert before.validation is not None
+    assert before.validation < 0.3
+    assert after.validation is not None
+    assert after.validation > 0.7
 
 
 def test_the_derivative_of_a_spike_is_never_asked_for_by_lfp() -> None:

@@ -1,22 +1,23 @@
 """The comparison of methods: accuracy, time and memory of each with each activation."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 
 from baselines import FAMILIES, METHODS, Spiking
 from baselines.registry import pick
+from benchmarks.costs.workloads import Measurement
 from benchmarks.data import DATASETS
-from benchmarks.experiments.base import Experiment, Place, Report, Status, rows
-from benchmarks.experiments.comparison.report import write_report
-from benchmarks.experiments.comparison.study import Study, carry_out, check
-from benchmarks.experiments.comparison.summary import lines, notes
+from benchmarks.experiments.base import Experiment, Found, Results
+from benchmarks.experiments.comparison.sections import sections
+from benchmarks.experiments.comparison.study import Study, check, measurements, outcome, plan
 from benchmarks.experiments.options import MethodOptions, Names, Whole, by_method, chosen
 from benchmarks.models import ACTIVATIONS
-from benchmarks.runs.store import Store
-from benchmarks.storage.provenance import code_version
+from benchmarks.rendering.document import Section
+from benchmarks.runs.run import Run
 
 
 class Options(MethodOptions):
@@ -101,17 +102,14 @@ class Comparison(Experiment[Options]):
         """See :class:`Experiment`; with all that a preset decides."""
         return asdict(options.study())
 
-    def status(self, options: Options, folder: Path) -> Status:
-        """See :class:`Experiment`."""
-        store = Store(folder)
-        stored = [s for s in store.all() if s.environment.get("code") == code_version()]
-        diverged = sum(s.result.divergence is not None for s in stored)
-        under_way = len(list((folder / "checkpoints").glob("*.pt")))
-        return Status(len(stored), diverged, under_way, store.of_other_code())
+    def plan(self, options: Options, results: Results) -> Sequence[Run]:
+        """See :class:`Experiment`; sweeps come first."""
+        return plan(options.study(), results)
 
-    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+    def measurements(self, options: Options, device: torch.device) -> list[Measurement]:
+        """See :class:`Experiment`; of the steps of all methods with each activation."""
+        return measurements(options.study(), device)
+
+    def sections(self, options: Options, found: Found) -> list[Section]:
         """See :class:`Experiment`."""
-        study, store = options.study(), Store(folder)
-        outcome = carry_out(study, store, place.device, place.advance, place.executor(folder))
-        summary = write_report(store, outcome, place.command)
-        return Report(lines(summary), notes(outcome, summary), rows(summary))
+        return sections(outcome(options.study(), found))

@@ -117,7 +117,7 @@ def _draw_curves(axis: Axes, activation: str, results: Sequence[Result]) -> None
     """Draw the mean and the range over the seeds that are still running."""
     for method, (colour, stroke, _) in styles().items():
         curves = [
-            [epoch.test_accuracy for epoch in result.history]
+            [epoch.test for epoch in result.history]
             for result in results
             if (result.run.kind, result.run.activation, result.run.method)
             == ("final", activation, method)

@@ -31,7 +31,7 @@ Draw = Callable[[Axes], None]
 
 def accuracies(results: Sequence[Result]) -> bytes:
     """Return test accuracies by epoch, a panel for each activation."""
-    return _curves(results, lambda epoch: epoch.test_accuracy, "test accuracy")
+    return _curves(results, lambda epoch: epoch.test, "test accuracy")
 
 
 def losses(results: Sequence[Result]) -> bytes:
@@ -75,7 +75,7 @@ def fronts(results: Sequence[Result]) -> bytes:
             colour, stroke, _ = styles()[method]
             seconds, accuracy = (
                 pd.DataFrame([[getattr(e, f) for e in r.history] for r in runs], dtype=float).mean()
-                for f in ("seconds", "test_accuracy")
+                for f in ("seconds", "test")
             )
             axis.plot(
                 seconds[1:],
@@ -137,7 +137,7 @@ def boundaries(results: Sequence[Result], data: Callable[[int], Split]) -> bytes
             x, y = points.inputs.cpu().numpy().T
             axis.scatter(x, y, c=points.targets.cpu(), s=4, linewidths=0, rasterized=True, **style)
             axis.set(xlim=decisions.x, ylim=decisions.y, xticks=[], yticks=[])
-            percent = 100 * (result.test_accuracy or 0)
+            percent = 100 * (result.test or 0)
             name = label_of(result.run.method)
             axis.set_title(f"{called(result.run.activation)}, {name}: {percent:.1f}%", fontsize=9)
 

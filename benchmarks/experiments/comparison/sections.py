@@ -1,6 +1,7 @@
 """The sections of a report on one comparison; a section that has nothing to show is left out."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import isinf
 from typing import Any
 
@@ -9,9 +10,8 @@ import pandas as pd
 
 from baselines import LFPSettings
 from benchmarks.analysis import pace
-from benchmarks.analysis.statistics import FEWEST_SEEDS
 from benchmarks.data import Split, load
-from benchmarks.experiments.comparison import panels
+from benchmarks.experiments.comparison import figure, panels
 from benchmarks.experiments.comparison.published import published
 from benchmarks.experiments.comparison.study import Outcome
 from benchmarks.experiments.comparison.summary import (
@@ -57,7 +57,7 @@ def _final(outcome: Outcome) -> list[Result]:
 
 
 def results(outcome: Outcome) -> Section:
-    """Return what `table.md` has, and what others published beside it."""
+    """Return accuracies and costs, and what others published beside them."""
     study, summary = outcome.study, summarise(outcome)
     (header, rows), notes = summary_lines(summary), summary_notes(outcome, summary)
     reward = LFPSettings.of(study.settings["lfp"]).reward if "lfp" in study.methods else ""
@@ -78,7 +78,14 @@ def results(outcome: Outcome) -> Section:
         summary["published_accuracy"] = [one[0] if one else None for one in found]
         summary["published_obtained"] = [one[1].obtained if one else None for one in found]
     one = Table("results", "Accuracy, time and memory", (header, rows), summary, notes)
-    return Section("Results", tables=[one])
+    seeds = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds"
+    bars = Image(
+        f"Test accuracy per activation and method, mean and standard deviation over {seeds}, and "
+        "how it was reached.",
+        partial(figure.png, outcome, summarise(outcome)),
+        "png",
+    )
+    return Section("Results", tables=[one], figures=[bars] if _final(outcome) else [])
 
 
 def statistics(outcome: Outcome) -> Section | None:
@@ -95,16 +102,17 @@ def statistics(outcome: Outcome) -> Section | None:
 def curves(outcome: Outcome) -> Section | None:
     """Return accuracy and loss by epoch."""
     final = _final(outcome)
-    if not final:
+    if all(len(result.history) < 2 for result in final):
         return None
     spread = "mean and range over the seeds that are still running"
     return Section(
         "Learning curves",
+        detail=True,
         figures=[
-            Image(f"Test accuracy by epoch: {spread}.", panels.accuracies(final)),
+            Image(f"Test accuracy by epoch: {spread}.", partial(panels.accuracies, final)),
             Image(
                 f"Training loss by epoch, logarithmic if it is over decades: {spread}.",
-                panels.losses(final),
+                partial(panels.losses, final),
             ),
         ],
     )
@@ -117,7 +125,7 @@ def time(outcome: Outcome) -> Section | None:
         return None
     title = "Accuracy and time"
     if not pace.timed(final):
-        return Section(title, text=[OLD])
+        return Section(title, text=[OLD], detail=True)
     equal, to_target = pace.at_equal_cost(final), pace.times_to_targets(final)
     tables = []
     if len(equal):
@@ -140,9 +148,9 @@ def time(outcome: Outcome) -> Section | None:
     front = Image(
         "Mean test accuracy after each epoch against mean training time; the grey line joins what "
         "no method beats in both.",
-        panels.fronts(final),
+        partial(panels.fronts, final),
     )
-    return Section(title, tables=tables, figures=[front])
+    return Section(title, tables=tables, figures=[front], detail=True)
 
 
 def _equal_lines(frame: pd.DataFrame) -> Lines:
@@ -196,8 +204,8 @@ def boundaries(outcome: Outcome) -> Section | None:
         "Decisions over the plane, of the first seed of each method and activation that did not "
         "diverge, with the points and the accuracy of its test split."
     )
-    image = Image(caption, panels.boundaries(found, points))
-    return Section("Decision boundaries", figures=[image])
+    image = Image(caption, partial(panels.boundaries, found, points))
+    return Section("Decision boundaries", figures=[image], detail=True)
 
 
 def sparsity(outcome: Outcome) -> Section | None:
@@ -237,7 +245,7 @@ def sparsity(outcome: Outcome) -> Section | None:
     ]
     caption, frame = "How unequal trained weights are", pd.DataFrame(rows)
     one = Table("sparsity", caption, (header, lines), frame, notes)
-    return Section("Sparsity", tables=[one])
+    return Section("Sparsity", tables=[one], detail=True)
 
 
 def _inspected(outcome: Outcome) -> dict[tuple[str, str], list[tuple[Layer, ...]]]:
@@ -267,11 +275,11 @@ def histograms(outcome: Outcome) -> Section | None:
             f"{activation}: weights of each layer after training, over the largest of them, and "
             "the feedback that last moved them (as p.grad, of the last batch, after clipping; what "
             "is exactly 0 is not shown, nor are methods that fill no gradients). All seeds.",
-            panels.histograms([r for r in inspected if r.run.activation == activation]),
+            partial(panels.histograms, [r for r in inspected if r.run.activation == activation]),
         )
         for activation in activations
     ]
-    return Section("Histograms", figures=images, folded=True) if images else None
+    return Section("Histograms", figures=images, folded=True, detail=True) if images else None
 
 
 def divergences(outcome: Outcome) -> Section:
@@ -279,7 +287,7 @@ def divergences(outcome: Outcome) -> Section:
     every = tidy(outcome)
     bad = every[every["diverged"]]
     if bad.empty:
-        return Section("Divergence", text=[f"None of {len(every)} runs diverged."])
+        return Section("Divergence", text=[f"None of {len(every)} runs diverged."], detail=True)
     final = every[every["kind"] == "final"]
     tables = [_divergence_map(outcome, final)] if len(final) else []
     rows = []
@@ -321,7 +329,7 @@ def divergences(outcome: Outcome) -> Section:
         "feedback of any step until then, before clipping."
     ]
     tables.append(Table("diverged", "Where and why", (header, lines), frame, notes))
-    return Section("Divergence", tables=tables)
+    return Section("Divergence", tables=tables, detail=True)
 
 
 def _divergence_map(outcome: Outcome, final: pd.DataFrame) -> Table:
@@ -372,21 +380,4 @@ def runs(outcome: Outcome) -> Section | None:
     ]
     notes = [f"Made on: {origin}." for origin in origins(outcome.environments)]
     one = Table("runs", "Reported runs", (header, lines), every, notes)
-    return Section("Every run", text=text, tables=[one], folded=True)
-
-
-def warnings(outcome: Outcome) -> list[str]:
-    """Return what is not as it is to be in a report that is complete."""
-    study, done, found = outcome.study, len(outcome.results), []
-    if done < study.runs:
-        few = "" if study.seeds >= FEWEST_SEEDS else " Fewer than three seeds allow no test."
-        found.append(
-            f"Only partly done: {done} of {study.runs} runs are stored. Numbers are of these.{few}"
-        )
-    versions = {stored.environment.get("code") for stored in outcome.results}
-    if len(versions) > 1:
-        found.append(
-            f"These runs were made with {len(versions)} versions of the code, so they may differ "
-            "in more than their configuration; see the commits under “Every run”."
-        )
-    return found
+    return Section("Every run", text=text, tables=[one], folded=True, detail=True)

@@ -1,7 +1,7 @@
-"""The plan of a study (which runs it consists of) and its execution."""
+"""The plan of a study: which runs it consists of, and what their results are put together to."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -11,15 +11,16 @@ from baselines import METHODS, Spiking
 from baselines.methods import SettingsByMethod
 from baselines.registry import pick
 from baselines.trainer import DescentTrainer
-from benchmarks.costs.step import Cost, measure
+from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, Dataset
+from benchmarks.experiments.base import Found, Results
 from benchmarks.models import ACTIVATIONS, MODELS, network
-from benchmarks.runs.executors import Executor, Here, Worker, dataset
 from benchmarks.runs.run import Run
-from benchmarks.runs.store import Store, Stored, StoredCosts
+from benchmarks.runs.store import Stored
+from benchmarks.runs.training import dataset
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, choose
-from benchmarks.storage.provenance import describe, processor
+from benchmarks.storage.provenance import processor
 
 COST_REPEATS = 50
 
@@ -218,88 +219,52 @@ def check(study: Study) -> None:
             raise ValueError(f"{what} does not go with {study.dataset}: {error}") from None
 
 
-def carry_out(
-    study: Study,
-    store: Store,
-    device: torch.device,
-    advance: Callable[[str], None],
-    executor: Executor | None = None,
-) -> Outcome:
-    """Make the runs that are not stored yet, store each, and return all.
-
-    First the sweeps of all cells, then the reported runs, then the costs, which are measured in
-    this process, on the device, when nothing else is at work.
-
-    Args:
-        study: what to do.
-        store: where results are and come to be.
-        device: of the costs, and of runs in this process.
-        advance: called with a description `study.size` times.
-        executor: where runs are made; by default in this process.
-
-    Returns:
-        All results.
-
-    Raises:
-        StoreError: a stored file cannot be read.
-        ExecutorError: the executor cannot go on.
-    """
-    if executor is None:
-        executor = Here(Worker(store.folder, device.type, torch.get_num_threads()))
-
-    tried, choices = tune(study, store, executor, advance)
-    plan = {cell: study.final(cell, choice.learning_rate) for cell, choice in choices.items()}
-    finals = _results(plan, store, executor, advance)
-    all_results = [stored for cell in choices for stored in (*tried[cell], *finals[cell])]
-    costs: dict[Cell, Cost] = {}
-    environments = [stored.environment for stored in all_results]
-    for activation in dict.fromkeys(cell.activation for cell in choices):
-        measurement = _measurement(study, activation, dataset(study.dataset, 0, "cpu"), device)
-        measured = store.load_costs(measurement)
-        if measured is None:
-            measured = StoredCosts(measure(measurement, device), describe(device))
-            store.save_costs(measurement, measured)
-        costs |= {Cell(activation, cost.method): cost for cost in measured.costs}
-        environments.append(measured.environment)
-        advance(f"{activation} cost")
-    return Outcome(study, all_results, choices, costs, environments)
+def plan(study: Study, results: Results) -> Sequence[Run]:
+    """Return the sweeps of all cells, and the reported runs of those whose sweep is whole."""
+    sweeps = [run for cell in study.trained for run in study.sweep(cell)]
+    chosen = choices(study, results)
+    return sweeps + [
+        run for cell, choice in chosen.items() for run in study.final(cell, choice.learning_rate)
+    ]
 
 
-def tune(
-    study: Study, store: Store, executor: Executor, advance: Callable[[str], None]
-) -> tuple[dict[Cell, list[Stored]], dict[Cell, Choice]]:
-    """Make the sweeps that are not stored yet; `advance` is called for every run of them.
-
-    Returns:
-        The results by method and activation, and the learning rates that they decide.
-    """
-    plan = {cell: study.sweep(cell) for cell in study.trained}
-    tried = _results(plan, store, executor, advance)
-    return tried, {
-        cell: choose(s.result for s in of_cell)
-        if (fixed := study.fixed_rate(cell.method)) is None
-        else Choice(fixed)
-        for cell, of_cell in tried.items()
-    }
+def choices(study: Study, results: Results) -> dict[Cell, Choice]:
+    """Return the learning rates that are given, or that whole sweeps decide."""
+    found = {}
+    for cell in study.trained:
+        sweep, fixed = study.sweep(cell), study.fixed_rate(cell.method)
+        if fixed is not None:
+            found[cell] = Choice(fixed)
+        elif all(run in results for run in sweep):
+            found[cell] = choose(results[run].result for run in sweep)
+    return found
 
 
-def _results(
-    plan: Mapping[Cell, list[Run]],
-    store: Store,
-    executor: Executor,
-    advance: Callable[[str], None],
-) -> dict[Cell, list[Stored]]:
-    """Make the runs that are not stored yet, and return all."""
-    runs = [run for of_cell in plan.values() for run in of_cell]
-    found = {run: stored for run in runs if (stored := store.load(run)) is not None}
-    for run in found:
-        advance(run.label)
-    for stored in executor.results([run for run in runs if run not in found]):
-        store.save(stored)
-        store.checkpoint(stored.result.run, stored.environment).remove()
-        found[stored.result.run] = stored
-        advance(stored.result.run.label)
-    return {cell: [found[run] for run in of_cell] for cell, of_cell in plan.items()}
+def outcome(study: Study, found: Found) -> Outcome:
+    """Return what is found of a study: of each cell its sweep, then the runs that follow it."""
+    chosen = choices(study, found.runs)
+    runs = []
+    for cell in study.trained:
+        runs += study.sweep(cell)
+        runs += study.final(cell, chosen[cell].learning_rate) if cell in chosen else []
+    results = [found.runs[run] for run in runs if run in found.runs]
+    costs, environments = dict[Cell, Cost](), [stored.environment for stored in results]
+    for measurement, stored in found.costs:
+        workload = measurement.workload
+        if (workload.model, workload.batch_size) != (study.model, study.batch_size):
+            continue
+        of_cells = {Cell(workload.activation, cost.method): cost for cost in stored.costs}
+        own = {cell: cost for cell, cost in of_cells.items() if cell in study.trained}
+        costs |= own
+        environments += [stored.environment] if own else []
+    return Outcome(study, results, chosen, costs, environments)
+
+
+def measurements(study: Study, device: torch.device) -> list[Measurement]:
+    """Return what costs of the study are measured, an activation at a time."""
+    data = dataset(study.dataset, 0, "cpu")
+    activations = dict.fromkeys(cell.activation for cell in study.trained)
+    return [_measurement(study, activation, data, device) for activation in activations]
 
 
 def _measurement(study: Study, activation: str, data: Dataset, device: torch.device) -> Measurement:

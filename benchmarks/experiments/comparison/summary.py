@@ -41,8 +41,8 @@ def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
         **{column: spiking.get(field) for column, field in SPIKING.items()},
         "chosen_learning_rate": choice.learning_rate if choice else None,
         "train_loss": result.train_loss,
-        "validation_accuracy": result.validation_accuracy,
-        "test_accuracy": result.test_accuracy,
+        "validation_accuracy": result.validation,
+        "test_accuracy": result.test,
         "feedback_norm_max": result.feedback_norm_max,
         "diverged": divergence is not None,
         "diverged_step": divergence.step if divergence else None,
@@ -113,7 +113,7 @@ def comparisons(outcome: Outcome) -> pd.DataFrame:
     """
     accuracies: dict[Cell, dict[int, float]] = defaultdict(dict)
     for stored in outcome.results:
-        run, accuracy = stored.result.run, stored.result.test_accuracy
+        run, accuracy = stored.result.run, stored.result.test
         if run.kind == "final" and accuracy is not None:
             accuracies[Cell(run.activation, run.method)][run.seed] = accuracy
     rows = []

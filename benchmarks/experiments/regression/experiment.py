@@ -1,27 +1,25 @@
 """The experiment `regression` of study files; see :mod:`benchmarks.experiments.regression`."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from baselines.registry import pick
-from benchmarks.experiments.base import Experiment, Place, Report
+from benchmarks.experiments.base import Experiment, Found, Results
 from benchmarks.experiments.regression.data import DATASETS
 from benchmarks.experiments.regression.methods import METHODS
 from benchmarks.experiments.regression.options import Options
-from benchmarks.experiments.regression.report import write_report
-from benchmarks.experiments.regression.runs import Choice, Run, choose, train
+from benchmarks.experiments.regression.report import report
+from benchmarks.experiments.regression.runs import Choice, choose, train_regressor
+from benchmarks.rendering.document import Section
+from benchmarks.runs.run import Run
 from benchmarks.storage.provenance import code_version
-from benchmarks.storage.records import Record
 
 
 class Regression(Experiment[Options]):
     """See the module."""
 
     schema = Options
-    # The chosen rate is a place on an axis, and so is whatever decides it.
-    axes = frozenset({"methods", "seeds", "learning_rates", "learning_rate", "sweep_seeds"})
+    make = staticmethod(train_regressor)
 
     @property
     def code(self) -> str:
@@ -47,24 +45,29 @@ class Regression(Experiment[Options]):
         """See :class:`Experiment`; as small as that one."""
         return "mlp"
 
-    def carry_out(self, options: Options, folder: Path, place: Place) -> Report:
+    def plan(self, options: Options, results: Results) -> Sequence[Run]:
         """See :class:`Experiment`."""
-        records = self.records(options, folder)
-
-        def made(runs: Sequence[Run]) -> Iterator[Record]:
-            for run in runs:
-                yield records.get({"run": asdict(run)}, partial(train, run, place.device))
-                place.advance(f"{run.method} {run.seed}")
-
-        choices = {
-            method: Choice(options.learning_rate[method])
-            if method in options.learning_rate
-            else choose(list(made(options.sweep(method))))
-            for method in options.methods
-        }
-        found = [
-            record
-            for method, choice in choices.items()
-            for record in made(options.final(method, choice.learning_rate))
+        sweeps = [run for method in options.methods for run in options.sweep(method)]
+        chosen = choices(options, results)
+        return sweeps + [
+            run
+            for method, one in chosen.items()
+            for run in options.final(method, one.learning_rate)
         ]
-        return write_report(folder, options, choices, found, place.command)
+
+    def sections(self, options: Options, found: Found) -> list[Section]:
+        """See :class:`Experiment`."""
+        finals = [s.result for run, s in found.runs.items() if run.kind == "final"]
+        return report(options, choices(options, found.runs), finals)
+
+
+def choices(options: Options, results: Results) -> dict[str, Choice]:
+    """Return the learning rates that are given, or that whole sweeps decide."""
+    found = {}
+    for method in options.methods:
+        sweep = options.sweep(method)
+        if method in options.learning_rate:
+            found[method] = Choice(options.learning_rate[method])
+        elif all(run in results for run in sweep):
+            found[method] = choose(results[run].result for run in sweep)
+    return found

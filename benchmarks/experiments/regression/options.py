@@ -8,7 +8,7 @@ from pydantic import Field
 from baselines import Trainer
 from benchmarks.experiments.options import MethodOptions, Whole
 from benchmarks.experiments.regression.methods import METHODS
-from benchmarks.experiments.regression.runs import Run
+from benchmarks.experiments.regression.runs import RegressionRun
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED
 
 #: Of learning rates, in steps of about 2.
@@ -40,7 +40,7 @@ class Options(MethodOptions):
     learning_rate: dict[str, float] = Field(default={})
     sweep_seeds: Whole = 2
 
-    def sweep(self, method: str) -> list[Run]:
+    def sweep(self, method: str) -> list[RegressionRun]:
         """Return the runs that decide a method's rate; none if it is given."""
         if method in self.learning_rate:
             return []
@@ -50,10 +50,21 @@ class Options(MethodOptions):
             for seed in range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + self.sweep_seeds)
         ]
 
-    def final(self, method: str, rate: float) -> list[Run]:
+    def final(self, method: str, rate: float) -> list[RegressionRun]:
         """Return the reported runs of a method."""
         return [self._run("final", method, seed, rate) for seed in range(self.seeds)]
 
-    def _run(self, kind: Literal["sweep", "final"], method: str, seed: int, rate: float) -> Run:
-        settings = self.settings(method, rate)
-        return Run(kind, self.dataset, method, seed, self.epochs, self.batch_size, settings)
+    def _run(
+        self, kind: Literal["sweep", "final"], method: str, seed: int, rate: float
+    ) -> RegressionRun:
+        return RegressionRun(
+            kind=kind,
+            dataset=self.dataset,
+            model="regressor",
+            method=method,
+            activation="relu",
+            seed=seed,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            settings=self.settings(method, rate),
+        )

@@ -1,18 +1,17 @@
 """The report: errors by epoch, and differences between methods."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
 from benchmarks.analysis import paired
-from benchmarks.experiments.base import Report, rows
 from benchmarks.experiments.regression.options import Options
-from benchmarks.experiments.regression.runs import Choice
+from benchmarks.experiments.regression.runs import Choice, errors
 from benchmarks.rendering import curves
-from benchmarks.rendering.text import Lines, at_edge, document, edge_notes, origins, spread
-from benchmarks.storage.files import write
-from benchmarks.storage.records import Record, by_method
+from benchmarks.rendering.document import Figure, Section, Table
+from benchmarks.rendering.text import Lines, at_edge, edge_notes, spread
+from benchmarks.runs.run import Result, of_methods
 
 #: Epochs that the table shows, with the last one.
 SHOWN = (1, 5, 10, 20, 50, 100)
@@ -22,13 +21,13 @@ TESTED = (("lfp-cubic", "sgd"), ("lfp-squared", "sgd"), ("wsgd", "sgd"))
 SHOWN_PAIRS = (("lfp-squared", "wsgd"), ("lfp-cubic", "lfp-squared"))
 
 
-def error_lines(records: Sequence[Record], choices: Mapping[str, Choice], epochs: int) -> Lines:
+def error_lines(results: Sequence[Result], choices: Mapping[str, Choice], epochs: int) -> Lines:
     """Return the errors as text, a row for each method."""
     shown = [epoch for epoch in SHOWN if epoch < epochs] + [epochs]
     of_epochs = [f"epoch {epoch}" for epoch in shown]
     header = ("method", "learning rate", *of_epochs, "chosen epoch", "error there", "diverged")
     found = []
-    for method, of_method in by_method(records).items():
+    for method, of_method in of_methods(results).items():
         choice = choices[method]
         reached = [errors_at(of_method, epoch) for epoch in (*shown, choice.epoch)]
         *by_epoch, chosen = (spread(values, 3) if values else "-" for values in reached)
@@ -39,31 +38,31 @@ def error_lines(records: Sequence[Record], choices: Mapping[str, Choice], epochs
                 *by_epoch,
                 "-" if choice.epoch is None else str(choice.epoch),
                 chosen,
-                f"{sum(r['diverged'] for r in of_method)}/{len(of_method)}",
+                f"{sum(r.diverged for r in of_method)}/{len(of_method)}",
             )
         )
     return header, found
 
 
-def errors_at(records: Sequence[Record], epoch: int | None) -> list[float]:
+def errors_at(results: Sequence[Result], epoch: int | None) -> list[float]:
     """Return the errors after an epoch of the runs that reached it; none of no epoch."""
     if epoch is None:
         return []
-    return [record["errors"][epoch] for record in records if len(record["errors"]) > epoch]
+    return [errors(result)[epoch] for result in results if len(errors(result)) > epoch]
 
 
-def tidy(records: Sequence[Record]) -> pd.DataFrame:
+def tidy(results: Sequence[Result]) -> pd.DataFrame:
     """Return a row for each run and epoch, of which 0 is before training."""
     return pd.DataFrame(
         {
-            "method": record["run"]["method"],
-            "seed": record["run"]["seed"],
-            "learning_rate": record["run"]["settings"]["learning_rate"],
+            "method": result.run.method,
+            "seed": result.run.seed,
+            "learning_rate": result.run.settings.learning_rate,
             "epoch": epoch,
             "test_mse": value,
         }
-        for record in records
-        for epoch, value in enumerate(record["errors"])
+        for result in results
+        for epoch, value in enumerate(errors(result))
     )
 
 
@@ -91,16 +90,13 @@ def differences_of(frame: pd.DataFrame, choices: Mapping[str, Choice], epochs: i
     )
 
 
-def write_report(
-    folder: Path,
-    options: Options,
-    choices: Mapping[str, Choice],
-    records: Sequence[Record],
-    command: str,
-) -> Report:
-    """Write ``table.md``, ``test-error-by-epoch.png``, ``errors.csv`` and ``paired.csv``."""
-    frame = tidy(records)
-    differences = differences_of(frame, choices, options.epochs)
+def report(
+    options: Options, choices: Mapping[str, Choice], results: Sequence[Result]
+) -> list[Section]:
+    """Return the errors by epoch, and the differences between methods."""
+    if not results:
+        return []
+    frame = tidy(results)
     rates = ", ".join(f"{rate:g}" for rate in options.learning_rates)
     remarks = [
         f"{options.dataset}, MLP with ReLU and dropout: mean squared error on the test split, mean "
@@ -111,23 +107,29 @@ def write_report(
         f"validation split after {options.epochs} epochs, {options.sweep_seeds} seeds. Chosen "
         "epoch: the one with the lowest mean error there.",
         *edge_notes(choice.edge for choice in choices.values()),
-        *(f"Made on: {place}." for place in origins(r["environment"] for r in records)),
-        f"Command: `{command}`",
     ]
-    lines = error_lines(records, choices, options.epochs)
+    lines = error_lines(results, choices, options.epochs)
     note = "Tested is what the code says beforehand: every method against sgd, at both epochs."
-    text = "# Test error\n\n" + document(lines, remarks)
-    text += paired.section(differences, digits=3, note=note)
-    panel = {m: [r["errors"][1:] for r in runs] for m, runs in by_method(records).items()}
-    image = curves.png(
-        {options.dataset: panel},
-        range(1, options.epochs + 1),
-        across="epoch",
-        up="test MSE",
-        title=f"{options.dataset}: mean and range over {options.seeds} seeds",
+    panel = {m: [errors(r)[1:] for r in runs] for m, runs in of_methods(results).items()}
+    by_epoch = Figure(
+        "Test error by epoch",
+        partial(
+            curves.png,
+            {options.dataset: panel},
+            range(1, options.epochs + 1),
+            across="epoch",
+            up="test MSE",
+            title=f"{options.dataset}: mean and range over {options.seeds} seeds",
+        ),
+        "png",
+        "test-error-by-epoch",
     )
-    write(folder / "table.md", text.encode())
-    write(folder / "test-error-by-epoch.png", image)
-    write(folder / "errors.csv", frame.to_csv(index=False).encode())
-    write(folder / "paired.csv", differences.to_csv(index=False).encode())
-    return Report(lines, remarks, rows(frame[frame["epoch"] == options.epochs]))
+    differences = differences_of(frame, choices, options.epochs)
+    return [
+        Section(
+            "Regression",
+            tables=[Table("errors", "Test error", lines, frame, remarks)],
+            figures=[by_epoch],
+        ),
+        *paired.sections(differences, digits=3, note=note),
+    ]

@@ -1,11 +1,10 @@
-"""The runs, what they measure, and the learning rate that a sweep chooses."""
+"""The runs, and the learning rate that a sweep chooses."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from statistics import mean
-from time import perf_counter
-from typing import Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,69 +12,51 @@ from numpy.random import SeedSequence
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from baselines import Settings
-from benchmarks.data import Split
+from baselines import Trainer
+from benchmarks.data import Dataset, Split
 from benchmarks.experiments.regression.data import DATASETS, split
 from benchmarks.experiments.regression.methods import METHODS, regressor
-from benchmarks.runs.training import reproducible, train_epoch
+from benchmarks.runs.run import Result, Run, Task
+from benchmarks.runs.training import train
 from benchmarks.runs.tuning import Edge, edge_of
-from benchmarks.storage.provenance import describe
-from benchmarks.storage.records import Record
+from benchmarks.storage.checkpoint import Checkpoint
 
 TEST_SHARE = 0.3
 VALIDATION_SHARE = 0.15  # of the training split, in a sweep
+NONE = Split(torch.empty(0), torch.empty(0))
 
 
-@dataclass(frozen=True)
-class Run:
-    """What decides a run; one of a sweep never sees the test split."""
+@dataclass(frozen=True, kw_only=True)
+class RegressionRun(Run):
+    """What decides a run, whose seed is also that of the split."""
 
-    kind: Literal["sweep", "final"]
-    dataset: str
-    method: str
-    seed: int  # of the split, the weights, the order of the examples, and dropout
-    epochs: int
-    batch_size: int
-    settings: Settings
+    task: ClassVar[Task] = Task("regression", "squared error", "mean squared error")
+    methods: ClassVar[Mapping[str, type[Trainer]]] = METHODS
 
 
-def splits(run: Run, seed: int) -> tuple[Split, Split]:
-    """Return what the run trains on, and what its errors are measured on."""
+def data_of(run: Run, seed: int) -> Dataset:
+    """Return what the run trains on, and the split that its errors are measured on.
+
+    A sweep has a validation split and no test split, a reported run the reverse.
+    """
     inputs, targets = DATASETS[run.dataset]()
     if run.kind == "final":
-        return split(inputs, targets, TEST_SHARE, seed)
+        training, test = split(inputs, targets, TEST_SHARE, seed)
+        return Dataset(run.dataset, training, NONE, test, classes=1)
     inputs, _, targets, _ = train_test_split(
         inputs, targets, test_size=TEST_SHARE, random_state=seed
     )
-    return split(inputs, targets, VALIDATION_SHARE, seed)
+    training, validation = split(inputs, targets, VALIDATION_SHARE, seed)
+    return Dataset(run.dataset, training, validation, NONE, classes=1)
 
 
-def train(run: Run, device: torch.device) -> Record:
-    """Return the mean squared errors on the split that is not trained on, before and by epoch.
-
-    They end where one is not finite; ``diverged`` tells whether they do.
-    """
-    started, environment = perf_counter(), describe(device)
-    streams = SeedSequence(run.seed).generate_state(4)
-    split_seed, model_seed, order_seed, dropout_seed = (int(s) for s in streams)
-    training, held_out = splits(run, split_seed)
-    training, held_out = training.to(device), held_out.to(device)
-    model = regressor(training.inputs.shape[1], model_seed).to(device)
-    errors = [error(model, held_out)]
-    with reproducible(device, dropout_seed):
-        in_all = run.epochs * math.ceil(len(training) / run.batch_size)
-        trainer = METHODS[run.method](model, replace(run.settings, total_steps=in_all))
-        order = torch.Generator().manual_seed(order_seed)
-        while len(errors) <= run.epochs and math.isfinite(errors[-1]):
-            train_epoch(trainer, training, run.batch_size, order)
-            errors.append(error(model, held_out))
-    finite = [e for e in errors if math.isfinite(e)]
-    return {
-        "errors": finite,
-        "diverged": len(finite) < len(errors),
-        "seconds": perf_counter() - started,
-        "environment": environment,
-    }
+def train_regressor(run: Run, device: torch.device, checkpoint: Checkpoint | None = None) -> Result:
+    """Return what a run measures: the mean squared error before training and after each epoch."""
+    # The first two are of the order of the examples and of dropout.
+    _, _, split_seed, model_seed = (int(s) for s in SeedSequence(run.seed).generate_state(4))
+    data = data_of(run, split_seed).to(device)
+    model = regressor(data.train.inputs.shape[1], model_seed).to(device)
+    return train(model, run, data, device, checkpoint, metric=error)
 
 
 @torch.no_grad()
@@ -87,6 +68,13 @@ def error(model: nn.Module, split: Split) -> float:
     return found
 
 
+def errors(result: Result) -> list[float]:
+    """Return the errors of a run before training and after each epoch, while they were finite."""
+    split = "test" if result.run.kind == "final" else "validation"
+    found = (getattr(epoch, split) for epoch in result.history)
+    return [value for value in found if value is not None]
+
+
 class Choice(NamedTuple):
     """A learning rate; if from a sweep, the best epoch with it, and where the grid ends with it."""
 
@@ -95,17 +83,17 @@ class Choice(NamedTuple):
     edge: Edge | None = None
 
 
-def choose(tried: Sequence[Record]) -> Choice:
+def choose(tried: Iterable[Result]) -> Choice:
     """Return the rate with the lowest mean error at the end; one that diverged is the worst.
 
     Its epoch is that with the lowest mean error, the first of equals; none if the rate diverged.
     """
     curves: dict[float, list[list[float]]] = {}
-    for record in tried:
-        curve = [math.inf] if record["diverged"] else record["errors"]
-        curves.setdefault(record["run"]["settings"]["learning_rate"], []).append(curve)
+    for result in tried:
+        curve = [math.inf] if result.diverged else errors(result)
+        curves.setdefault(result.run.settings.learning_rate, []).append(curve)
     best = min(sorted(curves), key=lambda rate: mean(curve[-1] for curve in curves[rate]))
-    means = [mean(errors) for errors in zip(*curves[best], strict=False)]
+    means = [mean(at_epoch) for at_epoch in zip(*curves[best], strict=False)]
     lowest = min(means)
     epoch = means.index(lowest) if math.isfinite(lowest) else None
     return Choice(best, epoch, edge_of(curves, best))

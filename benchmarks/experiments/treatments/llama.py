@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from benchmarks.experiments import language
+from benchmarks.experiments.language import text as language
 from benchmarks.experiments.treatments.arms import CPU, Options
 from benchmarks.experiments.treatments.feedback import compared, descended, fill, finite
 from benchmarks.models.llama import Llama, LlamaBlock

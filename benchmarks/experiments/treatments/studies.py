@@ -5,7 +5,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from benchmarks.experiments import language
+from benchmarks.experiments.language import text as language
 from benchmarks.experiments.treatments.arms import GATES, NORMALISATIONS, UNITS
 from benchmarks.experiments.treatments.llama import LlamaBudget, study_llama
 from benchmarks.experiments.treatments.networks import DENSE, GATED, Build

@@ -1,0 +1,120 @@
+"""The report: losses at the rates that validation chooses."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.experiments.language.options import EVALUATIONS, Arm, Options
+from benchmarks.experiments.language.runs import steps_at
+from benchmarks.experiments.language.text import corpus, entropy
+from benchmarks.rendering import curves
+from benchmarks.rendering.document import Figure, Section, Table
+from benchmarks.rendering.text import Lines, edge_notes, spread
+from benchmarks.runs.run import Result
+from benchmarks.runs.tuning import edge_of
+
+
+def chosen(arm: Arm, tried: Mapping[float, Sequence[Result]]) -> dict[str, Any]:
+    """Return the arm's rate with the least validation loss, and the losses there.
+
+    Args:
+        arm: whose runs they are.
+        tried: results by learning rate.
+
+    Returns:
+        A row of the report; the losses of a diverged run are None.
+    """
+
+    def total(rate: float) -> float:
+        return sum(math.inf if r.diverged else r.validation or 0.0 for r in tried[rate])
+
+    rates = sorted(tried)
+    best = min(rates, key=total)
+    return {
+        **arm._asdict(),
+        "learning_rate": best,
+        "at_edge": edge_of(rates, best) is not None,
+        "validation_losses": [[e.validation for e in r.history[1:]] for r in tried[best]],
+        "validation_loss": [r.history[-1].validation for r in tried[best]],
+        "test_loss": [r.history[-1].test for r in tried[best]],
+    }
+
+
+def report(options: Options, rows: Sequence[dict[str, Any]]) -> list[Section]:
+    """Return the losses of the rows that :func:`chosen` returns."""
+    text = corpus()
+    remarks = [
+        "Losses in nats a character, mean ± sample standard deviation, seeds: "
+        f"{options.seeds}; after {options.steps} steps of {options.batch} sequences of "
+        f"{options.context} characters.",
+        f"Guessing evenly among the {text.characters} characters costs "
+        f"{math.log(text.characters):.2f}, and by their frequency {entropy(text):.2f}.",
+        "The learning rate was chosen for each arm by its validation loss, out of "
+        + "; ".join(f"{n}: {r}" for n, r in options.learning_rates.items())
+        + ".",
+        *edge_notes(row["at_edge"] for row in rows),
+    ]
+    frame = pd.DataFrame(
+        {
+            **{name: row[name] for name in (*Arm._fields, "learning_rate", "at_edge")},
+            "seed": seed,
+            "validation_loss": row["validation_loss"][seed],
+            "test_loss": row["test_loss"][seed],
+        }
+        for row in rows
+        for seed in range(len(row["test_loss"]))
+    )
+    by_step = Figure(
+        "Validation loss by step", partial(figure, rows, options), "png", "validation-loss-by-step"
+    )
+    one = Table("losses", "Losses at the chosen rates", lines(rows), frame, remarks)
+    return [Section("Language", tables=[one], figures=[by_step])]
+
+
+def figure(rows: Sequence[dict[str, Any]], options: Options) -> bytes:
+    """Return the validation losses of the rows that :func:`chosen` returns, by step, as a PNG."""
+    steps = [steps_at(epoch, options.steps) for epoch in range(1, EVALUATIONS + 1)]
+    panels: dict[str, dict[str, list[list[float]]]] = {name: {} for name in options.optimizers}
+    for row in rows:
+        own = [
+            row["method"],
+            *([f"{row['epsilon']:g}", row["attention"]] if row["attention"] else []),
+        ]
+        panels[row["optimizer"]][" ".join(own)] = [
+            list(takewhile(lambda loss: loss is not None, losses))
+            for losses in row["validation_losses"]
+        ]
+    return curves.png(
+        panels,
+        steps,
+        across="step",
+        up="validation loss (nats a character)",
+        title=f"A small GPT by optimiser: mean and range over {options.seeds} seeds",
+    )
+
+
+def lines(rows: Sequence[dict[str, Any]]) -> Lines:
+    """Return the table of the rows that :func:`chosen` returns."""
+    header = ("method", "optimiser", "epsilon", "attention", "rate", "validation loss", "test loss")
+    return header, [
+        (
+            row["method"],
+            row["optimizer"],
+            "-" if row["epsilon"] is None else f"{row['epsilon']:g}",
+            row["attention"] or "-",
+            f"{row['learning_rate']:g}" + (" (edge)" if row["at_edge"] else ""),
+            told(row["validation_loss"]),
+            told(row["test_loss"]),
+        )
+        for row in rows
+    ]
+
+
+def told(losses: Sequence[float | None]) -> str:
+    """Return mean ± sample standard deviation; None is the loss of a diverged run."""
+    finite = [loss for loss in losses if loss is not None]
+    return spread(finite, 3) if len(finite) == len(losses) else "diverged"
