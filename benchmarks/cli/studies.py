@@ -132,8 +132,10 @@ def compare(
             **options_of_methods,
         )
         kind = Comparison()
-        folder = study_folder(results, study or f"{dataset}-{kind.model(options)}")
-        chosen_device = prepare(device, threads, [kind.model(options)])
+        folder = study_folder(
+            results, f"{dataset}-{kind.model(options)}" if study is None else study
+        )
+        chosen_device = prepare(device, threads, [kind.model(options)], jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         kind.check(options)
     command = shlex.join(["lfp-bench", *context.obj])
@@ -166,7 +168,7 @@ def run(
         plan = read(name)
         studies = plan.studies(size)
         folder = study_folder(results, f"{Path(name).stem}-{size}")
-        chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()))
+        chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()), jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         for options in studies.values():
             plan.kind.check(options)
@@ -203,7 +205,7 @@ def resume(
             raise ValueError(f"folder: {folder} holds no study.json; allowed: one with a study")
         studies = {path.parent: _described(path) for path in paths}
         models = [s.kind.model(s.options) for s in studies.values()]
-        chosen_device = prepare(device, threads, models)
+        chosen_device = prepare(device, threads, models, jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
     found = []
     for part, s in studies.items():
