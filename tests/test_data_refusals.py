@@ -3,15 +3,29 @@
 import errno
 import gzip
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.data import ARCHIVES, Archive, DataError, fetch, fetching
+from benchmarks.data import (
+    ARCHIVES,
+    DATASETS,
+    Archive,
+    DataError,
+    Dataset,
+    Split,
+    fetch,
+    fetching,
+    load,
+)
 
 
 def refused(*arguments: str) -> str:
@@ -128,3 +142,130 @@ def test_what_unpacks_to_too_much_is_refused(
     with pytest.raises(DataError, match="bomb: DataError: a: more than 100000 bytes"):
         fetch(archive, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- data sets of other packages ------------------------------------------------------------------
+
+
+def good() -> dict[str, Any]:
+    """Return the tensors of a small data set by split and field."""
+    random = torch.Generator().manual_seed(0)
+    return {
+        part: {
+            "inputs": torch.randn(6, 2, generator=random),
+            "targets": torch.tensor([0, 1] * 3),
+        }
+        for part in ("train", "validation", "test")
+    }
+
+
+def dataset(tensors: Any, classes: Any = 2) -> Dataset:
+    splits = {part: Split(**fields) for part, fields in tensors.items()}
+    return Dataset("mine", **splits, classes=classes)
+
+
+def changed(part: str, **fields: Any) -> Any:
+    """Return the good tensors with others in one split."""
+    tensors = good()
+    tensors[part].update(fields)
+    return tensors
+
+
+WRONG: list[tuple[Callable[[], Any], str]] = [
+    (
+        lambda: dataset(changed("train", inputs=torch.zeros(6, 2, dtype=torch.float64))),
+        "inputs of train are torch.float64; allowed: torch.float32",
+    ),
+    (
+        lambda: dataset(changed("test", inputs=torch.zeros(6, 2, dtype=torch.uint8))),
+        "inputs of test are torch.uint8; allowed: torch.float32",
+    ),
+    (
+        lambda: dataset(changed("train", targets=torch.zeros(6, dtype=torch.int32))),
+        "targets of train are torch.int32; allowed: torch.int64",
+    ),
+    (
+        lambda: dataset(changed("validation", targets=torch.zeros(6))),
+        "targets of validation are torch.float32; allowed: torch.int64",
+    ),
+    (
+        lambda: dataset(
+            changed("validation", inputs=torch.zeros(0, 2), targets=torch.zeros(0).long())
+        ),
+        "validation is empty, as its inputs have the shape (0, 2); allowed: at least one",
+    ),
+    (
+        lambda: dataset(changed("test", inputs=torch.zeros(6, 0))),
+        "test is empty, as its inputs have the shape (6, 0)",
+    ),
+    (
+        lambda: dataset(changed("train", inputs=torch.zeros(6))),
+        "inputs of train have the shape (6,); allowed: (examples, features)",
+    ),
+    (
+        lambda: dataset(changed("test", targets=torch.zeros(6, 1).long())),
+        "targets: shape (6, 1) does not give one class to each of 6 inputs",
+    ),
+    (
+        lambda: dataset(changed("test", targets=torch.zeros(5).long())),
+        "targets: shape (5,) does not give one class to each of 6 inputs",
+    ),
+    (
+        lambda: dataset(changed("test", inputs=torch.zeros(6, 3))),
+        "an input of test has the shape (3,); allowed: that of train, (2,)",
+    ),
+    (
+        lambda: dataset(changed("train", targets=torch.full((6,), 2))),
+        "targets of train lie in [2, 2]; allowed: [0, 1]",
+    ),
+    (
+        lambda: dataset(changed("test", inputs=torch.full((6, 2), float("nan")))),
+        "inputs of test are not all finite",
+    ),
+    (
+        lambda: dataset(changed("train", inputs=torch.zeros(6, 2).to_sparse())),
+        "inputs of train are torch.sparse_coo; allowed: a dense tensor",
+    ),
+    (
+        lambda: dataset(changed("train", inputs=torch.zeros(6, 2, requires_grad=True))),
+        "inputs of train require a gradient",
+    ),
+    (
+        lambda: dataset(changed("train", inputs=np.zeros((6, 2)), targets=np.zeros(6))),
+        "inputs of train are a ndarray; allowed: a tensor of torch.float32",
+    ),
+    (lambda: dataset(good(), classes=1), "classes are 1; allowed: a whole number from 2"),
+    (lambda: dataset(good(), classes=2.0), "classes are 2.0; allowed"),
+    (lambda: dataset(good(), classes=None), "classes are None; allowed"),
+    (lambda: Dataset("mine", None, None, None, 2), "train is a NoneType; allowed"),  # type: ignore[arg-type]
+    (lambda: (1, 2), "a tuple was loaded; allowed: a benchmarks.data.Dataset"),
+    (lambda: None, "a NoneType was loaded"),
+    (lambda: {}["missing"], "cannot be loaded (KeyError: 'missing')"),
+    (
+        lambda: Path("/proc/none").read_bytes(),
+        "cannot be loaded (FileNotFoundError: [Errno 2] No such file or directory: '/proc/none')",
+    ),
+    (lambda: 1 / 0, "cannot be loaded (ZeroDivisionError: division by zero)"),
+]
+
+
+@pytest.mark.parametrize(("made", "message"), WRONG)
+def test_a_data_set_that_nothing_can_be_trained_on_is_refused(
+    made: Callable[[], Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(DATASETS.own, "mine", lambda name, seed, root: made())
+    for command in (
+        ("compare", "--dataset", "mine", "--methods", "sgd", "--activations", "relu"),
+        ("diagnose", "--dataset", "mine", "--model", "mlp", "--activations", "relu"),
+        ("data", "mine"),
+    ):
+        line = refused(*command)
+        assert "mine: " in line
+        assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_good_data_set_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS.own, "mine", lambda name, seed, root: dataset(good()))
+    assert load("mine").classes == 2

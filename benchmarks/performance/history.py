@@ -14,6 +14,7 @@ import sys
 import torch
 from asv.machine import Machine, MachineCollection
 
+from benchmarks.storage import git
 from benchmarks.storage.provenance import ROOT, processor
 
 
@@ -32,11 +33,10 @@ def register(name: str) -> None:
 
 def resolved(commit: str) -> str:
     """Return the full hash of a commit; `ValueError` if git does not know it."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if found.returncode:
+    found = git.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}")
+    if found is None:
         raise ValueError(f"commit: {commit!r} is none of this repository")
-    return found.stdout.strip()
+    return found
 
 
 def measure(
@@ -59,5 +59,10 @@ def measure(
     command += ["--skip-existing-successful"] * new_only + ["--dry-run"] * (not store)
     hashes = "\n".join(map(resolved, commits))
     return subprocess.run(
-        [*command, "HASHFILE:-"], input=hashes, text=True, cwd=ROOT, check=False
+        [*command, "HASHFILE:-"],
+        input=hashes,
+        text=True,
+        cwd=ROOT,
+        env=git.environment(),
+        check=False,
     ).returncode
