@@ -124,7 +124,7 @@ CASES: list[tuple[tuple[str, ...], str]] = [
     (("verify", "--dtype", "int8"), "dtype: unknown name 'int8'"),
     (("verify", "--model", "nonsense", "--input", "3"), "model: 'nonsense' is no package:callable"),
     (("verify", "--model", "os:nothing", "--input", "3"), "model: 'os:nothing' is no package"),
-    (("verify", "--model", "torch:nn", "--input", "3,x"), "input: 'x'; allowed: whole numbers"),
+    (("verify", "--model", "torch.nn:Module", "--input", "3,x"), "input: 'x'; allowed: whole"),
 ]
 
 

@@ -89,17 +89,6 @@ def parse_number(field: str, text: str) -> float:
         raise ValueError(f"{field}: {text!r} is not a number; allowed: above 0") from None
 
 
-def parse_size(field: str, text: str) -> int:
-    """Return the number of units along a dimension; ValueError names the field."""
-    try:
-        size = int(text)
-    except ValueError:
-        size = 0
-    if size < 1:
-        raise ValueError(f"{field}: {text!r}; allowed: whole numbers from 1, like 3,32,32")
-    return size
-
-
 def by_method(field: str, unit: str, texts: Iterable[str]) -> dict[str, float]:
     """Return the number that is given for each method or family; each may be given once."""
     numbers: dict[str, float] = {}
