@@ -33,7 +33,9 @@ def refused(*arguments: str) -> str:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
+    *before, line = result.stderr.splitlines()
+    assert all(" INFO " in told for told in before)
+    assert line.startswith("error: ")
     return line
 
 
@@ -161,7 +163,8 @@ def good() -> dict[str, Any]:
 
 def dataset(tensors: Any, classes: Any = 2) -> Dataset:
     splits = {part: Split(**fields) for part, fields in tensors.items()}
-    return Dataset("mine", **splits, classes=classes)
+    train, validation, test = splits.values()
+    return Dataset("mine", train, validation, test, classes)
 
 
 def changed(part: str, **fields: Any) -> Any:
@@ -240,7 +243,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Dataset("mine", None, None, None, 2), "train is a NoneType; allowed"),  # type: ignore[arg-type]
     (lambda: (1, 2), "a tuple was loaded; allowed: a benchmarks.data.Dataset"),
     (lambda: None, "a NoneType was loaded"),
-    (lambda: {}["missing"], "cannot be loaded (KeyError: 'missing')"),
+    (lambda: os.environ["MISSING"], "cannot be loaded (KeyError: 'MISSING')"),
     (
         lambda: Path("/proc/none").read_bytes(),
         "cannot be loaded (FileNotFoundError: [Errno 2] No such file or directory: '/proc/none')",

@@ -46,13 +46,12 @@ def test_help_is_told(arguments: list[str]) -> None:
     assert "Usage" in result.stdout
 
 
-@pytest.mark.parametrize(("arguments", "told"), [([], "compare"), (["perf"], "roofline")])
-def test_without_a_command_the_help_comes_before_the_error(arguments: list[str], told: str) -> None:
-    result = CliRunner().invoke(app, arguments)
+def test_without_a_command_the_help_comes_before_the_error() -> None:
+    result = CliRunner().invoke(app, [])
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "Usage" in result.stderr
-    assert told in result.stderr
+    assert "compare" in result.stderr
     assert result.stderr.splitlines()[-1] == "error: Missing command."
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from benchmarks.cli.logs import shown
 from benchmarks.cli.output import say
 
 
@@ -24,15 +25,16 @@ class OneLineErrors(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *other: Any, **options: Any) -> Any:
         """Run and exit; the arguments become the context's `obj`, to be quoted in reports.
 
-        Where a command is missing, the help comes first: it says which there are.
+        Without any, the help comes first: it says which commands there are.
         """
         arguments = sys.argv[1:] if args is None else list(args)
         options = {**options, "standalone_mode": False, "obj": arguments}
         try:
-            code = super().main(arguments, *other, **options)
+            with shown():
+                code = super().main(arguments, *other, **options)
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
-            if context is not None and error.message == "Missing command.":
+            if context is not None and not arguments:
                 with redirect_stdout(sys.stderr):  # where it is printed, by rich
                     print(context.get_help())
             say(f"error: {error.format_message()}")

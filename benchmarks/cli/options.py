@@ -56,6 +56,7 @@ Threads = Annotated[
 ]
 Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
+Show = Annotated[bool, typer.Option("--open", help="Open the report as a page in the browser.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 ExecutorName = Annotated[
     str, typer.Option("--executor", help=f"Where runs are made: {' or '.join(EXECUTORS)}.")

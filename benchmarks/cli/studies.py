@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from baselines import METHODS, Spiking
+from benchmarks.cli import divergence, logs
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.method_options import with_options_of
 from benchmarks.cli.options import (
@@ -22,6 +23,7 @@ from benchmarks.cli.options import (
     Methods,
     RayAddress,
     Results,
+    Show,
     StudyName,
     Threads,
     by_method,
@@ -100,6 +102,7 @@ def compare(
     threads: Threads = None,
     results: Results = Path("results"),
     study: StudyName = None,
+    show: Show = False,
     as_json: AsJson = False,
     **options_of_methods: Any,
 ) -> None:
@@ -142,6 +145,9 @@ def compare(
     found = _make("comparison", options, folder, chosen_device, at, command, quiet=as_json)
     if as_json:
         print_json(found)
+    if show:
+        _show(folder.name, "", results)
+    divergence.leave_if_nothing_finished([found])
 
 
 @app.command()
@@ -158,6 +164,7 @@ def run(
     device: Device = "auto",
     threads: Threads = None,
     results: Results = Path("results"),
+    show: Show = False,
     as_json: AsJson = False,
 ) -> None:
     """Carry out a study that is written down, part by part; each has a folder and a report.
@@ -185,6 +192,9 @@ def run(
         found.append({"part": part, **made})
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
+    if show:
+        _show(name, size, results)
+    divergence.leave_if_nothing_finished(found)
 
 
 @app.command()
@@ -214,6 +224,7 @@ def resume(
         found.append({"part": part.name, **made})
     if as_json:
         print_json({"study": str(folder), "parts": found})
+    divergence.leave_if_nothing_finished(found)
 
 
 class _Described(NamedTuple):
@@ -300,6 +311,7 @@ def report(
     ],
     size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
     results: Results = Path("results"),
+    show: Show = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a page on what is stored of a study, and its tables as Markdown, LaTeX and CSV."""
@@ -310,9 +322,27 @@ def report(
         page, *others = write_page(find(name, size, results))
     if as_json:
         print_json({"study": name, "files": [str(path) for path in (page, *others)]})
-        return
-    print(page)
-    say(f"Beside it: report.md, report.tex and {len(others) - 2} tables in tables")
+    else:
+        print(page)
+        say(f"Beside it: report.md, report.tex and {len(others) - 2} tables in tables")
+    if show:
+        _open(page)
+
+
+def _show(name: str, size: str, results: Path) -> None:
+    """Write the page on a study, and open it."""
+    from benchmarks.studies.collect import find  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.studies.page import write_page  # noqa: PLC0415
+
+    with refusing(ValueError, StoreError, DataError, OSError):
+        page, *_ = write_page(find(name, size, results))
+    _open(page)
+
+
+def _open(page: Path) -> None:
+    """Open a page in the browser, if this machine has one; say where it is."""
+    opened = typer.launch(str(page.absolute())) == 0
+    say(f"{page} is opened" if opened else f"{page} cannot be opened here: there is no browser")
 
 
 def _make(
@@ -331,6 +361,7 @@ def _make(
         refusing(ValueError, StoreError, ExecutorError, DataError, OSError, MemoryError),
         resumable(command, folder),
         Store(folder).locked(),
+        logs.stored(folder, command),
     ):
         description = _describe(experiment, options, folder, device, command)
         if others := kind.status(options, folder).of_other_code:
@@ -338,10 +369,11 @@ def _make(
         with progress(kind.steps(options)) as advance:
             place = Place(device, advance, executor, command)
             report = kind.carry_out(options, folder, place)
-    written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
-    say(f"The report is in {folder}: {', '.join(written)}")
     if not quiet:
         print_table(report.lines, report.remarks)
+    divergence.tell(report.rows)
+    written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
+    say(f"The report is in {folder}: {', '.join(written)}")
     return {**description, "folder": str(folder), "rows": report.rows}
 
 

@@ -155,7 +155,7 @@ def _decompress(path: Path) -> None:
             _unpack(packed, path)
 
 
-def _unpack(packed: IO[bytes], path: Path) -> None:
+def _unpack(packed: gzip.GzipFile | IO[bytes], path: Path) -> None:
     """Write what is packed to the file `path`; raise `DataError` if it is too much."""
     left = LARGEST
     with path.open("wb") as file:

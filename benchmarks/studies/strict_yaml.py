@@ -64,7 +64,7 @@ def load(text: str) -> Any:
 def _refuse_references(text: str) -> None:
     """Raise for anchors, aliases and tags, before anything is made of them."""
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else "?"
         if anchor := getattr(event, "anchor", None):
             raise StrictYAMLError(f"line {line}: the anchor {anchor!r}; allowed: values in full")
         if tag := getattr(event, "tag", None):
