@@ -8,16 +8,17 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import connection, get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from benchmarks.data import Dataset, load
+from benchmarks.runs import cluster
+from benchmarks.runs.cluster import ExecutorError as ExecutorError  # noqa: PLC0414  (for others)
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Store, Stored
 from benchmarks.runs.training import execute
@@ -25,10 +26,6 @@ from benchmarks.storage.provenance import describe
 
 #: How often workers may be killed one after the other before anything is finished.
 RETRIES = 1
-
-
-class ExecutorError(RuntimeError):
-    """Workers die without finishing anything, or there are none."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,8 @@ class RayCluster(Executor):
 
     def results(self, runs: Sequence[Run]) -> Iterator[Stored]:
         """See :class:`Executor`; ExecutorError also if Ray is not installed or not there."""
-        with _cluster(self.address) as ray:
+        with cluster.joined(self.address) as ray:
+            cluster.check_room(ray, self.worker.threads, self.gpus)
             options = {
                 "num_cpus": self.worker.threads,
                 "num_gpus": self.gpus,
@@ -173,28 +171,10 @@ class RayCluster(Executor):
             pending = [make.remote(self.worker, run) for run in runs]
             while pending:
                 done, pending = ray.wait(pending)
-                try:
-                    yield from ray.get(done)
-                except ray.exceptions.WorkerCrashedError as error:
-                    raise ExecutorError(f"ray: a run's worker died twice; {error}") from None
+                with cluster.telling(ray):
+                    found = ray.get(done)
+                yield from found
 
 
 def _apply(worker: Worker, run: Run) -> Stored:
     return worker(run)
-
-
-@contextmanager
-def _cluster(address: str) -> Iterator[Any]:
-    """Connect to a cluster and yield the package ray."""
-    try:
-        import ray  # noqa: PLC0415  (an extra)
-    except ImportError:
-        raise ExecutorError("executor: 'ray' needs the extra: pip install lfp-bench[ray]") from None
-    try:
-        ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise ExecutorError(f"ray_address: {address!r} is no cluster; {error}") from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
