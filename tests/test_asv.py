@@ -120,13 +120,6 @@ def test_the_configuration_names_what_is_there() -> None:
         import_module(plugin.lstrip("."))
 
 
-def test_a_machine_is_called_by_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "processor", lambda device: "AMD EPYC (TM)")
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert history.machine_name(torch.device("cpu")) == "2-core-amd-epyc-tm"
-    assert history.machine_name(torch.device("cuda")) == "amd-epyc-tm"
-
-
 def test_a_commit_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="'no-such-branch' is none of this repository"):
         history.resolved("no-such-branch")

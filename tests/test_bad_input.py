@@ -124,7 +124,7 @@ CASES: list[tuple[tuple[str, ...], str]] = [
     (("verify", "--dtype", "int8"), "dtype: unknown name 'int8'"),
     (("verify", "--model", "nonsense", "--input", "3"), "model: 'nonsense' is no package:callable"),
     (("verify", "--model", "os:nothing", "--input", "3"), "model: 'os:nothing' is no package"),
-    (("verify", "--model", "torch:nn", "--input", "3,x"), "input: 'x'; allowed: whole numbers"),
+    (("verify", "--model", "torch.nn:Module", "--input", "3,x"), "input: 'x'; allowed: whole"),
 ]
 
 
@@ -155,7 +155,7 @@ sizes: {smoke: {seeds: 1}}
         ("epochs: 1", "epoch: 1", "one (smoke): epoch: unknown key; did you mean 'epochs'?"),
         ("epochs: 1", "epochs: many", "one (smoke): epochs: Input should be a valid integer"),
         ("epochs: 1", "epochs: 0", "one (smoke): epochs: Input should be greater than or equal"),
-        ("epochs: 1", "epsilon: .nan", "epsilon must be finite and >= 0, not nan"),
+        ("epochs: 1", "epsilon: .nan", "parts.one.epsilon: .nan; allowed: finite"),
         ("epochs: 1", "options: {lpf: {epsilon: 1}}", "options: unknown name 'lpf'; did you mean"),
         ("epochs: 1", "options: {sgd: {momentum: 0}}", "options: unknown name 'sgd'"),
         (

@@ -321,7 +321,7 @@ def test_when_nothing_works_every_reason_is_given(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         fetch(archive_of(dead=dead, empty=empty), tmp_path)
     first, *reasons = str(error.value).splitlines()
-    assert first == f"MNIST could not be fetched to {raw(tmp_path)}; tried:"
+    assert first == f"MNIST could not be fetched to {raw(tmp_path)} ($LFP_DATA); tried:"
     assert reasons[0] == "- dead: OSError: no route to host"
     assert reasons[1].startswith("- empty: FileNotFoundError")
 

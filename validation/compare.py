@@ -14,7 +14,7 @@ Feedback = dict[Tensor, Tensor]
 
 def engine_feedback(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Any,
     reward_of: Callable[[Tensor], Tensor],
     epsilon: float,
     attention: Attention = "uniform",
@@ -24,7 +24,7 @@ def engine_feedback(
 
     Args:
         model: with outputs of any shape.
-        inputs: of the model.
+        inputs: of the model, which has one argument.
         reward_of: the reward as a function of the outputs.
         epsilon: stabiliser.
         attention: as in :class:`lfp_core.feedback`.

@@ -7,11 +7,13 @@ comparison can.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from math import inf, isfinite
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ from benchmarks.models import ACTIVATIONS, build
 from lfp_core.dead import DeadParameters
 from validation import oracle
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
+from validation.inputs import BATCH, Inputs, Logits, make
 
 #: The largest relative error of a parameter's feedback that is rounding, by dtype.
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 1e-4}
@@ -50,7 +53,6 @@ LINEAR = (
     nn.Identity,
 )
 EPSILON = 0.1  # of the comparison with the oracle, which is well-conditioned then
-BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -89,22 +91,38 @@ def machine(device: torch.device, dtype: torch.dtype) -> Iterator[Check]:
             yield _judged(f"oracle, mlp, {activation}", error, dtype)
 
 
-def users_model(model: nn.Module, inputs: Tensor) -> Iterator[Check]:
-    """Check the engine with a model that has outputs (batch, classes) for the inputs (batch, ...).
+def users_model(model: nn.Module, inputs: Tensor | Inputs) -> Iterator[Check]:
+    """Check the engine with a model that has logits (batch, ..., classes) for its inputs.
 
-    It is in evaluation mode for the checks; device and dtype are the inputs'. Its activations have
-    to be modules, or Theorem 1 is taken to apply where it does not. Parameters that are 0 are
-    started, once they have been told of: what no feedback reaches would agree with anything.
+    It is in evaluation mode for the checks; device and dtype are those of the inputs, and of a
+    parameter if these are tokens. Its activations have to be modules, or Theorem 1 is taken to
+    apply where it does not. Parameters that are 0 are started, once they have been told of: what no
+    feedback reaches would agree with anything.
 
     Yields:
         What was found, check by check.
     """
-    model = copy.deepcopy(model).to(inputs.device, inputs.dtype).eval()
-    targets = torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+    given = inputs if isinstance(inputs, Inputs) else Inputs((inputs,))
+    own, only = copy.deepcopy(model).eval(), given.only
+    if only is not None:
+        own.to(only.device, only.dtype)
+        with torch.no_grad():
+            plain = isinstance(found := own(only), Tensor) and found.dim() == 2
+    if only is None or not plain:
+        yield from _examined(own, Logits(own), given)
+    else:
+        yield from _examined(own, own, only)
+
+
+def _examined(own: nn.Module, model: nn.Module, inputs: Tensor | Inputs) -> Iterator[Check]:
+    """Check a model that has outputs (examples, classes), made of one of the user's own."""
+    with torch.no_grad():
+        outputs = model(inputs)
+    targets = torch.zeros(len(outputs), dtype=torch.int64, device=outputs.device)
 
     def dead() -> DeadParameters:
         engine_feedback(model, inputs, lambda o: lfp.rewards.softmax(o, targets), EPSILON)
-        return lfp.dead_parameters(model)
+        return lfp.dead_parameters(own)
 
     try:
         at_first = dead()
@@ -112,21 +130,59 @@ def users_model(model: nn.Module, inputs: Tensor) -> Iterator[Check]:
         yield Check("every operation has a rule", "differs", str(missing))
         return
     yield Check("every operation has a rule", "agrees", "none is refused")
-    started = lfp.start_parameters(model, generator=torch.Generator().manual_seed(0))
+    started = lfp.start_parameters(own, generator=torch.Generator().manual_seed(0))
     yield learns(at_first, dead() if started else at_first)
-    leaves = [module for module in model.modules() if not list(module.children())]
+    leaves = [module for module in own.modules() if not list(module.children())]
     others = sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, LINEAR)})
     if others:
         reason = f"it is for layers that are linear on each side of 0, not {', '.join(others)}"
         yield Check("Theorem 1", "does not apply", reason)
     else:
-        yield _judged("Theorem 1", theorem1(model, inputs, targets), inputs.dtype)
+        yield _judged("Theorem 1", theorem1(model, inputs, targets), outputs.dtype)
+    if not isinstance(inputs, Tensor):
+        reason = "it is for models of one tensor of numbers, with outputs (batch, classes)"
+        yield Check("oracle", "does not apply", reason)
+        return
     try:
         error = oracle_error(model, inputs, targets)
-    except TypeError as reason:
-        yield Check("oracle", "does not apply", str(reason))
+    except TypeError as unknown:
+        yield Check("oracle", "does not apply", str(unknown))
     else:
-        yield _judged("oracle", error, inputs.dtype)
+        yield _judged("oracle", error, outputs.dtype)
+
+
+def prepared(
+    name: str, texts: Sequence[str], device: torch.device, dtype: torch.dtype
+) -> tuple[nn.Module, Inputs]:
+    """Return the model that is named, and the inputs that are described; they go together.
+
+    Args:
+        name: of what returns the model, as :func:`load` takes it.
+        texts: descriptions of inputs, as :func:`validation.inputs.make` takes them.
+        device: of both.
+        dtype: of both, where they are not whole numbers.
+
+    Raises:
+        ValueError: a name or a description is wrong, or the model cannot be called with the inputs.
+    """
+    build = load(name)
+    inputs = make(texts or [""], lambda text: load(text, "input")).to(device, dtype)
+    torch.manual_seed(0)
+    try:
+        model = _module(build())
+        with torch.no_grad():
+            Logits(copy.deepcopy(model).to(device, dtype).eval())(inputs)
+    except Exception as error:  # whatever a model of one's own does
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"model: {name!r} does not go with the inputs ({told})") from None
+    return model.to(device, dtype), inputs
+
+
+def _module(made: Any) -> nn.Module:
+    """Return what was made, which has to be a module."""
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"a {type(made).__name__} was made, and no nn.Module")
+    return made
 
 
 def learns(dead: DeadParameters, started: DeadParameters) -> Check:
@@ -149,7 +205,7 @@ def learns(dead: DeadParameters, started: DeadParameters) -> Check:
     return Check(name, verdict, f"{found} (docs/dead_parameters.md)", dead)
 
 
-def theorem1(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+def theorem1(model: nn.Module, inputs: Tensor | Inputs, targets: Tensor) -> float:
     """Return the relative distance of LFP-0 from ``-|w| dL/dw``, L the cross-entropy."""
     reward_of = lfp.rewards.from_loss(nn.functional.cross_entropy)
     found = engine_feedback(model, inputs, lambda o: reward_of(o, targets), epsilon=0.0)
@@ -177,17 +233,32 @@ def oracle_error(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
     )
 
 
-def load(name: str) -> Callable[[], nn.Module]:
+def load(name: str, field: str = "model") -> Callable[[], Any]:
     """Return what ``package.module:callable`` names.
 
+    Modules in the current folder are found, as Python's own commands find them.
+
+    Args:
+        name: what is named.
+        field: what it is for, which messages begin with.
+
     Raises:
-        ValueError: there is no such thing.
+        ValueError: there is no such thing, or it cannot be imported.
     """
     module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
-        found: Callable[[], nn.Module] = getattr(import_module(module), attribute)
+        found = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"model: {name!r} is no package:callable ({error})") from None
+        raise ValueError(f"{field}: {name!r} is no package:callable ({error})") from None
+    except Exception as error:  # whatever the module does when it is imported
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{field}: {name!r} cannot be imported ({told})") from None
+    if not callable(found):
+        raise ValueError(f"{field}: {name!r} is no callable, but of type {type(found).__name__}")
     return found
 
 

@@ -1,13 +1,14 @@
 """The methods of the comparison that train by a swarm."""
 
+import math
 import sys
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from baselines.activation import Activation
+from baselines.machine import available_memory
 from baselines.pso.recipe import PAPER, STABLE, Recipe
 from baselines.pso.swarms import Pyswarms, Swarm, TorchSwarm
 from baselines.swarm_fitness import SwarmFitness
@@ -90,15 +91,12 @@ class PSO(Trainer):
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how much memory a device can give without swapping; no limit is known but on Linux."""
+    """Return how many bytes a device can give; no limit of a CPU's is known but on Linux."""
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reusable
-    info = Path("/proc/meminfo")
-    if not info.exists():
-        return sys.maxsize
-    fields = dict(line.split(":") for line in info.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    memory = available_memory()
+    return sys.maxsize if memory == math.inf else int(memory)
 
 
 class PaperPSO(PSO):

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from benchmarks.cli.logs import shown
 from benchmarks.cli.output import say
 
 
@@ -21,15 +23,31 @@ class OneLineErrors(TyperGroup):
     """A command line that reports every error in one line, instead of a box with a usage text."""
 
     def main(self, args: Sequence[str] | None = None, *other: Any, **options: Any) -> Any:
-        """Run and exit; the arguments become the context's `obj`, to be quoted in reports."""
+        """Run and exit; the arguments become the context's `obj`, to be quoted in reports.
+
+        Without any, the help comes first: it says which commands there are.
+        """
         arguments = sys.argv[1:] if args is None else list(args)
         options = {**options, "standalone_mode": False, "obj": arguments}
         try:
-            code = super().main(arguments, *other, **options)
+            with shown():
+                code = super().main(arguments, *other, **options)
         except typer.TyperException as error:
+            context = getattr(error, "ctx", None)
+            if context is not None and not arguments:
+                with redirect_stdout(sys.stderr):  # where it is printed, by rich
+                    print(context.get_help())
             say(f"error: {error.format_message()}")
             code = error.exit_code
         sys.exit(code or 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; tell that Ctrl-C has ended it, which those that can go on do better."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted")
+            raise typer.Exit(130) from None
 
 
 @contextmanager
@@ -42,5 +60,27 @@ def refusing(*errors: type[Exception]) -> Iterator[None]:
 
 
 app = typer.Typer(
-    cls=OneLineErrors, help="Benchmark Layer-wise Feedback Propagation against its rivals."
+    cls=OneLineErrors,
+    help="Benchmark Layer-wise Feedback Propagation against its rivals.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    """Print the version of what is installed, or of the copy that this is, and exit."""
+    if wanted:
+        try:
+            print("lfp-bench", version("lfp-bench"))
+        except PackageNotFoundError:
+            print("lfp-bench, a copy that is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    told: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version."),
+    ] = False,
+) -> None:
+    """Take the options that are no command's."""

@@ -11,7 +11,7 @@ from baselines.registry import pick
 from benchmarks import data as data_sets
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.doctor import examine
-from benchmarks.cli.options import AsJson, Device, Results, parse_size, prepare
+from benchmarks.cli.options import AsJson, Device, Results, prepare
 from benchmarks.cli.output import print_json, print_table
 from benchmarks.data import ARCHIVES, DATASETS, DataError
 from benchmarks.rendering.text import origins
@@ -24,9 +24,15 @@ def verify(
         str | None,
         typer.Option(metavar="PACKAGE:CALLABLE", help="Returns a model of your own to check."),
     ] = None,
-    shape: Annotated[
-        str, typer.Option("--input", help="Shape of an input of that model, like 3,32,32.")
-    ] = "",
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE[=LOW..HIGH]|PACKAGE:CALLABLE",
+            help="Of an input of that model, like 3,32,32; or 128=0..50256 for tokens; or what "
+            "returns all inputs. Can be repeated, for several arguments.",
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -40,10 +46,8 @@ def verify(
         if model is None:
             found = list(checks.machine(chosen_device, precision))
         else:
-            sizes = [parse_size("input", text) for text in shape.split(",")]
-            torch.manual_seed(0)
-            inputs = torch.randn(checks.BATCH, *sizes).to(chosen_device, precision)
-            found = list(checks.users_model(checks.load(model)(), inputs))
+            own = checks.prepared(model, inputs or [], chosen_device, precision)
+            found = list(checks.users_model(*own))
     environment = describe(chosen_device)
     if as_json:
         print_json({"checks": [asdict(check) for check in found], "environment": environment})

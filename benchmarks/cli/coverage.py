@@ -49,7 +49,7 @@ def coverage(
         plan = {one: suite.select(one, name) for one in groups}
         if not any(plan.values()):
             raise ValueError(f"name: {name!r} matches nothing in {', '.join(groups)}")
-        device = prepare("cpu", threads, [])
+        device = prepare("cpu", threads, [], jobs)
     folder, command = results / "coverage", shlex.join(["lfp-bench", *context.obj])
     found: list[Record] = []
     with refusing(OSError), progress(sum(map(len, plan.values()))) as tick:

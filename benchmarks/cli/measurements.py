@@ -61,7 +61,7 @@ def speed(
         names = chosen("models", split(models), MODELS)
         kinds = chosen("activations", split(activations), ACTIVATIONS)
         compared = chosen("methods", split(methods), METHODS, FAMILIES)
-        folder = study_folder(results, study or "speed")
+        folder = study_folder(results, "speed" if study is None else study)
         chosen_device = prepare(device, threads, names)
     if peer and not peer_is_installed():
         say(f"{PEER} is missing or does not import here, so it is left out (see `make peer`)")
@@ -129,7 +129,7 @@ def diagnose(
         settings = LFPSettings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
         pick("model", model, MODELS)
         data = load(dataset)
-        folder = study_folder(results, study or f"diagnosis-{dataset}-{model}")
+        folder = study_folder(results, f"diagnosis-{dataset}-{model}" if study is None else study)
         device = prepare("cpu", None, [model])
         courses = {}
         with progress(len(kinds)) as tick:

@@ -1,7 +1,6 @@
 """The options that commands share, and how their values are read."""
 
 import os
-import re
 from collections.abc import Iterable
 from math import inf
 from pathlib import Path
@@ -11,9 +10,11 @@ import torch
 import typer
 
 from baselines import FAMILIES, METHODS
+from baselines.machine import threads_for
 from baselines.registry import pick
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.runs.executors import Executor, Here, Local, RayCluster
+from benchmarks.storage.names import checked_name
 
 EXECUTORS = ("local", "ray")
 
@@ -49,11 +50,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[
     int | None,
     typer.Option(
-        parser=parse_whole, help="Of the CPU; by default 1 for small models, else all but one."
+        parser=parse_whole,
+        help="Of each job; by default 1 for small models, else its share of the usable CPUs.",
     ),
 ]
 Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
+Show = Annotated[bool, typer.Option("--open", help="Open the report as a page in the browser.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 ExecutorName = Annotated[
     str, typer.Option("--executor", help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
@@ -87,47 +90,33 @@ def parse_number(field: str, text: str) -> float:
         raise ValueError(f"{field}: {text!r} is not a number; allowed: above 0") from None
 
 
-def parse_size(field: str, text: str) -> int:
-    """Return the number of units along a dimension; ValueError names the field."""
-    try:
-        size = int(text)
-    except ValueError:
-        size = 0
-    if size < 1:
-        raise ValueError(f"{field}: {text!r}; allowed: whole numbers from 1, like 3,32,32")
-    return size
-
-
 def by_method(field: str, unit: str, texts: Iterable[str]) -> dict[str, float]:
-    """Return the number that is given for each method or family."""
-    numbers = {}
+    """Return the number that is given for each method or family; each may be given once."""
+    numbers: dict[str, float] = {}
     for text in texts:
         name, sign, number = text.partition("=")
         if not sign:
             raise ValueError(f"{field}: {text!r} is not of the form METHOD={unit}")
+        if name in numbers:
+            raise ValueError(f"{field}: {name!r} is given twice; allowed: each method once")
         numbers[name] = parse_number(field, number)
     return numbers
 
 
 def study_folder(results: Path, study: str) -> Path:
     """Return the study's folder; its name must not lead elsewhere."""
-    if not re.fullmatch(r"\w[\w.-]*", study):
-        raise ValueError(
-            f"study: {study!r} is no name for a folder; allowed: letters, digits, and . _ - inside"
-        )
-    return results / study
+    return results / checked_name("study", study)
 
 
-def prepare(device: str, threads: int | None, models: Iterable[str]) -> torch.device:
-    """Return the device, after setting the number of threads."""
+def prepare(device: str, threads: int | None, models: Iterable[str], jobs: int = 1) -> torch.device:
+    """Return the device, after setting the number of threads, of each of as many jobs."""
     available = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if device == "cuda" and device not in available:
         raise ValueError("device: 'cuda' is not available on this machine; allowed: auto, cpu")
     pick("device", device, dict.fromkeys(available))
     if threads is None:
-        # One core is left to the rest of the machine: threads wait for the slowest of them.
         small = all(name in MODELS and MODELS[name].small for name in models)
-        threads = 1 if small else max((os.cpu_count() or 1) - 1, 1)
+        threads = 1 if small else threads_for(jobs)
     torch.set_num_threads(threads)
     # Deterministic matrix products on a GPU need this before the first one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

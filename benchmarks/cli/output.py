@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from benchmarks.cli import logs
 from benchmarks.rendering import text
 
 
@@ -54,7 +55,19 @@ def resumable(command: str, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar on stderr; yield what moves it on by one."""
+    """Log what is done, and show a bar on a terminal; yield what moves both on by one."""
+    with logs.counted(total) as count, _bar(total) as move:
+
+        def advance(description: str) -> None:
+            count(description)
+            move(description)
+
+        yield advance
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar on a terminal, and nothing elsewhere; yield what moves it on by one."""
     columns = (
         TextColumn("{task.description:18}"),
         BarColumn(),
@@ -63,6 +76,7 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("starting", total=total)
         yield lambda description: bar.update(task, advance=1, description=description)

@@ -173,18 +173,27 @@ def gate(
     threshold: Annotated[
         float, typer.Option(parser=parse_real, help="Largest relative growth.")
     ] = 0.1,
-    results: Annotated[Path, typer.Option(help="asv's folder of results.")] = (
-        ROOT / "benchmarks" / "asv" / "results"
-    ),
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Compare what asv's folder has, host by host; by default, measure both."),
+    ] = None,
+    bench: Annotated[
+        list[str] | None, typer.Option(metavar="REGEX", help="Benchmarks; by default all ratios.")
+    ] = None,
 ) -> None:
-    """Compare the ratios to SGD of two commits; exit code 1: one grew by more than allowed."""
-    from benchmarks.performance.gate import compare, lines  # noqa: PLC0415
+    """Compare the ratios to SGD of two commits; exit code 1: one grew by more than allowed.
+
+    Both are measured, one after the other on this host, as numbers of another host or another day
+    can differ by more than what is allowed. That takes minutes; the machine should be idle.
+    """  # noqa: DOC501  (help texts name no exceptions)
+    from benchmarks.performance.gate import compare, lines, measured  # noqa: PLC0415
     from benchmarks.performance.history import resolved  # noqa: PLC0415
 
-    with refusing(ValueError):
+    with refusing(ValueError, OSError):
         if not 0 <= threshold < inf:
             raise ValueError(f"threshold: {threshold}; allowed: finite, 0 and above")
-        found = compare(results, resolved(base), resolved(head))
+        commits = resolved(base), resolved(head)
+        found = compare(results, *commits) if results else measured(*commits, bench or [])
     worse = sum(c.regressed(threshold) for c in found)
     told = f"{worse} of {len(found)} ratios grew by more than {threshold:.0%} or are gone"
     print_table(lines(found, threshold), [told])

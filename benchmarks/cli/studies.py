@@ -1,6 +1,7 @@
 """The commands that carry out studies, and tell of them."""
 
 import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from baselines import METHODS, Spiking
+from benchmarks.cli import divergence, logs
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.method_options import with_options_of
 from benchmarks.cli.options import (
@@ -21,6 +23,7 @@ from benchmarks.cli.options import (
     Methods,
     RayAddress,
     Results,
+    Show,
     StudyName,
     Threads,
     by_method,
@@ -100,6 +103,7 @@ def compare(
     threads: Threads = None,
     results: Results = Path("results"),
     study: StudyName = None,
+    show: Show = False,
     as_json: AsJson = False,
     **options_of_methods: Any,
 ) -> None:
@@ -132,14 +136,19 @@ def compare(
             **options_of_methods,
         )
         kind = Comparison()
-        folder = study_folder(results, study or f"{dataset}-{kind.model(options)}")
-        chosen_device = prepare(device, threads, [kind.model(options)])
+        folder = study_folder(
+            results, f"{dataset}-{kind.model(options)}" if study is None else study
+        )
+        chosen_device = prepare(device, threads, [kind.model(options)], jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         kind.check(options)
     command = shlex.join(["lfp-bench", *context.obj])
     found = _make("comparison", options, folder, chosen_device, at, command, quiet=as_json)
     if as_json:
         print_json(found)
+    if show:
+        _show(folder.name, "", results)
+    divergence.leave_if_nothing_finished(_counted([found]))
 
 
 @app.command()
@@ -156,6 +165,7 @@ def run(
     device: Device = "auto",
     threads: Threads = None,
     results: Results = Path("results"),
+    show: Show = False,
     as_json: AsJson = False,
 ) -> None:
     """Carry out a study that is written down, part by part; each has a folder and a report.
@@ -166,7 +176,7 @@ def run(
         plan = read(name)
         studies = plan.studies(size)
         folder = study_folder(results, f"{Path(name).stem}-{size}")
-        chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()))
+        chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()), jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         for options in studies.values():
             plan.kind.check(options)
@@ -183,6 +193,9 @@ def run(
         found.append({"part": part, **made})
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
+    if show:
+        _show(name, size, results)
+    divergence.leave_if_nothing_finished(_counted(found))
 
 
 @app.command()
@@ -205,7 +218,7 @@ def resume(
             raise ValueError(f"folder: {folder} holds no study.json; allowed: one with a study")
         studies = {path.parent: s for path in paths if (s := described(path)) is not None}
         models = [s.kind.model(s.options) for s in studies.values()]
-        chosen_device = prepare(device, threads, models)
+        chosen_device = prepare(device, threads, models, jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
     found = []
     for part, s in studies.items():
@@ -215,6 +228,7 @@ def resume(
         found.append({"part": part.name, **made})
     if as_json:
         print_json({"study": str(folder), "parts": found})
+    divergence.leave_if_nothing_finished(_counted(found))
 
 
 @app.command("list")
@@ -283,6 +297,7 @@ def report(
     ],
     size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
     results: Results = Path("results"),
+    show: Show = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a page on what is stored of a study, and its tables as Markdown, LaTeX and CSV."""
@@ -293,9 +308,27 @@ def report(
         page, *others = write_page(find(name, size, results))
     if as_json:
         print_json({"study": name, "files": [str(path) for path in (page, *others)]})
-        return
-    print(page)
-    say(f"Beside it: report.md, report.tex and {len(others) - 2} tables in tables")
+    else:
+        print(page)
+        say(f"Beside it: report.md, report.tex and {len(others) - 2} tables in tables")
+    if show:
+        _open(page)
+
+
+def _show(name: str, size: str, results: Path) -> None:
+    """Write the page on a study, and open it."""
+    from benchmarks.studies.collect import find  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.studies.page import write_page  # noqa: PLC0415
+
+    with refusing(ValueError, StoreError, DataError, OSError):
+        page, *_ = write_page(find(name, size, results))
+    _open(page)
+
+
+def _open(page: Path) -> None:
+    """Open a page in the browser, if this machine has one; say where it is."""
+    opened = typer.launch(str(page.absolute())) == 0
+    say(f"{page} is opened" if opened else f"{page} cannot be opened here: there is no browser")
 
 
 def _make(
@@ -316,19 +349,29 @@ def _make(
         refusing(ValueError, StoreError, ExecutorError, DataError, OSError, MemoryError),
         resumable(command, folder),
         Store(folder).locked(),
+        logs.stored(folder, command),
     ):
         description = _describe(experiment, options, folder, device, command)
         if others := status(kind, options, folder).of_other_code:
             say(f"{folder}: {others} results of other code are kept, and not used")
         with progress(kind.steps(options)) as advance:
-            found = carry_out(kind, options, folder, Place(device, advance, executor, command))
+            place = Place(device, advance, executor, command)
+            found = carry_out(kind, options, folder, place)
         sections = kind.sections(options, found)
-    written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
-    say(f"The report is in {folder}: {', '.join(written)}")
     main = next(one for section in sections for one in section.tables)
     if not quiet:
         print_table(main.lines, [*main.notes, *remarks(found.environments, command)])
-    return {**description, "folder": str(folder), "rows": rows(main.frame)}
+    counted = divergence.count(stored.result for stored in found.runs.values())
+    divergence.tell(counted)
+    written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
+    say(f"The report is in {folder}: {', '.join(written)}")
+    runs = [one._asdict() for one in counted]
+    return {**description, "folder": str(folder), "runs": runs, "rows": rows(main.frame)}
+
+
+def _counted(parts: Iterable[Mapping[str, Any]]) -> list[divergence.Counted]:
+    """Return the counts of reported runs in all parts of a study."""
+    return [divergence.Counted(**one) for part in parts for one in part["runs"]]
 
 
 def _describe(

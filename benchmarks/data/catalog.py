@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from baselines.registry import Registry, pick
+from benchmarks.data.checking import check
 from benchmarks.data.fetching import ARCHIVES, DataError, default_root
 from benchmarks.data.images import cifar10, digits, mnist
-from benchmarks.data.splits import Dataset, Split
+from benchmarks.data.splits import Dataset
 from benchmarks.data.toy import blobs, circles, swirls, toy_set
 
 
@@ -38,26 +39,25 @@ def load(name: str, *, seed: int = 0, root: Path | None = None) -> Dataset:
 
     Raises:
         ValueError: an unknown name, or a negative seed.
-        DataError: the files can neither be found nor fetched, or have the wrong checksum; or inputs
-            are not finite, or targets out of range.
+        DataError: the files can neither be found nor fetched, or have the wrong checksum; or they
+            are not what a network can be trained on (:func:`benchmarks.data.checking.check`).
     """
     source = pick("dataset", name, DATASETS)
     if seed < 0:
         raise ValueError(f"seed: {seed} is negative; allowed: 0 and above")
-    dataset = source.load(name, seed, default_root() if root is None else root)
-    for part in ("train", "validation", "test"):
-        _check(name, part, getattr(dataset, part), dataset.classes)
-    return dataset
-
-
-def _check(name: str, part: str, split: Split, classes: int) -> None:
-    low, high = (int(bound) for bound in split.targets.aminmax())
-    if low < 0 or high >= classes:
+    folder = default_root() if root is None else root
+    try:
+        dataset = source.load(name, seed, folder)
+    except DataError:
+        raise
+    except Exception as error:  # whatever the code of another package does
+        told = " ".join(str(error).split())
         raise DataError(
-            f"{name}: targets of {part} lie in [{low}, {high}]; allowed: [0, {classes - 1}]"
-        )
-    if not bool(split.inputs.isfinite().all()):
-        raise DataError(f"{name}: inputs of {part} are not all finite")
+            f"{name}: cannot be loaded ({type(error).__name__}: {told}); the data folder, which "
+            f"$LFP_DATA names, is {folder}"
+        ) from error
+    check(name, dataset)
+    return dataset
 
 
 DATASETS: Registry[Source] = Registry(

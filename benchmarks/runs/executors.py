@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any, Protocol
 
 import torch
 
+from benchmarks.runs import cluster
+from benchmarks.runs.cluster import ExecutorError as ExecutorError  # noqa: PLC0414  (for others)
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store, Stored
 from benchmarks.runs.training import classify
@@ -24,10 +25,6 @@ from benchmarks.storage.provenance import code_version, describe
 
 #: How often workers may be killed one after the other before anything is finished.
 RETRIES = 1
-
-
-class ExecutorError(RuntimeError):
-    """Workers die without finishing anything, or there are none."""
 
 
 class Make(Protocol):
@@ -164,7 +161,8 @@ class RayCluster(Executor):
 
     def results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
         """See :class:`Executor`; ExecutorError also if Ray is not installed or not there."""
-        with _cluster(self.address) as ray:
+        with cluster.joined(self.address) as ray:
+            cluster.check_room(ray, worker.threads, self.gpus)
             options = {
                 "num_cpus": worker.threads,
                 "num_gpus": self.gpus,
@@ -174,31 +172,13 @@ class RayCluster(Executor):
             pending = [make.remote(worker, run) for run in runs]
             while pending:
                 done, pending = ray.wait(pending)
-                try:
-                    yield from ray.get(done)
-                except ray.exceptions.WorkerCrashedError as error:
-                    raise ExecutorError(f"ray: a run's worker died twice; {error}") from None
+                with cluster.telling(ray):
+                    found = ray.get(done)
+                yield from found
 
 
 def _apply(worker: Worker, run: Run) -> Stored:
     return worker(run)
-
-
-@contextmanager
-def _cluster(address: str) -> Iterator[Any]:
-    """Connect to a cluster and yield the package ray."""
-    try:
-        import ray  # noqa: PLC0415  (an extra)
-    except ImportError:
-        raise ExecutorError("executor: 'ray' needs the extra: pip install lfp-bench[ray]") from None
-    try:
-        ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise ExecutorError(f"ray_address: {address!r} is no cluster; {error}") from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def get_or_make(

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any
+from uuid import uuid4
 
 
 class StoreError(RuntimeError):
@@ -39,20 +39,21 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file that takes the place of `path` in one step when it is complete.
 
     At no time is there a part of it: if the block raises, `path` stays as it was. Ctrl-C takes
-    effect afterwards. A kill can leave a temporary file beside it, never half a file.
+    effect afterwards. A kill can leave a temporary file beside it, never half a file. Who may read
+    and write it is for the umask to say, as for every file that a program makes.
     """
     with _uninterrupted():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
-            try:
+        scratch = path.with_name(f".{uuid4().hex}.tmp")
+        try:
+            with scratch.open("x+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)  # temporary files are private, results are not
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            os.replace(scratch, path)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -16,6 +15,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.storage import git
+
 #: The code that decides what a run or a step measures.
 CODE = (
     *("lfp_core/**/*.py", "baselines/**/*.py"),
@@ -25,8 +26,9 @@ PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas", "snntorch", "pyswarms"),
     "lfp-bench",
 )
+CPUS = Path("/proc/cpuinfo")
 NOT_RESULTS = (":!benchmarks/stored", ":!benchmarks/asv/results")
-ROOT = Path(__file__).parents[2]
+ROOT = git.ROOT
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> dict[str, Any]:
-    """Return the commit of this code, and whether the code differs from it.
+    """Return the commit of this code, and whether the code differs from it; None if not known.
 
     The environment variable LFP_COMMIT says it for a copy that has no history, or another one, with
     ``-dirty`` behind it if the code differs.
@@ -62,12 +64,12 @@ def _commit() -> dict[str, Any]:
     named = os.environ.get("LFP_COMMIT")
     if named:
         return {"commit": named.removesuffix("-dirty"), "dirty": named.endswith("-dirty")}
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": None, "dirty": None}
+    commit = git.ask("rev-parse", "--verify", "HEAD", root=ROOT)
     # Results are no code: a study that is stored again must not call itself uncommitted.
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)
-    return {"commit": commit, "dirty": bool(changes)}
+    tracked = ("--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)
+    changes = git.ask("status", *tracked, root=ROOT)
+    unknown = commit is None or changes is None
+    return {"commit": commit, "dirty": None if unknown else changes != ""}
 
 
 def _version(package: str) -> str | None:
@@ -89,10 +91,25 @@ def processor(device: torch.device) -> str:
     """Return the name of the GPU, or of the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(errors="replace").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    info = CPUS.read_text(errors="replace") if CPUS.exists() else ""
+    return _model(info) or platform.processor() or platform.machine()
+
+
+def _model(info: str) -> str:
+    """Return the model that Linux's list of CPUs tells; nothing if it tells none.
+
+    On ARM that is the codes of its designer and of its part, and of each kind of core if a chip has
+    several (https://www.kernel.org/doc/html/latest/arch/arm64/cpu-feature-registers.html).
+    """
+    found: dict[str, list[str]] = {}
+    for line in info.splitlines():
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), []).append(value.strip())
+    cores = zip(found.get("CPU implementer", []), found.get("CPU part", []), strict=False)
+    if kinds := dict.fromkeys(f"implementer {maker} part {part}" for maker, part in cores):
+        return f"ARM {', '.join(kinds)}"
+    keys = ("model name", "cpu model", "cpu", "uarch")  # of x86, MIPS, POWER and RISC-V
+    return next((found[key][0] for key in keys if key in found), "")
 
 
 @cache
@@ -151,19 +168,6 @@ def _is_docstring(node: ast.AST) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
-
-
-def _git(*arguments: str) -> str | None:
-    """Return what git says about this code's own repository; None if it has none."""
-    if not (ROOT / ".git").exists():  # installed somewhere, perhaps inside another repository
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def identity(description: Any) -> str:

@@ -21,6 +21,8 @@ of a comparison, it is the options of ``lfp-bench compare``
 that have them or, in ``options: {lfp: {epsilon: 0.1}}``, for one.
 """
 
+import json
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,10 +32,14 @@ from pydantic import BaseModel, Field, ValidationError
 
 from baselines.registry import pick
 from benchmarks.experiments.base import STRICT, Experiment
-from benchmarks.experiments.options import unknown_key
+from benchmarks.experiments.options import refuse_repeated, unknown_key
+from benchmarks.storage.names import checked_name, distinct
+from benchmarks.studies import strict_yaml
 
 FOLDER = Path(__file__).parent
 SIZES = ("smoke", "cpu", "paper")
+#: What a report writes beside the folders of the parts, which so cannot have these names.
+TAKEN = ("study.json", "study.log", "report.html", "report.md", "report.tex", "tables")
 Size = Literal["smoke", "cpu", "paper"]
 
 
@@ -70,19 +76,21 @@ class Plan(BaseModel):
     def options(self, size: str) -> dict[str, dict[str, Any]]:
         """Return the options of every part, by its name, as the size has them.
 
-        Raises `ValueError` for a size or one of its parts that there is not.
+        Raises `ValueError` for a size or one of its parts that there is not, for one that is named
+        twice, and for a name that a folder cannot have.
         """
         changes = dict(pick("size", size, {str(name): own for name, own in self.sizes.items()}))
-        parts = self.parts or {"": {}}
-        if "parts" in changes:
-            parts = {part: pick("parts", part, parts) for part in changes.pop("parts")}
+        parts = _named_parts(self.parts, changes.pop("parts", None))
+        for field, values in self.grid.items():
+            refuse_repeated(f"grid.{field}", values)
         found = {}
         for (part, own), *point in product(
-            parts.items(),
+            (parts or {"": {}}).items(),
             *([(field, value) for value in values] for field, values in self.grid.items()),
         ):
             name = "-".join([*([part] if part else []), *(f"{f}-{v}" for f, v in point)])
-            found[name] = {**self.common, **own, **dict(point), **changes}
+            found[checked_name("grid", name)] = {**self.common, **own, **dict(point), **changes}
+        distinct("grid", found)
         return found
 
     def studies(self, size: str) -> dict[str, Any]:
@@ -96,7 +104,8 @@ class Plan(BaseModel):
         kind, found = self.kind, {}
         for name, options in self.options(size).items():
             try:
-                found[name] = kind.schema.model_validate(options, strict=False)
+                # JSON has no truth values that are numbers, and no numbers in quotes.
+                found[name] = kind.schema.model_validate_json(json.dumps(options), strict=True)
                 kind.runs(found[name])
             except ValidationError as error:
                 raise PlanError(f"{name} ({size}): {_first(error, kind.schema)}") from None
@@ -115,7 +124,7 @@ def read(name: str) -> Plan:
     if path.parent == FOLDER:
         pick("study", path.stem, dict.fromkeys(names()))
     try:
-        content = yaml.safe_load(path.read_text())
+        content = strict_yaml.load(path.read_text("utf-8-sig"))
         plan = Plan.model_validate(content)
         if not plan.parts and not plan.grid:
             raise PlanError("parts: there is none, and no grid; allowed: at least one")
@@ -123,6 +132,8 @@ def read(name: str) -> Plan:
             plan.studies(size)
     except FileNotFoundError:
         raise PlanError(f"{name}: there is no such file") from None
+    except OSError as error:
+        raise PlanError(f"{name}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise PlanError(f"{name}: not YAML; {' '.join(str(error).split())}") from None
     except ValidationError as error:
@@ -130,6 +141,21 @@ def read(name: str) -> Plan:
     except ValueError as error:
         raise PlanError(f"{name}: {error}") from None
     return plan
+
+
+def _named_parts(parts: Mapping[str, dict[str, Any]], chosen: Any) -> dict[str, dict[str, Any]]:
+    """Return the parts that a size has chosen, or all; raise `ValueError` for a name."""
+    for part in parts:
+        checked_name("parts", part)
+        if part in TAKEN:
+            raise ValueError(f"parts: {part!r} is what a file of the report is called")
+    distinct("parts", parts)
+    if chosen is None:
+        return dict(parts)
+    if not isinstance(chosen, list) or not chosen or not all(isinstance(c, str) for c in chosen):
+        raise ValueError(f"parts: {chosen!r}; allowed: a list of {', '.join(parts)}")
+    refuse_repeated("parts", chosen)
+    return {part: pick("parts", part, parts) for part in chosen}
 
 
 def names() -> list[str]:

@@ -20,6 +20,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 from coverage import Coverage
 
+from baselines.machine import usable_cpus
 from validation.mutation.mutants import Mutant, digest
 from validation.mutation.swapping import functions_of_engine, import_again, swap
 
@@ -191,7 +192,7 @@ class Session:
         )
         self.functions = functions_of_engine()
         for done, mutant in enumerate(self.mutants):
-            while len(self.workers) >= (os.cpu_count() or 1):
+            while len(self.workers) >= usable_cpus():
                 self.wait()
             pid = os.fork()
             if pid == 0:
@@ -264,7 +265,7 @@ class Session:
         return measured
 
     def _run_in_parts(self, items: list[pytest.Item]) -> list[dict[str, Any]]:
-        cores = os.cpu_count() or 1
+        cores = usable_cpus()
         files = [self.log.with_suffix(f".{core}.part") for core in range(cores)]
         children = []
         for core, file in enumerate(files):

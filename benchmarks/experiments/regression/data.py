@@ -26,8 +26,8 @@ def california() -> tuple[Numbers, Numbers]:
             return fetch_california_housing(data_home=home, return_X_y=True, n_retries=1)
     except OSError as error:  # URLError, HTTPError, timeouts
         raise DataError(
-            f"dataset: 'california' could not be fetched to {home} ({error}); it needs a network, "
-            "'diabetes' does not"
+            f"dataset: 'california' could not be fetched to {home} ($LFP_DATA; {error}); it "
+            "needs a network, 'diabetes' does not"
         ) from None
 
 

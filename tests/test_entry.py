@@ -1,0 +1,130 @@
+"""`lfp-bench` before its commands: version, help, Ctrl-C, and other packages of our names."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import lfp_bench
+from benchmarks.cli import app, checks
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments: str, cwd: Path, path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lfp_bench", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# --- as every tool --------------------------------------------------------------------------------
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("lfp-bench")
+    assert len(result.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-h"], ["--help"], ["compare", "-h"], ["perf", "gpu", "-h"]]
+)
+def test_help_is_told(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+def test_without_a_command_the_help_comes_before_the_error() -> None:
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage" in result.stderr
+    assert "compare" in result.stderr
+    assert result.stderr.splitlines()[-1] == "error: Missing command."
+
+
+# --- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_in_any_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checks, "prepare", interrupted)
+    result = CliRunner().invoke(app, ["verify"])
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.3])
+def test_ctrl_c_while_modules_are_imported_is_one_line(delay: float, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("")
+    program = "import lfp_bench, sys; print('begun', flush=True); lfp_bench.main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{lfp_heed()}{program}", "list"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(0.05 + delay)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told == "interrupted\n"
+
+
+def lfp_heed() -> str:
+    """Heed Ctrl-C, which what runs in the background may not."""
+    return "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+
+
+# --- other packages of our names ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", lfp_bench.PACKAGES)
+@pytest.mark.parametrize("by", ["path", "folder"])
+def test_a_folder_that_shadows_a_package_is_named(name: str, by: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / name
+    mine.mkdir(parents=True)
+    (mine / "__init__.py").touch()
+    path = os.pathsep.join([str(mine.parent), str(ROOT)]) if by == "path" else str(ROOT)
+    done = command("list", cwd=mine.parent if by == "folder" else tmp_path, path=path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {mine} shadows the package {name} of lfp-bench in {ROOT}")
+    assert "PYTHONPATH" in line
+
+
+def test_a_module_or_a_folder_without_code_can_shadow_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "baselines.py").touch()
+    (tmp_path / "validation").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("baselines", "validation"):
+        monkeypatch.delitem(sys.modules, name)
+    found = dict(lfp_bench.shadows())
+    assert found["baselines"] == tmp_path / "baselines.py"
+    # One without __init__.py comes after all packages that have it.
+    assert found.get("validation", tmp_path / "validation") == tmp_path / "validation"
+
+
+def test_our_own_packages_are_no_shadows() -> None:
+    assert list(lfp_bench.shadows()) == []
