@@ -17,6 +17,7 @@ from baselines.sgd import SGD
 from baselines.surrogate import Surrogate
 from baselines.trainer import Settings, Trainer
 from baselines.wsgd import WeightScaledSGD
+from baselines.wsurrogate import WeightScaledSurrogate
 
 #: By name, in the order of tables and figures.
 METHODS: Registry[type[Trainer]] = Registry(
@@ -31,6 +32,7 @@ METHODS: Registry[type[Trainer]] = Registry(
             ExponentiatedGradient,
             Madam,
             Surrogate,
+            WeightScaledSurrogate,
             PaperPSO,
             StablePSO,
             PaperTorchPSO,

@@ -190,6 +190,10 @@ class LogUniform:
         """The bounds."""
         return self.low, self.high
 
+    def __str__(self) -> str:
+        """Say it in a table."""
+        return f"{self.low:g} to {self.high:g}"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -201,3 +205,7 @@ class Choice:
     def ends(self) -> tuple[Any, ...]:
         """All values."""
         return self.values
+
+    def __str__(self) -> str:
+        """Say it in a table."""
+        return " or ".join(map(str, self.values))

@@ -65,6 +65,15 @@ class SpikingNetwork(nn.Module):
             return unroll(self.layers, inputs, steps=self.spiking.steps)
         return unroll(self.layers, encode(inputs, self.spiking))
 
+    def set_surrogate_slope(self, slope: float) -> None:
+        """Give all neurons the derivative of the fast sigmoid with this slope; outputs stay."""
+        import snntorch  # noqa: PLC0415
+        from snntorch.surrogate import fast_sigmoid  # noqa: PLC0415
+
+        for layer in self.layers:
+            if isinstance(layer, snntorch.Leaky):
+                layer.spike_grad = fast_sigmoid(slope)
+
     @torch.no_grad()
     def spike_count(self, inputs: Tensor) -> Tensor:
         """Return the number of spikes in the network (batch,), those of the input included."""

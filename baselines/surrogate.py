@@ -1,20 +1,35 @@
 """Backpropagation through spikes with a surrogate derivative (Neftci, Mostafa and Zenke, 2019).
 
 Forward, a spike is a step function. Backward, its derivative is that of the fast sigmoid
-s(x) = x / (1 + 25 |x|), as in snntorch. A spiking network is backpropagated through time.
+s(x) = x / (1 + k |x|), as in snntorch, where k is 25. A spiking network is backpropagated through
+time.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from baselines.activation import Activation
+from baselines.options import LogUniform, Search, options
 from baselines.sgd import SGD
 from baselines.spiking_network import SURROGATE_SLOPE, SpikingNetwork
+from baselines.trainer import Settings
 from lfp_core.functions import heaviside
+
+
+@options
+class SurrogateSettings(Settings):
+    """The options of surrogate gradients."""
+
+    slope: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="k of the surrogate derivative.")
+    ] = SURROGATE_SLOPE
+
+    search: ClassVar[Mapping[str, Search]] = {**Settings.search, "slope": LogUniform(0.1, 100)}
 
 
 class Surrogate(SGD):
@@ -26,6 +41,14 @@ class Surrogate(SGD):
 
     name: ClassVar[str] = "surrogate"
     label: ClassVar[str] = "surrogate gradient"
+    Options: ClassVar[type[Settings]] = SurrogateSettings
+    settings: SurrogateSettings
+
+    def __init__(self, model: nn.Module, settings: Settings) -> None:
+        """Prepare to optimise; neurons get the slope, which changes no output of the model."""
+        super().__init__(model, settings)
+        if isinstance(model, SpikingNetwork):
+            model.set_surrogate_slope(self.settings.slope)
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
@@ -41,12 +64,20 @@ class Surrogate(SGD):
         """Return the loss of a batch (scalar), with derivatives where there are none."""
         if isinstance(self.model, SpikingNetwork):
             return rate_loss(self.model.spikes(inputs), targets)
-        with SurrogateDerivative():
+        with SurrogateDerivative(self.settings.slope):
             return super().loss_of(inputs, targets)
 
 
 class SurrogateDerivative(TorchFunctionMode):
-    """Context in which :func:`lfp_core.functions.heaviside` has the derivative of s."""
+    """Context in which :func:`lfp_core.functions.heaviside` has the derivative of s.
+
+    Args:
+        slope: k.
+    """
+
+    def __init__(self, slope: float = SURROGATE_SLOPE) -> None:
+        super().__init__()
+        self.slope = slope
 
     def __torch_function__(
         self,
@@ -58,7 +89,7 @@ class SurrogateDerivative(TorchFunctionMode):
         """Run one operation."""
         if func is heaviside:
             (z,) = args
-            smooth = z / (1 + SURROGATE_SLOPE * z.abs())
+            smooth = z / (1 + self.slope * z.abs())
             return heaviside(z) + (smooth - smooth.detach())  # adds a derivative, and 0
         return func(*args, **(kwargs or {}))
 

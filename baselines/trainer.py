@@ -77,7 +77,7 @@ class Settings:
     #: propagation with.
     epsilon: ClassVar[float] = 1e-6
     #: What a search may try of the options.
-    search: ClassVar[Mapping[str, Search]] = {"learning_rate": LogUniform(1e-4, 1)}
+    search: ClassVar[Mapping[str, Search]] = {"learning_rate": LogUniform(1e-3, 10)}
 
     @classmethod
     def of(cls: type[S], settings: "Settings") -> S:

@@ -213,6 +213,9 @@ def test_only_the_primary_criterion_is_tested() -> None:
 
 def test_a_rate_that_ends_the_grid_is_marked() -> None:
     frame = curves_of([pruned("lfp", 0, 0.9), pruned("sgd", 0, 0.9)], [0.0, 0.5])
-    choices = {"lfp": Choice(0.1, edge="highest"), "sgd": Choice(0.1)}
+    choices = {
+        "lfp": Choice(Settings(0.1), edges={"learning_rate": "highest"}),
+        "sgd": Choice(Settings(0.1)),
+    }
     _, found = accuracy_lines(frame, [0.0, 0.5], choices)
     assert {(row[1], row[2]) for row in found} == {("lfp", "0.1 (edge)"), ("sgd", "0.1")}

@@ -215,7 +215,8 @@ def test_only_what_is_significant_has_a_star(p: float, star: str) -> None:
 
 @pytest.mark.parametrize(("seeds", "told"), [(2, True), (3, False)])
 def test_too_few_seeds_are_told(seeds: int, told: bool) -> None:
-    note = table.comparison_notes(replace(STUDY, seeds=seeds))[0]
+    nothing = pd.DataFrame({"low": [math.nan], "high": [math.nan]})
+    note = table.comparison_notes(replace(STUDY, seeds=seeds), nothing)[0]
     assert ("too few for any test" in note) == told
 
 

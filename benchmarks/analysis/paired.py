@@ -71,7 +71,13 @@ def sections(found: pd.DataFrame, digits: int, note: str) -> list[Section]:
         return []
     seeds = int(found["seeds"].max())
     caption = "Differences, paired by seed"
-    one = Table("paired", caption, lines(found, digits), found, [*remarks(seeds), note])
+    one = Table(
+        "paired",
+        caption,
+        lines(found, digits),
+        found,
+        [*remarks(seeds), *smallest(found, digits), note],
+    )
     return [Section("Paired statistics", tables=[one])]
 
 
@@ -79,8 +85,20 @@ def remarks(seeds: int) -> Sequence[str]:
     """Return what a reader of the differences has to know."""
     few = " These are too few for any test." if seeds < FEWEST_SEEDS else ""
     return [
-        "Differences are in pairs with the same seed: mean, bootstrap interval, mean over standard "
+        "Differences are in pairs with the same seed: mean, Student's interval, mean over standard "
         "deviation (Cohen's d_z), and the two-sided p of a sign-flip permutation test, also with "
         f"Holm's correction for all rows that have one. (*): at most {SIGNIFICANCE:g} after it; p "
         f"is at least {2 ** (1 - seeds):g} with {seeds} pairs.{few}"
+    ]
+
+
+def smallest(found: pd.DataFrame, digits: int) -> list[str]:
+    """Say which differences of each quantity could have been shown at the least."""
+    halves = ((found["high"] - found["low"]) / 2).groupby(found["quantity"], sort=False).median()
+    told = "; ".join(f"{name}: {half:.{digits}f}" for name, half in halves.items() if half > 0)
+    if not told:
+        return []
+    return [
+        "The smallest difference that these pairs could have shown, the median of the half-widths "
+        f"of the intervals: {told}."
     ]

@@ -3,7 +3,8 @@
 Two methods with the same seed share the draw of the data, the initial weights and the order of the
 batches (:mod:`benchmarks.runs.training`), so their differences are compared seed by seed. Tests
 assume nothing about the distribution of the differences but that it is symmetric if the methods are
-equal.
+equal. Intervals are Student's: of few seeds, percentile bootstrap intervals of 95% are too narrow
+(three seeds have none wider than from the smallest to the largest, which covers 76%).
 """
 
 from collections.abc import Sequence
@@ -16,14 +17,14 @@ from scipy import stats
 
 FEWEST_SEEDS = 3  # below, a spread over seeds is no basis for any test
 CONFIDENCE = 0.95
-RESAMPLES = 9999
+RESAMPLES = 9999  # of more sign flips than there are with 13 seeds
 #: Two-sided, after Holm's correction.
 SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile bootstrap interval (Efron and Tibshirani 1993) of a mean, of 95%."""
+    """A confidence interval of a mean, of 95%."""
 
     low: float
     high: float
@@ -51,22 +52,21 @@ class Comparison:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Return the interval of the mean of values (n,); NaN for fewer than three.
-
-    The same values give the same interval: the resampling has a fixed seed.
-    """
+    """Return Student's interval of the mean of values (n,); NaN for fewer than three."""
     sample = np.asarray(values, dtype=np.float64)
     if len(sample) < FEWEST_SEEDS:
         return Interval(nan, nan)
-    found = stats.bootstrap(
-        (sample,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(float(found.low), float(found.high))
+    half, middle = half_width(sample.std(ddof=1), len(sample)), float(sample.mean())
+    return Interval(middle - half, middle + half)
+
+
+def half_width(deviation: float, count: int) -> float:
+    """Return half of the interval of the mean of normal values with this sample deviation.
+
+    A mean that is closer to 0 than this cannot be told from 0.
+    """
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
+    return float(quantile * deviation / np.sqrt(count))
 
 
 def compare(method: Sequence[float], reference: Sequence[float]) -> Comparison:

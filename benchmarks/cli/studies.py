@@ -69,9 +69,16 @@ def compare(
     batch_size: Annotated[
         int | None, typer.Option(parser=parse_whole, help="By default the data set's.")
     ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_whole,
+            help="Points of each method's own space in the sweep, by default 16.",
+        ),
+    ] = None,
     learning_rates: Annotated[
-        str, typer.Option(help="The grid of the sweep.")
-    ] = "0.003,0.01,0.03,0.1,0.3,1,3",
+        str | None, typer.Option(help="A grid for the sweep, instead: of learning rates alone.")
+    ] = None,
     learning_rate: Annotated[
         list[str] | None,
         typer.Option(metavar="METHOD=RATE", help="Fix a method's rate; can be repeated."),
@@ -80,8 +87,8 @@ def compare(
         int | None, typer.Option(parser=parse_whole, help="By default the data set's.")
     ] = None,
     sweep_seeds: Annotated[
-        int, typer.Option(parser=parse_whole, help="Runs of each rate in the sweep.")
-    ] = 2,
+        int, typer.Option(parser=parse_whole, help="Runs of each trial in the sweep.")
+    ] = 1,
     beta: Annotated[
         float, typer.Option(parser=parse_real, help="Decay of spiking neurons, like lif.")
     ] = Spiking.beta,
@@ -123,9 +130,10 @@ def compare(
             seeds=seeds,
             epochs=epochs,
             batch_size=batch_size,
-            learning_rates=[
-                parse_number("learning_rates", text) for text in learning_rates.split(",")
-            ],
+            trials=trials,
+            learning_rates=None
+            if learning_rates is None
+            else [parse_number("learning_rates", text) for text in learning_rates.split(",")],
             learning_rate=by_method("learning_rate", "RATE", learning_rate or []),
             sweep_epochs=sweep_epochs,
             sweep_seeds=sweep_seeds,

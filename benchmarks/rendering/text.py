@@ -36,6 +36,10 @@ def spread(values: Sequence[float], digits: int) -> str:
 EDGE = "(edge): the best rate ends the grid, a better one may lie beyond"
 
 
+#: The same of options that are chosen from a range.
+NEAR_EDGE = "(edge): within a tenth of an end of its range, a better value may lie beyond"
+
+
 def edge_notes(edges: Iterable[object]) -> list[str]:
     """Return :data:`EDGE` if one of the rates in a table ends its grid."""
     return [f"{EDGE}."] if any(edges) else []

@@ -1,44 +1,134 @@
-"""Choosing the learning rate of a method from a small grid, on the validation split alone."""
+"""Choosing the options of a method by trials, on the validation split alone.
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+Trials are the learning rates of a grid, or points of the space that the method declares
+(:class:`baselines.options.Search`): as many for every method, from a scrambled Sobol sequence,
+which fills a space of any number of options more evenly than a grid or independent draws (Sobol
+1967; Owen 1998).
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import exp, log
 from statistics import mean
-from typing import Literal
+from typing import Any, Literal
 
+from scipy.stats import qmc
+
+from baselines import Settings
+from baselines.options import Choice as Values
+from baselines.options import LogUniform, Search
 from benchmarks.runs.run import Result
 
 #: The sweep's seeds start here, so that no reported run was tuned on its own draw or weights.
 FIRST_SWEEP_SEED = 1000
+#: Of a range, at both ends: what is chosen there asks for a wider one.
+MARGIN = 0.1
+#: Significant digits of a number that is tried, so that a table can tell it.
+DIGITS = 3
 
 Edge = Literal["lowest", "highest"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A learning rate; if from a sweep, its score and whether the grid ended with it."""
+    """The options of a method; if from trials, their score, and what lies at an edge.
 
-    learning_rate: float
-    score: float | None = None  # mean validation accuracy over the sweep's seeds, in [0, 1]
-    edge: Edge | None = None
+    Attributes:
+        settings: the options.
+        score: the mean metric on the validation split over the seeds of the trials.
+        edges: the options whose chosen value ends a grid, or lies within a tenth of the end of a
+            range (of its logarithm), and at which end.
+    """
+
+    settings: Settings
+    score: float | None = None
+    edges: Mapping[str, Edge] = field(default_factory=dict)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate."""
+        return self.settings.learning_rate
+
+    @property
+    def edge(self) -> Edge | None:
+        """The end at which the learning rate is, if it is at one."""
+        return self.edges.get("learning_rate")
+
+
+def grid(settings: Settings, rates: Iterable[float]) -> list[Settings]:
+    """Return the options with each of the learning rates."""
+    return [replace(settings, learning_rate=rate) for rate in rates]
+
+
+def sampled(settings: Settings, names: Sequence[str], count: int) -> list[Settings]:
+    """Return points of a method's space, in each of which the named options have other values.
+
+    A method has the same points in every study that asks for as many.
+
+    Args:
+        settings: what the other options are.
+        names: of options that the method declares a range for.
+        count: how many points; powers of 2 fill the space most evenly.
+
+    Returns:
+        The options of each trial.
+    """
+    space = type(settings).search
+    whole = 1 << (count - 1).bit_length()  # of fewer points than a power of 2 Sobol's warns
+    points = qmc.Sobol(len(names), scramble=True, rng=0).random(whole)[:count]
+    return [
+        replace(settings, **{n: value_at(space[n], u) for n, u in zip(names, point, strict=True)})
+        for point in points.tolist()
+    ]
+
+
+def value_at(search: Search, share: float) -> Any:
+    """Return the value at a share in [0, 1) of the way through a space.
+
+    >>> value_at(LogUniform(0.01, 1), 0.5), value_at(Values(("a", "b")), 0.7)
+    (0.1, 'b')
+    """
+    if isinstance(search, LogUniform):
+        value = exp(log(search.low) + share * log(search.high / search.low))
+        return float(f"{value:.{DIGITS}g}")
+    assert isinstance(search, Values)
+    return search.values[int(share * len(search.values))]
 
 
 def choose(results: Iterable[Result]) -> Choice:
-    """Return the rate with the highest mean validation accuracy; of equals, the smallest.
+    """Return the options with the highest mean on the validation split.
 
-    A diverged run scores 0, whatever it reached before.
+    A diverged run scores 0, whatever it reached before. Of equals the smallest learning rate is
+    taken.
 
     Raises:
         ValueError: there is no result.
     """
-    scores: dict[float, list[float]] = {}
+    scores: dict[Settings, list[float]] = {}
     for result in results:
-        score = 0.0 if result.divergence else result.validation
-        scores.setdefault(result.run.settings.learning_rate, []).append(score or 0.0)
+        score = 0.0 if result.diverged else result.validation
+        scores.setdefault(result.run.settings, []).append(score or 0.0)
     if not scores:
         raise ValueError("results: a choice needs at least one")
-    rates = sorted(scores)
-    best = max(rates, key=lambda rate: mean(scores[rate]))  # the first, so the smallest, of equals
-    return Choice(best, mean(scores[best]), edge_of(rates, best))
+    tried = sorted(scores, key=lambda settings: settings.learning_rate)
+    best = max(tried, key=lambda settings: mean(scores[settings]))  # the first of equals
+    return Choice(best, mean(scores[best]), edges_of(tried, best))
+
+
+def edges_of(tried: Collection[Settings], best: Settings) -> dict[str, Edge]:
+    """Return which options of the best trial lie at an edge of what was tried."""
+    varied = [n for n in type(best).search if len({getattr(s, n) for s in tried}) > 1]
+    if varied == ["learning_rate"]:
+        edge = edge_of({settings.learning_rate for settings in tried}, best.learning_rate)
+        return {} if edge is None else {"learning_rate": edge}
+    found: dict[str, Edge] = {}
+    for name in varied:
+        search = type(best).search[name]
+        if isinstance(search, LogUniform):
+            share = log(getattr(best, name) / search.low) / log(search.high / search.low)
+            if not MARGIN <= share <= 1 - MARGIN:
+                found[name] = "lowest" if share < MARGIN else "highest"
+    return found
 
 
 def edge_of(rates: Collection[float], best: float) -> Edge | None:

@@ -19,6 +19,9 @@ from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Run
 
+#: Of a sweep, where a study says nothing.
+TRIALS = 16
+
 
 class Options(MethodOptions):
     """How methods are compared; None leaves a number to the data set's preset.
@@ -30,7 +33,9 @@ class Options(MethodOptions):
         methods, activations: names, or "all"; a family of methods stands for all in it.
         seeds: reported runs of each method and activation.
         epochs, batch_size: of them.
-        learning_rates: the grid of the sweep.
+        trials: how many points of its own space a sweep tries of each method, by default
+            :data:`TRIALS` (:func:`benchmarks.runs.tuning.sampled`); what is given is not tried.
+        learning_rates: the grid of a sweep that tries learning rates alone, instead of trials.
         learning_rate: of methods that have no sweep.
         sweep_epochs, sweep_seeds: of the sweep.
         beta, time_steps, encoding: of activations that spike.
@@ -44,12 +49,11 @@ class Options(MethodOptions):
     seeds: Whole = 3
     epochs: Whole | None = None
     batch_size: Whole | None = None
-    learning_rates: Annotated[list[float], Field(min_length=1)] = Field(
-        default=[0.003, 0.01, 0.03, 0.1, 0.3, 1, 3]
-    )
+    trials: Whole | None = None
+    learning_rates: Annotated[list[float], Field(min_length=1)] | None = None
     learning_rate: dict[str, float] = Field(default={})
     sweep_epochs: Whole | None = None
-    sweep_seeds: Whole = 2
+    sweep_seeds: Whole = 1
     beta: float = Spiking.beta
     time_steps: int = Spiking.steps
     encoding: str = Spiking.encoding
@@ -57,6 +61,8 @@ class Options(MethodOptions):
 
     def study(self) -> Study:
         """Return the study; raises `ValueError` naming a field, its value and what is allowed."""
+        if self.trials is not None and self.learning_rates is not None:
+            raise ValueError(f"trials: {self.trials}; allowed: not together with learning_rates")
         methods = chosen("methods", self.methods, METHODS, FAMILIES)
         preset = pick("dataset", self.dataset, DATASETS).preset
         return Study(
@@ -69,12 +75,19 @@ class Options(MethodOptions):
             batch_size=self.batch_size or preset.batch_size,
             settings=self.settings_by_method(methods),
             spiking=Spiking(self.beta, self.time_steps, self.encoding),  # type: ignore[arg-type]
-            rates=tuple(self.learning_rates),
+            rates=tuple(self.learning_rates or ()),
             fixed_rates=by_method(self.learning_rate),
             budgets=by_method(self.seconds),
             sweep_epochs=self.sweep_epochs or preset.sweep_epochs,
             sweep_seeds=self.sweep_seeds,
+            trials=None if self.learning_rates else self.trials or TRIALS,
+            searched={method: self.searched(method) for method in methods},
         )
+
+    def searched(self, method: str) -> tuple[str, ...]:
+        """Return the options of a method that it declares a range for, and that are not given."""
+        given = {*(self.model_extra or {}), *by_method(self.options).get(method, {})}
+        return tuple(name for name in METHODS[method].Options.search if name not in given)
 
 
 class Comparison(Experiment[Options]):

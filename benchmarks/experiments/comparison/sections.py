@@ -93,7 +93,7 @@ def statistics(outcome: Outcome) -> Section | None:
     found = comparisons(outcome)
     if found.empty:
         return None
-    notes = comparison_notes(outcome.study)
+    notes = comparison_notes(outcome.study, found)
     lines = comparison_lines(found)
     caption = f"Differences to {REFERENCE}, in percentage points"
     return Section("Paired statistics", tables=[Table("paired", caption, lines, found, notes)])

@@ -1,5 +1,6 @@
 """The plan of a study: which runs it consists of, and what their results are put together to."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from baselines import METHODS, Spiking
+from baselines import METHODS, Settings, Spiking
 from baselines.methods import SettingsByMethod
 from baselines.registry import pick
 from baselines.trainer import DescentTrainer
@@ -19,7 +20,7 @@ from benchmarks.models import ACTIVATIONS, MODELS, network
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Stored
 from benchmarks.runs.training import dataset
-from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, choose
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, choose, grid, sampled
 from benchmarks.storage.provenance import processor
 
 COST_REPEATS = 50
@@ -49,9 +50,11 @@ class Study:
     Attributes:
         settings: of the runs of each method, but for the learning rate.
         spiking: of the networks with an activation that spikes.
-        rates: the learning rates of the sweep.
+        rates: the learning rates of the sweep, if it is over a grid.
         fixed_rates: of methods that have no sweep.
         budgets: seconds of training of methods that are to end by time; `epochs` still is the most.
+        trials: how many points of each method's own space the sweep tries; None for the grid.
+        searched: the options of each method that such a sweep tries values of.
     """
 
     dataset: str
@@ -68,6 +71,8 @@ class Study:
     sweep_epochs: int
     sweep_seeds: int
     budgets: dict[str, float]
+    trials: int | None = None
+    searched: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise `ValueError` naming a field that is wrong, its value and what is allowed."""
@@ -90,7 +95,7 @@ class Study:
         for field in ("seeds", "epochs", "batch_size", "sweep_epochs", "sweep_seeds"):
             if (number := getattr(self, field)) < 1:
                 raise ValueError(f"{field}: {number} is too small; allowed: 1 and above")
-        if len(set(self.rates)) < len(self.rates) or not self.rates:
+        if len(set(self.rates)) < len(self.rates) or not (self.rates or self.trials):
             raise ValueError(f"learning_rates: {self.rates} must hold each rate once, at least one")
         self._check_settings()
         if not self.trained:
@@ -121,19 +126,25 @@ class Study:
         """The lines of the table with runs: those whose method goes with the activation."""
         return [cell for cell in self.cells if not cell.refusal]
 
-    def sweep(self, cell: Cell) -> list[Run]:
-        """Return the runs that decide the cell's learning rate; none if it is fixed."""
-        if self.fixed_rate(cell.method) is not None:
+    def tried(self, method: str) -> list[Settings]:
+        """Return the options of a method that a sweep tries; none if its rate is fixed."""
+        if self.fixed_rate(method) is not None:
             return []
+        if self.trials is None:
+            return grid(self.settings[method], self.rates)
+        return sampled(self.settings[method], self.searched[method], self.trials)
+
+    def sweep(self, cell: Cell) -> list[Run]:
+        """Return the runs that decide the cell's options; none if its rate is fixed."""
         return [
-            self._run(cell, "sweep", seed, self.sweep_epochs, rate)
-            for rate in self.rates
+            self._run(cell, "sweep", seed, self.sweep_epochs, settings)
+            for settings in self.tried(cell.method)
             for seed in range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + self.sweep_seeds)
         ]
 
-    def final(self, cell: Cell, rate: float) -> list[Run]:
+    def final(self, cell: Cell, settings: Settings) -> list[Run]:
         """Return the reported runs of the cell."""
-        return [self._run(cell, "final", seed, self.epochs, rate) for seed in range(self.seeds)]
+        return [self._run(cell, "final", seed, self.epochs, settings) for seed in range(self.seeds)]
 
     def fixed_rate(self, method: str) -> float | None:
         """Return the learning rate that is not for a sweep to choose, if there is one."""
@@ -144,7 +155,12 @@ class Study:
         return self.spiking if ACTIVATIONS[activation].spiking else None
 
     def _run(
-        self, cell: Cell, kind: Literal["final", "sweep"], seed: int, epochs: int, rate: float
+        self,
+        cell: Cell,
+        kind: Literal["final", "sweep"],
+        seed: int,
+        epochs: int,
+        settings: Settings,
     ) -> Run:
         return Run(
             kind=kind,
@@ -155,7 +171,7 @@ class Study:
             seed=seed,
             epochs=epochs,
             batch_size=METHODS[cell.method].batch_size or self.batch_size,
-            settings=replace(self.settings[cell.method], learning_rate=rate),
+            settings=settings,
             spiking=self.spiking_of(cell.activation),
             budget=self.budgets.get(cell.method),
         )
@@ -224,17 +240,17 @@ def plan(study: Study, results: Results) -> Sequence[Run]:
     sweeps = [run for cell in study.trained for run in study.sweep(cell)]
     chosen = choices(study, results)
     return sweeps + [
-        run for cell, choice in chosen.items() for run in study.final(cell, choice.learning_rate)
+        run for cell, choice in chosen.items() for run in study.final(cell, choice.settings)
     ]
 
 
 def choices(study: Study, results: Results) -> dict[Cell, Choice]:
-    """Return the learning rates that are given, or that whole sweeps decide."""
+    """Return the options that are given, or that whole sweeps decide."""
     found = {}
     for cell in study.trained:
         sweep, fixed = study.sweep(cell), study.fixed_rate(cell.method)
         if fixed is not None:
-            found[cell] = Choice(fixed)
+            found[cell] = Choice(replace(study.settings[cell.method], learning_rate=fixed))
         elif all(run in results for run in sweep):
             found[cell] = choose(results[run].result for run in sweep)
     return found
@@ -246,7 +262,7 @@ def outcome(study: Study, found: Found) -> Outcome:
     runs = []
     for cell in study.trained:
         runs += study.sweep(cell)
-        runs += study.final(cell, chosen[cell].learning_rate) if cell in chosen else []
+        runs += study.final(cell, chosen[cell].settings) if cell in chosen else []
     results = [found.runs[run] for run in runs if run in found.runs]
     costs, environments = dict[Cell, Cost](), [stored.environment for stored in results]
     for measurement, stored in found.costs:

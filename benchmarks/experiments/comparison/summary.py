@@ -14,7 +14,7 @@ from benchmarks.costs.memory import MEGABYTE
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
 from benchmarks.experiments.options import DECIDED
 from benchmarks.models import ACTIVATIONS
-from benchmarks.rendering.text import EDGE, Lines, at_edge, mean_and_deviation, number
+from benchmarks.rendering.text import EDGE, NEAR_EDGE, Lines, at_edge, mean_and_deviation, number
 from benchmarks.runs.store import Stored
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
 
@@ -96,12 +96,26 @@ def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
     return {
         "learning_rate": choice.learning_rate if choice and tunable else None,
         "learning_rate_edge": choice.edge if choice else None,
+        "other_options": _other_options(outcome.study, cell, choice) if choice and tunable else "",
         "sample_seconds": cost.seconds / cost.samples if cost else None,
         "sample_time_ratio": cost.time_ratio if cost else None,
         "peak_bytes": cost.peak_bytes if cost else None,
         "peak_ratio": cost.peak_ratio if cost else None,
         "macs": cost.macs if cost else None,
     }
+
+
+def _other_options(study: Study, cell: Cell, choice: Choice) -> str:
+    """Return what trials chose besides the learning rate, as text."""
+    if study.trials is None or study.fixed_rate(cell.method) is not None:
+        return ""
+    names = [name for name in study.searched[cell.method] if name != "learning_rate"]
+    values = {name: getattr(choice.settings, name) for name in names}
+    return ", ".join(
+        f"{name} {f'{value:g}' if isinstance(value, float) else value}"
+        f"{at_edge(choice.edges.get(name))}"
+        for name, value in values.items()
+    )
 
 
 def comparisons(outcome: Outcome) -> pd.DataFrame:
@@ -158,18 +172,25 @@ def comparison_lines(comparisons: pd.DataFrame) -> Lines:
     ]
 
 
-def comparison_notes(study: Study) -> list[str]:
+def comparison_notes(study: Study, comparisons: pd.DataFrame) -> list[str]:
     """Return what a reader of the comparisons has to know."""
     seeds = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds"
     fewest = " That is too few for any test." if study.seeds < FEWEST_SEEDS else ""
-    return [
+    found = [
         f"Test accuracy minus that of {REFERENCE}, in percentage points, in pairs with the same "
-        f"seed: mean, bootstrap interval, mean over standard deviation (Cohen's d_z), and the "
+        f"seed: mean, Student's interval, mean over standard deviation (Cohen's d_z), and the "
         f"two-sided p of a sign-flip permutation test, also with Holm's correction for all rows. "
         f"(*): at most {SIGNIFICANCE:g} after it; p is at least {2 ** (1 - study.seeds):g} with "
         f"{seeds}.{fewest}",
         "A diverged run counts with the last accuracy it reached.",
     ]
+    smallest = 100 * ((comparisons["high"] - comparisons["low"]) / 2).median()
+    if smallest > 0:
+        found.append(
+            f"The smallest difference that these seeds could have shown: {smallest:.1f} points, the "
+            "median of the half-widths of the intervals."
+        )
+    return found
 
 
 def _significant(row: Mapping[Hashable, Any]) -> bool:
@@ -179,11 +200,13 @@ def _significant(row: Mapping[Hashable, Any]) -> bool:
 
 def lines(summary: pd.DataFrame) -> Lines:
     """Return the summary as text."""
+    others = ["other options"] if summary["other_options"].any() else []
     header = (
         "activation",
         "method",
         "test accuracy %",
         "learning rate",
+        *others,
         "µs / sample",
         "time / SGD",
         "peak MB",
@@ -200,6 +223,7 @@ def lines(summary: pd.DataFrame) -> Lines:
             row["method"],
             _accuracy(row),
             number(row["learning_rate"], "g") + at_edge(row["learning_rate_edge"]),
+            *([row["other_options"] or "-"] if others else []),
             number(row["sample_seconds"], ".3g", 1e6),
             number(row["sample_time_ratio"], ".2f"),
             number(row["peak_bytes"], ".2f", 1 / MEGABYTE),
@@ -297,19 +321,46 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
         given = ", ".join(f"{name} {rate:g}" for name, rate in study.fixed_rates.items())
         found.append(f"Learning rates given: {given}.")
     if any(study.fixed_rate(cell.method) is None for cell in study.trained):
-        grid = ", ".join(f"{rate:g}" for rate in study.rates)
-        found.append(
-            f"Learning rates: chosen from {grid} by the mean validation accuracy after "
-            f"{study.sweep_epochs} epochs with {_seeds(FIRST_SWEEP_SEED, study.sweep_seeds)}."
+        chosen = (
+            f"by the mean validation accuracy after {study.sweep_epochs} epochs with "
+            f"{_seeds(FIRST_SWEEP_SEED, study.sweep_seeds)}."
         )
-    at_ends = summary[summary["learning_rate_edge"].notna()]
+        if study.trials is None:
+            grid = ", ".join(f"{rate:g}" for rate in study.rates)
+            found.append(f"Learning rates: chosen from {grid} {chosen}")
+        else:
+            found.append(
+                f"Options: chosen for each method and activation from {study.trials} trials, the "
+                f"points of a scrambled Sobol sequence in its own space, {chosen} Spaces: "
+                f"{_spaces(study)}."
+            )
+    edges = {
+        "learning_rate": summary["learning_rate_edge"].notna(),
+        "other_options": summary["other_options"].str.contains("(edge)", regex=False),
+    }
+    at_ends = summary[edges["learning_rate"] | edges["other_options"]]
     if len(at_ends):
         cells = ", ".join(
-            f"{row['activation']} {row['method']} ({row['learning_rate_edge']})"
+            " ".join(filter(None, (row["activation"], row["method"], _end(row))))
             for row in at_ends.to_dict("records")
         )
-        found.append(f"{EDGE}: {cells}.")
+        found.append(f"{EDGE if study.trials is None else NEAR_EDGE}: {cells}.")
     return found
+
+
+def _end(row: Mapping[Hashable, Any]) -> str:
+    return f"({row['learning_rate_edge']})" if row["learning_rate_edge"] else ""
+
+
+def _spaces(study: Study) -> str:
+    """Return the spaces of methods, of which several may have the same."""
+    methods: dict[str, list[str]] = {}
+    for method in study.methods:
+        if study.fixed_rate(method) is None:
+            search = METHODS[method].Options.search
+            told = ", ".join(f"{name} {search[name]}" for name in study.searched[method])
+            methods.setdefault(told, []).append(method)
+    return "; ".join(f"{', '.join(names)}: {space}" for space, names in methods.items())
 
 
 def _seeds(first: int, count: int) -> str:
