@@ -18,7 +18,7 @@ from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study, check
 from benchmarks.experiments.options import MethodOptions
-from benchmarks.rendering.text import origins, rows
+from benchmarks.rendering.text import busy, origins, rows
 from benchmarks.runs import training
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.training import execute
@@ -262,6 +262,14 @@ def test_a_report_names_every_environment() -> None:
     }
     told = origins([one, {**one, "date": "tomorrow"}, {**one, "commit": "def"}])
     assert [line[-3:] for line in told] == ["abc", "def"]
+
+
+def test_a_busy_machine_is_told() -> None:
+    idle = {"load": 2.1, "cores": 2}
+    assert busy([idle, {"cores": 2}, {"load": None, "cores": 2}]) == []
+    (told,) = busy([idle, {"load": 3.5, "cores": 2}, {"load": 9, "cores": 8}])
+    assert told.startswith("Busy: 1 of 3 results")
+    assert "a load of up to 3.5 on 2 cores" in told
 
 
 def test_every_preset_goes_with_its_data() -> None:

@@ -74,7 +74,7 @@ def test_points_fill_the_space_evenly_and_independent_draws_do_not() -> None:
 
     points = sampled(LFPSettings(1.0), NAMES, 32)
     assert counts(np.array([point.epsilon for point in points])) == [4] * 8
-    assert {point.units for point in points} == {"identity", "reverse", "shifted"}
+    assert {getattr(p, "units") for p in points} == {"identity", "reverse", "shifted"}  # noqa: B009
     random = np.random.default_rng(0)
     chance = search.low * (search.high / search.low) ** random.random((100, 32))
     assert not any(counts(draw) == [4] * 8 for draw in chance)

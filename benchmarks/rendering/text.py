@@ -32,6 +32,8 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{mean(values):.{digits}f} ± {deviation}"
 
 
+#: Load for each core from which on a machine was busy; of one process a core it is about 1.
+SHARED = 1.3
 #: What a reader of rates with :func:`at_edge` has to know.
 EDGE = "(edge): the best rate ends the grid, a better one may lie beyond"
 
@@ -75,8 +77,32 @@ def document(table: Lines, remarks: Iterable[str]) -> str:
 
 
 def remarks(environments: Iterable[Mapping[str, Any]], command: str) -> list[str]:
-    """Return where numbers were made, and by which command."""
-    return [*(f"Made on: {place}." for place in origins(environments)), f"Command: `{command}`"]
+    """Return where numbers were made, whether times can be trusted, and by which command."""
+    every = list(environments)
+    return [
+        *(f"Made on: {place}." for place in origins(every)),
+        *busy(every),
+        f"Command: `{command}`",
+    ]
+
+
+def busy(environments: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what to say of results that were made while other work wanted the cores as well.
+
+    Environments that were stored before the load was recorded say nothing.
+
+    Returns:
+        One line, or none.
+    """
+    crowded = [e for e in environments if e.get("load") and e["load"] > SHARED * e["cores"]]
+    if not crowded:
+        return []
+    worst = max(crowded, key=lambda e: float(e["load"] / e["cores"]))
+    return [
+        f"Busy: {len(crowded)} of {len(environments)} results were made on a machine with other "
+        f"work (a load of up to {worst['load']:g} on {worst['cores']} cores); their times are too "
+        "long."
+    ]
 
 
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -9,6 +9,9 @@ import torch
 
 from benchmarks.storage.files import StoreError, replacing
 
+#: What an environment says of the moment.
+PASSING = ("date", "load")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -55,4 +58,4 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
     def _origin(self) -> dict[str, Any]:
-        return {key: value for key, value in self.environment.items() if key != "date"}
+        return {key: value for key, value in self.environment.items() if key not in PASSING}

@@ -44,6 +44,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "processor": processor(device),
         "cores": os.cpu_count(),
+        "load": load(),
         "threads": torch.get_num_threads(),
         # Runs ask torch for deterministic algorithms whatever this says (benchmarks.runs.training).
         "determinism": {
@@ -53,6 +54,11 @@ def describe(device: torch.device) -> dict[str, Any]:
         },
         "plugins": _plugins(),
     }
+
+
+def load() -> float | None:
+    """Return how many processes wanted a core in the last minute; None where nobody knows."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _commit() -> dict[str, Any]:

@@ -187,8 +187,8 @@ def comparison_notes(study: Study, comparisons: pd.DataFrame) -> list[str]:
     smallest = 100 * ((comparisons["high"] - comparisons["low"]) / 2).median()
     if smallest > 0:
         found.append(
-            f"The smallest difference that these seeds could have shown: {smallest:.1f} points, the "
-            "median of the half-widths of the intervals."
+            f"The smallest difference that these seeds could have shown: {smallest:.1f} points, "
+            "the median of the half-widths of the intervals."
         )
     return found
 
