@@ -282,7 +282,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Tell how far a study is: runs that are done, have diverged, and are under way."""
-    with refusing(ValueError, StoreError):
+    with refusing(ValueError, StoreError, OSError):
         folder = study_folder(results, f"{Path(name).stem}-{size}")
         plan, found = read(name), []
         for part, options in plan.studies(size).items():

@@ -13,7 +13,7 @@ from benchmarks.experiments.base import Experiment, Place, Report, Status, rows
 from benchmarks.experiments.comparison.report import write_report
 from benchmarks.experiments.comparison.study import Study, carry_out, check
 from benchmarks.experiments.comparison.summary import lines, notes
-from benchmarks.experiments.options import MethodOptions, Names, Whole, by_method, chosen
+from benchmarks.experiments.options import MethodOptions, Names, Seeds, Whole, by_method, chosen
 from benchmarks.models import ACTIVATIONS
 from benchmarks.runs.store import Store
 from benchmarks.storage.provenance import code_version
@@ -40,7 +40,7 @@ class Options(MethodOptions):
     model: str | None = None
     methods: Names = Field(default=["lfp", "sgd", "wsgd"])
     activations: Names = "all"
-    seeds: Whole = 3
+    seeds: Seeds = 3
     epochs: Whole | None = None
     batch_size: Whole | None = None
     learning_rates: Annotated[list[float], Field(min_length=1)] = Field(
@@ -48,7 +48,7 @@ class Options(MethodOptions):
     )
     learning_rate: dict[str, float] = Field(default={})
     sweep_epochs: Whole | None = None
-    sweep_seeds: Whole = 2
+    sweep_seeds: Seeds = 2
     beta: float = Spiking.beta
     time_steps: int = Spiking.steps
     encoding: str = Spiking.encoding
