@@ -40,7 +40,7 @@ from benchmarks.studies.plan import PlanError, read
 EXAMPLES = int(os.environ.get("LFP_FUZZ", "0"))
 
 fuzzed = settings(
-    max_examples=EXAMPLES or 40,
+    max_examples=EXAMPLES or 25,
     derandomize=not EXAMPLES,
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
