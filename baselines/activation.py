@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from baselines.registry import required
 from baselines.spiking_network import Spiking
 
 
@@ -38,4 +39,7 @@ class Activation:
 
 def as_activation(item: Any) -> Activation:
     """Return an activation; a class of modules alone has a derivative, and does not spike."""
-    return item if isinstance(item, Activation) else Activation(item)
+    if isinstance(item, Activation):
+        return item
+    wanted = "an Activation, or a callable without arguments that returns a module"
+    return Activation(required(item, wanted, given=callable(item)))

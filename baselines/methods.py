@@ -11,13 +11,22 @@ from baselines.lfp import LFP
 from baselines.madam import Madam
 from baselines.options import fields_of
 from baselines.pso import PaperPSO, PaperTorchPSO, StablePSO, StableTorchPSO
-from baselines.registry import Registry
+from baselines.registry import Registry, required
 from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP, TunedRSTDP
 from baselines.sgd import SGD
 from baselines.surrogate import Surrogate
 from baselines.trainer import Settings, Trainer
 from baselines.wsgd import WeightScaledSGD
 from baselines.wsurrogate import WeightScaledSurrogate
+
+
+def _as_method(item: Any) -> type[Trainer]:
+    """Return what may be a method, unless it lacks what all methods have."""
+    options, step = getattr(item, "Options", None), getattr(item, "step", None)
+    own = isinstance(options, type) and issubclass(options, Settings)
+    fine = isinstance(item, type) and own and callable(step) and hasattr(item, "name")
+    return required(item, "a class like baselines.Trainer, with name, Options, step", given=fine)
+
 
 #: By name, in the order of tables and figures.
 METHODS: Registry[type[Trainer]] = Registry(
@@ -43,6 +52,7 @@ METHODS: Registry[type[Trainer]] = Registry(
             DenseRSTDP,
         )
     },
+    _as_method,
 )
 
 #: Names for methods that belong side by side in a table.

@@ -25,12 +25,14 @@ class Registry(Mapping[str, T]):
         mine = "package.module:Mine"
 
     Packages are imported when a name is asked for that is not ours, or all names are. One that
-    cannot be imported is told on stderr and left out; so is a name that is taken.
+    cannot be imported, or is not what it has to be, is told on stderr and left out; so is a name
+    that is taken.
 
     Attributes:
         group: of the entry points.
         own: what is registered, in order, without what packages add.
-        convert: makes an item of what was entered, which may be simpler.
+        convert: makes an item of what was entered, which may be simpler; raises `TypeError` for
+            what cannot be one.
     """
 
     def __init__(
@@ -74,10 +76,29 @@ class Registry(Mapping[str, T]):
                     log.warning("%s: the name is taken", told)
                     continue
                 try:
-                    self._added[point.name] = point.load()
-                except Exception as error:  # whatever a package does, the others must work
+                    item = point.load()
+                    self.convert(item)
+                    self._added[point.name] = item
+                # Whatever a package does, even to exit, the others must work.
+                except (Exception, SystemExit) as error:
                     log.warning("%s: %s: %s", told, type(error).__name__, error)
         return self._added
+
+
+def required(item: I, wanted: str, *, given: bool) -> I:
+    """Return the item; raise `TypeError` unless it is given what is wanted.
+
+    Args:
+        item: of a registry.
+        wanted: what it has to be, in words.
+        given: whether it is.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not given:
+        raise TypeError(f"it is of type {type(item).__name__}; allowed: {wanted}")
+    return item
 
 
 def pick(field: str, name: str, table: Mapping[str, T]) -> T:

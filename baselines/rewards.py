@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from baselines.registry import Registry
+from baselines.registry import Registry, required
 from lfp_core import rewards
 from lfp_core.rewards import Reduction
 
@@ -22,4 +22,5 @@ REWARDS: Registry[Callable[[Tensor, Tensor, Reduction], Tensor]] = Registry(
             outputs, targets, 0.1, 0.9, reduction=reduction
         ),
     },
+    lambda item: required(item, "a function of logits, targets, reduction", given=callable(item)),
 )

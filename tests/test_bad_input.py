@@ -12,7 +12,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from benchmarks import data
-from benchmarks.cli import app
+from benchmarks.analysis import diagnosis
+from benchmarks.cli import app, measurements
 from benchmarks.data import DATASETS, Dataset, Split
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.runs.store import Store
@@ -284,3 +285,16 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ray_address: 'nowhere:1' is no cluster; nobody answers" in line
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "executor: 'ray' needs the extra" in refused(*QUICK, "--executor", "ray")
+
+
+@pytest.mark.parametrize("command", ["speed", "diagnose"])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*arguments: object) -> None:
+        raise AssertionError("measured for nothing")
+
+    monkeypatch.setattr(measurements, "measure", measured)
+    monkeypatch.setattr(diagnosis, "before_and_after", measured)
+    own = ("--dataset", "blobs", "--model", "toy-mlp") if command == "diagnose" else ()
+    assert "/proc/none" in refused(command, *own, "--results", "/proc/none")

@@ -288,8 +288,8 @@ def test_doctor_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     healthy = invoke("doctor", "--json")
     assert healthy.exit_code == 0, healthy.stdout
     verdicts = {f["thing"]: f["verdict"] for f in json.loads(healthy.stdout)["found"]}
-    assert verdicts["torch"] == "there"
-    assert verdicts["data: mnist"] == "optional"
+    assert verdicts["torch"] == "ok"
+    assert verdicts["data: mnist"] == "warning"
     (tmp_path / "a-file").touch()
     ill = invoke("doctor", "--results", "a-file/results")
     assert ill.exit_code == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from baselines import machine
 from baselines.pso import trainer as pso_trainer
@@ -170,6 +171,15 @@ def test_the_smaller_limit_of_memory_counts(
     group(tmp_path, membership, **files)
     assert machine.available_memory() == free * GIGABYTE
     assert pso_trainer.free_bytes(torch.device("cpu")) == free * GIGABYTE
+
+
+def test_jobs_can_be_as_many_as_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3)))
+    assert options.parse_jobs("auto") == 3
+    assert options.parse_jobs("2") == 2
+    for text in ("0", "many", ""):
+        with pytest.raises(typer.BadParameter, match="allowed: whole numbers from 1"):
+            options.parse_jobs(text)
 
 
 def test_another_system_has_no_limits_that_are_known(

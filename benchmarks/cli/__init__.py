@@ -5,7 +5,8 @@ Studies: `lfp-bench compare`, `run`, `resume`, `status`, `report` and `list`. Wi
 `doctor` and `data`. The project's own speed: `perf` and its commands.
 
 Reports go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
-1 for a check that fails, 2 for bad input (with one line that says what is wrong), 130 for Ctrl-C.
+1 for a check that fails or if all reported runs diverged, 2 for bad input (with one line that says
+what is wrong), 130 for Ctrl-C.
 The commands are in :mod:`~benchmarks.cli.studies`, :mod:`~benchmarks.cli.measurements`,
 :mod:`~benchmarks.cli.storage`, :mod:`~benchmarks.cli.checks`, :mod:`~benchmarks.cli.coverage` and
 :mod:`~benchmarks.cli.perf`; what they share is in the other modules.

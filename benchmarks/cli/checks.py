@@ -61,14 +61,14 @@ def verify(
 
 @app.command()
 def doctor(results: Results = Path("results"), as_json: AsJson = False) -> None:
-    """Tell what this machine has, and how to get what is missing; exit code 1: it is needed."""
+    """Tell what this machine has, what is in the way, and the way out; exit code 1: an error."""
     found = list(examine(results))
     if as_json:
         print_json({"found": [asdict(finding) for finding in found]})
     else:
         lines = [(finding.thing, finding.verdict, finding.detail) for finding in found]
         print_table((("check", "verdict", "detail"), lines), [])
-    if any(finding.verdict == "missing" for finding in found):
+    if any(finding.verdict == "error" for finding in found):
         raise typer.Exit(1)
 
 

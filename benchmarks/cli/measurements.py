@@ -67,6 +67,8 @@ def speed(
         say(f"{PEER} is missing or does not import here, so it is left out (see `make peer`)")
         peer = False
     found = []
+    with refusing(OSError):
+        folder.mkdir(parents=True, exist_ok=True)  # or all would be measured for nothing
     with refusing(OSError), progress(len(names) * len(kinds)) as tick:
         for name in names:
             for kind in kinds:
@@ -122,7 +124,7 @@ def diagnose(
     """Show why LFP learns or does not: secant slopes and feedback norms, before and after."""
     from benchmarks.analysis import diagnosis  # noqa: PLC0415  (loads matplotlib)
 
-    with refusing(ValueError, DataError):
+    with refusing(ValueError, DataError, OSError):
         # The slope of a spike depends on what came before it.
         without = {name: slope for name, slope in ACTIVATIONS.items() if not slope.spiking}
         kinds = chosen("activations", split(activations), without)
@@ -131,6 +133,7 @@ def diagnose(
         data = load(dataset)
         folder = study_folder(results, f"diagnosis-{dataset}-{model}" if study is None else study)
         device = prepare("cpu", None, [model])
+        folder.mkdir(parents=True, exist_ok=True)  # or all would be trained for nothing
         courses = {}
         with progress(len(kinds)) as tick:
             for kind in kinds:

@@ -10,7 +10,7 @@ import torch
 import typer
 
 from baselines import FAMILIES, METHODS
-from baselines.machine import threads_for
+from baselines.machine import threads_for, usable_cpus
 from baselines.registry import pick
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.runs.executors import Executor, Here, Local, RayCluster
@@ -28,6 +28,11 @@ def parse_whole(text: str | int) -> int:
     if number < 1:
         raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1")
     return number
+
+
+def parse_jobs(text: str | int) -> int:
+    """Parse a number of processes; auto is one for each CPU that can be used."""
+    return usable_cpus() if text == "auto" else parse_whole(text)
 
 
 def parse_integer(text: str | int) -> int:
@@ -61,7 +66,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.
 ExecutorName = Annotated[
     str, typer.Option("--executor", help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
 ]
-Jobs = Annotated[int, typer.Option(parser=parse_whole, help="Runs at a time on this machine.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        parser=parse_jobs,
+        metavar="N|auto",
+        help="Runs at a time on this machine; auto: one for each CPU that can be used.",
+    ),
+]
 RayAddress = Annotated[
     str, typer.Option(help="Of a Ray cluster, or auto for the one of this machine.")
 ]

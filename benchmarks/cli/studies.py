@@ -275,7 +275,7 @@ def status(
     """Tell how far a study is: runs that are done, have diverged, and are under way."""
     from benchmarks.experiments.conduct import status as tell  # noqa: PLC0415  (slow)
 
-    with refusing(ValueError, StoreError):
+    with refusing(ValueError, StoreError, OSError):
         folder = study_folder(results, f"{Path(name).stem}-{size}")
         plan, found = read(name), []
         for part, options in plan.studies(size).items():

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from baselines.registry import Registry, pick
+from baselines.registry import Registry, pick, required
 from benchmarks.data.checking import check
 from benchmarks.data.fetching import ARCHIVES, DataError, default_root
 from benchmarks.data.images import cifar10, digits, mnist
@@ -60,6 +60,14 @@ def load(name: str, *, seed: int = 0, root: Path | None = None) -> Dataset:
     return dataset
 
 
+def _as_source(item: Any) -> Source:
+    """Return a source; a function of (name, seed, folder) has the usual preset."""
+    wanted = "a Source, or a function of (name, seed, folder)"
+    if isinstance(item, Source):
+        return item
+    return Source(required(item, wanted, given=callable(item)))
+
+
 DATASETS: Registry[Source] = Registry(
     "lfp_bench.datasets",
     {
@@ -89,5 +97,5 @@ DATASETS: Registry[Source] = Registry(
             Preset("vgg-like", epochs=50, sweep_epochs=5),
         ),
     },
-    lambda item: item if isinstance(item, Source) else Source(item),
+    _as_source,
 )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from baselines.registry import Registry
+from baselines.registry import Registry, required
 from benchmarks.experiments.base import Experiment
 from benchmarks.experiments.comparison.experiment import Comparison
 from benchmarks.experiments.language import Language
@@ -11,6 +11,13 @@ from benchmarks.experiments.regression import Regression
 from benchmarks.experiments.rstdp_selection import RSTDPSelection
 from benchmarks.experiments.swarm_ablation import SwarmAblation
 from benchmarks.experiments.transfer import Transfer
+
+
+def _as_kind(item: Any) -> type[Experiment[Any]]:
+    """Return what may be a kind of experiment."""
+    fine = isinstance(item, type) and issubclass(item, Experiment)
+    return required(item, "a subclass of Experiment", given=fine)
+
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
     "lfp_bench.experiments",
@@ -23,4 +30,5 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "swarm-ablation": SwarmAblation,
         "rstdp-selection": RSTDPSelection,
     },
+    _as_kind,
 )

@@ -11,7 +11,10 @@ from baselines import FAMILIES, METHODS, Settings, Trainer
 from baselines.options import allowed, allows_none, allows_zero, fields_of, names_of, parts_of
 from baselines.registry import pick
 
-Whole = Annotated[int, Field(ge=1)]
+#: A number of things to be done, bounded so that a slip of the finger cannot fill the memory.
+Whole = Annotated[int, Field(ge=1, le=1_000_000)]
+#: A number of runs of the same.
+Seeds = Annotated[int, Field(ge=1, le=10_000)]
 
 
 Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]

@@ -19,7 +19,7 @@ from baselines.registry import pick
 from baselines.trainer import Settings
 from benchmarks.data import DATASETS, load
 from benchmarks.experiments.base import STRICT, Experiment, Found, Results
-from benchmarks.experiments.options import Whole
+from benchmarks.experiments.options import Seeds, Whole
 from benchmarks.models import MODELS, build
 from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import Lines, spread
@@ -54,7 +54,7 @@ class Options(BaseModel):
     particles: Whole = 200
     iterations: Whole = 60
     samples: Whole = 1000
-    seeds: Whole = 2
+    seeds: Seeds = 2
 
 
 def recipes() -> dict[str, Recipe]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from torch import nn
 import lfp_core as lfp
 from baselines import METHODS, Activation
 from baselines.activation import as_activation
-from baselines.registry import Registry, pick
+from baselines.registry import Registry, pick, required
 from baselines.spiking_network import Spiking, SpikingNetwork, leaky
 from benchmarks.models.transformer import Block, Patches, Positions, TokenMean
 
@@ -220,6 +221,12 @@ class Model:
     spiking: bool = True
 
 
+def _as_model(item: Any) -> Model:
+    """Return a model; a function of (input_shape, classes, act) has no properties but these."""
+    wanted = "a Model, or a function of (input_shape, classes, act)"
+    return item if isinstance(item, Model) else Model(required(item, wanted, given=callable(item)))
+
+
 MODELS: Registry[Model] = Registry(
     "lfp_bench.models",
     {
@@ -232,7 +239,7 @@ MODELS: Registry[Model] = Registry(
         "conv-12-64": Model(_conv_12_64),
         "vit-tiny": Model(_vit_tiny, spiking=False),
     },
-    lambda item: item if isinstance(item, Model) else Model(item),
+    _as_model,
 )
 
 #: The shape of one random input for each model of ours, and how many classes it tells apart.

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,6 +26,11 @@ from benchmarks.storage.schema import current, versioned
 #: These read what a file holds; fields that a file is too old to have are None.
 RESULT = TypeAdapter(Result)
 MEASUREMENT = TypeAdapter(Measurement)
+#: What reading a file that is not of this harness may raise.
+NOT_OURS = (
+    *(AttributeError, EOFError, KeyError, OSError, RecursionError, TypeError, ValueError),
+    zlib.error,
+)
 #: Results and costs of a study that is to be kept, in one file.
 PACKED = "runs.jsonl.gz"
 
@@ -238,7 +244,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except StoreError as error:
         raise StoreError(f"{path}: {error}") from None
-    except (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError) as error:
+    except NOT_OURS as error:
         told = " ".join(str(error).split())
         raise _unreadable(path, f"{type(error).__name__}: {told}") from None
 

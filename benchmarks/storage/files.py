@@ -16,11 +16,18 @@ class StoreError(RuntimeError):
 
 
 def read_json(path: Path) -> Any | None:
-    """Return what the file holds, None if there is no file; raise `ValueError` if not JSON."""
+    """Return what the file holds, None if there is no file.
+
+    Raises:
+        ValueError: it is not JSON, or nested more deeply than anything that is written here.
+        OSError: it cannot be read.
+    """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
 
 
 def write_json(path: Path, content: Any) -> None:

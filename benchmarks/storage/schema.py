@@ -17,12 +17,15 @@ def versioned(content: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": VERSION, **content}
 
 
-def current(content: Mapping[str, Any]) -> dict[str, Any]:
+def current(content: Any) -> dict[str, Any]:
     """Return the content without its version.
 
     Raises:
-        StoreError: the version is another one; the message says what to do.
+        StoreError: the version is another one, and the message says what to do; or the content is
+            no object of JSON.
     """
+    if not isinstance(content, Mapping):
+        raise StoreError(f"not a JSON object, but {content!r:.40}")
     plain = dict(content)
     version = plain.pop("schema", 0)
     if version == VERSION:

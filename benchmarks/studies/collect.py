@@ -36,11 +36,10 @@ def described(path: Path) -> Description | None:
     Raises:
         StoreError: it does not say what a study is.
     """
+    if not path.exists():
+        return None
     try:
-        content = read_json(path)
-        if content is None:
-            return None
-        content = current(content)
+        content = current(read_json(path))
         kind = kind_of(content["experiment"])
         options = kind.schema.model_validate(content["options"])
         return Description(content["command"], kind, options, content)

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+from yaml.events import CollectionEndEvent, CollectionStartEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.resolver import Resolver
 
 #: How deep values may be nested: more than any study needs, and less than Python's stack.
 DEEPEST = 20
 TOO_DEEP = f"nested too deeply; allowed: {DEEPEST} levels"
+LARGEST = 10**6  # letters of a file
 #: Digits of a whole number: more than fits into 64 bits, and fewer than take time.
 LONGEST = 20
 
@@ -50,31 +52,39 @@ def load(text: str) -> Any:
         StrictYAMLError: a value has more than one meaning; its path is named.
         yaml.YAMLError: it is not YAML.
     """
+    _check_structure(text)
     loader = yaml.SafeLoader(text)
     try:
-        _refuse_references(text)
         node = loader.get_single_node()
-    except RecursionError:
-        raise StrictYAMLError(f"the file: {TOO_DEEP}") from None
     finally:
         loader.dispose()
     return None if node is None else _value(node, ())
 
 
-def _refuse_references(text: str) -> None:
-    """Raise for anchors, aliases and tags, before anything is made of them."""
+def _check_structure(text: str) -> None:
+    """Raise for anchors, aliases, tags and depth, before anything is made of them.
+
+    PyYAML's time grows with the square of the depth, so what follows is not read then.
+
+    Raises:
+        StrictYAMLError: there is one of these; the message begins with its line.
+    """
+    if len(text) > LARGEST:
+        raise StrictYAMLError(f"the file: {len(text)} letters; allowed: at most {LARGEST}")
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = event.start_mark.line + 1 if event.start_mark else "?"
         if anchor := getattr(event, "anchor", None):
             raise StrictYAMLError(f"line {line}: the anchor {anchor!r}; allowed: values in full")
         if tag := getattr(event, "tag", None):
             raise StrictYAMLError(f"line {line}: the tag {tag!r}; allowed: values without a tag")
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > DEEPEST:
+            raise StrictYAMLError(f"line {line}: {TOO_DEEP}")
 
 
 def _value(node: Node, path: tuple[str, ...]) -> Any:
     """Return what a node means."""
-    if len(path) > DEEPEST:
-        raise StrictYAMLError(f"{'.'.join(path[:3])}: {TOO_DEEP}")
     match node:
         case MappingNode():
             return dict(_items(node, path))

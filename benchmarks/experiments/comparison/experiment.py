@@ -14,7 +14,7 @@ from benchmarks.data import DATASETS
 from benchmarks.experiments.base import Experiment, Found, Results
 from benchmarks.experiments.comparison.sections import sections
 from benchmarks.experiments.comparison.study import Study, check, measurements, outcome, plan
-from benchmarks.experiments.options import MethodOptions, Names, Whole, by_method, chosen
+from benchmarks.experiments.options import MethodOptions, Names, Seeds, Whole, by_method, chosen
 from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Run
@@ -46,14 +46,14 @@ class Options(MethodOptions):
     model: str | None = None
     methods: Names = Field(default=["lfp", "sgd", "wsgd"])
     activations: Names = "all"
-    seeds: Whole = 3
+    seeds: Seeds = 3
     epochs: Whole | None = None
     batch_size: Whole | None = None
     trials: Whole | None = None
     learning_rates: Annotated[list[float], Field(min_length=1)] | None = None
     learning_rate: dict[str, float] = Field(default={})
     sweep_epochs: Whole | None = None
-    sweep_seeds: Whole = 1
+    sweep_seeds: Seeds = 1
     beta: float = Spiking.beta
     time_steps: int = Spiking.steps
     encoding: str = Spiking.encoding
