@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,9 @@ class OneLineErrors(TyperGroup):
 
         Without any, the help comes first: it says which commands there are.
         """
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a table must not fail for a ± that it has not
+                stream.reconfigure(errors="replace")
         arguments = sys.argv[1:] if args is None else list(args)
         options = {**options, "standalone_mode": False, "obj": arguments}
         try:

@@ -63,6 +63,19 @@ Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
 Show = Annotated[bool, typer.Option("--open", help="Open the report as a page in the browser.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+COLUMNS = ("main", "all")
+
+
+def parse_columns(text: str) -> str:
+    """Parse an option; typer's own message does not say what is allowed."""
+    if text not in COLUMNS:
+        raise typer.BadParameter(f"{text!r}; allowed: {', '.join(COLUMNS)}")
+    return text
+
+
+Columns = Annotated[
+    str, typer.Option(parser=parse_columns, help="Of the table: main or all of them.")
+]
 ExecutorName = Annotated[
     str, typer.Option("--executor", help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
 ]

@@ -1,8 +1,9 @@
 """What the commands say: reports on stdout, everything else on stderr."""
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,36 @@ from rich.progress import (
 from benchmarks.cli import logs
 from benchmarks.rendering import text
 
+#: Of text where nobody says how wide it may be.
+WIDE = 170
+ALL = "; --columns all shows them"
+WIDER = ", for which the terminal is too narrow; the files of the report have them"
+
 
 def say(message: str) -> None:
     """Tell the user on stderr."""
     print(message, file=sys.stderr)
 
 
-def print_table(lines: text.Lines, remarks: Iterable[str]) -> None:
-    """Print a table and what is to be known of it."""
-    console = Console(width=None if sys.stdout.isatty() else 170)
-    console.print(text.terminal(lines))
-    for remark in remarks:
+def print_table(
+    lines: text.Lines, remarks: Iterable[str], shown: Sequence[str] | None = None
+) -> None:
+    """Print a table and what is to be known of it; numbers are never cut.
+
+    Args:
+        lines: header and rows.
+        remarks: below it.
+        shown: the columns to show, by default all. The last of them are left out, and named, where
+            the width of the terminal (or $COLUMNS) is not enough.
+    """
+    asked = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if asked else max(WIDE, text.least_width(lines)))
+    kept = text.selected(lines, shown)
+    fitting, left_out = text.fitted(kept, console.width)
+    console.print(text.terminal(fitting))
+    hidden = [name for name in lines[0] if name not in fitting[0]]
+    more = [f"Not shown: {', '.join(hidden)}{WIDER if left_out else ALL}."] if hidden else []
+    for remark in (*more, *remarks):
         console.print(f"- {remark}", style="dim", highlight=False, markup=False)
 
 

@@ -1,21 +1,20 @@
 """The commands that carry out studies, and tell of them."""
 
 import shlex
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from pydantic import BaseModel
 
 from baselines import METHODS, Spiking
-from benchmarks.cli import divergence, logs
+from benchmarks.cli import divergence
 from benchmarks.cli.app import app, refusing
+from benchmarks.cli.making import Made, counted, describe_study, make
 from benchmarks.cli.method_options import with_options_of
 from benchmarks.cli.options import (
     Activations,
     AsJson,
+    Columns,
     Device,
     ExecutorName,
     GpuShare,
@@ -35,19 +34,11 @@ from benchmarks.cli.options import (
     split,
     study_folder,
 )
-from benchmarks.cli.output import print_json, print_table, progress, resumable, say
+from benchmarks.cli.output import print_json, print_table, say
 from benchmarks.data import DATASETS, DataError
 from benchmarks.models import MODELS
-from benchmarks.rendering.text import remarks, rows
-from benchmarks.runs.executors import Executor, ExecutorError
-from benchmarks.runs.store import Store
-from benchmarks.storage.files import StoreError, write_json
-from benchmarks.storage.provenance import describe
-from benchmarks.storage.schema import versioned
-from benchmarks.studies.plan import SIZES, kind_of, names, read
-
-#: Endings of the files that a report consists of.
-REPORTS = {".csv", ".html", ".md", ".png"}
+from benchmarks.storage.files import StoreError
+from benchmarks.studies.plan import SIZES, names, read
 
 
 @app.command()
@@ -111,6 +102,7 @@ def compare(
     results: Results = Path("results"),
     study: StudyName = None,
     show: Show = False,
+    columns: Columns = "main",
     as_json: AsJson = False,
     **options_of_methods: Any,
 ) -> None:
@@ -150,13 +142,13 @@ def compare(
         chosen_device = prepare(device, threads, [kind.model(options)], jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         kind.check(options)
-    command = shlex.join(["lfp-bench", *context.obj])
-    found = _make("comparison", options, folder, chosen_device, at, command, quiet=as_json)
+    command, told = shlex.join(["lfp-bench", *context.obj]), None if as_json else columns
+    found = make("comparison", options, folder, chosen_device, at, command, told)
     if as_json:
         print_json(found)
     if show:
         _show(folder.name, "", results)
-    divergence.leave_if_nothing_finished(_counted([found]))
+    divergence.leave_if_nothing_finished(counted([found]))
 
 
 @app.command()
@@ -174,6 +166,7 @@ def run(
     threads: Threads = None,
     results: Results = Path("results"),
     show: Show = False,
+    columns: Columns = "main",
     as_json: AsJson = False,
 ) -> None:
     """Carry out a study that is written down, part by part; each has a folder and a report.
@@ -188,22 +181,29 @@ def run(
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         for options in studies.values():
             plan.kind.check(options)
-    command, found = shlex.join(["lfp-bench", *context.obj]), []
+    command, found = shlex.join(["lfp-bench", *context.obj]), list[Made]()
+    told = None if as_json else columns
     for part, options in studies.items():  # so that `resume` knows of those not begun yet
         if not (folder / part / "study.json").exists():
             with refusing(OSError):
-                _describe(plan.experiment, options, folder / part, chosen_device, command)
+                describe_study(plan.experiment, options, folder / part, chosen_device, command)
     for part, options in studies.items():
         say(f"{name}: {part}")
-        made = _make(
-            plan.experiment, options, folder / part, chosen_device, at, command, quiet=as_json
+        made = make(
+            plan.experiment,
+            options,
+            folder / part,
+            chosen_device,
+            at,
+            command,
+            told,
         )
         found.append({"part": part, **made})
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
     if show:
         _show(name, size, results)
-    divergence.leave_if_nothing_finished(_counted(found))
+    divergence.leave_if_nothing_finished(counted(found))
 
 
 @app.command()
@@ -215,6 +215,7 @@ def resume(
     gpu_share: GpuShare = 1.0,
     device: Device = "auto",
     threads: Threads = None,
+    columns: Columns = "main",
     as_json: AsJson = False,
 ) -> None:
     """Go on with what was interrupted, as the folder says; no option has to be repeated."""
@@ -228,15 +229,15 @@ def resume(
         models = [s.kind.model(s.options) for s in studies.values()]
         chosen_device = prepare(device, threads, models, jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
-    found = []
+    found, told = list[Made](), None if as_json else columns
     for part, s in studies.items():
         say(f"{part}: {s.command}")
         name = s.content["experiment"]
-        made = _make(name, s.options, part, chosen_device, at, s.command, quiet=as_json)
+        made = make(name, s.options, part, chosen_device, at, s.command, told)
         found.append({"part": part.name, **made})
     if as_json:
         print_json({"study": str(folder), "parts": found})
-    divergence.leave_if_nothing_finished(_counted(found))
+    divergence.leave_if_nothing_finished(counted(found))
 
 
 @app.command("list")
@@ -337,63 +338,3 @@ def _open(page: Path) -> None:
     """Open a page in the browser, if this machine has one; say where it is."""
     opened = typer.launch(str(page.absolute())) == 0
     say(f"{page} is opened" if opened else f"{page} cannot be opened here: there is no browser")
-
-
-def _make(
-    experiment: str,
-    options: BaseModel,
-    folder: Path,
-    device: torch.device,
-    executor: Executor,
-    command: str,
-    *,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Carry out an experiment, and (if not quiet) show its main table; return it in JSON types."""
-    from benchmarks.experiments.conduct import Place, carry_out, status  # noqa: PLC0415  (slow)
-
-    kind = kind_of(experiment)
-    with (
-        refusing(ValueError, StoreError, ExecutorError, DataError, OSError, MemoryError),
-        resumable(command, folder),
-        Store(folder).locked(),
-        logs.stored(folder, command),
-    ):
-        description = _describe(experiment, options, folder, device, command)
-        if others := status(kind, options, folder).of_other_code:
-            say(f"{folder}: {others} results of other code are kept, and not used")
-        with progress(kind.steps(options)) as advance:
-            place = Place(device, advance, executor, command)
-            found = carry_out(kind, options, folder, place)
-        sections = kind.sections(options, found)
-    main = next(one for section in sections for one in section.tables)
-    if not quiet:
-        print_table(main.lines, [*main.notes, *remarks(found.environments, command)])
-    counted = divergence.count(stored.result for stored in found.runs.values())
-    divergence.tell(counted)
-    written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
-    say(f"The report is in {folder}: {', '.join(written)}")
-    runs = [one._asdict() for one in counted]
-    return {**description, "folder": str(folder), "runs": runs, "rows": rows(main.frame)}
-
-
-def _counted(parts: Iterable[Mapping[str, Any]]) -> list[divergence.Counted]:
-    """Return the counts of reported runs in all parts of a study."""
-    return [divergence.Counted(**one) for part in parts for one in part["runs"]]
-
-
-def _describe(
-    experiment: str, options: BaseModel, folder: Path, device: torch.device, command: str
-) -> dict[str, Any]:
-    """Write what the study in the folder is to its study.json, and return it."""
-    description = versioned(
-        {
-            "command": command,
-            "experiment": experiment,
-            "options": options.model_dump(mode="json"),
-            "configuration": kind_of(experiment).configuration(options),
-            "environment": describe(device),
-        }
-    )
-    write_json(folder / "study.json", description)
-    return description

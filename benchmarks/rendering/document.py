@@ -45,6 +45,7 @@ class Table:
         frame: the numbers, for CSV.
         notes: what a reader has to know.
         heat: for each cell a number in [0, 1] that it is coloured by, or None.
+        shown: the columns that a terminal shows at first; None for all.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Table:
     frame: pd.DataFrame
     notes: Sequence[str] = ()
     heat: Sequence[Sequence[float | None]] | None = None
+    shown: Sequence[str] | None = None
 
     @property
     def numeric(self) -> list[bool]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from rich.box import SIMPLE
@@ -111,6 +111,49 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
+def selected(table: Lines, shown: Sequence[str] | None) -> Lines:
+    """Return the columns of these names alone; all if there are none."""
+    header, rows = table
+    at = [i for i, name in enumerate(header) if shown is None or name in shown]
+    return [header[i] for i in at], [[row[i] for i in at] for row in rows]
+
+
+def fitted(table: Lines, width: int) -> tuple[Lines, list[str]]:
+    """Return the table without its last columns, as far as a width asks for it, and their names.
+
+    Columns of names stay, and so does the one after them.
+    """
+    header = list(table[0])
+    least = 1 + max((i for i, name in enumerate(header) if name in GROUPING), default=0) + 1
+    kept, left_out = header, list[str]()
+    while least_width(selected(table, kept)) > width and len(kept) > least:
+        left_out.insert(0, kept[-1])
+        kept = kept[:-1]
+    return selected(table, kept), left_out
+
+
+def least_width(table: Lines) -> int:
+    """Return how many characters a table takes at the least in a terminal."""
+    return 2 + sum(2 + width for width in _least_widths(table))
+
+
+def _least_widths(table: Lines) -> list[int]:
+    """Return the least width of each column.
+
+    Cells of numbers are one line; headers, names and prose may be broken between words.
+    """
+    header, rows = table
+    return [
+        max(len(part) for cell in (name, *(row[i] for row in rows)) for part in _parts(cell))
+        for i, name in enumerate(header)
+    ]
+
+
+def _parts(cell: str) -> list[str]:
+    """Return what of a cell has to stay on one line."""
+    return cell.split() if cell[:1].isalpha() or cell.startswith("- (") else [cell]
+
+
 def terminal(table: Lines) -> Table:
     """Return the table for a rich console; columns of names are left, numbers right."""
     header, rows = table
@@ -118,8 +161,9 @@ def terminal(table: Lines) -> Table:
     grouped = header.index(names[-1]) if names else 0
     groups = [row[:grouped] for row in rows]
     rich = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    for name in header:
-        rich.add_column(name, justify="left" if name in (*names, *PROSE) else "right")
+    for name, width in zip(header, _least_widths(table), strict=True):
+        justify: Literal["left", "right"] = "left" if name in (*names, *PROSE) else "right"
+        rich.add_column(name, justify=justify, min_width=width, overflow="fold")
     for row, group, following in zip(rows, groups, [*groups[1:], None], strict=True):
         rich.add_row(*map(escape, row), end_section=following != group)
     return rich

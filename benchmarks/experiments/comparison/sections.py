@@ -35,6 +35,13 @@ OLD = (
 )
 
 
+#: Columns of the results that a terminal shows at first.
+SHOWN = (
+    *("activation", "method", "test accuracy %", "learning rate", "other options"),
+    *("time / SGD", "memory / SGD", "diverged"),
+)
+
+
 def sections(outcome: Outcome) -> list[Section]:
     """Return the sections of a study of which at least one run is stored."""
     make: list[Callable[[Outcome], Section | None]] = [
@@ -77,7 +84,8 @@ def results(outcome: Outcome) -> Section:
         notes += [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
         summary["published_accuracy"] = [one[0] if one else None for one in found]
         summary["published_obtained"] = [one[1].obtained if one else None for one in found]
-    one = Table("results", "Accuracy, time and memory", (header, rows), summary, notes)
+    caption = "Accuracy, time and memory"
+    one = Table("results", caption, (header, rows), summary, notes, shown=SHOWN)
     seeds = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds"
     bars = Image(
         f"Test accuracy per activation and method, mean and standard deviation over {seeds}, and "

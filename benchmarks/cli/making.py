@@ -1,0 +1,84 @@
+"""How the commands carry out one part of a study, and show what was found."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from benchmarks.cli import divergence, logs
+from benchmarks.cli.app import refusing
+from benchmarks.cli.output import print_table, progress, resumable, say
+from benchmarks.data import DataError
+from benchmarks.rendering.text import remarks, rows
+from benchmarks.runs.executors import Executor, ExecutorError
+from benchmarks.runs.store import Store
+from benchmarks.storage.files import StoreError, write_json
+from benchmarks.storage.provenance import describe
+from benchmarks.storage.schema import versioned
+from benchmarks.studies.plan import kind_of
+
+#: Endings of the files that a report consists of.
+REPORTS = {".csv", ".html", ".md", ".png"}
+Made = dict[str, Any]  # what `--json` says of a part
+
+
+def make(
+    experiment: str,
+    options: BaseModel,
+    folder: Path,
+    device: torch.device,
+    executor: Executor,
+    command: str,
+    columns: str | None,
+) -> Made:
+    """Carry out an experiment, and show these columns of its main table; return it as JSON."""
+    from benchmarks.experiments.conduct import Place, carry_out, status  # noqa: PLC0415  (slow)
+
+    kind = kind_of(experiment)
+    with (
+        refusing(ValueError, StoreError, ExecutorError, DataError, OSError, MemoryError),
+        resumable(command, folder),
+        Store(folder).locked(),
+        logs.stored(folder, command),
+    ):
+        description = describe_study(experiment, options, folder, device, command)
+        if others := status(kind, options, folder).of_other_code:
+            say(f"{folder}: {others} results of other code are kept, and not used")
+        with progress(kind.steps(options)) as advance:
+            place = Place(device, advance, executor, command)
+            found = carry_out(kind, options, folder, place)
+        sections = kind.sections(options, found)
+    main = next(one for section in sections for one in section.tables)
+    if columns is not None:
+        shown = None if columns == "all" else main.shown
+        print_table(main.lines, [*main.notes, *remarks(found.environments, command)], shown)
+    counted = divergence.count(stored.result for stored in found.runs.values())
+    divergence.tell(counted)
+    written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
+    say(f"The report is in {folder}: {', '.join(written)}")
+    runs = [one._asdict() for one in counted]
+    return {**description, "folder": str(folder), "runs": runs, "rows": rows(main.frame)}
+
+
+def counted(parts: Iterable[Made]) -> list[divergence.Counted]:
+    """Return the counts of reported runs in all parts of a study."""
+    return [divergence.Counted(**one) for part in parts for one in part["runs"]]
+
+
+def describe_study(
+    experiment: str, options: BaseModel, folder: Path, device: torch.device, command: str
+) -> Made:
+    """Write what the study in the folder is to its study.json, and return it."""
+    description = versioned(
+        {
+            "command": command,
+            "experiment": experiment,
+            "options": options.model_dump(mode="json"),
+            "configuration": kind_of(experiment).configuration(options),
+            "environment": describe(device),
+        }
+    )
+    write_json(folder / "study.json", description)
+    return description
