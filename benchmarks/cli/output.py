@@ -48,7 +48,7 @@ def print_table(
     console = Console(width=None if asked else max(WIDE, text.least_width(lines)))
     kept = text.selected(lines, shown)
     fitting, left_out = text.fitted(kept, console.width)
-    console.print(text.terminal(fitting))
+    console.print(text.terminal(fitting, console.width))
     hidden = [name for name in lines[0] if name not in fitting[0]]
     more = [f"Not shown: {', '.join(hidden)}{WIDER if left_out else ALL}."] if hidden else []
     for remark in (*more, *remarks):

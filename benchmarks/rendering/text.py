@@ -13,6 +13,7 @@ from rich.table import Table
 #: Columns of names: rows that differ in one of them but the last are set apart.
 GROUPING = ("study", "data set", "part", "check", "model", "activation", "method", "time")
 PROSE = ("title", "verdict", "detail")
+PROSE_AT_LEAST = 20  # characters on a line
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
 
 
@@ -134,19 +135,41 @@ def fitted(table: Lines, width: int) -> tuple[Lines, list[str]]:
 
 def least_width(table: Lines) -> int:
     """Return how many characters a table takes at the least in a terminal."""
-    return 2 + sum(2 + width for width in _least_widths(table))
+    return _whole_width(_least_widths(table))
+
+
+def _whole_width(widths: Sequence[int]) -> int:
+    """Return the width of a table of columns, with a margin, a gap and a character of padding."""
+    return sum(widths) + 2 * len(widths) + 1
 
 
 def _least_widths(table: Lines) -> list[int]:
     """Return the least width of each column.
 
-    Cells of numbers are one line; headers, names and prose may be broken between words.
+    Cells of numbers are one line; headers and names may be broken between words, prose anywhere.
     """
     header, rows = table
+    columns = list(zip(header, *rows, strict=True))
     return [
-        max(len(part) for cell in (name, *(row[i] for row in rows)) for part in _parts(cell))
-        for i, name in enumerate(header)
+        max(len(part) for cell in column for part in _parts(cell))
+        if column[0] not in PROSE
+        else PROSE_AT_LEAST
+        for column in columns
     ]
+
+
+def _widths(table: Lines, width: int) -> list[int]:
+    """Return the widths of the columns: the widest ones are broken where there is no room."""
+    header, rows = table
+    least = _least_widths(table)
+    found = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    while _whole_width(found) > width and found != least:
+        spare = [max(wide - narrow, 0) for wide, narrow in zip(found, least, strict=True)]
+        at = max(range(len(found)), key=lambda i: (spare[i] > 0, found[i]))
+        if not spare[at]:
+            break
+        found[at] -= 1
+    return found
 
 
 def _parts(cell: str) -> list[str]:
@@ -154,16 +177,16 @@ def _parts(cell: str) -> list[str]:
     return cell.split() if cell[:1].isalpha() or cell.startswith("- (") else [cell]
 
 
-def terminal(table: Lines) -> Table:
-    """Return the table for a rich console; columns of names are left, numbers right."""
+def terminal(table: Lines, width: int) -> Table:
+    """Return the table for a rich console of a width; columns of names are left, numbers right."""
     header, rows = table
     names = [name for name in header if name in GROUPING]
     grouped = header.index(names[-1]) if names else 0
     groups = [row[:grouped] for row in rows]
     rich = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    for name, width in zip(header, _least_widths(table), strict=True):
+    for name, wide in zip(header, _widths(table, width), strict=True):
         justify: Literal["left", "right"] = "left" if name in (*names, *PROSE) else "right"
-        rich.add_column(name, justify=justify, min_width=width, overflow="fold")
+        rich.add_column(name, justify=justify, width=wide, overflow="fold")
     for row, group, following in zip(rows, groups, [*groups[1:], None], strict=True):
         rich.add_row(*map(escape, row), end_section=following != group)
     return rich
