@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks import data
 from benchmarks.analysis import diagnosis
-from benchmarks.cli import app, measurements
+from benchmarks.cli import app, measurements, perf
 from benchmarks.data import DATASETS, Dataset, Split
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.runs.store import Store
@@ -285,6 +285,23 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ray_address: 'nowhere:1' is no cluster; nobody answers" in line
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "executor: 'ray' needs the extra" in refused(*QUICK, "--executor", "ray")
+
+
+@pytest.mark.parametrize("command", ["swarms", "rstdp", "spiking", "steps", "roofline", "scaling"])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_timed(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perf, "load", lambda name: data.load("blobs"))
+    for module, name in {
+        "swarms": "measure",
+        "rstdp": "measure",
+        "spiking": "measure",
+        "steps": "measure_missing",
+        "roofline.report": "write_report",
+        "scaling": "write_report",
+    }.items():
+        monkeypatch.setattr(f"benchmarks.performance.{module}.{name}", None)  # not to be called
+    assert "/proc/none" in refused("perf", command, "--results", "/proc/none")
 
 
 @pytest.mark.parametrize("command", ["speed", "diagnose"])

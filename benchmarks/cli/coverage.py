@@ -52,6 +52,9 @@ def coverage(
         device = prepare("cpu", threads, [], jobs)
     folder, command = results / "coverage", shlex.join(["lfp-bench", *context.obj])
     found: list[Record] = []
+    with refusing(OSError):
+        if name == "*":  # whose results are kept, so that nothing is run in vain
+            folder.mkdir(parents=True, exist_ok=True)
     with refusing(OSError), progress(sum(map(len, plan.values()))) as tick:
         environment = describe(device)
         for one, names in plan.items():

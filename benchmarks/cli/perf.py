@@ -53,7 +53,7 @@ def roofline(context: typer.Context, results: Results = STORED) -> None:
     from benchmarks.performance.roofline.report import write_report  # noqa: PLC0415
     from benchmarks.performance.roofline.steps import WORKLOADS  # noqa: PLC0415
 
-    folder = results / "roofline"
+    folder = _made(results / "roofline")
     with refusing(ValueError, OSError):
         print_table(*write_report(folder, WORKLOADS, _command(context)))
     say(f"The report is in {folder}: roofline.json, roofline.md, roofline.png")
@@ -64,7 +64,7 @@ def scaling(context: typer.Context, results: Results = STORED) -> None:
     """Measure how steps grow with depth, width, batch, T and particles; what is stored is kept."""
     from benchmarks.performance.scaling import LAWS, write_report  # noqa: PLC0415
 
-    folder = results / "scaling-laws"
+    folder = _made(results / "scaling-laws")
     with refusing(ValueError, OSError):
         print_table(*write_report(folder, LAWS, _command(context)))
     say(f"The report is in {folder}: scaling.json, scaling.md, scaling.png")
@@ -84,7 +84,7 @@ def weak_scaling(
     """Measure training on several processes, each with batches of its own."""
     from benchmarks.performance.weak_scaling import write_report  # noqa: PLC0415
 
-    folder = results / "weak-scaling"
+    folder = _made(results / "weak-scaling")
     with refusing(RuntimeError, OSError):
         command = _command(context)
         print_table(*write_report(folder, steps, batch_size, processes or [1, 2], command))
@@ -104,7 +104,7 @@ def swarms(
     """Measure particle swarms next to loops, vmap and pyswarms: six minutes and 9 GB."""
     from benchmarks.performance.swarms import measure  # noqa: PLC0415
 
-    _store(results / "speed-pso.json", measure(particles, batch_size, rounds))
+    _store(_made(results) / "speed-pso.json", measure(particles, batch_size, rounds))
 
 
 @perf.command()
@@ -114,7 +114,7 @@ def rstdp(rounds: Rounds = 15, results: Results = Path("results")) -> None:
 
     with refusing(DataError, OSError):
         images = load("mnist").train
-    _store(results / "speed-rstdp.json", measure(images, rounds))
+    _store(_made(results) / "speed-rstdp.json", measure(images, rounds))
 
 
 @perf.command()
@@ -122,7 +122,7 @@ def spiking(rounds: Rounds = 15, results: Results = Path("results")) -> None:
     """Measure a step of a spiking network by LFP, surrogate gradients and the authors' code."""
     from benchmarks.performance.spiking import measure  # noqa: PLC0415
 
-    _store(results / "speed-spiking.json", measure(rounds))
+    _store(_made(results) / "speed-spiking.json", measure(rounds))
 
 
 @perf.command()
@@ -142,6 +142,7 @@ def steps(
     path = results / "speed-compiled.json"
     with refusing(ValueError, OSError):
         names = chosen("models", split(models), NETWORKS)
+        _made(results)
         measure_missing(path, names, prepare(device, threads, names), rounds, VARIANTS)
     say(f"The results are in {path}")
 
@@ -225,6 +226,13 @@ def gpu_page(
     with refusing(ValueError, OSError):
         write(document, page(results / "gpu-h100").encode())
     say(f"{document} is written from what is stored in {results / 'gpu-h100'}")
+
+
+def _made(folder: Path) -> Path:
+    """Return a folder, which is there then; or all would be measured for nothing."""
+    with refusing(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _command(context: typer.Context) -> str:
