@@ -456,6 +456,14 @@ def test_refusal_outside_of_a_module_names_the_line() -> None:
         lfp.backward(y, y.detach())
 
 
+def test_refusal_names_the_function_of_torch_that_the_operation_is_in() -> None:
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        return F.triplet_margin_loss(a, b, a + b, reduction="none")
+
+    with pytest.raises(REFUSED, match=r"\(in triplet_margin_loss\)"):
+        pushes(function, positive(4, 4), positive(4, 4))
+
+
 @pytest.mark.parametrize(
     ("outputs", "example"),
     [

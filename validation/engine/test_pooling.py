@@ -136,3 +136,15 @@ def test_indices_are_still_there_for_those_who_want_them() -> None:
     assert torch.equal(pooled, again)
     assert torch.equal(places, same)
     assert torch.equal(places, F.max_pool2d(x, 2, return_indices=True)[1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 4, 5), (1, 1, 5, 4), (2, 5, 4), (2, 4, 5), (2, 4, 4)])
+def test_odd_sizes_have_a_remainder(shape: tuple[int, ...]) -> None:
+    assert agree(torch.randn(shape, generator=torch.Generator().manual_seed(0)), HALVING)
+
+
+def test_memory_format_is_that_of_the_input() -> None:
+    x = torch.randn(2, 3, 7, 6, generator=torch.Generator().manual_seed(0))
+    window = {"kernel_size": 3, "stride": 2, "padding": 1}
+    for each in (x, x.to(memory_format=torch.channels_last)):
+        assert agree(each, window)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from lfp_core import _torch, sharing
 from lfp_core.marks import ACTIVATION, marked
 from lfp_core.slopes import UNDIVIDED
 from validation.shares import feedback_to, pushes, rewards, stabilised
@@ -39,6 +40,11 @@ ROWS = torch.tensor([2, 0, 0])
 
 def squares(a: Tensor) -> Tensor:
     return (a**2).sum(-1, keepdim=True)
+
+
+def written_to_itself(a: Tensor) -> Tensor:
+    h = a * CONSTANT
+    return h.copy_(h.view(4, 4))
 
 
 def same(function: Callable[[Tensor, Tensor], Tensor], a: Tensor) -> Tensor:
@@ -109,6 +115,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     # quotients
     "a / b": (lambda a, b: a / b, (0.5, -0.5), 0),
     "div by name": (lambda a, b: torch.div(a, other=b), (0.5, -0.5), 0),
+    "a / constant": (lambda a: a / CONSTANT, (1.0,), 0),
     "number / b": (lambda b: 3 / b, (-1.0,), 0),
     "weight / b": (lambda b: WEIGHT / b, (-1.0,), 1),
     "statistic / b": (lambda a, b: squares(a) / b, (0.25, -0.5), 0),
@@ -142,6 +149,11 @@ CASES: dict[str, tuple[Any, ...]] = {
         lambda a: squares(a) @ WEIGHT,
     ),
     "statistic * w": (lambda a: squares(a) * WEIGHT, (0.5,), 1),
+    "rsqrt of a statistic": (lambda a: squares(a).rsqrt(), (-1.0,), 0),
+    "reciprocal of a statistic": (lambda a: squares(a).reciprocal(), (-0.5,), 0),
+    "number / statistic": (lambda a: 3 / squares(a), (-0.5,), 0),
+    "constant / statistic": (lambda a: CONSTANT / squares(a), (-0.5,), 0),
+    "sqrt of a statistic": (lambda a: squares(a).sqrt(), (1.0,), 0),
     "product of all": (lambda a: a.prod(), (1 / 16,), 0),
     "product of rows": (lambda a: a.prod(0), (0.25,), 0),
     # layers
@@ -154,7 +166,11 @@ CASES: dict[str, tuple[Any, ...]] = {
     "frozen weights": (lambda a: a * (2 * FROZEN), (1.0,), 1),
     "weights of a shape": (lambda a: a * (torch.ones_like(a) * WEIGHT), (1.0,), 1),
     "weights of a shape, filled": (lambda a: a * (torch.full_like(a, 0.5) * WEIGHT), (1.0,), 1),
-    "rows of an activation": (lambda a: F.embedding(ROWS, a), (1.0,), 0),
+    "rows of an activation": (lambda a: F.embedding(ROWS, a * CONSTANT), (1.0,), 0),
+    "frozen rows": (lambda a: a[:3] * F.embedding(lfp.activation(ROWS), FROZEN.mT), (0.5,), 0),
+    "constant rows": (lambda a: a[:3] * F.embedding(ROWS, CONSTANT[:, None]), (1.0,), 0),
+    "larger one": (lambda a: torch.maximum(a, WEIGHT), (1.0,), 0),
+    "larger of two": (torch.maximum, (1.0, 1.0), 0),
     # routes and sums
     "scatter_reduce, sum": (
         lambda a, b: a.scatter_reduce(0, ROWS[:, None].expand(3, 4), b[:3], "sum"),
@@ -176,7 +192,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         (1.0, 1.0),
         0,
     ),
-    "transposed in place": (lambda a: a.clone().copy_(a.clone().t()), (1.0,), 0),
+    "written to itself": (written_to_itself, (1.0,), 0),
     "alpha_dropout": (lambda a: F.alpha_dropout(a, 0.5), (1.0,), 0),
     "alpha_dropout, at work": (lambda a: seeded(F.alpha_dropout, a, 0.5, True), (1.0,), 1),
     "torch.alpha_dropout": (lambda a: seeded(torch.alpha_dropout, a, 0.5, True), (1.0,), 1),
@@ -325,6 +341,26 @@ def test_bias_behind_a_spike_owes_epsilon() -> None:
     (found,) = pushes(function, values)
     y = values + bias.detach()
     torch.testing.assert_close(found, values * y.cos() / stabilised(y, 0.1))
+
+
+def test_bias_belongs_to_the_layer_that_it_is_added_to() -> None:
+    values, bias = torch.tensor([0.5, -2.0]), nn.Parameter(torch.tensor([1.0, 3.0]))
+    (found,) = pushes(lambda a: a + bias, values)
+    y = values + bias.detach()
+    torch.testing.assert_close(found, y.cos() / stabilised(y, 0.1))
+
+
+def test_dropout_that_does_not_say_whether_it_trains_does_not() -> None:
+    """As torch.compile shows it."""
+
+    def function(a: Tensor) -> Tensor:
+        (context,) = _torch.active_modes()
+        with _torch.DisableTorchFunction():
+            return sharing.alpha_dropout(context, F.alpha_dropout, (a,), {})  # type: ignore[arg-type]
+
+    values = torch.tensor([0.5, -2.0])
+    (found,) = rewards(function, values)
+    torch.testing.assert_close(found, values.cos())
 
 
 @pytest.mark.parametrize("rows", [lambda r, w: w[r], F.embedding], ids=["index", "embedding"])

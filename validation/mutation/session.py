@@ -29,9 +29,10 @@ TESTS = [
         f"validation/engine/test_{name}.py"
         for name in (
             *("attention", "compile", "compiled_writes", "composition", "coverage"),
-            *("dead_parameters", "engine", "kernels", "never_silent", "normalisation", "oracle"),
-            *("overwriting", "pooling", "precision", "properties", "recurrent_spellings"),
-            *("relatives", "rewards", "reward_examples", "rules", "spellings", "spiking"),
+            *("dead_parameters", "engine", "kernels", "kinds", "never_silent", "normalisation"),
+            *("oracle", "overwriting", "pooling", "precision", "properties"),
+            *("recurrent_spellings", "relatives", "rewards", "reward_examples", "rules", "shares"),
+            *("spellings", "spiking"),
             *("theorem1", "torch_private", "treatments"),
         )
     ),
@@ -40,7 +41,10 @@ TESTS = [
 #: For what runs at import, those of them that are collected quickly.
 TESTS_OF_TABLES = [
     f"validation/engine/test_{name}.py"
-    for name in ("torch_private", "rules", "theorem1", "engine", "pooling", "rewards", "treatments")
+    for name in (
+        *("torch_private", "rules", "shares", "theorem1", "engine", "pooling", "rewards"),
+        "treatments",
+    )
 ]
 OPTIONS = ["-s", "-q", "--tb=native", "-p", "no:cacheprovider"]
 #: What this program imports before pytest starts, hypothesis among it, cannot be rewritten.
