@@ -680,9 +680,9 @@ def test_compiled_vision_transformer_gives_the_feedback_of_eager() -> None:
 def test_causal_attention_needs_no_heads() -> None:
     query, key, value = torch.randn(3, 2, 5, 4, dtype=torch.float64)
     for shape in ((2, 5, 4), (1, 2, 5, 4)):
-        parts = [t.view(shape) for t in (query, key, value)]
-        found = composed.attend(*parts, is_causal=True)
-        expected = F.scaled_dot_product_attention(*parts, is_causal=True)
+        q, k, v = (t.view(shape) for t in (query, key, value))
+        found = composed.attend(q, k, v, is_causal=True)
+        expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         torch.testing.assert_close(found, expected)
 
 

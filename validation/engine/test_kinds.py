@@ -115,6 +115,7 @@ def test_what_is_said_to_be_data_is_as_data(wanted: bool) -> None:
     lfp.backward(y, y.detach().cos())
     z = layer(x).detach()
     push = (x * z).cos() / stabilised(z, 0.1)
+    assert layer.bias.grad is not None
     torch.testing.assert_close(-layer.bias.grad, layer.bias.detach().abs() * push.detach())
 
 
@@ -131,12 +132,13 @@ def test_input_that_was_written_to_before_is_data() -> None:
 def test_input_behind_a_hook_is_data() -> None:
     weight, x = parameter(4), positive(4).requires_grad_()
     plain = feedback_to(weight, lambda x: x * (x * weight), x)
-    weight.grad = None
+    weight.grad = torch.zeros(4)
     model = Net(lambda x: x * (x * weight))
     model.register_full_backward_hook(lambda *_: None)
     with lfp.feedback(0.1):
         y = model(x)
     lfp.backward(y, y.detach().cos())
+    assert weight.grad is not None
     torch.testing.assert_close(-weight.grad / weight.detach(), plain)
 
 
@@ -269,16 +271,16 @@ def test_parameter_that_is_written_to_without_gradients_stays_one() -> None:
 
 
 def test_constant_that_a_function_without_gradients_makes_of_data_is_data() -> None:
-    weight, x = parameter(4), positive(4)
+    weight, factor, x = parameter(4), parameter(4), positive(4)
 
     def function(x: Tensor) -> Tensor:
-        factor = torch.full((4,), x.mean())
-        return F.linear(x, weight.diag()) * (factor * weight.detach().requires_grad_(False))
+        number: Any = x.mean()
+        return F.linear(x, weight.diag()) * (torch.full((4,), number) * factor)
 
     found = feedback_to(weight, function, x)
     z = x * weight.detach()
-    y = z * x.mean() * weight.detach()
-    torch.testing.assert_close(found, x * y.cos() / stabilised(z, 0.1) * 1.0)
+    y = z * x.mean() * factor.detach()
+    torch.testing.assert_close(found, 0.5 * x * y.cos() / stabilised(z, 0.1))
 
 
 def test_clone_without_gradients_is_the_activation_that_it_was() -> None:

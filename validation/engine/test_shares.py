@@ -453,17 +453,14 @@ NORMS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
 @pytest.mark.parametrize("normalisation", ["gradient", "identity"])
 @pytest.mark.parametrize("name", NORMS)
 def test_orders_of_arguments_are_told_apart(name: str, normalisation: Any) -> None:
-    x, layer = torch.randn(5, 4, 3), nn.Linear(3, 3)
+    x, matrix = torch.randn(5, 4, 3), nn.Parameter(torch.randn(3, 3))
     scale, shift = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.randn(4))
     found = []
     for way in NORMS[name]:
-        for weight in (layer.weight, scale, shift):
-            found.append(
-                feedback_to(
-                    weight,
-                    lambda x, way=way: way(layer(x), scale, shift),  # type: ignore[misc]
-                    x,
-                    normalisation=normalisation,
-                )
-            )
+
+        def function(x: Tensor, way: Callable[..., Tensor] = way) -> Tensor:
+            return way(F.linear(x, matrix), scale, shift)
+
+        for weight in (matrix, scale, shift):
+            found.append(feedback_to(weight, function, x, normalisation=normalisation))
     torch.testing.assert_close(found[:3], found[3:])

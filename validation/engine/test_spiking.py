@@ -673,17 +673,16 @@ def test_wrong_spikes_targets_or_reduction_raise_value_error(
 
 def of_one_step(weight: Tensor, x: Tensor, epsilon: float, reward: float, **options: Any) -> Tensor:
     """Return the feedback of a layer in front of a neuron, after one step from rest."""
-    model = nn.Sequential(
-        nn.Linear(weight.shape[1], len(weight), bias=False),
-        snntorch.Leaky(0.9, 1.0, step_function, init_hidden=True),
-    ).double()
+    layer = nn.Linear(weight.shape[1], len(weight), bias=False)
+    neuron = snntorch.Leaky(0.9, 1.0, step_function, init_hidden=True)
+    model = nn.Sequential(layer, neuron).double()
     with torch.no_grad():
-        model[0].weight.copy_(weight)
+        layer.weight.copy_(weight)
     with spiking.feedback(epsilon, **options):
         spikes = spiking.unroll(model, x[None])
     lfp.backward(spikes, torch.full_like(spikes, reward))
-    assert model[0].weight.grad is not None
-    return -model[0].weight.grad
+    assert layer.weight.grad is not None
+    return -layer.weight.grad
 
 
 def test_tiny_rewards_are_not_normalised() -> None:
@@ -759,7 +758,8 @@ def test_neuron_without_a_rule_is_paid_what_its_input_owes_if_not_strict() -> No
 
         class Fires(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                return neuron.fire(before(layer(x)))
+                spikes: Tensor = neuron.fire(before(layer(x)))
+                return spikes
 
         layer.weight.grad = None
         with lfp.feedback(0.5, strict=False):
