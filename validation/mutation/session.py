@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, MappingProxyType
-from typing import Any
 
 import hypothesis
 import pytest
@@ -139,16 +138,17 @@ def bounded() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (used + LIMIT, used + LIMIT + 10))
 
 
-def _digest_of_all() -> str:
-    """Return what tells the engine and its tests from those of other times."""
+def _digest_with(test: str) -> str:
+    """Return what tells a test, and the engine and what else it may import, from other times."""
     folders = ("lfp_core", "baselines", "validation")
     paths = sorted(
         path
         for folder in folders
         for path in Path(folder).rglob("*.py")
-        if path.parent.name != "mutation"
+        if path.parent.name != "mutation" and not path.name.startswith("test_")
     )
-    return hashlib.sha256("".join(digest(str(path)) for path in paths).encode()).hexdigest()[:16]
+    digests = [digest(str(path)) for path in (*paths, Path(test))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -256,42 +256,41 @@ class Session:
     def measure(self, items: list[pytest.Item]) -> Measured:
         """Run all tests once, on all cores, and note what they execute; or read what is noted."""
         self.cover.stop()
-        at_import = set(self._lines())
-        notes = self.log.with_suffix(f".{_digest_of_all()}.json")
-        if not notes.exists():
-            notes.write_text(json.dumps(self._run_in_parts(items)))
-        measured = Measured({}, {}, at_import)
-        for part in json.loads(notes.read_text()):
-            measured.seconds.update(part["seconds"])
-            for module, line, tests in part["lines"]:
+        measured = Measured({}, {}, set(self._lines()))
+        of_files: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+        for item in items:
+            of_files[item.nodeid.partition("::")[0]].append(item)
+        folder = self.log.parent / "measured"
+        folder.mkdir(exist_ok=True)
+        notes = {file: folder / f"{Path(file).stem}.{_digest_with(file)}.json" for file in of_files}
+        self._measure_files([(of_files[f], note) for f, note in notes.items() if not note.exists()])
+        for note in notes.values():
+            found = json.loads(note.read_text())
+            measured.seconds.update(found["seconds"])
+            for module, line, tests in found["lines"]:
                 measured.tests_of.setdefault((module, line), set()).update(tests)
         return measured
 
-    def _run_in_parts(self, items: list[pytest.Item]) -> list[dict[str, Any]]:
+    def _measure_files(self, files: list[tuple[list[pytest.Item], Path]]) -> None:
         cores = os.cpu_count() or 1
-        files = [self.log.with_suffix(f".{core}.part") for core in range(cores)]
         children = []
-        for core, file in enumerate(files):
+        for core in range(cores):
             pid = os.fork()
             if pid == 0:
                 silenced()
-                self._measure_part(items, core, cores, file)
+                for items, note in files[core::cores]:
+                    self._measure_file(items, note)
                 os._exit(0)
             children.append(pid)
         for pid in children:
             os.waitpid(pid, 0)
-        parts = [json.loads(file.read_text()) for file in files]
-        for file in files:
-            file.unlink()
-        return parts
 
-    def _measure_part(self, items: list[pytest.Item], core: int, cores: int, file: Path) -> None:
-        """Run the tests of every n-th file."""
-        files = sorted({item.nodeid.partition("::")[0] for item in items})
-        ours = [i for i in items if files.index(i.nodeid.partition("::")[0]) % cores == core]
+    def _measure_file(self, items: list[pytest.Item], note: Path) -> None:
+        """Run the tests of a file, and note how long each takes and which lines it executes."""
         seconds: dict[str, float] = {}
+        self.cover.erase()
         self.cover.start()
-        for item, following in zip(ours, [*ours[1:], None], strict=True):
+        for item, following in zip(items, [*items[1:], None], strict=True):
             self.cover.switch_context(item.nodeid)
             start = time.perf_counter()
             reports = runtestprotocol(item, log=False, nextitem=following)
@@ -302,7 +301,9 @@ class Session:
             [module, line, [test for test in tests if test in seconds]]
             for (module, line), tests in self._lines().items()
         ]
-        file.write_text(json.dumps({"seconds": seconds, "lines": lines}))
+        partial = note.with_suffix(".part")
+        partial.write_text(json.dumps({"seconds": seconds, "lines": lines}))
+        partial.replace(note)
 
     def _lines(self) -> dict[tuple[str, int], list[str]]:
         """Return the tests that have executed each line, by module and line."""
