@@ -143,8 +143,12 @@ def test_odd_sizes_have_a_remainder(shape: tuple[int, ...]) -> None:
     assert agree(torch.randn(shape, generator=torch.Generator().manual_seed(0)), HALVING)
 
 
-def test_memory_format_is_that_of_the_input() -> None:
-    x = torch.randn(2, 3, 7, 6, generator=torch.Generator().manual_seed(0))
-    window = {"kernel_size": 3, "stride": 2, "padding": 1}
-    for each in (x, x.to(memory_format=torch.channels_last)):
-        assert agree(each, window)
+def test_gradient_has_the_memory_format_of_the_input() -> None:
+    x = torch.randn(2, 3, 7, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for each in (x * 1, (x * 1).to(memory_format=torch.channels_last)):
+        ours, torchs = (
+            torch.autograd.grad(pool(each, 3, 2, 1).square().sum(), each)[0]
+            for pool in (max_pool2d, F.max_pool2d)
+        )
+        assert torch.equal(ours, torchs)
+        assert ours.stride() == torchs.stride() == each.stride()

@@ -82,6 +82,12 @@ CASES: dict[str, tuple[Any, ...]] = {
         0,
     ),
     "gate times a constant": (lambda a, b: a.sigmoid() * CONSTANT * b, (0.0, 1.0), 0),
+    "gate, written to": (
+        lambda a, b: a.sigmoid().mul_(2.0) * b,
+        (0.0, 1.0),
+        0,
+        lambda a, b: 2.0 * a.sigmoid() * b,
+    ),
     "gate by a logistic": (lambda a, b: b / (1 + torch.exp(a)), (0.0, 1.0), 0),
     "gate by its reciprocal": (lambda a, b: (1 + a.exp()).reciprocal() * b, (0.0, 1.0), 0),
     "hard gate": (lambda a, b: F.relu6(a + 3) / 6 * b, (0.0, 1.0), 0),

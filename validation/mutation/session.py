@@ -179,6 +179,11 @@ class Session:
 
     def __init__(self, mutants: list[Mutant], log: Path, cover: Coverage, budget: float) -> None:
         self.mutants, self.log, self.cover, self.budget = mutants, log, cover, budget
+        #: By module and the line before and after, which test failed when this was tried before.
+        self.killers = {
+            (entry["module"], entry["before"], entry["after"]): entry["killed_by"]
+            for entry in map(json.loads, log.read_text().splitlines())
+        }
         self.workers: dict[int, Mutant] = {}
         self.functions: list[FunctionType] = []
 
@@ -240,6 +245,10 @@ class Session:
         if (tests or place not in measured.at_import) and swap(
             sys.modules[name], source, self.functions
         ):
+            before = self.killers.get((mutant.module, *mutant.change()))
+            found = first_failure([item for item in items if item.nodeid == before])
+            if found:
+                return found
             compiled = [item for item in items if item.get_closest_marker("compiled")]
             chosen = [item for item in items if item.nodeid in tests]
             if not tests or "is_compiling" in mutant.text():  # traced by torch.compile, and not run
