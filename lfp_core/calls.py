@@ -155,6 +155,11 @@ class Call:
         ]
 
     @property
+    def roles(self) -> list[Role]:
+        """The roles of the active operands, in their order."""
+        return [mark.role for _, mark in self.active]
+
+    @property
     def doubtful(self) -> bool:
         """Whether one of the activations may be a weight."""
         return any(mark.assumed or mark.kind == "undetermined" for _, mark in self.active)

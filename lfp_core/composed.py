@@ -6,6 +6,7 @@ so that the mode sees the operations in it.
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -157,6 +158,27 @@ def instance_norm(
             running_var.lerp_(x.var(dims).mean(0), momentum)
     normal = _standardised(x, dims, eps)
     return _affine(normal, *(_per_channel(p, x) for p in (weight, bias)))
+
+
+def weights_first(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a normalisation that takes its arguments in the order of ``torch.batch_norm``.
+
+    ``F.batch_norm`` and the functions here have the statistics before the weights.
+    """
+
+    @wraps(norm)
+    def reordered(
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        *options: Any,
+        **named: Any,
+    ) -> Tensor:
+        return norm(x, running_mean, running_var, weight, bias, *options, **named)
+
+    return reordered
 
 
 def _standardised(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:

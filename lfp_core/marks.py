@@ -334,8 +334,6 @@ def used(tensor: Tensor, mark: Mark | None, share: float = 1.0, in_place: bool =
         return tensor
     if mark.kind == "weight":
         return tensor if mark.scaled else WeightScale.apply(tensor)
-    if mark.kind == "data" or (not mark.scaled and share == 1.0):
-        return tensor
     factor = share / mark.degree
     if mark.epsilon:
         return EpsilonShare.apply(tensor, mark.epsilon, factor, in_place)

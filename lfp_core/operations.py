@@ -86,6 +86,8 @@ _rules: dict[Operation, Rule] = dict(
             ),
         ),
         *(of(normalisation(fused), named(name)) for name, fused in _NORMS.items()),
+        of(normalisation(composed.weights_first(composed.batch_norm)), {torch.batch_norm}),
+        of(normalisation(composed.weights_first(composed.instance_norm)), {torch.instance_norm}),
         of(lookup, {torch.embedding, torch.embedding_bag}),
         of(
             total,

@@ -21,8 +21,8 @@ def lstm_cell(x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
     """Return (h, c) after a step of an LSTM; `weights` may end in a projection of h."""
     h, c = state
     projection = weights[-1] if len(weights) % 2 else None
-    gates = _affine(x, weights[0], weights[2:3]) + _affine(h, weights[1], weights[3:4])
-    i, f, g, o = gates.chunk(4, dim=-1)
+    gates = _affine(x, weights, 0) + _affine(h, weights, 1)
+    i, f, g, o = gates.chunk(4, dim=1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
     return (h if projection is None else F.linear(h, projection)), c
@@ -31,8 +31,8 @@ def lstm_cell(x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
 def gru_cell(x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
     """Return (h,) after a step of a gated recurrent unit."""
     (h,) = state
-    r_x, z_x, n_x = _affine(x, weights[0], weights[2:3]).chunk(3, dim=-1)
-    r_h, z_h, n_h = _affine(h, weights[1], weights[3:4]).chunk(3, dim=-1)
+    r_x, z_x, n_x = _affine(x, weights, 0).chunk(3, dim=1)
+    r_h, z_h, n_h = _affine(h, weights, 1).chunk(3, dim=1)
     z = (z_x + z_h).sigmoid()
     n = (n_x + (r_x + r_h).sigmoid() * n_h).tanh()
     return ((1 - z) * n + z * h,)
@@ -43,15 +43,14 @@ def plain_cell(activation: Callable[[Tensor], Tensor]) -> Cell:
 
     def cell(x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
         (h,) = state
-        return (
-            activation(_affine(x, weights[0], weights[2:3]) + _affine(h, weights[1], weights[3:4])),
-        )
+        return (activation(_affine(x, weights, 0) + _affine(h, weights, 1)),)
 
     return cell
 
 
-def _affine(x: Tensor, weight: Tensor, bias: Sequence[Tensor]) -> Tensor:
-    return F.linear(x, weight, bias[0] if bias else None)
+def _affine(x: Tensor, weights: Sequence[Tensor], n: int) -> Tensor:
+    """Return the n-th of the two linear maps of a cell, of x or of h."""
+    return F.linear(x, weights[n], weights[n + 2] if len(weights) > 3 else None)
 
 
 # --- layers ---------------------------------------------------------------------------------------
@@ -110,7 +109,7 @@ def _run(
             outputs, state = _scan(cell, steps, start, next(of_directions), reverse=direction == 1)
             found.append(outputs)
             last.append(state)
-        steps = [torch.cat(both, dim=-1) if bidirectional else both[0] for both in zip(*found)]  # noqa: B905
+        steps = [torch.cat(both, dim=1) if bidirectional else both[0] for both in zip(*found)]  # noqa: B905
         if dropout and train and layer < num_layers - 1:
             steps = list(F.dropout(torch.cat(steps), dropout).split([len(s) for s in steps]))
     return steps, tuple(torch.stack(state) for state in zip(*last, strict=True))

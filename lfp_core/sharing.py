@@ -28,6 +28,7 @@ to the layer, so that ``x @ W + b`` owes one factor, as ``F.linear`` does.
 """
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, TypeGuard
 
 import torch
@@ -110,11 +111,12 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if (options or kwargs) and tensors((*options, *kwargs.values())):
         return of_several(context, operation, args, kwargs)
     mark = known(context, z)
+    if mark is not None and mark.role == "statistic":  # clamped, before something is divided by it
+        return Call(context, operation, args, kwargs).keep()
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
-        return call.run(call.kind())  # an ordinary function
-    if mark.role == "statistic":  # clamped from below, before something is divided by it
-        return Call(context, operation, args, kwargs).keep()
+        role = _role(operation, mark.role) if is_active(mark) else ""
+        return call.run(call.kind()._replace(role=role))  # an ordinary function
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)
@@ -265,9 +267,9 @@ def _exponent(operation: Operation, args: Args, kwargs: Kwargs) -> float | None:
 
 def _secant_of_power(call: Call, exponent: float) -> Any:
     """Run a root or a reciprocal as an activation."""
-    if exponent == 0:
-        return call.run(call.kind())
     z, *options = call.args
+    if exponent == 0 or not z.requires_grad:
+        return call.run(call.kind())
 
     def function(z: Tensor) -> Tensor:
         return call.operation(z, *options, **call.kwargs)
@@ -436,7 +438,7 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
         return call.refuse_to_guess()
     if form in ("elementwise", "dot") and _is_square(call):
         return _square(call, form)
-    if elementwise and sum(mark.role == "statistic" for _, mark in call.active) == 1:
+    if elementwise and call.roles.count("statistic") == 1:
         return normalised(call)
     shares = _shares(call)
     n = sum(shares[key(factor)] > 0 for factor, _ in call.active)
@@ -493,7 +495,7 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
     if elementwise and all(m is None or m.kind in ("activation", "data") for m in call.marks):
         return call.scale(kind)
     epsilon = call.context.stabiliser()
-    if elementwise and any(mark.role == "statistic" for _, mark in call.active):
+    if elementwise and "statistic" in call.roles:
         return call.keep(epsilon=epsilon)
     return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
 
@@ -509,7 +511,7 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
         return _reciprocal(call, divisor, mark)
     if call.doubtful:
         return call.refuse_to_guess()
-    if mark.role == "statistic" and sum(m.role == "statistic" for _, m in call.active) == 1:
+    if mark.role == "statistic" and call.roles.count("statistic") == 1:
         return normalised(call)
     if mark.role == "logistic" and context.gates == "signal":
         return call.run(call.kind(), {key(divisor): 0.0})  # a gate, by its reciprocal
@@ -541,7 +543,9 @@ def normalised(call: Call) -> Any:
     weighted = any(m is not None and m.kind == "weight" for m in call.marks)
     call.replace(statistic, None if constant else ACTIVATION)
     owed = call.context.stabiliser() if weighted else mark.epsilon
-    return call.run(call.kind()._replace(epsilon=owed))
+    others = [key(factor) for factor, _ in call.active if factor is not statistic]
+    shares = dict.fromkeys(others, 1 / len(others))
+    return call.run(call.kind()._replace(epsilon=owed), shares)
 
 
 def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -676,8 +680,7 @@ def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
 
 def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Route through max-pooling of images, which need not keep its input for that."""
-    indices = kwargs.get("return_indices", False) or len(args) > 6  # the seventh argument
-    if indices or torch.compiler.is_compiling():  # a compiler decides by itself what to keep
+    if torch.compiler.is_compiling():  # which decides by itself what to keep
         return route(context, operation, args, kwargs)
     window = {name: value for name, value in kwargs.items() if name != "return_indices"}
     return route(context, max_pool2d, args, window)
@@ -710,14 +713,16 @@ def normalisation(composed: Operation) -> Rule:
     """Return the rule of a fused normalisation, given what it consists of.
 
     With normalisation="gradient" it is a layer, whose backward pass torch has. With "identity" the
-    operations run one by one, as their statistics are to be constants.
+    operations run one by one, as their statistics are to be constants. A flag for cuDNN, which some
+    have as their last argument, decides nothing then.
     """
+    count = len(signature(composed).parameters)
 
     def rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
         if context.normalisation == "gradient":
             return linear(context, operation, args, kwargs)
         names = ("cudnn_enabled", "cudnn_enable")
         with context:
-            return composed(*args[:8], **{k: v for k, v in kwargs.items() if k not in names})
+            return composed(*args[:count], **{k: v for k, v in kwargs.items() if k not in names})
 
     return rule

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from validation.mutation import swapping
+from validation.mutation.summary import known_reasons, summary, table
 
 TEXT = """
 from functools import lru_cache
@@ -86,3 +87,27 @@ def test_functions_are_swapped_wherever_they_are(
 @pytest.mark.parametrize(("before", "after"), [("LIMIT = 3", "LIMIT = 4"), ("= 4", "= 5")])
 def test_what_runs_at_import_is_not_swapped(module: ModuleType, before: str, after: str) -> None:
     assert not swapping.swap(module, TEXT.replace(before, after), functions(module))
+
+
+def test_summary_counts_what_is_killed_and_what_is_explained() -> None:
+    def entry(module: str, before: str, killed_by: str) -> dict[str, str]:
+        return {"module": module, "before": before, "after": before + "!", "killed_by": killed_by}
+
+    entries = [entry("lfp_core/a.py", str(n), "a test" if n < 6 else "") for n in range(8)]
+    entries += [entry("lfp_core/b.py", str(n), "a test") for n in range(2)]
+    result = summary(entries, {("lfp_core/a.py", "7", "7!"): "It is the same."})
+    assert [each["reason"] for each in result["survivors"]] == ["", "It is the same."]
+    assert result["modules"]["lfp_core/a.py"]["percent"] == 75
+    assert (result["percent"], result["percent_of_unexplained"]) == (80, 88.9)
+    assert table(result).splitlines()[2:] == [
+        "| a | 8 | 6 | 1 | 75.0% | 85.7% |",
+        "| b | 2 | 2 | 0 | 100.0% | 100.0% |",
+        "| all | 10 | 8 | 1 | 80.0% | 88.9% |",
+    ]
+
+
+def test_reasons_are_for_lines_that_the_engine_has() -> None:
+    """A reason for a line that has changed since may be wrong, and has to be looked at again."""
+    for module, before, after in known_reasons():
+        assert before in map(str.strip, Path(module).read_text().splitlines())
+        assert before != after

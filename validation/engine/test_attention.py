@@ -24,7 +24,7 @@ from torchvision.models import (
 from torchvision.ops import SqueezeExcitation
 
 import lfp_core as lfp
-from lfp_core import operations
+from lfp_core import composed, operations
 from lfp_core.marks import ACTIVATION, mark_of, marked, used
 from lfp_core.propagation import Attention as Treatment
 from lfp_core.propagation import Gates
@@ -675,3 +675,20 @@ def test_compiled_multihead_attention_gives_the_feedback_of_eager(weights: bool)
 def test_compiled_vision_transformer_gives_the_feedback_of_eager() -> None:
     model = vision_transformer().eval()
     compiled_agrees(model, model, (2, 3, 32, 32), "uniform")
+
+
+def test_causal_attention_needs_no_heads() -> None:
+    query, key, value = torch.randn(3, 2, 5, 4, dtype=torch.float64)
+    for shape in ((2, 5, 4), (1, 2, 5, 4)):
+        q, k, v = (t.view(shape) for t in (query, key, value))
+        found = composed.attend(q, k, v, is_causal=True)
+        expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        torch.testing.assert_close(found, expected)
+
+
+def test_queries_share_keys_in_groups() -> None:
+    query = torch.randn(1, 6, 5, 4, dtype=torch.float64)
+    key, value = torch.randn(2, 1, 2, 5, 4, dtype=torch.float64)
+    found = composed.attend(query, key, value, enable_gqa=True)
+    expected = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(found, expected)

@@ -19,6 +19,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 import lfp_core as lfp
+from lfp_core import functions
 from lfp_core.propagation import feedback
 from validation.compare import Feedback, engine_feedback, relative_error, weight_scaled_gradient
 from validation.networks import Residual
@@ -1332,3 +1333,18 @@ def test_rewards_and_backward_add_no_rules_of_their_own() -> None:
         seen = len(counts)
         lfp.backward(outputs, lfp.rewards.softmax(outputs, torch.tensor([0, 1, 2, 0, 1])))
     assert len(counts) == seen
+
+
+@pytest.mark.parametrize("at_a_bound", [0.0, 1.0])
+@pytest.mark.parametrize("low", [None, -1, 0, 1])
+@pytest.mark.parametrize("high", [None, -1, 0, 1, 2])
+def test_slope_of_a_clamp_at_zero(
+    low: int | None, high: int | None, at_a_bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is 1 between the bounds, and at a bound what this torch has, or another."""
+    monkeypatch.setattr(functions, "AT_A_BOUND", at_a_bound)
+    below = low is None or low <= 0
+    above = high is None or high >= 0
+    expected = (at_a_bound if 0 in (low, high) else 1.0) if below and above else 0.0
+    assert functions._inside(low, high) == expected
+    assert functions._inside(min=low, max=high) == expected

@@ -27,6 +27,7 @@ FORMULAS: dict[str, tuple[Formula, tuple[float, ...], bool]] = {
     "relu_slope": (kernels.relu_slope, (0.3,), False),
     "share": (kernels.share, (0.3, 1.0), True),
     "half a share": (kernels.share, (0.3, 0.5), True),
+    "two shares": (kernels.share, (0.3, 2.0), True),
     "scaled": (kernels.scaled, (), True),
 }
 #: A few roundings of each dtype, relative and absolute.

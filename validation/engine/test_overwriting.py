@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import calls
+from lfp_core import calls, slopes
 from validation.spellings import feedback_of
 
 #: What consumes a tensor without keeping it.
@@ -110,3 +110,27 @@ def test_an_output_may_be_overwritten_after_its_backward_pass() -> None:
         state.mul_(0.0)
     assert layer.weight.grad is not None
     assert layer.weight.grad.abs().sum() > 0
+
+
+def test_copies_are_made_for_all_that_may_still_be_asked() -> None:
+    """Of two consumers, the first has had its backward pass, which freed what it kept."""
+    leaf = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    z = leaf + 1  # keeps nothing
+    first, second = (slopes.EpsilonShare.apply(z, 0.5, 1.0, False) * 3 for _ in range(2))
+    first.sum().backward()
+    slopes.before_overwriting(z)
+    with torch.no_grad():
+        z += 1
+    leaf.grad = None
+    second.sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.full_like(leaf, 3 * 2 / 2.5))
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("epsilon", [0.5, slopes.UNDIVIDED])
+def test_share_of_what_owes_epsilon(epsilon: float, factor: float) -> None:
+    z = torch.tensor([2.0, -3.0], dtype=torch.float64, requires_grad=True)
+    g = torch.tensor([5.0, 7.0], dtype=torch.float64)
+    slopes.EpsilonShare.apply(z, epsilon, factor, False).backward(g)
+    divisor = 1.0 if epsilon == slopes.UNDIVIDED else z.detach() + epsilon * z.detach().sign()
+    torch.testing.assert_close(z.grad, factor * g * z.detach() / divisor)

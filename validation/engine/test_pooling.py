@@ -136,3 +136,19 @@ def test_indices_are_still_there_for_those_who_want_them() -> None:
     assert torch.equal(pooled, again)
     assert torch.equal(places, same)
     assert torch.equal(places, F.max_pool2d(x, 2, return_indices=True)[1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 4, 5), (1, 1, 5, 4), (2, 5, 4), (2, 4, 5), (2, 4, 4)])
+def test_odd_sizes_have_a_remainder(shape: tuple[int, ...]) -> None:
+    assert agree(torch.randn(shape, generator=torch.Generator().manual_seed(0)), HALVING)
+
+
+def test_gradient_has_the_memory_format_of_the_input() -> None:
+    x = torch.randn(2, 3, 7, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for each in (x * 1, (x * 1).to(memory_format=torch.channels_last)):
+        ours, torchs = (
+            torch.autograd.grad(pool(each, 3, 2, 1).square().sum(), each)[0]
+            for pool in (max_pool2d, F.max_pool2d)
+        )
+        assert torch.equal(ours, torchs)
+        assert ours.stride() == torchs.stride() == each.stride()

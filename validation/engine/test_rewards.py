@@ -703,3 +703,49 @@ def test_neuron_of_a_vector_raises_value_error() -> None:
 def test_label_out_of_range_is_named_for_the_whole_batch() -> None:
     with pytest.raises(ValueError, match=r"not in \[-2, 9\]"):
         rewards.softmax(O, torch.tensor([9, -2]))
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_advice_to_pass_probabilities_stands_where_they_are_taken(name: str) -> None:
+    with pytest.raises(ValueError, match="targets must have shape") as error:
+        getattr(rewards, name)(torch.zeros(2, 3), torch.zeros(3, dtype=torch.long))
+    assert ("or probabilities, of shape [2, 3]" in str(error.value)) == (name == "softmax")
+
+
+def test_a_number_is_no_output_with_classes() -> None:
+    with pytest.raises(ValueError, match="outputs must have shape"):
+        rewards.softmax(torch.tensor(1.0), torch.tensor(1.0))
+
+
+def test_an_ignored_index_of_0_among_probabilities_raises_value_error() -> None:
+    with pytest.raises(ValueError, match="ignore_index"):
+        rewards.softmax(torch.zeros(2, 3), torch.full((2, 3), 1 / 3), ignore_index=0)
+
+
+def test_empty_batch_of_one_class_gets_an_empty_reward() -> None:
+    empty = torch.zeros(0, dtype=torch.long)
+    assert rewards.sigmoid(torch.zeros(0, 1), empty).shape == (0, 1)
+
+
+def test_bounds_themselves_are_not_decided() -> None:
+    """Two equal outputs have p = 1/2 exactly, which neither exceeds it nor falls short of it."""
+    outputs, targets = torch.ones(1, 2), torch.tensor([0])
+    for lower, upper in ((0.5, 1.0), (0.0, 0.5)):
+        found = rewards.bounded_softmax(outputs, targets, lower, upper)
+        assert found.tolist() == [[0.5, -0.5]]
+
+
+def test_neurons_stand_last_in_any_number_of_dimensions() -> None:
+    outputs = torch.randn(2, 3, 5)
+    assert rewards.maximize_neuron(outputs, 4)[..., 4].all()
+    with pytest.raises(ValueError, match=r"\[0, 4\]"):
+        rewards.maximize_neuron(outputs, 5)
+
+
+def test_half_of_an_odd_number_of_steps_is_rounded_down() -> None:
+    spikes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])[:, None]
+    found = rewards.spike_rate(spikes.double(), torch.tensor([0]))
+    grow = 1 - logistic(2 - 2)  # 2 spikes in 5 steps
+    shrink = 1 - logistic((5 - 3) - 2)  # 3 spikes
+    expected = [[grow, -shrink * s] for s in spikes[:, 0, 1].tolist()]
+    torch.testing.assert_close(found[:, 0], torch.tensor(expected).double())

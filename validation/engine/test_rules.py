@@ -249,3 +249,15 @@ def test_support_for_snntorch_is_undone_and_done_again() -> None:
     again = spikes(snntorch)
     assert torch.equal(again, found)
     lfp.backward(again, torch.ones_like(again))
+
+
+def test_context_installs_the_support_for_snntorch() -> None:
+    snntorch = pytest.importorskip("snntorch", reason="spiking networks are optional")
+    supported = snntorch.Leaky.forward
+    spiking.uninstall()
+    assert snntorch.Leaky.forward is not supported
+    try:
+        lfp.feedback()
+        assert snntorch.Leaky.forward is supported
+    finally:
+        spiking.install()

@@ -669,3 +669,103 @@ def test_wrong_spikes_targets_or_reduction_raise_value_error(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         lfp.rewards.spike_rate(torch.zeros(shape), torch.tensor(targets), reduction)
+
+
+def of_one_step(weight: Tensor, x: Tensor, epsilon: float, reward: float, **options: Any) -> Tensor:
+    """Return the feedback of a layer in front of a neuron, after one step from rest."""
+    layer = nn.Linear(weight.shape[1], len(weight), bias=False)
+    neuron = snntorch.Leaky(0.9, 1.0, step_function, init_hidden=True)
+    model = nn.Sequential(layer, neuron).double()
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    with spiking.feedback(epsilon, **options):
+        spikes = spiking.unroll(model, x[None])
+    lfp.backward(spikes, torch.full_like(spikes, reward))
+    assert layer.weight.grad is not None
+    return -layer.weight.grad
+
+
+def test_tiny_rewards_are_not_normalised() -> None:
+    """Of 1e-10 or less: the largest of a layer and step is divided by if it exceeds that."""
+    weight, x = torch.tensor([[2.0, 1.0]]).double(), torch.ones(1, 2).double()
+    for reward in (spiking.TINY, 1e-13):
+        found = of_one_step(weight, x, 0.1, reward, max_norm=True)
+        plain = of_one_step(weight, x, 0.1, reward, max_norm=False)
+        torch.testing.assert_close(found, plain, rtol=1e-9, atol=0)
+    for reward in (1.0, 3.0):
+        found = of_one_step(weight, x, 0.1, reward, max_norm=True)
+        torch.testing.assert_close(found, of_one_step(weight, x, 0.1, 1.0))
+
+
+def test_contributions_that_cancel_get_nothing_at_epsilon_0() -> None:
+    weight, x = torch.tensor([[1.0, -1.0]]).double(), torch.ones(1, 2).double()
+    assert not of_one_step(weight, x, 0.0, 1.0).any()
+
+
+def test_membrane_of_zero_hands_on_what_a_layer_at_zero_does() -> None:
+    """At epsilon 0 its reward is 0/0, of which the limit is taken: ``u R / N`` over u."""
+    neuron = snntorch.Leaky(0.5, 1.0, step_function).double()
+    current, before = nn.Linear(1, 1, bias=False).double(), nn.Linear(2, 1, bias=False).double()
+    with torch.no_grad():
+        current.weight.fill_(2.0)
+        before.weight.copy_(torch.tensor([[1.0, -1.0]]))
+
+    class Step(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            spike, _ = neuron(current(x), before(y))
+            return spike
+
+    model = Step()
+    with lfp.feedback(0.0):
+        spike = model(torch.ones(1, 1).double(), torch.ones(1, 2).double())
+    lfp.backward(spike, torch.ones_like(spike))
+    assert before.weight.grad is not None
+    # N = |beta u| + |current| = 2; the push on u is beta R / N.
+    assert (-before.weight.grad).tolist() == [[0.25, 0.25]]
+
+
+@pytest.mark.parametrize("reset_delay", [True, False])
+def test_membrane_at_the_threshold_does_not_fire(reset_delay: bool) -> None:
+    neuron = snntorch.Leaky(1.0, 1.0, step_function, reset_delay=reset_delay).double()
+    layer, x, one = nn.Linear(1, 1).double(), torch.ones(1, 1).double(), torch.ones(1, 1).double()
+    expected = neuron(layer(x), one)
+    with lfp.feedback(0.1):
+        found = nn.Sequential(layer)(x)
+        found = neuron(found, one)
+    torch.testing.assert_close([t.detach() for t in found], [t.detach() for t in expected])
+
+
+@pytest.mark.parametrize("mechanism", ["subtract", "zero"])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_scan_outside_of_the_context_is_a_loop(mechanism: str, grad: bool, steps: int) -> None:
+    def neuron() -> Any:
+        leaky = snntorch.Leaky(0.9, 1.0, step_function, init_hidden=True, reset_mechanism=mechanism)
+        return leaky.double()
+
+    currents = 1.5 * torch.ones(steps, 2, 3).double()
+    with torch.set_grad_enabled(grad):
+        one, other = neuron(), neuron()
+        expected = torch.stack([one(current) for current in currents])
+        torch.testing.assert_close(spiking.scan(other, currents), expected)
+
+
+def test_neuron_without_a_rule_is_paid_what_its_input_owes_if_not_strict() -> None:
+    layer, x = nn.Linear(3, 2).double(), torch.ones(4, 3).double()
+
+    def feedback(before: Callable[[Tensor], Tensor]) -> Tensor:
+        neuron = snntorch.Leaky(0.9, 1.0, init_hidden=False).double()
+
+        class Fires(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                spikes: Tensor = neuron.fire(before(layer(x)))
+                return spikes
+
+        layer.weight.grad = None
+        with lfp.feedback(0.5, strict=False):
+            spikes = Fires()(x)
+        lfp.backward(spikes, torch.ones_like(spikes))
+        assert layer.weight.grad is not None
+        return layer.weight.grad
+
+    torch.testing.assert_close(feedback(lambda h: h), feedback(lfp.activation))

@@ -4,47 +4,17 @@ import argparse
 import json
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from coverage import Coverage
 
 from validation import mutation
 from validation.mutation.mutants import Mutant, digest, mutants_of
 from validation.mutation.session import OPTIONS, TESTS, Session
+from validation.mutation.summary import Reasons, known_reasons, summary, table
 from validation.mutation.swapping import ENGINE
-
-REASONS = Path(__file__).with_name("survivors.yaml")
-
-
-Reasons = dict[tuple[str, str, str], str]
-
-
-def summary(entries: list[dict[str, Any]], reasons: Reasons) -> dict[str, Any]:
-    """Return the counts by module, and the survivors with the reasons that are known."""
-    survivors = [
-        entry | {"reason": reasons.get((entry["module"], entry["before"], entry["after"]), "")}
-        for entry in entries
-        if not entry["killed_by"]
-    ]
-    total = Counter(entry["module"] for entry in entries)
-    alive = Counter(entry["module"] for entry in survivors)
-    return {
-        "mutants": len(entries),
-        "killed": len(entries) - len(survivors),
-        "percent": round(100 * (1 - len(survivors) / max(len(entries), 1)), 1),
-        "modules": {m: {"mutants": n, "killed": n - alive[m]} for m, n in sorted(total.items())},
-        "survivors": survivors,
-    }
-
-
-def known_reasons() -> Reasons:
-    """Return why mutants survive, by module and the line before and after."""
-    entries = yaml.safe_load(REASONS.read_text()) or []
-    return {(e["module"], e["before"], e["after"]): e["reason"] for e in entries}
 
 
 def explained(mutants: list[Mutant], reasons: Reasons) -> list[dict[str, Any]]:
@@ -108,6 +78,7 @@ def main() -> int:
     for each in result["survivors"]:
         print(f"{each['module']}:{each['line']}: {each['before']}  ->  {each['after']}")
         print(f"    {each['reason'] or 'NO REASON IS GIVEN'}")
+    print(table(result))
     print(f"{result['killed']} of {result['mutants']} mutants killed: {result['percent']}%")
     complete = all(each["reason"] for each in result["survivors"])
     return 0 if complete and result["percent"] >= 95 else 1

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, MappingProxyType
-from typing import Any
 
 import hypothesis
 import pytest
@@ -30,9 +29,10 @@ TESTS = [
         f"validation/engine/test_{name}.py"
         for name in (
             *("attention", "compile", "compiled_writes", "composition", "coverage"),
-            *("dead_parameters", "engine", "kernels", "never_silent", "normalisation", "oracle"),
-            *("overwriting", "pooling", "precision", "properties", "recurrent_spellings"),
-            *("relatives", "rewards", "reward_examples", "rules", "spellings", "spiking"),
+            *("dead_parameters", "engine", "kernels", "kinds", "never_silent", "normalisation"),
+            *("oracle", "overwriting", "pooling", "precision", "properties"),
+            *("recurrent_spellings", "relatives", "rewards", "reward_examples", "rules", "shares"),
+            *("spellings", "spiking"),
             *("theorem1", "torch_private", "treatments"),
         )
     ),
@@ -41,7 +41,10 @@ TESTS = [
 #: For what runs at import, those of them that are collected quickly.
 TESTS_OF_TABLES = [
     f"validation/engine/test_{name}.py"
-    for name in ("torch_private", "rules", "theorem1", "engine", "pooling", "rewards", "treatments")
+    for name in (
+        *("torch_private", "rules", "shares", "theorem1", "engine", "pooling", "rewards"),
+        "treatments",
+    )
 ]
 OPTIONS = ["-s", "-q", "--tb=native", "-p", "no:cacheprovider"]
 #: What this program imports before pytest starts, hypothesis among it, cannot be rewritten.
@@ -136,16 +139,17 @@ def bounded() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (used + LIMIT, used + LIMIT + 10))
 
 
-def _digest_of_all() -> str:
-    """Return what tells the engine and its tests from those of other times."""
+def _digest_with(test: str) -> str:
+    """Return what tells a test, and the engine and what else it may import, from other times."""
     folders = ("lfp_core", "baselines", "validation")
     paths = sorted(
         path
         for folder in folders
         for path in Path(folder).rglob("*.py")
-        if path.parent.name != "mutation"
+        if path.parent.name != "mutation" and not path.name.startswith("test_")
     )
-    return hashlib.sha256("".join(digest(str(path)) for path in paths).encode()).hexdigest()[:16]
+    digests = [digest(str(path)) for path in (*paths, Path(test))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -176,6 +180,11 @@ class Session:
 
     def __init__(self, mutants: list[Mutant], log: Path, cover: Coverage, budget: float) -> None:
         self.mutants, self.log, self.cover, self.budget = mutants, log, cover, budget
+        #: By module and the line before and after, which test failed when this was tried before.
+        self.killers = {
+            (entry["module"], entry["before"], entry["after"]): entry["killed_by"]
+            for entry in map(json.loads, log.read_text().splitlines())
+        }
         self.workers: dict[int, Mutant] = {}
         self.functions: list[FunctionType] = []
 
@@ -237,6 +246,10 @@ class Session:
         if (tests or place not in measured.at_import) and swap(
             sys.modules[name], source, self.functions
         ):
+            before = self.killers.get((mutant.module, *mutant.change()))
+            found = first_failure([item for item in items if item.nodeid == before])
+            if found:
+                return found
             compiled = [item for item in items if item.get_closest_marker("compiled")]
             chosen = [item for item in items if item.nodeid in tests]
             if not tests or "is_compiling" in mutant.text():  # traced by torch.compile, and not run
@@ -253,42 +266,41 @@ class Session:
     def measure(self, items: list[pytest.Item]) -> Measured:
         """Run all tests once, on all cores, and note what they execute; or read what is noted."""
         self.cover.stop()
-        at_import = set(self._lines())
-        notes = self.log.with_suffix(f".{_digest_of_all()}.json")
-        if not notes.exists():
-            notes.write_text(json.dumps(self._run_in_parts(items)))
-        measured = Measured({}, {}, at_import)
-        for part in json.loads(notes.read_text()):
-            measured.seconds.update(part["seconds"])
-            for module, line, tests in part["lines"]:
+        measured = Measured({}, {}, set(self._lines()))
+        of_files: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+        for item in items:
+            of_files[item.nodeid.partition("::")[0]].append(item)
+        folder = self.log.parent / "measured"
+        folder.mkdir(exist_ok=True)
+        notes = {file: folder / f"{Path(file).stem}.{_digest_with(file)}.json" for file in of_files}
+        self._measure_files([(of_files[f], note) for f, note in notes.items() if not note.exists()])
+        for note in notes.values():
+            found = json.loads(note.read_text())
+            measured.seconds.update(found["seconds"])
+            for module, line, tests in found["lines"]:
                 measured.tests_of.setdefault((module, line), set()).update(tests)
         return measured
 
-    def _run_in_parts(self, items: list[pytest.Item]) -> list[dict[str, Any]]:
+    def _measure_files(self, files: list[tuple[list[pytest.Item], Path]]) -> None:
         cores = usable_cpus()
-        files = [self.log.with_suffix(f".{core}.part") for core in range(cores)]
         children = []
-        for core, file in enumerate(files):
+        for core in range(cores):
             pid = os.fork()
             if pid == 0:
                 silenced()
-                self._measure_part(items, core, cores, file)
+                for items, note in files[core::cores]:
+                    self._measure_file(items, note)
                 os._exit(0)
             children.append(pid)
         for pid in children:
             os.waitpid(pid, 0)
-        parts = [json.loads(file.read_text()) for file in files]
-        for file in files:
-            file.unlink()
-        return parts
 
-    def _measure_part(self, items: list[pytest.Item], core: int, cores: int, file: Path) -> None:
-        """Run the tests of every n-th file."""
-        files = sorted({item.nodeid.partition("::")[0] for item in items})
-        ours = [i for i in items if files.index(i.nodeid.partition("::")[0]) % cores == core]
+    def _measure_file(self, items: list[pytest.Item], note: Path) -> None:
+        """Run the tests of a file, and note how long each takes and which lines it executes."""
         seconds: dict[str, float] = {}
+        self.cover.erase()
         self.cover.start()
-        for item, following in zip(ours, [*ours[1:], None], strict=True):
+        for item, following in zip(items, [*items[1:], None], strict=True):
             self.cover.switch_context(item.nodeid)
             start = time.perf_counter()
             reports = runtestprotocol(item, log=False, nextitem=following)
@@ -299,7 +311,9 @@ class Session:
             [module, line, [test for test in tests if test in seconds]]
             for (module, line), tests in self._lines().items()
         ]
-        file.write_text(json.dumps({"seconds": seconds, "lines": lines}))
+        partial = note.with_suffix(".part")
+        partial.write_text(json.dumps({"seconds": seconds, "lines": lines}))
+        partial.replace(note)
 
     def _lines(self) -> dict[tuple[str, int], list[str]]:
         """Return the tests that have executed each line, by module and line."""
