@@ -14,6 +14,7 @@ from baselines.pso import PaperPSO, PaperTorchPSO, StablePSO, StableTorchPSO
 from baselines.registry import Registry, required
 from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP, TunedRSTDP
 from baselines.sgd import SGD
+from baselines.sign_symmetry import SignSymmetry
 from baselines.surrogate import Surrogate
 from baselines.trainer import Settings, Trainer
 from baselines.wsgd import WeightScaledSGD
@@ -38,6 +39,7 @@ METHODS: Registry[type[Trainer]] = Registry(
             SGD,
             WeightScaledSGD,
             FeedbackAlignment,
+            SignSymmetry,
             ExponentiatedGradient,
             Madam,
             Surrogate,
