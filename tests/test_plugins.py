@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from baselines import Activation
+from baselines import METHODS, REWARDS, Activation
 from baselines.registry import Registry
 from benchmarks.data import DATASETS, Preset, Source
 from benchmarks.models import ACTIVATIONS, MODELS, Model
+from benchmarks.runs import sources
 
 pytestmark = pytest.mark.slow
 
@@ -245,6 +246,15 @@ def test_a_method_that_has_changed_makes_its_runs_anew(tmp_path: Path, call: Cal
     assert after[0] == before[0], "ours are not made again"
     assert after[1] < 0.6 * before[1]
     assert "1 results of other code are kept, and not used" in after[2]
+
+
+def test_our_own_names_are_of_our_code_alone() -> None:
+    registries = (METHODS, REWARDS, *(table for table in (ACTIVATIONS, DATASETS, MODELS)))
+    for table in registries:
+        for name in table.own:
+            item = table[name]
+            made = getattr(item, "make", None) or getattr(item, "load", None)
+            assert sources.files_of(made or getattr(item, "layers", item)) == (), name
 
 
 def test_ours_are_found_without_importing_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """How the commands carry out one part of a study, and show what was found."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from benchmarks.data import DataError
 from benchmarks.rendering.text import remarks, rows
 from benchmarks.runs.executors import Executor, ExecutorError
 from benchmarks.runs.store import Store
-from benchmarks.storage.files import StoreError, write_json
+from benchmarks.storage.files import StoreError, read_json, write_json
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.schema import versioned
 from benchmarks.studies.plan import kind_of
 
 #: Endings of the files that a report consists of.
 REPORTS = {".csv", ".html", ".md", ".png"}
+#: In the folder of a study: the file that it was made of.
+SOURCE = "source.json"
 Made = dict[str, Any]  # what `--json` says of a part
 
 
@@ -60,6 +63,34 @@ def make(
     say(f"The report is in {folder}: {', '.join(written)}")
     runs = [one._asdict() for one in counted]
     return {**description, "folder": str(folder), "runs": runs, "rows": rows(main.frame)}
+
+
+def refuse_another_file(name: str, folder: Path) -> None:
+    """Note which study file the folder belongs to; refuse the folder of another one.
+
+    Two files of the same name in different places would otherwise report each other's numbers.
+
+    Raises:
+        ValueError: the folder is of another file.
+        OSError: it cannot be written.
+    """
+    written = not name.endswith((".yaml", ".yml"))
+    # Relative, so that files and results can be moved together.
+    own = (
+        name
+        if written
+        else Path(os.path.relpath(Path(name).resolve(), folder.resolve())).as_posix()
+    )
+    path = folder / SOURCE
+    noted = read_json(path)
+    other = noted.get("study") if isinstance(noted, dict) else None
+    if other is None:
+        write_json(path, versioned({"study": own}))
+    elif other != own:
+        raise ValueError(
+            f"study: {folder} holds the results of {other} (seen from there), not of {own}; "
+            "allowed: another name for the file, or other --results"
+        )
 
 
 def counted(parts: Iterable[Made]) -> list[divergence.Counted]:

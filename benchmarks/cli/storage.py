@@ -1,12 +1,15 @@
 """The commands that keep what studies have stored."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.output import say
+from benchmarks.cli.options import AsJson
+from benchmarks.cli.output import print_json, print_table, say
+from benchmarks.runs.run import Result
 from benchmarks.runs.store import PACKED, Store
 from benchmarks.storage.files import StoreError
 
@@ -30,6 +33,95 @@ def migrate(folder: Folder) -> None:
         for part in parts_of(folder):
             with Store(part).locked():
                 say(f"{part}: {bring_on(part)} runs")
+
+
+@app.command()
+def clean(
+    folder: Folder,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted.")] = False,
+) -> None:
+    """Delete what a study no longer needs: results of other code, and states of runs that are done.
+
+    What is packed stays, and so do reports.
+    """
+    from benchmarks.studies.collect import described  # noqa: PLC0415  (slow)
+
+    with refusing(ValueError, StoreError, OSError):
+        total = 0
+        for part in parts_of(folder):
+            description = described(part / "study.json")
+            assert description is not None  # the file is there
+            store = Store(part, description.kind.code)
+            with store.locked():
+                for path in store.unneeded():
+                    size = path.stat().st_size
+                    total += size
+                    say(f"{'would delete' if dry_run else 'deleted'} {path} ({size} bytes)")
+                    if not dry_run:
+                        path.unlink()
+    say(f"{total} bytes in all")
+
+
+@app.command()
+def diff(
+    one: Annotated[Path, typer.Argument(help="Folder of a part of a study.")],
+    other: Annotated[Path, typer.Argument(help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare the runs that two folders have both, by what they measured.
+
+    Of a run that was made by several versions of the code, the latest result counts. Times and
+    environments do not. The exit code is 1 if one of the runs differs.
+    """  # noqa: DOC501  (a command says nothing of exceptions)
+    with refusing(ValueError, StoreError, OSError):
+        for part in (one, other):
+            if not (part / "study.json").exists():
+                raise ValueError(f"folder: {part} holds no study.json; allowed: a part of a study")
+        found = compared(one, other)
+    if as_json:
+        print_json({"one": str(one), "other": str(other), **found._asdict()})
+    else:
+        rows = [(run, label, str(a), str(b)) for run, label, a, b in found.different]
+        print_table((("run", "of", "metric in one", "in the other"), rows), [found.told])
+    if found.different:
+        raise typer.Exit(1)
+
+
+class Differences(NamedTuple):
+    """The runs of two folders: how many are in one alone, and in both with equal measurements."""
+
+    equal: int
+    only_in_one: int
+    only_in_other: int
+    different: list[tuple[str, str, float | None, float | None]]
+
+    @property
+    def told(self) -> str:
+        """The counts in words."""
+        return (
+            f"Of the runs that both have {self.equal} are equal and {len(self.different)} differ; "
+            f"{self.only_in_one} are in one folder alone and {self.only_in_other} in the other."
+        )
+
+
+def compared(one: Path, other: Path) -> Differences:
+    """Compare what is stored in two folders; raises `StoreError` if a file cannot be read."""
+    ours, theirs = ({s.run: s.result for s in Store(part).all()} for part in (one, other))
+    different, equal = [], 0
+    for run in ours.keys() & theirs.keys():
+        if measured(ours[run]) == measured(theirs[run]):
+            equal += 1
+        else:
+            a, b = (r.validation if r.test is None else r.test for r in (ours[run], theirs[run]))
+            different.append((run.id, f"{run.label}, seed {run.seed}", a, b))
+    alone = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
+    return Differences(equal, *alone, sorted(different, key=lambda row: row[1]))
+
+
+def measured(result: Result) -> tuple[object, ...]:
+    """Return all that a run measured but for times."""
+    history = tuple(replace(epoch, seconds=None) for epoch in result.history)
+    return history, result.divergence, result.steps, result.spikes, repr(result.details)
 
 
 @app.command()

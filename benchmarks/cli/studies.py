@@ -9,7 +9,7 @@ import typer
 from baselines import METHODS, Spiking
 from benchmarks.cli import divergence
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.making import Made, counted, describe_study, make
+from benchmarks.cli.making import Made, counted, describe_study, make, refuse_another_file
 from benchmarks.cli.method_options import with_options_of
 from benchmarks.cli.options import (
     Activations,
@@ -38,7 +38,7 @@ from benchmarks.cli.output import print_json, print_table, say
 from benchmarks.data import DATASETS, DataError
 from benchmarks.models import MODELS
 from benchmarks.storage.files import StoreError
-from benchmarks.studies.plan import SIZES, names, read
+from benchmarks.studies.plan import SIZES, changed, names, read
 
 
 @app.command()
@@ -157,7 +157,14 @@ def run(
     name: Annotated[
         str, typer.Argument(metavar="STUDY", help="See `lfp-bench list`; or a file of your own.")
     ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Options that all parts have instead."),
+    ] = None,
     size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
+    part: Annotated[
+        list[str] | None, typer.Option(help="Of the study; can be repeated. By default all.")
+    ] = None,
     executor: ExecutorName = "local",
     jobs: Jobs = 1,
     ray_address: RayAddress = "auto",
@@ -175,30 +182,31 @@ def run(
     """
     with refusing(ValueError, DataError):
         plan = read(name)
-        studies = plan.studies(size)
+        studies = plan.studies(size, changed(changes or []), part or [])
         folder = study_folder(results, f"{Path(name).stem}-{size}")
+        refuse_another_file(name, folder)
         chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()), jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         for options in studies.values():
             plan.kind.check(options)
     command, found = shlex.join(["lfp-bench", *context.obj]), list[Made]()
     told = None if as_json else columns
-    for part, options in studies.items():  # so that `resume` knows of those not begun yet
-        if not (folder / part / "study.json").exists():
+    for each, options in studies.items():  # so that `resume` knows of those not begun yet
+        if not (folder / each / "study.json").exists():
             with refusing(OSError):
-                describe_study(plan.experiment, options, folder / part, chosen_device, command)
-    for part, options in studies.items():
-        say(f"{name}: {part}")
+                describe_study(plan.experiment, options, folder / each, chosen_device, command)
+    for each, options in studies.items():
+        say(f"{name}: {each}")
         made = make(
             plan.experiment,
             options,
-            folder / part,
+            folder / each,
             chosen_device,
             at,
             command,
             told,
         )
-        found.append({"part": part, **made})
+        found.append({"part": each, **made})
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
     if show:

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,11 @@ from benchmarks.runs.run import Run
 from benchmarks.storage.provenance import PACKAGES, digest
 
 #: The code of these belongs to every result, or their versions stand in its environment.
-KNOWN = {"lfp_core", "baselines", "benchmarks", "validation", "builtins", *PACKAGES}
+KNOWN = {
+    *("lfp_core", "baselines", "benchmarks", "validation"),
+    *PACKAGES,
+    *sys.stdlib_module_names,
+} - {"__main__"}
 
 
 def code_of(code: str, run: Run) -> str:
@@ -44,6 +48,8 @@ def _digest(code: str, *files: Path) -> str:
 
 def files_of(item: Any) -> tuple[Path, ...]:
     """Return the files of the package or module that a function or class is from, if not known."""
+    while isinstance(item, partial):
+        item = item.func
     item = inspect.unwrap(item) if callable(item) else item
     module = getattr(item, "__module__", None) or type(item).__module__
     top = module.partition(".")[0]

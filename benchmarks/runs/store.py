@@ -156,6 +156,23 @@ class Store:
         }
         write_json(self.costs_path(measurement), versioned(record))
 
+    def unneeded(self) -> list[Path]:
+        """Return the files of results of other code, and the states of runs that are done.
+
+        Raises:
+            StoreError: a file cannot be read.
+        """
+        contents = ((path, _result(path, self._content(path))) for path in self._paths("runs"))
+        stale = [
+            path
+            for path, stored in contents
+            if path.exists() and (stored is None or path != self.path(stored.run))
+        ]
+        kept = set(self._paths("runs")) - set(stale)
+        done = {path.stem.partition("-")[0] for path in kept}
+        states = (self.folder / "checkpoints").glob("*.pt")
+        return stale + [state for state in states if state.stem in done]
+
     def pack(self) -> None:
         """Put all results and costs into one file, which is much smaller, and delete theirs.
 

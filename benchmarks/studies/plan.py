@@ -22,7 +22,7 @@ that have them or, in ``options: {lfp: {epsilon: 0.1}}``, for one.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -93,16 +93,28 @@ class Plan(BaseModel):
         distinct("grid", found)
         return found
 
-    def studies(self, size: str) -> dict[str, Any]:
+    def studies(
+        self, size: str, changes: Mapping[str, Any] | None = None, parts: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Return the options of every part, checked but for what only the data could tell.
 
         They are of the type that the kind of experiment has.
 
+        Args:
+            size: of the study.
+            changes: options that all parts have instead of their own.
+            parts: those that are wanted; all if there are none.
+
+        Returns:
+            The options by the names of the parts.
+
         Raises:
             PlanError: something is wrong; the message names its path.
         """
-        kind, found = self.kind, {}
-        for name, options in self.options(size).items():
+        kind, found, every = self.kind, {}, self.options(size)
+        wanted = {part: pick("part", part, every) for part in parts} or every
+        for name, own in wanted.items():
+            options = {**own, **(changes or {})}
             try:
                 # JSON has no truth values that are numbers, and no numbers in quotes.
                 found[name] = kind.schema.model_validate_json(json.dumps(options), strict=True)
@@ -156,6 +168,26 @@ def _named_parts(parts: Mapping[str, dict[str, Any]], chosen: Any) -> dict[str, 
         raise ValueError(f"parts: {chosen!r}; allowed: a list of {', '.join(parts)}")
     refuse_repeated("parts", chosen)
     return {part: pick("parts", part, parts) for part in chosen}
+
+
+def changed(given: Sequence[str]) -> dict[str, Any]:
+    """Return options that are given as KEY=VALUE, where a value is written as in a study file.
+
+    Raises:
+        PlanError: one is not of this form, or a key is given twice.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise PlanError(f"{text!r} is not of the form KEY=VALUE")
+        if key in found:
+            raise PlanError(f"{key}: is given twice")
+        try:
+            found[key] = strict_yaml.load(value)
+        except (ValueError, yaml.YAMLError) as error:
+            raise PlanError(f"{key}: {' '.join(str(error).split())}") from None
+    return found
 
 
 def names() -> list[str]:
