@@ -11,7 +11,7 @@ STUDIES := all-methods epsilon toy lenet snn rstdp swarms pso-ablation pruning r
 .PHONY: compare test test-fast lint types peer coverage perf dashboard gate reproduce clean
 
 compare: .venv/ready
-	$(BIN)/lfp-bench compare --jobs auto
+	LFP_JOBS=auto $(BIN)/lfp-bench compare
 
 # The hash seed gives sets one order in all processes, which have to collect the same tests.
 test: .venv/ready lint types

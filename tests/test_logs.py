@@ -50,7 +50,7 @@ def test_without_a_terminal_there_are_lines_and_a_log(tmp_path: Path) -> None:
     assert "INFO 1 of 5 done: relu lfp" in lines[0]
     assert "INFO 5 of 5 done: relu cost" in lines[-1]
     assert result.stderr.splitlines()[-1].startswith("The report is in results/blobs-toy-mlp: ")
-    log = (tmp_path / "results" / "blobs-toy-mlp" / logs.LOG).read_text().splitlines()
+    log = (tmp_path / "results" / "blobs-toy-mlp.log").read_text().splitlines()
     assert all(LINE.fullmatch(line) for line in log)
     assert "begun: lfp-bench compare" in log[0]
     assert [f"{n} of 5 done" in line for n, line in enumerate(log[1:6], start=1)] == [True] * 5
@@ -63,7 +63,7 @@ def test_the_log_says_what_ended_the_work(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(study_module, "measure", interrupted)
     assert compare(GOOD, GOOD).exit_code == 130
-    log = (tmp_path / "results" / "blobs-toy-mlp" / logs.LOG).read_text().splitlines()
+    log = (tmp_path / "results" / "blobs-toy-mlp.log").read_text().splitlines()
     assert log[-1].endswith("ERROR ended by KeyboardInterrupt: ")
 
 
@@ -71,37 +71,40 @@ def test_lines_come_at_most_once_a_second_and_at_least_once_a_minute(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "SELDOM", 0.05)
-    with logs.shown(), logs.stored(tmp_path, "a command"), progress(100) as advance:
+    with logs.shown(), logs.stored(tmp_path / "study", "a command"), progress(100) as advance:
         for number in range(50):
             advance(f"run {number}")
         time.sleep(0.3)
     shown = capsys.readouterr().err.splitlines()
     assert sum("of 100 done: run" in line for line in shown) == 1
     assert any("at work: 50 of 100 done, last run 49" in line for line in shown)
-    stored = (tmp_path / logs.LOG).read_text()
+    stored = (tmp_path / "study.log").read_text()
     assert stored.count("of 100 done: run") == 50
     assert "begun" not in "".join(shown)
 
 
 def test_warnings_are_shown_and_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with logs.shown(), logs.stored(tmp_path, "a command"):
+    with logs.shown(), logs.stored(tmp_path / "study", "a command"):
         logging.getLogger("benchmarks.data.fetching").warning("a mirror is silent")
         logging.getLogger("somebody.else").info("not ours")
     assert "WARNING a mirror is silent" in capsys.readouterr().err
-    assert "WARNING a mirror is silent" in (tmp_path / logs.LOG).read_text()
+    assert "WARNING a mirror is silent" in (tmp_path / "study.log").read_text()
     assert not logging.getLogger("benchmarks").handlers
 
 
 def test_a_log_that_cannot_be_written_is_refused_and_a_full_disk_is_survived(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / logs.LOG).mkdir()
-    with pytest.raises(OSError, match="Is a directory"), logs.stored(tmp_path, "a command"):
+    (tmp_path / "study.log").mkdir()
+    with (
+        pytest.raises(OSError, match="Is a directory"),
+        logs.stored(tmp_path / "study", "a command"),
+    ):
         pass
-    (tmp_path / logs.LOG).rmdir()
+    (tmp_path / "study.log").rmdir()
     if Path("/dev/full").exists():
-        (tmp_path / logs.LOG).symlink_to("/dev/full")
-        with logs.stored(tmp_path, "a command"):
+        (tmp_path / "study.log").symlink_to("/dev/full")
+        with logs.stored(tmp_path / "study", "a command"):
             logging.getLogger("benchmarks").warning("x")
     assert "Traceback" not in capsys.readouterr().err
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from typer.testing import CliRunner
 
 from baselines import machine
 from baselines.pso import trainer as pso_trainer
-from benchmarks.cli import options
+from benchmarks.cli import app, options, studies
+from benchmarks.storage.provenance import ROOT
 
 GIGABYTE = 2**30
 
@@ -180,6 +182,25 @@ def test_jobs_can_be_as_many_as_the_cpus(monkeypatch: pytest.MonkeyPatch) -> Non
     for text in ("0", "many", ""):
         with pytest.raises(typer.BadParameter, match="allowed: whole numbers from 1"):
             options.parse_jobs(text)
+
+
+def test_make_compare_uses_all_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[int] = []
+
+    def executor(name: str, device: object, jobs: int, *others: object) -> None:
+        given.append(jobs)
+        raise ValueError("far enough")
+
+    recipes = [one for one in (ROOT / "Makefile").read_text().splitlines() if one[:1] == "\t"]
+    (line,) = (one for one in recipes if one.endswith("compare"))
+    assert line.split() == ["LFP_JOBS=auto", "$(BIN)/lfp-bench", "compare"]
+    monkeypatch.setattr(studies, "executor_named", executor)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.chdir(tmp_path)
+    for environment in ({"LFP_JOBS": "auto"}, {}):
+        CliRunner().invoke(app, ["compare"], env={"LFP_JOBS": None, **environment})
+    assert given == [2, 1]
 
 
 def test_another_system_has_no_limits_that_are_known(

@@ -213,6 +213,7 @@ def test_a_part_must_have_such_a_name(name: str, tmp_path: Path) -> None:
     ("parts", "message"),
     [
         ("{tables: {}}", "parts: 'tables' is what a file of the report is called"),
+        ("{one.log: {}}", "parts: 'one.log' is what a file of the report is called, or a log"),
         ("{study.json: {}}", "parts: 'study.json' is what a file"),
         ("{One: {}, one: {}}", "parts: 'One' and 'one' are one folder on some machines"),
         ("{one: {}}\ngrid: {reward: [../../x]}", "grid: 'one-reward-../../x' is no name"),

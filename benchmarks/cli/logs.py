@@ -1,8 +1,8 @@
 """What a command tells while it works: a bar on a terminal, lines with times and levels elsewhere.
 
 Nobody watches a bar under nohup, in a job of SLURM or in continuous integration. There stderr gets
-a line for a run that is done, at most one a second, and one a minute where none is done. The folder
-of a study has all of them in :data:`LOG`, whatever stderr is.
+a line for a run that is done, at most one a second, and one a minute where none is done. A file
+beside the folder of a study has all of them, whatever stderr is (:func:`log_of`).
 """
 
 import logging
@@ -13,8 +13,6 @@ from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 
-#: In the folder of a study.
-LOG = "study.log"
 #: Whose messages are shown; other packages speak for themselves.
 LOGGERS = ("baselines", "benchmarks")
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -50,6 +48,12 @@ def shown() -> Iterator[None]:
         yield
 
 
+def log_of(folder: Path) -> Path:
+    """Return the log of the study in a folder; the folder itself holds results alone."""
+    whole = folder.absolute()
+    return whole.with_name(f"{whole.name}.log")
+
+
 @contextmanager
 def stored(folder: Path, command: str) -> Iterator[None]:
     """Append messages to the log of a study, with what begins it and what ends it.
@@ -57,7 +61,7 @@ def stored(folder: Path, command: str) -> Iterator[None]:
     Raises:
         OSError: there can be no such file.
     """
-    handler = _File(folder / LOG, encoding="utf-8")
+    handler = _File(log_of(folder), encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
     with _listening(handler):
         _note(logging.INFO, f"begun: {command}")

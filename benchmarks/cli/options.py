@@ -84,7 +84,9 @@ Jobs = Annotated[
     typer.Option(
         parser=parse_jobs,
         metavar="N|auto",
-        help="Runs at a time on this machine; auto: one for each CPU that can be used.",
+        envvar="LFP_JOBS",
+        show_envvar=False,  # which messages would name beside the option
+        help="Runs at a time here, by default $LFP_JOBS or 1; auto: one for each usable CPU.",
     ),
 ]
 RayAddress = Annotated[

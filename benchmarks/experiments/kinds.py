@@ -15,8 +15,7 @@ from benchmarks.experiments.transfer import Transfer
 
 def _as_kind(item: Any) -> type[Experiment[Any]]:
     """Return what may be a kind of experiment."""
-    fine = isinstance(item, type) and issubclass(item, Experiment)
-    return required(item, "a subclass of Experiment", given=fine)
+    return required(item, "a subclass of Experiment", given=callable(item))
 
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(

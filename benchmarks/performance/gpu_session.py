@@ -81,8 +81,8 @@ WITHIN_A_LEASE = {
 }
 #: What a shell starts in the background ignores Ctrl-C, and so would what it starts in turn.
 HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-LFP_BENCH = HEED + "from benchmarks.cli import app; app()"
-INTERRUPTED = (130, -signal.SIGINT)  # exit codes after Ctrl-C: of lfp-bench, and of its imports
+LFP_BENCH = HEED + "import lfp_bench; lfp_bench.main()"  # which heeds it while it imports, too
+INTERRUPTED = (130, -signal.SIGINT)  # exit codes after Ctrl-C: of lfp-bench, and of Python before
 GRACE = 20.0  # seconds that it gets to end by itself
 
 Seconds = Annotated[float, typer.Option(help="When to stop.")]

@@ -39,7 +39,7 @@ from benchmarks.studies import strict_yaml
 FOLDER = Path(__file__).parent
 SIZES = ("smoke", "cpu", "paper")
 #: What a report writes beside the folders of the parts, which so cannot have these names.
-TAKEN = ("study.json", "study.log", "report.html", "report.md", "report.tex", "tables")
+TAKEN = ("study.json", "report.html", "report.md", "report.tex", "tables")
 Size = Literal["smoke", "cpu", "paper"]
 
 
@@ -159,8 +159,8 @@ def _named_parts(parts: Mapping[str, dict[str, Any]], chosen: Any) -> dict[str, 
     """Return the parts that a size has chosen, or all; raise `ValueError` for a name."""
     for part in parts:
         checked_name("parts", part)
-        if part in TAKEN:
-            raise ValueError(f"parts: {part!r} is what a file of the report is called")
+        if part in TAKEN or part.endswith(".log"):
+            raise ValueError(f"parts: {part!r} is what a file of the report is called, or a log")
     distinct("parts", parts)
     if chosen is None:
         return dict(parts)
