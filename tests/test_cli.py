@@ -189,8 +189,12 @@ def test_status_counts_what_is_done(plan: str, tmp_path: Path) -> None:
     assert counted() == [(0, 6), (0, 6)]
     invoke("run", plan, "--size", "smoke")
     assert counted() == [(6, 6), (6, 6)]
-    next((tmp_path / "results" / "mine-smoke" / "two" / "runs").iterdir()).unlink()
+    runs = (tmp_path / "results" / "mine-smoke" / "two" / "runs").iterdir()
+    by_kind = {json.loads(path.read_text())["run"]["kind"]: path for path in runs}
+    by_kind["final"].unlink()
     assert counted() == [(6, 6), (5, 6)]
+    by_kind["sweep"].unlink()
+    assert counted() == [(6, 6), (3, 6)], "without a whole sweep nobody knows what follows it"
     assert "two" in invoke("status", plan, "--size", "smoke").stdout
 
 
