@@ -111,3 +111,16 @@ def test_reasons_are_for_lines_that_the_engine_has() -> None:
     for module, before, after in known_reasons():
         assert before in map(str.strip, Path(module).read_text().splitlines())
         assert before != after
+
+
+def test_stars_that_unpack_are_no_products(tmp_path: Path) -> None:
+    mutants = pytest.importorskip("validation.mutation.mutants", reason="needs cosmic-ray")
+    path = tmp_path / "module.py"
+    path.write_text("a = {\n    **b,\n    **c(**d),\n}\ne = f(*g, *h * 2, 3**2)\n")
+    found = [m.change()[1] for m in mutants.mutants_of(path) if m.operator.endswith(mutants.STARS)]
+    assert found == ["e = f(*g, *h / 2, 3**2)", "e = f(*g, *h * 2, 3*2)"]
+
+
+def test_no_test_fails_where_there_is_none() -> None:
+    session = pytest.importorskip("validation.mutation.session", reason="needs cosmic-ray")
+    assert session.first_failure([]) == ""

@@ -168,6 +168,11 @@ CASES: dict[str, tuple[Any, ...]] = {
         (0.5, 0.5, 1.0),
         0.5,
     ),
+    "layer of data that is made": (
+        lambda b: F.linear(lfp.activation(CONSTANT), b),
+        (1.0,),
+        1,
+    ),
     "constant weights": (lambda a: a * CONSTANT, (1.0,), 0),
     "frozen weights": (lambda a: a * (2 * FROZEN), (1.0,), 1),
     "weights of a shape": (lambda a: a * (torch.ones_like(a) * WEIGHT), (1.0,), 1),

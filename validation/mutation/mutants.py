@@ -32,6 +32,10 @@ OPERATORS = {
 }
 
 
+#: Those that replace a star, which may be no operator.
+STARS = ("Pow_Mul", "Mul_Div")
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One change of one line: the n-th place where a cosmic-ray operator applies in a module."""
@@ -72,7 +76,9 @@ class Mutant:
 def mutants_of(path: Path) -> Iterator[Mutant]:
     """Yield the mutants of a module, of each operator one in each place.
 
-    Left out are annotations, which mypy checks, and ``strict=True`` of ``zip``, which asserts.
+    Left out are annotations, which mypy checks, ``strict=True`` of ``zip``, which asserts, and
+    stars
+    that unpack, which cosmic-ray takes for products.
     """
     source = path.read_text()
     lines, tree, places = source.splitlines(), get_ast(source), _annotated(source)
@@ -83,9 +89,11 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         ]
         for occurrence, start in enumerate(starts):
             line, column = start
-            asserts = lines[line - 1][:column].endswith("strict=")
+            before = lines[line - 1][:column].rstrip()
+            asserts = before.endswith("strict=")
+            unpacks = name.endswith(STARS) and (not before or before[-1] in "([{,")
             annotates = any(begin <= start < end for begin, end in places)
-            if start not in starts[:occurrence] and not asserts and not annotates:
+            if start not in starts[:occurrence] and not (asserts or annotates or unpacks):
                 yield Mutant(str(path), name, occurrence, line)
 
 

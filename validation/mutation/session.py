@@ -11,6 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import FunctionType, MappingProxyType
 
@@ -52,12 +53,13 @@ OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 EXAMPLES = 25  # of a hypothesis test
 NEAR = 6  # lines
 LIMIT = 120  # seconds of computation after which a mutant that does not end counts as killed
+TROUBLE = 70  # the exit status of a worker that failed by itself
 MEMORY = 16 * 2**30  # bytes that a mutant may address
 
 
 def first_failure(items: Sequence[pytest.Item]) -> str:
     """Run tests until one fails; return its name, or nothing."""
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    for item, following in zip_longest(items, items[1:]):
         reports = runtestprotocol(item, log=False, nextitem=following)
         if any(report.failed for report in reports):
             return item.nodeid
@@ -218,6 +220,8 @@ class Session:
         pid, status = os.waitpid(-1, 0)
         mutant = self.workers.pop(pid)
         code = os.waitstatus_to_exitcode(status)
+        if code == TROUBLE:
+            raise RuntimeError(f"mutation testing itself failed on {mutant}")
         if code != 0:
             self.record(mutant, f"ended with {code}")
 
@@ -232,8 +236,10 @@ class Session:
         bounded()
         try:
             killed_by = self.killer(mutant, items, measured)
-        except Exception as error:  # a mutant that cannot even be compiled
+        except SyntaxError as error:  # a mutant that cannot even be compiled
             killed_by = f"{type(error).__name__}: {error}"
+        except Exception:  # of this program, which tells nothing of the mutant
+            os._exit(TROUBLE)
         self.record(mutant, killed_by)
         os._exit(0)
 
