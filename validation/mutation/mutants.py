@@ -77,8 +77,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     """Yield the mutants of a module, of each operator one in each place.
 
     Left out are annotations, which mypy checks, ``strict=True`` of ``zip``, which asserts, and
-    stars
-    that unpack, which cosmic-ray takes for products.
+    stars that unpack, which cosmic-ray takes for products.
     """
     source = path.read_text()
     lines, tree, places = source.splitlines(), get_ast(source), _annotated(source)
