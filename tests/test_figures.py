@@ -247,6 +247,19 @@ def test_the_grid_of_accuracies(
     assert any(text.startswith("✗") for text in told) == bool(diverged)
 
 
+def test_a_grid_with_long_names_of_activations(
+    drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (figure, panels):
+        monkeypatch.setattr(
+            module, "called", lambda name: {"relu": LONG, "tanh": UNBROKEN}.get(name, name)
+        )
+    found = outcome(3, 7, 3)
+    figure.png(found, summarise(found))
+    panels.accuracies([stored.result for stored in found.results])
+    check(drawn)
+
+
 def test_a_grid_says_what_is_not_made_yet(drawn: list[Figure]) -> None:
     found = outcome(3, 7, 3)
     found.results[:] = found.results[4:]
@@ -314,6 +327,22 @@ def test_curves(
         ticks = [tick for tick in axes.get_xticks() if 1 <= tick <= length]
         assert ticks
         assert all(float(tick).is_integer() for tick in ticks), "there is no half epoch"
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_numbers_of_any_size(scale: float, drawn: list[Figure]) -> None:
+    found = {name: Curve(c.x, scale * c.rows) for name, c in synthetic(3, 5, 2).items()}
+    curves.png({LONG: found}, lowest_end, across="epoch", up="test MSE", title=LONG)
+    check(drawn)
+
+
+def test_runs_that_measured_nothing_have_no_lines(drawn: list[Figure]) -> None:
+    run = outcome(1, 1, 1).results[0].run
+    nothing = [Result(run, (Epoch(), Epoch()), Divergence(1, "nan"), 1, 1.0)]
+    for draw in (panels.accuracies, panels.losses, panels.fronts):
+        draw(nothing)
+    check(drawn)
+    assert left_out(panels.accuracy_curves(nothing), highest_end) == ""
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

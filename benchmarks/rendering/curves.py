@@ -74,9 +74,16 @@ def shown(curves: Curves, score: Score) -> list[str]:
 
 
 def left_out(panels: Mapping[str, Curves], score: Score) -> str:
-    """Return a sentence on the curves that are not drawn, to go behind a caption; "" if all are."""
+    """Return a sentence on the curves that are not drawn, to go behind a caption; "" if all are.
+
+    A curve without any value is not one of them.
+    """
     missing = {
-        title: [label_of(name) for name in curves if name not in shown(curves, score)]
+        title: [
+            label_of(name)
+            for name, curve in curves.items()
+            if curve.x.size and name not in shown(curves, score)
+        ]
         for title, curves in panels.items()
     }
     told = [f"{title}: {'; '.join(names)}" for title, names in missing.items() if names]
@@ -91,7 +98,7 @@ def draw(axis: Axes, curves: Curves, names: Sequence[str], marker: str = "") -> 
     for name, stroke in zip(names, strokes(len(names)), strict=True):
         curve = curves[name]
         low, high = np.nanmin(curve.rows, axis=0), np.nanmax(curve.rows, axis=0)
-        axis.fill_between(curve.x, low, high, color=colour[name], alpha=0.15, linewidth=0)
+        axis.fill_between(curve.x, low, high, color=colour[name], alpha=0.12, linewidth=0)
         axis.plot(
             curve.x,
             curve.mean,

@@ -29,10 +29,10 @@ STROKES: tuple[Any, ...] = (
     (0, (1.5, 1.5)),
     (0, (7, 2, 1.5, 2)),
     (0, (3, 3)),
-    (0, (1, 3)),
+    (0, (1, 2)),
 )
 #: And those below are wider than those above them.
-THICKEST, THINNEST = 2.8, 1.3
+THICKEST, THINNEST = 3.0, 1.5
 
 
 def label_of(method: str) -> str:
