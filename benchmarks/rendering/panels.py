@@ -54,9 +54,10 @@ def image(
         for axis, draw in zip(axes, panels, strict=True):
             draw(axis)
             _bare(axis, columns, height)
+        title = wrapped(title, 72 * WIDTH - SIZE)
         above = LINE / 72 * height_of(title) if title else 0.0
         if title:
-            figure.suptitle(wrapped(title, 72 * WIDTH - SIZE), fontsize=SIZE)
+            figure.suptitle(title, fontsize=SIZE)
         if legend:
             above += _legend(figure, axes)
         else:

@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -25,14 +26,16 @@ LABEL = 72.0  # width of the methods' names
 GAP = 4.0  # between texts, and around them
 WIDEST = 90.0  # width of a cell
 
-Cells = Mapping[tuple[str, str], tuple[str, ...]]  # by method and activation, the lines in it
 ABSENT = ("not", "made")
+COLOURS = colormaps["viridis"]  # of accuracies from 0 to 1: even steps for any eyes
+Row = Mapping[Hashable, Any]  # of the summary
 
 
 def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
     """Return the figure: a row for each method, a column for each activation."""
     with matplotlib.rc_context(RC):
-        figure = _figure(outcome, summary.to_dict("records"))
+        rows = summary.to_dict("records")
+        figure = _figure(Grid(rows), _title(outcome), _notes(outcome, rows))
         file = BytesIO()
         figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
@@ -43,44 +46,86 @@ def called(activation: str) -> str:
     return ACTIVATIONS[activation].label or activation
 
 
-def _figure(outcome: Outcome, rows: Sequence[Mapping[Hashable, Any]]) -> Figure:
-    """Return the figure, laid out from the widths of its texts."""
-    cells = {(row["method"], row["activation"]): _lines(row) for row in rows}
-    methods = [method for method in METHODS if any(method == row["method"] for row in rows)]
-    names = {method: wrapped(label_of(method), LABEL) for method in methods}
-    activations = list(dict.fromkeys(row["activation"] for row in rows))
-    left = max(map(width_of, names.values())) + 3 * GAP
-    least = max((width_of(line, NUMBER) for lines in cells.values() for line in lines), default=0)
-    room = (72 * WIDTH - left - GAP) / len(activations)
-    cell = max(min(room, WIDEST), least + GAP)
-    width = max(72 * WIDTH, left + cell * len(activations) + GAP)
-    heads, upright = _heads([called(activation) for activation in activations], cell)
-    heights = [
-        LINE * max(height_of(names[m]), *(len(cells[m, a]) for a in activations)) + 2 * GAP
-        for m in methods
-    ]
-    above = wrapped(_title(outcome), width - 2 * GAP)
-    below = "\n".join(wrapped(note, width - 2 * GAP) for note in _notes(outcome, rows))
-    head = max(map(width_of, heads)) if upright else LINE * max(map(height_of, heads))
-    top = LINE * height_of(above) + 2 * GAP + head + GAP
+class Grid:
+    """What is in the cells and beside them, and how much room that needs.
+
+    Attributes:
+        cells: the summary's rows, and what is written of them, by method and activation.
+        names: of the methods, each in lines.
+        heads: texts above the columns.
+        upright: whether these have to stand upright.
+        left: width of what is to the left of the cells.
+        cell: width of a cell.
+        heights: of the rows.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        """Measure the texts."""
+        self.cells = {(row["method"], row["activation"]): (row, _lines(row)) for row in rows}
+        methods = [method for method in METHODS if method in {row["method"] for row in rows}]
+        self.names = {method: wrapped(label_of(method), LABEL) for method in methods}
+        self.activations = list(dict.fromkeys(row["activation"] for row in rows))
+        self.left = max(map(width_of, self.names.values())) + 3 * GAP
+        written = [line for _, lines in self.cells.values() for line in lines]
+        least = max((width_of(line, NUMBER) for line in written), default=0) + GAP
+        room = (72 * WIDTH - self.left - GAP) / len(self.activations)
+        labels = [called(activation) for activation in self.activations]
+        self.cell = max(min(room, WIDEST), least)
+        self.upright = not _beside_each_other(labels, self.cell)
+        self.heads = [wrapped(label, 2 * LABEL) for label in labels] if self.upright else labels
+        if self.upright:
+            self.cell = max(self.cell, LINE * max(map(height_of, self.heads)))
+        self.heights = {
+            method: LINE * max(height_of(name), *self._line_counts(method)) + 2 * GAP
+            for method, name in self.names.items()
+        }
+
+    def _line_counts(self, method: str) -> list[int]:
+        return [len(self.cells[method, activation][1]) for activation in self.activations]
+
+    @property
+    def width(self) -> float:
+        """The width of all, with a gap to its right."""
+        return self.left + self.cell * len(self.activations) + GAP
+
+    @property
+    def head(self) -> float:
+        """The height of the texts above the columns."""
+        if self.upright:
+            return max(map(width_of, self.heads))
+        return LINE * max(map(height_of, self.heads))
+
+
+def _beside_each_other(labels: Sequence[str], cell: float) -> bool:
+    """Return whether labels have room above cells of a width."""
+    widths = [width_of(label) for label in labels]
+    at_ends = max(widths[0], widths[-1]) <= cell + GAP
+    return at_ends and all((a + b) / 2 + 0.75 * GAP <= cell for a, b in pairwise(widths))
+
+
+def _figure(grid: Grid, title: str, notes: Sequence[str]) -> Figure:
+    """Return the grid between a title and notes."""
+    width = max(72 * WIDTH, grid.width)
+    above = wrapped(title, width - 2 * GAP)
+    below = "\n".join(wrapped(note, width - 2 * GAP) for note in notes)
+    top = LINE * height_of(above) + 3 * GAP + grid.head
     bottom = LINE * height_of(below) + 2 * GAP if below else GAP
-    height = top + sum(heights) + bottom
+    height = top + sum(grid.heights.values()) + bottom
     figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
     # Points from the upper left corner.
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axis.set_axis_off()
     axis.text(GAP, GAP, above, va="top")
     axis.text(GAP, height - GAP, below, va="bottom")
-    for number, text in enumerate(heads):
-        place = left + (number + 0.5) * cell
-        axis.text(place, top - GAP, text, rotation=90 * upright, ha="center", va="bottom")
+    for number, text in enumerate(grid.heads):
+        x = grid.left + (number + 0.5) * grid.cell
+        axis.text(x, top - GAP, text, rotation=90 * grid.upright, ha="center", va="bottom")
     y = top
-    for method, size in zip(methods, heights, strict=True):
-        axis.text(left - GAP, y + size / 2, names[method], ha="right", va="center")
-        for number, activation in enumerate(activations):
-            row = next(r for r in rows if (r["method"], r["activation"]) == (method, activation))
-            box = (left + number * cell, y, cell, size)
-            _draw_cell(axis, box, row, cells[method, activation])
+    for method, size in grid.heights.items():
+        axis.text(grid.left - GAP, y + size / 2, grid.names[method], ha="right", va="center")
+        for number, activation in enumerate(grid.activations):
+            box = (grid.left + number * grid.cell, y, grid.cell, size)
+            _draw_cell(axis, box, *grid.cells[method, activation])
         y += size
     return figure
 
@@ -91,20 +136,22 @@ def _title(outcome: Outcome) -> str:
     return f"{study.dataset}, {study.model}: test accuracy in %, {seeds}"
 
 
-def _notes(outcome: Outcome, rows: Sequence[Mapping[Hashable, Any]]) -> list[str]:
+def _notes(outcome: Outcome, rows: Sequence[Row]) -> list[str]:
     """Return what the cells do not say themselves."""
     found = []
     if any(row["diverged"] for row in rows):
         found.append("✗ k/n: k of n runs diverged.")
+    if any(row["missing"] and row["seeds"] for row in rows):
+        found.append("n = k: the mean is of k seeds, as the others are not made yet.")
     if any(row["refusal"] for row in rows):
         found.append("Hatched: the method does not go with the activation.")
-    optimizers = set(outcome.study.optimized)
-    if optimizers - {"sgd"}:
-        found.append(f"All that have p.grad are stepped by {' or '.join(outcome.study.optimized)}.")
+    optimizers = outcome.study.optimized
+    if set(optimizers) - {"sgd"}:
+        found.append(f"All that have p.grad are stepped by {' or '.join(optimizers)}.")
     return found
 
 
-def _lines(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+def _lines(row: Row) -> tuple[str, ...]:
     """Return what is written in a cell."""
     if row["refusal"]:
         return ()
@@ -119,26 +166,16 @@ def _lines(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
     )
 
 
-def _heads(labels: Sequence[str], cell: float) -> tuple[list[str], bool]:
-    """Return the texts above the columns, and whether they have to be upright."""
-    widths = [width_of(label) for label in labels]
-    ends = max(widths[0], widths[-1]) <= cell + GAP
-    beside = all((a + b) / 2 + 0.75 * GAP <= cell for a, b in pairwise(widths))
-    if ends and beside:
-        return list(labels), False
-    return [wrapped(label, 2 * LABEL) for label in labels], True
-
-
 def _draw_cell(
     axis: Axes,
     box: tuple[float, float, float, float],
-    row: Mapping[Hashable, Any],
+    row: Row,
     lines: Sequence[str],
 ) -> None:
     """Draw a cell: a colour for its accuracy, and what is written in it."""
     x, y, width, height = box
     known = bool(row["seeds"]) and not pd.isna(row["test_accuracy_mean"])
-    colour = to_rgb(matplotlib.colormaps["viridis"](row["test_accuracy_mean"])) if known else None
+    colour = _colour(row["test_accuracy_mean"]) if known else None
     axis.add_patch(
         Rectangle(
             (x, y),
@@ -162,6 +199,12 @@ def _draw_cell(
             color=ink,
             fontsize=NUMBER if known and number == 0 else SIZE,
         )
+
+
+def _colour(accuracy: float) -> tuple[float, float, float]:
+    """Return the colour of an accuracy in [0, 1]."""
+    red, green, blue, _ = np.ravel(COLOURS(accuracy))
+    return float(red), float(green), float(blue)
 
 
 def _ink(colour: tuple[float, float, float]) -> str:
