@@ -18,6 +18,7 @@ from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study, check
 from benchmarks.experiments.options import MethodOptions
+from benchmarks.rendering.style import WIDTH
 from benchmarks.rendering.text import busy, origins, rows
 from benchmarks.runs import training
 from benchmarks.runs.run import Result, Run
@@ -170,7 +171,8 @@ def test_the_derived_files_agree(tmp_path: Path) -> None:
     assert set(csv["chosen_learning_rate"]) <= set(STUDY.rates)
     assert csv["test_accuracy"].isna().equals(csv["kind"] == "sweep")
     height, width, _ = imread(tmp_path / "figure.png").shape
-    assert width > height > 500
+    assert width == 150 * WIDTH
+    assert height > 150
     text = (tmp_path / "table.md").read_text()
     assert "`the command`" in text
     assert "last layer alone" in text

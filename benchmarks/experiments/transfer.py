@@ -36,8 +36,9 @@ from benchmarks.experiments.base import Experiment, Found, Results
 from benchmarks.experiments.options import MethodOptions, Whole, chosen
 from benchmarks.models import ACTIVATIONS, replace_relus
 from benchmarks.rendering import curves
+from benchmarks.rendering.curves import Curve
 from benchmarks.rendering.document import Figure, Section, Table
-from benchmarks.rendering.text import Lines, spread
+from benchmarks.rendering.text import Lines, seeds_of, spread
 from benchmarks.runs.run import Result, Run, Task, of_methods
 from benchmarks.runs.training import train
 from benchmarks.storage.checkpoint import Checkpoint
@@ -353,16 +354,21 @@ def report(options: Options, results: Sequence[Result]) -> list[Section]:
         f"over the seeds 0 to {options.seeds - 1}. A diverged run counts with the last accuracy "
         "it reached.",
     ]
-    panel = {m: [accuracies(r) for r in runs] for m, runs in of_methods(results).items()}
+    panels = {
+        options.dataset: {
+            method: Curve.of(range(options.epochs + 1), [accuracies(r) for r in runs])
+            for method, runs in of_methods(results).items()
+        }
+    }
     by_epoch = Figure(
-        "Test accuracy by epoch",
+        "Test accuracy by epoch." + curves.left_out(panels, curves.highest_end),
         partial(
             curves.png,
-            {options.dataset: panel},
-            range(options.epochs + 1),
+            panels,
+            curves.highest_end,
             across="epoch",
             up="test accuracy",
-            title=f"{options.model}, {origin}: mean and range over {options.seeds} seeds",
+            title=f"{options.model}, {origin}: {seeds_of(options.seeds, 'mean and range')}",
         ),
         "png",
         "test-accuracy-by-epoch",

@@ -1,54 +1,137 @@
-"""Panels of curves, one for each method: its mean over the seeds, and the range of them."""
+"""Curves, one for each method: the mean over the seeds, and the range of them."""
 
-from collections.abc import Mapping, Sequence
-from io import BytesIO
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from benchmarks.rendering.style import PALETTE, label_of
+from benchmarks.rendering import panels
+from benchmarks.rendering.style import colours, label_of, strokes
 
-#: Later curves stay visible where they lie on earlier ones.
-STROKES = ("-", "-", "--", "-.")
-Curves = Mapping[str, Sequence[Sequence[float]]]  # by method, a row of values for each seed
+MOST = 6  # lines in a panel; more cannot be followed
+Rows = Sequence[Sequence[float | None]]  # a row of values for each seed
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values of all seeds.
+
+    Attributes:
+        x: where there is a value of at least one seed.
+        rows: (seeds, len(x)), NaN where a seed has none.
+    """
+
+    x: NDArray[np.float64]
+    rows: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, x: Sequence[float], rows: Rows) -> "Curve":
+        """Return the curve of rows with as many values as `x`, or fewer where a run broke off."""
+        values = np.full((len(rows), len(x)), np.nan)
+        for row, of_seed in zip(values, rows, strict=True):
+            row[: len(of_seed)] = np.array(of_seed, dtype=float)
+        values[~np.isfinite(values)] = np.nan
+        seen = ~np.isnan(values).all(axis=0)
+        return cls(np.asarray(x, dtype=float)[seen], values[:, seen])
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean over the seeds that have a value."""
+        return np.asarray(np.nanmean(self.rows, axis=0)) if self.x.size else self.x
+
+
+Curves = Mapping[str, Curve]  # by method
+Score = Callable[[Curve], float]
+
+
+def highest_end(curve: Curve) -> float:
+    """Return how good a curve is whose last value should be high."""
+    return float(curve.mean[-1])
+
+
+def lowest_end(curve: Curve) -> float:
+    """Return how good a curve is whose last value should be low."""
+    return -float(curve.mean[-1])
+
+
+def highest(curve: Curve) -> float:
+    """Return how good a curve is that should be high everywhere."""
+    return float(curve.mean.mean())
+
+
+def shown(curves: Curves, score: Score) -> list[str]:
+    """Return the names of the curves that are drawn, in their order: LFP's and the best others."""
+    some = [name for name in curves if curves[name].x.size]
+    ranked = sorted(some, key=lambda name: -score(curves[name]))
+    ours = [name for name in ranked if re.match(r"lfp\b", name)][:1]
+    best = {*ours, *[name for name in ranked if name not in ours][: MOST - len(ours)]}
+    return [name for name in curves if name in best]
+
+
+def left_out(panels: Mapping[str, Curves], score: Score) -> str:
+    """Return a sentence on the curves that are not drawn, to go behind a caption; "" if all are.
+
+    A curve without any value is not one of them.
+    """
+    missing = {
+        title: [
+            label_of(name)
+            for name, curve in curves.items()
+            if curve.x.size and name not in shown(curves, score)
+        ]
+        for title, curves in panels.items()
+    }
+    told = [f"{title}: {'; '.join(names)}" for title, names in missing.items() if names]
+    if not told:
+        return ""
+    return f" A panel shows LFP and the best, {MOST} lines at most. Left out are {'. '.join(told)}."
+
+
+def draw(axis: Axes, curves: Curves, names: Sequence[str], marker: str = "") -> None:
+    """Draw the curves of these names, their points with a marker if there is one."""
+    colour = colours(names, list(curves))
+    for name, stroke in zip(names, strokes(len(names)), strict=True):
+        curve = curves[name]
+        low, high = np.nanmin(curve.rows, axis=0), np.nanmax(curve.rows, axis=0)
+        axis.fill_between(curve.x, low, high, color=colour[name], alpha=0.12, linewidth=0)
+        axis.plot(
+            curve.x,
+            curve.mean,
+            color=colour[name],
+            label=label_of(name),
+            marker=marker or ("o" if curve.x.size == 1 else ""),  # or it could not be seen
+            markersize=3.5,
+            **stroke,
+        )
+
+
+def whole_numbers(axis: Axes) -> None:
+    """Have ticks at whole numbers alone: there is no half epoch."""
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
 
 def png(
-    panels: Mapping[str, Curves], x: Sequence[float], *, across: str, up: str, title: str
+    of_panels: Mapping[str, Curves], score: Score, *, across: str, up: str, title: str
 ) -> bytes:
-    """Return the figure: panels beside each other, by their titles, with the same axes.
+    """Return the figure: a panel for each title, all with the same axes.
 
     Args:
-        panels: curves with as many values as `x`, or fewer where a run broke off.
-        x: where the values are.
+        of_panels: curves over whole numbers, by the titles of their panels.
+        score: how good a curve is; the best ones are shown.
         across: what is on the horizontal axis.
         up: what is on the vertical one.
         title: of the figure.
     """
-    figure = Figure(figsize=(1.2 + 2.8 * max(len(panels), 2), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, (name, curves) in zip(axes, panels.items(), strict=True):
-        for number, (method, rows) in enumerate(curves.items()):
-            values = np.full((len(rows), len(x)), np.nan)
-            for row, of_seed in zip(values, rows, strict=True):
-                row[: len(of_seed)] = of_seed
-            seen = ~np.isnan(values).all(axis=0)
-            at, values = np.asarray(x)[seen], values[:, seen]
-            style = {"color": PALETTE[number % len(PALETTE)], "linewidth": 1.5}
-            stroke, label = STROKES[number % len(STROKES)], label_of(method)
-            axis.plot(at, np.nanmean(values, axis=0), stroke, label=label, **style)
-            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-            axis.fill_between(at, low, high, color=style["color"], alpha=0.2, linewidth=0)
-        axis.set_title(name, fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axis.tick_params(labelsize=8)
-        axis.xaxis.set_major_locator(MaxNLocator(6))
-    figure.supxlabel(across, fontsize=9)
-    axes[0].set_ylabel(up, fontsize=9)
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    return file.getvalue()
+
+    def one(axis: Axes, name: str, curves: Curves) -> None:
+        draw(axis, curves, shown(curves, score))
+        whole_numbers(axis)
+        axis.set(title=name, xlabel=across, ylabel=up)
+
+    drawn = [partial(one, name=name, curves=curves) for name, curves in of_panels.items()]
+    return panels.image(drawn, share=True, title=title, media="png")

@@ -33,6 +33,17 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{mean(values):.{digits}f} ± {deviation}"
 
 
+def seeds_of(count: int, told: str = "") -> str:
+    """Return how many seeds there are, and what is told of more than one, as in a title.
+
+    >>> seeds_of(3, "mean and range"), seeds_of(1, "mean and range")
+    ('mean and range over 3 seeds', '1 seed')
+    """
+    if count == 1:
+        return "1 seed"
+    return f"{told} over {count} seeds" if told else f"{count} seeds"
+
+
 #: Load for each core from which on a machine was busy; of one process a core it is about 1.
 SHARED = 1.3
 #: What a reader of rates with :func:`at_edge` has to know.

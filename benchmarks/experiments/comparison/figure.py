@@ -1,52 +1,43 @@
-"""A study as one figure: test accuracy per activation and method, and how it was reached."""
+"""A study as one figure: a grid of methods and activations with their test accuracies."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from io import BytesIO
-from math import ceil
+from itertools import pairwise
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from baselines import METHODS
 from benchmarks.experiments.comparison.study import Outcome
 from benchmarks.models import ACTIVATIONS
-from benchmarks.rendering.style import label_of, styles
-from benchmarks.runs.run import Result
+from benchmarks.rendering.labels import height_of, width_of, wrapped
+from benchmarks.rendering.style import LINE, RC, SIZE, TEXT, WIDTH, label_of
+from benchmarks.rendering.text import seeds_of
 
-GREY = "#666666"
+# In points, as all sizes here are.
+NUMBER = 10.0  # size of the accuracies, which are larger than all else
+LABEL = 72.0  # width of the methods' names
+GAP = 4.0  # between texts, and around them
+WIDEST = 90.0  # width of a cell
 
-COLUMNS = 7  # learning curves beside each other, at most
-
-MANY = 6  # methods, from which on numbers stand upright and the legend takes more lines
+ABSENT = ("not", "made")
+COLOURS = colormaps["viridis"]  # of accuracies from 0 to 1: even steps for any eyes
+Row = Mapping[Hashable, Any]  # of the summary
 
 
 def png(outcome: Outcome, summary: pd.DataFrame) -> bytes:
-    """Return the figure: bars above, below them a panel of learning curves per activation."""
-    activations = list(dict.fromkeys(summary["activation"]))
-    columns = min(COLUMNS, len(activations))
-    rows = ceil(len(activations) / columns)
-    figure = Figure(figsize=(11, 4.2 + 2.3 * rows), layout="constrained")
-    bars, curves = figure.subfigures(2, 1, squeeze=False, height_ratios=[4.2, 2.3 * rows])[:, 0]
-    _draw_bars(bars.subplots(), summary)
-    axes = curves.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    for axis, activation in zip(axes, activations, strict=False):
-        _draw_curves(axis, activation, [stored.result for stored in outcome.results])
-    for axis in axes[len(activations) :]:
-        axis.remove()
-    curves.supxlabel("epoch", fontsize=9)
-    axes[0].set_ylabel("test accuracy")
-    study = outcome.study
-    title = f"{study.dataset}, {study.model}: mean and standard deviation over {study.seeds} seeds"
-    if set(study.optimized) - {"sgd"}:
-        title += f"; all that have p.grad stepped by {' or '.join(study.optimized)}"
-    if summary["diverged"].any():
-        title += "; ✗ k/n: k of n runs diverged"
-    figure.suptitle(title, fontsize=11)
-    file = BytesIO()
-    figure.savefig(file, format="png", dpi=150)
+    """Return the figure: a row for each method, a column for each activation."""
+    with matplotlib.rc_context(RC):
+        rows = summary.to_dict("records")
+        figure = _figure(Grid(rows), _title(outcome), _notes(outcome, rows))
+        file = BytesIO()
+        figure.savefig(file, format="png", dpi=150)
     return file.getvalue()
 
 
@@ -55,79 +46,169 @@ def called(activation: str) -> str:
     return ACTIVATIONS[activation].label or activation
 
 
-def _bare(axis: Axes) -> None:
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.tick_params(labelsize=8)
-    axis.set_ylim(0, 1.08)
-    axis.set_yticks(np.linspace(0, 1, 6))
+class Grid:
+    """What is in the cells and beside them, and how much room that needs.
+
+    Attributes:
+        cells: the summary's rows, and what is written of them, by method and activation.
+        names: of the methods, each in lines.
+        heads: texts above the columns.
+        upright: whether these have to stand upright.
+        left: width of what is to the left of the cells.
+        cell: width of a cell.
+        heights: of the rows.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        """Measure the texts."""
+        self.cells = {(row["method"], row["activation"]): (row, _lines(row)) for row in rows}
+        methods = [method for method in METHODS if method in {row["method"] for row in rows}]
+        self.names = {method: wrapped(label_of(method), LABEL) for method in methods}
+        self.activations = list(dict.fromkeys(row["activation"] for row in rows))
+        self.left = max(map(width_of, self.names.values())) + 3 * GAP
+        written = [line for _, lines in self.cells.values() for line in lines]
+        least = max((width_of(line, NUMBER) for line in written), default=0) + GAP
+        room = (72 * WIDTH - self.left - GAP) / len(self.activations)
+        labels = [called(activation) for activation in self.activations]
+        self.cell = max(min(room, WIDEST), least)
+        self.upright = not _beside_each_other(labels, self.cell)
+        self.heads = [wrapped(label, 2 * LABEL) for label in labels] if self.upright else labels
+        if self.upright:
+            self.cell = max(self.cell, LINE * max(map(height_of, self.heads)))
+        self.heights = {
+            method: LINE * max(height_of(name), *self._line_counts(method)) + 2 * GAP
+            for method, name in self.names.items()
+        }
+
+    def _line_counts(self, method: str) -> list[int]:
+        return [len(self.cells[method, activation][1]) for activation in self.activations]
+
+    @property
+    def width(self) -> float:
+        """The width of all, with a gap to its right."""
+        return self.left + self.cell * len(self.activations) + GAP
+
+    @property
+    def head(self) -> float:
+        """The height of the texts above the columns."""
+        if self.upright:
+            return max(map(width_of, self.heads))
+        return LINE * max(map(height_of, self.heads))
 
 
-def _draw_bars(axis: Axes, summary: pd.DataFrame) -> None:
-    activations = list(dict.fromkeys(summary["activation"]))
-    methods = [method for method in METHODS if method in set(summary["method"])]
-    width = 0.8 / len(methods)
-    for number, method in enumerate(methods):
-        of_method = summary[summary["method"] == method].to_dict("records")
-        colour, _, hatch = styles()[method]
-        centres = np.arange(len(activations)) + (number - (len(methods) - 1) / 2) * width
-        axis.bar(
-            centres,
-            [np.nan_to_num(row["test_accuracy_mean"]) for row in of_method],
-            width * 0.92,
-            yerr=[np.nan_to_num(row["test_accuracy_std"]) for row in of_method],
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            label=label_of(method),
-            error_kw={"linewidth": 1, "capsize": 2, "ecolor": "#333333"},
-        )
-        for centre, row in zip(centres, of_method, strict=True):
-            if not row["refusal"]:
-                _annotate(axis, centre, row, rotation=0 if len(methods) <= MANY else 90)
-    _bare(axis)
-    axis.set_xticks(range(len(activations)), map(called, activations), fontsize=10)
-    axis.tick_params(axis="x", length=0)
-    axis.set_ylabel("test accuracy")
-    axis.legend(
-        ncols=min(len(methods), MANY), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False
+def _beside_each_other(labels: Sequence[str], cell: float) -> bool:
+    """Return whether labels have room above cells of a width."""
+    widths = [width_of(label) for label in labels]
+    at_ends = max(widths[0], widths[-1]) <= cell + GAP
+    return at_ends and all((a + b) / 2 + 0.75 * GAP <= cell for a, b in pairwise(widths))
+
+
+def _figure(grid: Grid, title: str, notes: Sequence[str]) -> Figure:
+    """Return the grid between a title and notes."""
+    width = max(72 * WIDTH, grid.width)
+    above = wrapped(title, width - 2 * GAP)
+    below = "\n".join(wrapped(note, width - 2 * GAP) for note in notes)
+    top = LINE * height_of(above) + 3 * GAP + grid.head
+    bottom = LINE * height_of(below) + 2 * GAP if below else GAP
+    height = top + sum(grid.heights.values()) + bottom
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    # Points from the upper left corner.
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axis.set_axis_off()
+    axis.text(GAP, GAP, above, va="top")
+    axis.text(GAP, height - GAP, below, va="bottom")
+    for number, text in enumerate(grid.heads):
+        x = grid.left + (number + 0.5) * grid.cell
+        axis.text(x, top - GAP, text, rotation=90 * grid.upright, ha="center", va="bottom")
+    y = top
+    for method, size in grid.heights.items():
+        axis.text(grid.left - GAP, y + size / 2, grid.names[method], ha="right", va="center")
+        for number, activation in enumerate(grid.activations):
+            box = (grid.left + number * grid.cell, y, grid.cell, size)
+            _draw_cell(axis, box, *grid.cells[method, activation])
+        y += size
+    return figure
+
+
+def _title(outcome: Outcome) -> str:
+    study = outcome.study
+    seeds = seeds_of(study.seeds, "mean ± standard deviation")
+    return f"{study.dataset}, {study.model}: test accuracy in %, {seeds}"
+
+
+def _notes(outcome: Outcome, rows: Sequence[Row]) -> list[str]:
+    """Return what the cells do not say themselves."""
+    found = []
+    if any(row["diverged"] for row in rows):
+        found.append("✗ k/n: k of n runs diverged.")
+    if any(row["missing"] and row["seeds"] for row in rows):
+        found.append("n = k: the mean is of k seeds, as the others are not made yet.")
+    if any(row["refusal"] for row in rows):
+        found.append("Hatched: the method does not go with the activation.")
+    optimizers = outcome.study.optimized
+    if set(optimizers) - {"sgd"}:
+        found.append(f"All that have p.grad are stepped by {' or '.join(optimizers)}.")
+    return found
+
+
+def _lines(row: Row) -> tuple[str, ...]:
+    """Return what is written in a cell."""
+    if row["refusal"]:
+        return ()
+    if not row["seeds"]:
+        return ABSENT
+    mean, deviation = row["test_accuracy_mean"], row["test_accuracy_std"]
+    return (
+        "–" if pd.isna(mean) else f"{100 * mean:.1f}",
+        *([] if pd.isna(deviation) else [f"±{100 * deviation:.1f}"]),
+        *([f"✗ {row['diverged']}/{row['seeds']}"] if row["diverged"] else []),
+        *([f"n = {row['seeds']}"] if row["missing"] else []),
     )
 
 
-def _annotate(axis: Axes, centre: float, row: Mapping[Hashable, Any], rotation: int) -> None:
-    """Write the accuracy in percent above a bar, and how many of its runs diverged."""
-    top = row["test_accuracy_mean"] + np.nan_to_num(row["test_accuracy_std"])
-    text = f"{100 * row['test_accuracy_mean']:.1f}"
-    if row["diverged"]:
-        text = f"✗ {row['diverged']}/{row['seeds']}\n{text}"
-    axis.annotate(
-        text,
-        (centre, top),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="center",
-        rotation=rotation,
-        fontsize=7,
-        color=GREY,
-    )
-
-
-def _draw_curves(axis: Axes, activation: str, results: Sequence[Result]) -> None:
-    """Draw the mean and the range over the seeds that are still running."""
-    for method, (colour, stroke, _) in styles().items():
-        curves = [
-            [epoch.test for epoch in result.history]
-            for result in results
-            if (result.run.kind, result.run.activation, result.run.method)
-            == ("final", activation, method)
-        ]
-        if not curves:
-            continue
-        accuracy = pd.DataFrame(curves, dtype=float)  # a row a seed, NaN after a divergence
-        axis.plot(accuracy.columns, accuracy.mean(), stroke, color=colour, linewidth=1.5)
-        axis.fill_between(
-            accuracy.columns, accuracy.min(), accuracy.max(), color=colour, alpha=0.2, linewidth=0
+def _draw_cell(
+    axis: Axes,
+    box: tuple[float, float, float, float],
+    row: Row,
+    lines: Sequence[str],
+) -> None:
+    """Draw a cell: a colour for its accuracy, and what is written in it."""
+    x, y, width, height = box
+    known = bool(row["seeds"]) and not pd.isna(row["test_accuracy_mean"])
+    colour = _colour(row["test_accuracy_mean"]) if known else None
+    axis.add_patch(
+        Rectangle(
+            (x, y),
+            width,
+            height,
+            facecolor=colour or "white",
+            edgecolor="white" if known else "#c9d0d6",
+            hatch="///" if row["refusal"] else None,
+            linewidth=1,
         )
-    _bare(axis)
-    axis.set_title(called(activation), fontsize=9)
+    )
+    ink = _ink(colour) if colour else TEXT
+    first = y + (height - LINE * len(lines)) / 2
+    for number, line in enumerate(lines):
+        axis.text(
+            x + width / 2,
+            first + (number + 0.5) * LINE,
+            line,
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=NUMBER if known and number == 0 else SIZE,
+        )
+
+
+def _colour(accuracy: float) -> tuple[float, float, float]:
+    """Return the colour of an accuracy in [0, 1]."""
+    red, green, blue, _ = np.ravel(COLOURS(accuracy))
+    return float(red), float(green), float(blue)
+
+
+def _ink(colour: tuple[float, float, float]) -> str:
+    """Return black or white, whichever has the higher contrast (WCAG 2) to a colour."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"

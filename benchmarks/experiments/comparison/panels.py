@@ -1,109 +1,114 @@
 """The figures of a report, as SVG: curves, fronts, decision boundaries, histograms."""
 
-from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
-from math import ceil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import matplotlib
 import numpy as np
-import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.analysis.pace import front
 from benchmarks.data import Split
 from benchmarks.experiments.comparison.figure import called
-from benchmarks.rendering.style import PALETTE, label_of, styles
+from benchmarks.rendering import curves
+from benchmarks.rendering.curves import Curve, Curves, highest_end, lowest_end
+from benchmarks.rendering.panels import Draw, image
+from benchmarks.rendering.style import PALETTE, colours, label_of, strokes
 from benchmarks.runs.inspection import DECADES, SIDE, Layer
-from benchmarks.runs.run import Epoch, Result
+from benchmarks.runs.run import Epoch, Result, of_methods
 
-LOSS = "training loss"
-COLUMNS = 4  # panels beside each other, at most
-WIDTH, HEIGHT = 2.9, 2.3  # of a panel, in inches
-#: Text stays text, and the same results give the same bytes.
-SVG: Any = {"svg.fonttype": "none", "svg.hashsalt": "lfp-bench", "font.size": 9.0}
-Draw = Callable[[Axes], None]
+SMALL = 2.1  # inches, of panels beside each other
 
 
 def accuracies(results: Sequence[Result]) -> bytes:
     """Return test accuracies by epoch, a panel for each activation."""
-    return _curves(results, lambda epoch: epoch.test, "test accuracy")
+    return _by_epoch(accuracy_curves(results), highest_end, "test accuracy")
 
 
 def losses(results: Sequence[Result]) -> bytes:
+    """Return training losses by epoch, a panel for each activation."""
+    return _by_epoch(loss_curves(results), lowest_end, "training loss")
+
+
+def accuracy_curves(results: Sequence[Result]) -> dict[str, Curves]:
+    """Return test accuracies by epoch, by activation and method."""
+    return _curves(results, lambda epoch: epoch.test)
+
+
+def loss_curves(results: Sequence[Result]) -> dict[str, Curves]:
     """Return training losses by epoch; 0 is left out, as it has no logarithm."""
-    return _curves(results, lambda epoch: epoch.train_loss or None, LOSS)
+    return _curves(results, lambda epoch: epoch.train_loss or None)
 
 
-def _curves(
-    results: Sequence[Result],
-    value: Callable[[Epoch], float | None],
-    label: str,
-) -> bytes:
-    """Return the mean and the range over the seeds that are still running."""
-
-    def draw(axis: Axes, of_activation: Sequence[Result]) -> None:
-        for method, runs in _methods(of_activation):
-            colour, stroke, _ = styles()[method]
-            # A row a seed, NaN where nothing was measured.
-            values = pd.DataFrame([[value(e) for e in r.history] for r in runs], dtype=float)
-            axis.plot(
-                values.columns, values.mean(), stroke, color=colour, linewidth=1.5, label=method
+def _curves(results: Sequence[Result], value: Callable[[Epoch], float | None]) -> dict[str, Curves]:
+    found: dict[str, Curves] = {}
+    for activation, of_activation in _of_activations(results).items():
+        found[activation] = {
+            method: Curve.of(
+                range(max(len(run.history) for run in runs)),
+                [[value(epoch) for epoch in run.history] for run in runs],
             )
-            axis.fill_between(
-                values.columns, values.min(), values.max(), color=colour, alpha=0.2, linewidth=0
-            )
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(label)
-        if label == LOSS:
+            for method, runs in of_methods(of_activation).items()
+        }
+    return found
+
+
+def _of_activations(results: Sequence[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(called(result.run.activation), []).append(result)
+    return found
+
+
+def _by_epoch(of_panels: Mapping[str, Curves], score: curves.Score, label: str) -> bytes:
+    def draw(axis: Axes, activation: str, of_activation: Curves) -> None:
+        curves.draw(axis, of_activation, curves.shown(of_activation, score))
+        curves.whole_numbers(axis)
+        if score is lowest_end:
             _in_decades(axis, "y")
+        axis.set(title=activation, xlabel="epoch", ylabel=label)
 
-    return _by_activation(results, draw)
+    return image([partial(draw, activation=a, of_activation=c) for a, c in of_panels.items()])
 
 
 def fronts(results: Sequence[Result]) -> bytes:
     """Return mean accuracy after mean training time, a point an epoch, and the best of all."""
 
-    def draw(axis: Axes, of_activation: Sequence[Result]) -> None:
-        points: list[tuple[float, float]] = []
-        for method, runs in _methods(of_activation):
-            colour, stroke, _ = styles()[method]
-            seconds, accuracy = (
-                pd.DataFrame([[getattr(e, f) for e in r.history] for r in runs], dtype=float).mean()
-                for f in ("seconds", "test")
-            )
-            axis.plot(
-                seconds[1:],
-                accuracy[1:],
-                stroke,
-                color=colour,
-                marker="o",
-                markersize=2.5,
-                linewidth=1.2,
-                label=method,
-            )
-            known = accuracy.notna() & (seconds > 0)
-            points += zip(seconds[known].tolist(), accuracy[known].tolist(), strict=True)
+    def draw(axis: Axes, activation: str, of_activation: Curves) -> None:
+        timed = _over_time(of_activation, _of_activations(results)[activation])
+        pairs = [np.column_stack([curve.x, curve.mean]) for curve in timed.values()]
+        points = [(float(x), float(y)) for x, y in np.concatenate(pairs)]
         best = front(points)
         axis.step(
             [seconds for seconds, _ in best],
             [accuracy for _, accuracy in best],
             where="post",
             color="#333333",
-            linewidth=4,
+            linewidth=5,
             alpha=0.18,
-            label="front",
         )
+        names = [name for name in curves.shown(of_activation, highest_end) if timed[name].x.size]
+        curves.draw(axis, timed, names, marker="o")
         _in_decades(axis, "x")
-        axis.set_xlabel("training time (s)")
-        axis.set_ylabel("test accuracy")
+        axis.set(title=activation, xlabel="training time (s)", ylabel="test accuracy")
 
-    return _by_activation(results, draw)
+    of_panels = accuracy_curves(results)
+    return image([partial(draw, activation=a, of_activation=c) for a, c in of_panels.items()])
+
+
+def _over_time(of_activation: Curves, results: Sequence[Result]) -> dict[str, Curve]:
+    """Return the mean accuracies after training times above 0."""
+    found = {}
+    for method, runs in of_methods(results).items():
+        epochs = range(max(len(run.history) for run in runs))
+        times = Curve.of(epochs, [[epoch.seconds for epoch in run.history] for run in runs])
+        accuracy = of_activation[method]
+        _, of_times, of_both = np.intersect1d(times.x, accuracy.x, return_indices=True)
+        seconds, mean = times.mean[of_times], accuracy.mean[of_both]
+        found[method] = Curve(seconds[seconds > 0], mean[None, seconds > 0])
+    return found
 
 
 def boundaries(results: Sequence[Result], data: Callable[[int], Split]) -> bytes:
@@ -116,34 +121,31 @@ def boundaries(results: Sequence[Result], data: Callable[[int], Split]) -> bytes
     first = {(r.run.activation, r.run.method): r for r in reversed(results)}
     shown = [result for result in results if result in first.values()]
 
-    def drawing(result: Result) -> Draw:
-        def draw(axis: Axes) -> None:
-            assert result.inspection is not None
-            decisions = result.inspection.decisions
-            assert decisions is not None
-            points = data(result.run.seed)
-            classes = int(points.targets.max()) + 1
-            colours = ListedColormap(PALETTE[: max(classes, 2)])
-            grid = np.array(list(decisions.classes), dtype=int).reshape(SIDE, SIDE)
-            style: dict[str, Any] = {"cmap": colours, "vmin": 0, "vmax": max(classes, 2) - 1}
-            axis.imshow(
-                grid,
-                origin="lower",
-                extent=(*decisions.x, *decisions.y),
-                aspect="auto",
-                alpha=0.3,
-                **style,
-            )
-            x, y = points.inputs.cpu().numpy().T
-            axis.scatter(x, y, c=points.targets.cpu(), s=4, linewidths=0, rasterized=True, **style)
-            axis.set(xlim=decisions.x, ylim=decisions.y, xticks=[], yticks=[])
-            percent = 100 * (result.test or 0)
-            name = label_of(result.run.method)
-            axis.set_title(f"{called(result.run.activation)}, {name}: {percent:.1f}%", fontsize=9)
+    def draw(axis: Axes, result: Result) -> None:
+        assert result.inspection is not None
+        decisions = result.inspection.decisions
+        assert decisions is not None
+        points = data(result.run.seed)
+        classes = int(points.targets.max()) + 1
+        colours = ListedColormap(PALETTE[: max(classes, 2)])
+        grid = np.array(list(decisions.classes), dtype=int).reshape(SIDE, SIDE)
+        style: dict[str, Any] = {"cmap": colours, "vmin": 0, "vmax": max(classes, 2) - 1}
+        axis.imshow(
+            grid,
+            origin="lower",
+            extent=(*decisions.x, *decisions.y),
+            aspect="auto",
+            alpha=0.3,
+            **style,
+        )
+        x, y = points.inputs.cpu().numpy().T
+        axis.scatter(x, y, c=points.targets.cpu(), s=4, linewidths=0, rasterized=True, **style)
+        axis.set(xlim=decisions.x, ylim=decisions.y, xticks=[], yticks=[])
+        name = label_of(result.run.method)
+        axis.set_title(f"{called(result.run.activation)}, {name}: {100 * (result.test or 0):.1f}%")
 
-        return draw
-
-    return _svg([drawing(result) for result in shown])
+    panels = [partial(draw, result=result) for result in shown]
+    return image(panels, columns=3, height=SMALL)
 
 
 def histograms(results: Sequence[Result]) -> bytes:
@@ -151,38 +153,56 @@ def histograms(results: Sequence[Result]) -> bytes:
 
     The runs are of one activation, and inspected.
     """
+    names = inspected(results)
     layers: dict[str, dict[str, list[Layer]]] = {}
     for result in results:
         assert result.inspection is not None
-        for layer in result.inspection.layers:
-            layers.setdefault(layer.name, {}).setdefault(result.run.method, []).append(layer)
+        if result.run.method in names:
+            for layer in result.inspection.layers:
+                layers.setdefault(layer.name, {}).setdefault(result.run.method, []).append(layer)
 
-    def weights(name: str) -> Draw:
-        def draw(axis: Axes) -> None:
-            for method, of_method in layers[name].items():
-                counts = np.sum([layer.weights for layer in of_method], axis=0)
-                centres = (np.arange(len(counts)) + 0.5) / len(counts) * 2 - 1
-                _step(axis, method, centres, counts)
-            axis.set_title(f"{name}: weights", fontsize=9)
-            axis.set_xlabel("w / largest |w|")
-            axis.set_ylabel("share of weights")
+    def weights(axis: Axes, name: str) -> None:
+        counts = {
+            method: np.sum([layer.weights for layer in of_method], axis=0)
+            for method, of_method in layers[name].items()
+        }
+        bins = len(next(iter(counts.values())))
+        _steps(axis, names, (np.arange(bins) + 0.5) / bins * 2 - 1, counts)
+        axis.set(title=f"{name}: weights", xlabel="w / largest |w|", ylabel="share of weights")
 
-        return draw
+    def feedback(axis: Axes, name: str) -> None:
+        found = {
+            method: [layer.feedback for layer in of_method if layer.feedback is not None]
+            for method, of_method in layers[name].items()
+        }
+        counts = {method: np.sum(one, axis=0) for method, one in found.items() if one}
+        _steps(axis, names, (DECADES[1:] + DECADES[:-1]) / 2, counts)
+        axis.set(title=f"{name}: feedback", xlabel="log10 |p.grad|", ylabel="share of weights")
 
-    def feedback(name: str) -> Draw:
-        def draw(axis: Axes) -> None:
-            centres = (DECADES[1:] + DECADES[:-1]) / 2
-            for method, of_method in layers[name].items():
-                found = [layer.feedback for layer in of_method if layer.feedback is not None]
-                if found:
-                    _step(axis, method, centres, np.sum(found, axis=0))
-            axis.set_title(f"{name}: feedback", fontsize=9)
-            axis.set_xlabel("log10 |p.grad|")
-            axis.set_ylabel("share of weights")
+    panels: list[Draw] = [
+        partial(panel, name=name) for name in layers for panel in (weights, feedback)
+    ]
+    return image(panels, columns=2, height=SMALL, legend=True)
 
-        return draw
 
-    return _svg([panel(name) for name in layers for panel in (weights, feedback)])
+def inspected(results: Sequence[Result]) -> list[str]:
+    """Return the methods that the histograms of runs with one activation show."""
+    (of_activation,) = accuracy_curves(results).values()
+    return curves.shown(of_activation, highest_end)
+
+
+def _steps(
+    axis: Axes, names: Sequence[str], centres: np.ndarray, counts: Mapping[str, np.ndarray]
+) -> None:
+    """Draw shares of weights, each method as in all panels of the figure."""
+    colour = colours(names, names)
+    for name, stroke in zip(names, strokes(len(names)), strict=True):
+        if name in counts:
+            total = max(counts[name].sum(), 1)
+            shares = np.where(counts[name] > 0, counts[name] / total, np.nan)
+            style: dict[str, Any] = {"color": colour[name], "label": label_of(name), **stroke}
+            axis.plot(centres, shares, drawstyle="steps-mid", **style)
+    _in_decades(axis, "y")
 
 
 def _in_decades(axis: Axes, x_or_y: str) -> None:
@@ -196,78 +216,3 @@ def _in_decades(axis: Axes, x_or_y: str) -> None:
     drawn.set_major_locator(LogLocator(subs=subs, numticks=6))
     drawn.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     drawn.set_minor_locator(NullLocator())
-
-
-def _step(axis: Axes, method: str, centres: np.ndarray, counts: np.ndarray) -> None:
-    colour, stroke, _ = styles()[method]
-    shares = np.where(counts > 0, counts / max(counts.sum(), 1), np.nan)
-    axis.plot(
-        centres,
-        shares,
-        stroke,
-        drawstyle="steps-mid",
-        color=colour,
-        linewidth=1.2,
-        label=method,
-    )
-    _in_decades(axis, "y")
-
-
-def _methods(results: Iterable[Result]) -> list[tuple[str, list[Result]]]:
-    found: dict[str, list[Result]] = {}
-    for result in results:
-        found.setdefault(result.run.method, []).append(result)
-    return list(found.items())
-
-
-def _by_activation(
-    results: Sequence[Result], draw: Callable[[Axes, Sequence[Result]], None]
-) -> bytes:
-    """Return a panel for each activation."""
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(result.run.activation, []).append(result)
-
-    def drawing(activation: str, of_activation: Sequence[Result]) -> Draw:
-        def draw_one(axis: Axes) -> None:
-            draw(axis, of_activation)
-            axis.set_title(called(activation), fontsize=9)
-
-        return draw_one
-
-    return _svg([drawing(*group) for group in groups.items()])
-
-
-def _svg(panels: Sequence[Draw]) -> bytes:
-    """Return the panels in rows, with one legend of all that they label."""
-    with matplotlib.rc_context(SVG):
-        columns = min(COLUMNS, len(panels))
-        rows = ceil(len(panels) / columns)
-        figure = Figure(
-            figsize=(max(WIDTH * columns, 5.8), HEIGHT * rows + 0.4), layout="constrained"
-        )
-        axes = figure.subplots(rows, columns, squeeze=False).flatten()
-        labels: dict[str, Artist] = {}
-        for axis, draw in zip(axes, panels, strict=False):
-            draw(axis)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.tick_params(labelsize=8)
-            if not axis.images:
-                axis.grid(color="#e3e3e3", linewidth=0.6)
-            axis.set_axisbelow(True)
-            handles, names = axis.get_legend_handles_labels()
-            labels |= {label_of(name): handle for name, handle in zip(names, handles, strict=True)}
-        for axis in axes[len(panels) :]:
-            axis.remove()
-        if labels:
-            figure.legend(
-                list(labels.values()),
-                list(labels),
-                loc="outside upper left",
-                ncols=5,
-                frameon=False,
-                fontsize=8,
-            )
-        file = BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()

@@ -24,9 +24,10 @@ from benchmarks.experiments.comparison.summary import (
 )
 from benchmarks.experiments.comparison.summary import lines as summary_lines
 from benchmarks.experiments.comparison.summary import notes as summary_notes
+from benchmarks.rendering.curves import highest_end, left_out, lowest_end
 from benchmarks.rendering.document import Figure as Image
 from benchmarks.rendering.document import Section, Table
-from benchmarks.rendering.text import Lines, mean_and_deviation, number, origins
+from benchmarks.rendering.text import Lines, mean_and_deviation, number, origins, seeds_of
 from benchmarks.runs.inspection import SMALL, Layer
 from benchmarks.runs.run import Result
 
@@ -86,14 +87,13 @@ def results(outcome: Outcome) -> Section:
         summary["published_obtained"] = [one[1].obtained if one else None for one in found]
     caption = "Accuracy, time and memory"
     one = Table("results", caption, (header, rows), summary, notes, shown=SHOWN)
-    seeds = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds"
-    bars = Image(
-        f"Test accuracy per activation and method, mean and standard deviation over {seeds}, and "
-        "how it was reached.",
+    grid = Image(
+        "Test accuracy in % per activation and method, "
+        f"{seeds_of(study.seeds, 'mean and sample standard deviation')}.",
         partial(figure.png, outcome, summarise(outcome)),
         "png",
     )
-    return Section("Results", tables=[one], figures=[bars] if _final(outcome) else [])
+    return Section("Results", tables=[one], figures=[grid] if _final(outcome) else [])
 
 
 def statistics(outcome: Outcome) -> Section | None:
@@ -113,13 +113,18 @@ def curves(outcome: Outcome) -> Section | None:
     if all(len(result.history) < 2 for result in final):
         return None
     spread = "mean and range over the seeds that are still running"
+    no_accuracy = left_out(panels.accuracy_curves(final), highest_end)
+    no_loss = left_out(panels.loss_curves(final), lowest_end)
     return Section(
         "Learning curves",
         detail=True,
         figures=[
-            Image(f"Test accuracy by epoch: {spread}.", partial(panels.accuracies, final)),
             Image(
-                f"Training loss by epoch, logarithmic if it is over decades: {spread}.",
+                f"Test accuracy by epoch: {spread}.{no_accuracy}",
+                partial(panels.accuracies, final),
+            ),
+            Image(
+                f"Training loss by epoch, logarithmic if it is over decades: {spread}.{no_loss}",
                 partial(panels.losses, final),
             ),
         ],
@@ -155,7 +160,7 @@ def time(outcome: Outcome) -> Section | None:
         tables.append(Table("targets", caption, _target_lines(to_target), to_target, notes))
     front = Image(
         "Mean test accuracy after each epoch against mean training time; the grey line joins what "
-        "no method beats in both.",
+        "no method beats in both." + left_out(panels.accuracy_curves(final), highest_end),
         partial(panels.fronts, final),
     )
     return Section(title, tables=tables, figures=[front], detail=True)
@@ -282,10 +287,12 @@ def histograms(outcome: Outcome) -> Section | None:
         Image(
             f"{activation}: weights of each layer after training, over the largest of them, and "
             "the feedback that last moved them (as p.grad, of the last batch, after clipping; what "
-            "is exactly 0 is not shown, nor are methods that fill no gradients). All seeds.",
-            partial(panels.histograms, [r for r in inspected if r.run.activation == activation]),
+            "is exactly 0 is not shown, nor are methods that fill no gradients). All seeds."
+            + left_out(panels.accuracy_curves(of_activation), highest_end),
+            partial(panels.histograms, of_activation),
         )
         for activation in activations
+        for of_activation in [[r for r in inspected if r.run.activation == activation]]
     ]
     return Section("Histograms", figures=images, folded=True, detail=True) if images else None
 

@@ -14,7 +14,15 @@ from benchmarks.costs.memory import MEGABYTE
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
 from benchmarks.experiments.options import DECIDED
 from benchmarks.models import ACTIVATIONS
-from benchmarks.rendering.text import EDGE, NEAR_EDGE, Lines, at_edge, mean_and_deviation, number
+from benchmarks.rendering.text import (
+    EDGE,
+    NEAR_EDGE,
+    Lines,
+    at_edge,
+    mean_and_deviation,
+    number,
+    seeds_of,
+)
 from benchmarks.runs.store import Stored
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
 
@@ -174,14 +182,13 @@ def comparison_lines(comparisons: pd.DataFrame) -> Lines:
 
 def comparison_notes(study: Study, comparisons: pd.DataFrame) -> list[str]:
     """Return what a reader of the comparisons has to know."""
-    seeds = "1 seed" if study.seeds == 1 else f"{study.seeds} seeds"
     fewest = " That is too few for any test." if study.seeds < FEWEST_SEEDS else ""
     found = [
         f"Test accuracy minus that of {REFERENCE}, in percentage points, in pairs with the same "
         f"seed: mean, Student's interval, mean over standard deviation (Cohen's d_z), and the "
         f"two-sided p of a sign-flip permutation test, also with Holm's correction for all rows. "
         f"(*): at most {SIGNIFICANCE:g} after it; p is at least {2 ** (1 - study.seeds):g} with "
-        f"{seeds}.{fewest}",
+        f"{seeds_of(study.seeds)}.{fewest}",
         "A diverged run counts with the last accuracy it reached.",
     ]
     smallest = 100 * ((comparisons["high"] - comparisons["low"]) / 2).median()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 import pandas as pd
@@ -12,8 +11,9 @@ from benchmarks.experiments.language.options import EVALUATIONS, Arm, Options
 from benchmarks.experiments.language.runs import steps_at
 from benchmarks.experiments.language.text import corpus, entropy
 from benchmarks.rendering import curves
+from benchmarks.rendering.curves import Curve, Curves
 from benchmarks.rendering.document import Figure, Section, Table
-from benchmarks.rendering.text import Lines, edge_notes, spread
+from benchmarks.rendering.text import Lines, edge_notes, seeds_of, spread
 from benchmarks.runs.run import Result
 from benchmarks.runs.tuning import edge_of
 
@@ -68,33 +68,36 @@ def report(options: Options, rows: Sequence[dict[str, Any]]) -> list[Section]:
         for row in rows
         for seed in range(len(row["test_loss"]))
     )
+    panels = panels_of(rows, options)
     by_step = Figure(
-        "Validation loss by step", partial(figure, rows, options), "png", "validation-loss-by-step"
+        "Validation loss by step." + curves.left_out(panels, curves.lowest_end),
+        partial(
+            curves.png,
+            panels,
+            curves.lowest_end,
+            across="step",
+            up="validation loss (nats a character)",
+            title=f"A small GPT by optimiser: {seeds_of(options.seeds, 'mean and range')}",
+        ),
+        "png",
+        "validation-loss-by-step",
     )
     one = Table("losses", "Losses at the chosen rates", lines(rows), frame, remarks)
     return [Section("Language", tables=[one], figures=[by_step])]
 
 
-def figure(rows: Sequence[dict[str, Any]], options: Options) -> bytes:
-    """Return the validation losses of the rows that :func:`chosen` returns, by step, as a PNG."""
+def panels_of(rows: Sequence[dict[str, Any]], options: Options) -> dict[str, Curves]:
+    """Return the validation losses of the rows that :func:`chosen` returns, by step."""
     steps = [steps_at(epoch, options.steps) for epoch in range(1, EVALUATIONS + 1)]
-    panels: dict[str, dict[str, list[list[float]]]] = {name: {} for name in options.optimizers}
+    panels: dict[str, dict[str, Curve]] = {name: {} for name in options.optimizers}
     for row in rows:
         own = [
             row["method"],
             *([f"{row['epsilon']:g}", row["attention"]] if row["attention"] else []),
         ]
-        panels[row["optimizer"]][" ".join(own)] = [
-            list(takewhile(lambda loss: loss is not None, losses))
-            for losses in row["validation_losses"]
-        ]
-    return curves.png(
-        panels,
-        steps,
-        across="step",
-        up="validation loss (nats a character)",
-        title=f"A small GPT by optimiser: mean and range over {options.seeds} seeds",
-    )
+        # A diverged run has no values from somewhere on.
+        panels[row["optimizer"]][" ".join(own)] = Curve.of(steps, row["validation_losses"])
+    return dict(panels)
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> Lines:

@@ -10,8 +10,9 @@ from benchmarks.analysis import paired
 from benchmarks.experiments.pruning.options import Options
 from benchmarks.experiments.pruning.runs import CRITERIA
 from benchmarks.rendering import curves
+from benchmarks.rendering.curves import Curve, Curves
 from benchmarks.rendering.document import Figure, Section, Table
-from benchmarks.rendering.text import Lines, at_edge, edge_notes, spread
+from benchmarks.rendering.text import Lines, at_edge, edge_notes, seeds_of, spread
 from benchmarks.runs.run import Result
 from benchmarks.runs.tuning import Choice
 
@@ -161,19 +162,16 @@ def correlation_lines(frame: pd.DataFrame) -> Lines:
     return header, rows
 
 
-def figure(frame: pd.DataFrame, shares: Sequence[float], title: str) -> bytes:
-    """Return accuracy against sparsity, a panel for each criterion."""
-    names = [column(share) for share in shares]
-    panels = {
+def panels_of(frame: pd.DataFrame, shares: Sequence[float]) -> dict[str, Curves]:
+    """Return accuracy against sparsity in percent, by criterion and method."""
+    names, percent = [column(share) for share in shares], [100 * share for share in shares]
+    return {
         str(criterion): {
-            str(method): of_both[names].to_numpy().tolist()
+            str(method): Curve.of(percent, of_both[names].to_numpy().tolist())
             for method, of_both in of_criterion.groupby("method", sort=False)
         }
         for criterion, of_criterion in frame.groupby("criterion", sort=False)
     }
-    percent = [100 * share for share in shares]
-    across, up = "weights pruned (%)", "test accuracy"
-    return curves.png(panels, percent, across=across, up=up, title=title)
 
 
 def report(
@@ -214,9 +212,21 @@ def report(
         "most weights alone cost none."
     )
     lines = accuracy_lines(frame, shares, choices)
-    title = f"{study.dataset}, {study.model}: mean and range over {study.seeds} seeds"
-    caption = "Test accuracy against the share of the weights that is pruned"
-    curve = Figure(caption, partial(figure, frame, shares, title), "png", "accuracy-by-sparsity")
+    panels = panels_of(frame, shares)
+    curve = Figure(
+        "Test accuracy against the share of the weights that is pruned."
+        + curves.left_out(panels, curves.highest),
+        partial(
+            curves.png,
+            panels,
+            curves.highest,
+            across="weights pruned (%)",
+            up="test accuracy",
+            title=f"{study.dataset}, {study.model}: {seeds_of(study.seeds, 'mean and range')}",
+        ),
+        "png",
+        "accuracy-by-sparsity",
+    )
     return [
         Section(
             "Pruning",

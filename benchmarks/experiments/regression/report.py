@@ -9,8 +9,9 @@ from benchmarks.analysis import paired
 from benchmarks.experiments.regression.options import Options
 from benchmarks.experiments.regression.runs import Choice, errors
 from benchmarks.rendering import curves
+from benchmarks.rendering.curves import Curve
 from benchmarks.rendering.document import Figure, Section, Table
-from benchmarks.rendering.text import Lines, at_edge, edge_notes, spread
+from benchmarks.rendering.text import Lines, at_edge, edge_notes, seeds_of, spread
 from benchmarks.runs.run import Result, of_methods
 
 #: Epochs that the table shows, with the last one.
@@ -110,16 +111,21 @@ def report(
     ]
     lines = error_lines(results, choices, options.epochs)
     note = "Tested is what the code says beforehand: every method against sgd, at both epochs."
-    panel = {m: [errors(r)[1:] for r in runs] for m, runs in of_methods(results).items()}
+    panels = {
+        options.dataset: {
+            method: Curve.of(range(1, options.epochs + 1), [errors(r)[1:] for r in runs])
+            for method, runs in of_methods(results).items()
+        }
+    }
     by_epoch = Figure(
-        "Test error by epoch",
+        "Test error by epoch." + curves.left_out(panels, curves.lowest_end),
         partial(
             curves.png,
-            {options.dataset: panel},
-            range(1, options.epochs + 1),
+            panels,
+            curves.lowest_end,
             across="epoch",
             up="test MSE",
-            title=f"{options.dataset}: mean and range over {options.seeds} seeds",
+            title=f"{options.dataset}: {seeds_of(options.seeds, 'mean and range')}",
         ),
         "png",
         "test-error-by-epoch",
