@@ -10,20 +10,31 @@ from typing import Any, cast
 
 import pandas as pd
 import pytest
+import torch
 from matplotlib.image import imread
 
 from baselines import METHODS, Spiking
+from benchmarks.costs.step import Cost
+from benchmarks.costs.workloads import Measurement
 from benchmarks.data import DATASETS, Dataset, Split, load
+from benchmarks.experiments import conduct
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
-from benchmarks.experiments.comparison.study import Cell, Outcome, Study, check
+from benchmarks.experiments.comparison.study import (
+    Cell,
+    Outcome,
+    Study,
+    check,
+    measurements,
+)
 from benchmarks.experiments.options import MethodOptions
 from benchmarks.rendering.style import WIDTH
 from benchmarks.rendering.text import busy, origins, rows
 from benchmarks.runs import training
 from benchmarks.runs.run import Result, Run
+from benchmarks.runs.store import Store
 from benchmarks.runs.training import execute
-from tests.studies import carry_out, write_report
+from tests.studies import carry_out, place, write_report
 
 pytestmark = pytest.mark.slow
 
@@ -307,3 +318,29 @@ def test_wrong_studies_are_refused(change: dict[str, object], message: str) -> N
 def test_a_model_must_take_the_data() -> None:
     with pytest.raises(ValueError, match="model: 'lenet' does not go with blobs"):
         check(replace(STUDY, model="lenet"))
+
+
+@pytest.mark.parametrize(("spread", "tries"), [(0.0, 1), (0.2, 1), (0.5, 3)])
+def test_costs_that_scatter_are_measured_again_and_told(
+    spread: float,
+    tries: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spreads = [spread, 0.8 * spread, 0.9 * spread]
+    made: list[float] = []
+
+    def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
+        made.append(1.0 + spreads[len(made)])
+        return [Cost("sgd", 1, 0.1, 1.0, 1.0, made[-1], 1, 1.0, None)]
+
+    monkeypatch.setattr(conduct, "measure", measure)
+    (one,) = measurements(replace(STUDY, activations=("relu",)), torch.device("cpu"))
+    steady = replace(one, repeats=conduct.FEW)
+    found = conduct.measured(steady, Store(tmp_path), place())
+    assert len(made) == tries
+    assert ("other work disturbs it" in caplog.text) == (tries > 1)
+    assert found.costs[0].time_ratio_high == min(made)
+    assert conduct.measured(steady, Store(tmp_path), place()) == found
+    assert len(made) == tries, "what is stored is not measured again"

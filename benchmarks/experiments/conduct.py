@@ -25,6 +25,7 @@ Plan = Callable[[Results], Sequence[Run]]
 #: How far the quartiles of a time ratio may lie apart, over the ratio, on a quiet machine.
 STEADY = 0.3
 TRIES = 3
+FEW = 10  # repeats, of which quartiles say nothing
 log = logging.getLogger(__name__)
 
 
@@ -94,10 +95,11 @@ def measured(measurement: Measurement, store: Store, place: Place) -> StoredCost
     found = store.load_costs(measurement)
     if found is None:
         tries = [measure(measurement, place.device)]
-        while scatter(tries[-1]) > STEADY and len(tries) < TRIES:
+        most = TRIES if measurement.repeats >= FEW else 1
+        while scatter(tries[-1]) > STEADY and len(tries) < most:
             tries.append(measure(measurement, place.device))
         best = min(tries, key=scatter)
-        if scatter(best) > STEADY:
+        if len(tries) > 1 and scatter(best) > STEADY:
             log.warning(
                 "%s: time ratios scatter by %.0f%% within one measurement, after %d tries; other "
                 "work disturbs it",
