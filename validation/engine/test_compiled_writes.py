@@ -90,6 +90,12 @@ def _after_a_view(h: Tensor, g: Tensor) -> Tensor:
     return torch.cat([view, h[:, 2:]], 1)
 
 
+def _scaled_after_a_view(h: Tensor, g: Tensor) -> Tensor:
+    view = h[:, :2]
+    h.mul_(2)
+    return torch.cat([view, h[:, 2:]], 1) * g
+
+
 def _slice_of_data(h: Tensor, g: Tensor, x: Tensor) -> Tensor:
     y = x[:, :5].clone()
     y[:, 1:] = h[:, 1:]
@@ -135,6 +141,7 @@ CASES: dict[str, Spelling] = {
     "hardswish by hand": lambda s, h, g, x: h * F.relu6(h + 3) / 6,
     "einsum": lambda s, h, g, x: torch.einsum("bi,bi->bi", h, g),
     "product with data": lambda s, h, g, x: h * (x[:, :5] * s.e[0]),
+    "scaled where views are": lambda s, h, g, x: _scaled_after_a_view(h, g),
 }
 INPUT = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 

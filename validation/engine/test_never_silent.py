@@ -254,10 +254,11 @@ def test_contexts_of_threads_do_not_meet() -> None:
         lambda s, h: torch.func.vmap(lambda row: F.silu(row @ s.w))(h),
         lambda s, h: torch.func.vmap(lambda row: row * 2)(h),
         lambda s, h: torch.func.grad(lambda z: (z @ s.w).square().sum())(h),
+        lambda s, h: torch.func.grad(lambda z: z.square().sum())(inputs()[0, :6]) * h,
         lambda s, h: torch.func.jacrev(lambda z: z.sin().sum(0))(h).sum((0, 1)),
         lambda s, h: torch.func.jvp(lambda z: z @ s.w, (h,), (h,))[1],
     ],
-    ids=["vmap", "vmap of a product", "grad", "jacrev", "jvp"],
+    ids=["vmap", "vmap of a product", "grad", "grad of constants", "jacrev", "jvp"],
 )
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func.jvp uses it
@@ -286,6 +287,40 @@ def test_transforms_of_what_gets_no_reward_are_let_through() -> None:
         return h * mask
 
     agrees(Net(function), Net(lambda s, h: h * (torch.arange(6) % 2 == 0)))
+
+
+class BackwardHookFunction(torch.autograd.Function):
+    """Has the name of torch's identity, which gives no derivative to what has none."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return a.clone(), b.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        a, b = gradients
+        return a, b
+
+
+def test_an_identity_of_a_constant_is_not_taken_for_that_of_another_input() -> None:
+    model = Net(lambda s, h: BackwardHookFunction.apply(h, torch.ones_like(h))[1])
+    with pytest.raises(lfp.UnsupportedOperation, match="cannot see"):
+        feedback_of(model, inputs(), 0.1, strict=True)
+
+
+def test_normalisation_by_activations_is_refused_if_strict() -> None:
+    model = Net(lambda s, h: F.layer_norm(h, (6,), h.mean(0)))
+    with pytest.raises(lfp.UnsupportedOperation, match="weights that are activations"):
+        feedback_of(model, inputs(), 0.1, strict=True)
+
+
+def test_terms_that_were_made_outside_of_the_context_are_refused_if_strict() -> None:
+    """At epsilon 0, where it makes no difference whether a term is a bias."""
+    model = Net()
+    made = model.w.sin().sum(0)
+    model.function = lambda s, h: h + made
+    with pytest.raises(lfp.UnsupportedOperation, match="hides"):
+        feedback_of(model, inputs(), 0.0, strict=True)
 
 
 def test_attributes_that_are_set_inside_of_a_context_are_set() -> None:

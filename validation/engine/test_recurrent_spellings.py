@@ -145,9 +145,10 @@ def test_layers_are_their_cells(kind: str, start: str, options: dict[str, Any]) 
         assert distance(*both) <= TOLERANCE
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_projected_lstm_is_its_cells(bidirectional: bool) -> None:
-    options = {"proj_size": 3, "num_layers": 2, "bidirectional": bidirectional}
+def test_a_projected_lstm_is_its_cells(bidirectional: bool, bias: bool) -> None:
+    options = {"proj_size": 3, "num_layers": 2, "bidirectional": bidirectional, "bias": bias}
     x = torch.randn(3, 4, 4, dtype=torch.float64)
     both = []
     for by_hand in (False, True):

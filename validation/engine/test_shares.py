@@ -47,6 +47,11 @@ def written_to_itself(a: Tensor) -> Tensor:
     return h.copy_(h.view(4, 4))
 
 
+def times_histogram(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply by what has no derivative, although its operand has one."""
+    return torch.histc(a, N, -2.0, 2.0) * b
+
+
 def same(function: Callable[[Tensor, Tensor], Tensor], a: Tensor) -> Tensor:
     return function(a, a)
 
@@ -73,6 +78,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "vecdot of squares": (lambda a: same(torch.linalg.vecdot, a**2), (0.25,), 0),
     "(a * w).sum()": (lambda a: (a * WEIGHT).sum(-1), (1.0,), 1),
     "(a * b).sum()": (lambda a, b: (a * b).sum(-1), (0.5, 0.5), 0.5),
+    "no derivative": (times_histogram, (0.0, 1.0), 0, lambda a, b: times_histogram(a, b) + 0 * a),
     # gates
     "gate": (lambda a, b: a.sigmoid() * b, (0.0, 1.0), 0),
     "gate @": (lambda a, b: a.sigmoid() @ b, (0.0, 1.0), 1),
@@ -89,6 +95,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         lambda a, b: 2.0 * a.sigmoid() * b,
     ),
     "gate by a logistic": (lambda a, b: b / (1 + torch.exp(a)), (0.0, 1.0), 0),
+    "gate by a quotient": (lambda a, b: CONSTANT / (1 + a.exp()) * b, (0.0, 1.0), 0),
     "gate by its reciprocal": (lambda a, b: (1 + a.exp()).reciprocal() * b, (0.0, 1.0), 0),
     "hard gate": (lambda a, b: F.relu6(a + 3) / 6 * b, (0.0, 1.0), 0),
     "no gate: relu6": (lambda a, b: F.hardtanh(a * WEIGHT, -9, 9) * b, (None, 0.5), 0),
@@ -162,6 +169,8 @@ CASES: dict[str, tuple[Any, ...]] = {
     "sqrt of a statistic": (lambda a: squares(a).sqrt(), (1.0,), 0),
     "product of all": (lambda a: a.prod(), (1 / 16,), 0),
     "product of rows": (lambda a: a.prod(0), (0.25,), 0),
+    "product of one": (lambda a: a[None].prod(0), (1.0,), 0),
+    "product of constants": (lambda a: a * CONSTANT.prod(), (1.0,), 0),
     # layers
     "layer that is made": (
         lambda a, b, c: F.linear(a, b, c[0]),
@@ -178,6 +187,11 @@ CASES: dict[str, tuple[Any, ...]] = {
     "weights of a shape": (lambda a: a * (torch.ones_like(a) * WEIGHT), (1.0,), 1),
     "weights of a shape, filled": (lambda a: a * (torch.full_like(a, 0.5) * WEIGHT), (1.0,), 1),
     "rows of an activation": (lambda a: F.embedding(ROWS, a * CONSTANT), (1.0,), 0),
+    "rows of an activation, by data": (
+        lambda a: F.embedding(lfp.activation(ROWS), a * CONSTANT),
+        (1.0,),
+        0,
+    ),
     "frozen rows": (lambda a: a[:3] * F.embedding(lfp.activation(ROWS), FROZEN.mT), (0.5,), 0),
     "constant rows": (lambda a: a[:3] * F.embedding(ROWS, CONSTANT[:, None]), (1.0,), 0),
     "larger one": (lambda a: torch.maximum(a, WEIGHT), (1.0,), 0),
@@ -354,6 +368,15 @@ def test_bias_behind_a_spike_owes_epsilon() -> None:
     torch.testing.assert_close(found, values * y.cos() / stabilised(y, 0.1))
 
 
+def test_relu_hands_down_the_reward_of_a_spike_undivided() -> None:
+    def function(a: Tensor) -> Tensor:
+        return F.relu(marked(a, ACTIVATION._replace(epsilon=UNDIVIDED)))
+
+    values = torch.tensor([1.0, 3.0])
+    (found,) = pushes(function, values)
+    torch.testing.assert_close(found, values.cos())
+
+
 def test_bias_belongs_to_the_layer_that_it_is_added_to() -> None:
     values, bias = torch.tensor([0.5, -2.0]), nn.Parameter(torch.tensor([1.0, 3.0]))
     (found,) = pushes(lambda a: a + bias, values)
@@ -361,17 +384,31 @@ def test_bias_belongs_to_the_layer_that_it_is_added_to() -> None:
     torch.testing.assert_close(found, y.cos() / stabilised(y, 0.1))
 
 
-def test_dropout_that_does_not_say_whether_it_trains_does_not() -> None:
+@pytest.mark.parametrize("options", [{}, {"inplace": True}], ids=str)
+def test_dropout_that_does_not_say_whether_it_trains_does_not(options: dict[str, Any]) -> None:
     """As torch.compile shows it."""
 
     def function(a: Tensor) -> Tensor:
         (context,) = _torch.active_modes()
         with _torch.DisableTorchFunction():
-            return sharing.alpha_dropout(context, F.alpha_dropout, (a,), {})  # type: ignore[arg-type]
+            return sharing.alpha_dropout(context, F.alpha_dropout, (a,), options)  # type: ignore[arg-type]
 
     values = torch.tensor([0.5, -2.0])
     (found,) = rewards(function, values)
     torch.testing.assert_close(found, values.cos())
+
+
+def test_einsum_may_be_shown_with_lists_of_dimensions() -> None:
+    """As torch.compile shows it; eager mode shows the equation that torch makes of them."""
+
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        (context,) = _torch.active_modes()
+        with _torch.DisableTorchFunction():
+            return sharing.product(context, torch.einsum, (a, [0, 1], b, [1, 2]), {})  # type: ignore[arg-type]
+
+    values = torch.randn(2, 3), torch.randn(3, 2)
+    expected = rewards(lambda a, b: torch.einsum("ij,jk", a, b), *values)
+    torch.testing.assert_close(rewards(function, *values), expected)
 
 
 @pytest.mark.parametrize("rows", [lambda r, w: w[r], F.embedding], ids=["index", "embedding"])

@@ -750,8 +750,17 @@ def test_scan_outside_of_the_context_is_a_loop(mechanism: str, grad: bool, steps
         torch.testing.assert_close(spiking.scan(other, currents), expected)
 
 
+def test_scan_of_an_unsupported_neuron_without_gradients_is_a_loop() -> None:
+    one, other = (snntorch.Leaky(0.9, graded_spikes_factor=2.0, init_hidden=True) for _ in "ab")
+    currents = 1.5 * torch.ones(4, 2, 3)
+    with torch.no_grad():
+        expected = torch.stack([one(current) for current in currents])
+        assert torch.equal(spiking.scan(other, currents), expected)
+
+
 def test_neuron_without_a_rule_is_paid_what_its_input_owes_if_not_strict() -> None:
     layer, x = nn.Linear(3, 2).double(), torch.ones(4, 3).double()
+    nn.init.ones_(layer.weight)  # so that it spikes
 
     def feedback(before: Callable[[Tensor], Tensor]) -> Tensor:
         neuron = snntorch.Leaky(0.9, 1.0, init_hidden=False).double()
@@ -766,6 +775,7 @@ def test_neuron_without_a_rule_is_paid_what_its_input_owes_if_not_strict() -> No
             spikes = Fires()(x)
         lfp.backward(spikes, torch.ones_like(spikes))
         assert layer.weight.grad is not None
+        assert layer.weight.grad.all()
         return layer.weight.grad
 
     torch.testing.assert_close(feedback(lambda h: h), feedback(lfp.activation))
