@@ -198,7 +198,8 @@ def test_status_counts_what_is_done(plan: str, tmp_path: Path) -> None:
     assert "two" in invoke("status", plan, "--size", "smoke").stdout
 
 
-def test_studies_are_listed_with_their_sizes() -> None:
+def test_studies_are_listed_with_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     listed = json.loads(invoke("list", "--json").stdout)["studies"]
     toy = next(study for study in listed if study["study"] == "toy")
     assert toy["runs"]["smoke"] == 3 * 2 * (2 + 1)

@@ -17,6 +17,7 @@ from baselines import Settings
 from benchmarks.cli import app, divergence, logs
 from benchmarks.cli.divergence import Counted, count
 from benchmarks.cli.output import progress
+from benchmarks.experiments import conduct
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.runs.run import Divergence, Result, Run
 
@@ -61,7 +62,7 @@ def test_the_log_says_what_ended_the_work(tmp_path: Path, monkeypatch: pytest.Mo
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study_module, "measure", interrupted)
+    monkeypatch.setattr(conduct, "measure", interrupted)
     assert compare(GOOD, GOOD).exit_code == 130
     log = (tmp_path / "results" / "blobs-toy-mlp.log").read_text().splitlines()
     assert log[-1].endswith("ERROR ended by KeyboardInterrupt: ")

@@ -40,6 +40,6 @@ def test_a_shipped_study_runs_at_its_smallest_size(name: str, tmp_path: Path) ->
         assert re.match(r"(# .+\n\n)?\| ", table), "a table, with its caption or without"
         assert counted["done"] == counted["of"] > 0
         if part["experiment"] == "comparison":
-            assert len(pd.read_csv(folder / "results.csv")) == counted["of"]
+            assert len(pd.read_csv(folder / "runs.csv")) == counted["of"]
             assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "data").exists(), "something was fetched"

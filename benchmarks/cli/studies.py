@@ -184,13 +184,14 @@ def run(
         plan = read(name)
         studies = plan.studies(size, changed(changes or []), part or [])
         folder = study_folder(results, f"{Path(name).stem}-{size}")
-        refuse_another_file(name, folder)
         chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()), jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         for options in studies.values():
             plan.kind.check(options)
     command, found = shlex.join(["lfp-bench", *context.obj]), list[Made]()
     told = None if as_json else columns
+    with refusing(ValueError, OSError):
+        refuse_another_file(name, folder)
     for each, options in studies.items():  # so that `resume` knows of those not begun yet
         if not (folder / each / "study.json").exists():
             with refusing(OSError):

@@ -133,14 +133,13 @@ def selected(table: Lines, shown: Sequence[str] | None) -> Lines:
 def fitted(table: Lines, width: int) -> tuple[Lines, list[str]]:
     """Return the table without its last columns, as far as a width asks for it, and their names.
 
-    Columns of names stay, and so does the one after them.
+    Columns of names and of words stay, and so does the first one of numbers.
     """
-    header = list(table[0])
-    least = 1 + max((i for i, name in enumerate(header) if name in GROUPING), default=0) + 1
-    kept, left_out = header, list[str]()
-    while least_width(selected(table, kept)) > width and len(kept) > least:
-        left_out.insert(0, kept[-1])
-        kept = kept[:-1]
+    kept, left_out = list(table[0]), list[str]()
+    numbers = [name for name in kept if name not in (*GROUPING, *PROSE)]
+    while least_width(selected(table, kept)) > width and len(numbers) > 1:
+        left_out.insert(0, numbers.pop())
+        kept.remove(left_out[0])
     return selected(table, kept), left_out
 
 
