@@ -26,6 +26,14 @@ def test_a_tie_goes_to_the_smaller_rate_whatever_the_order() -> None:
     assert choose(results).learning_rate == choose(results[::-1]).learning_rate == 0.2
 
 
+def test_rounding_does_not_decide_a_tie() -> None:
+    """Of 216 examples 207 and 207, or 210 and 204: as many, but for the last bit of the mean."""
+    even, uneven = [207 / 216] * 2, [210 / 216, 204 / 216]
+    assert sum(even) / 2 > sum(uneven) / 2, "in floating point"
+    results = [result(0.9, a) for a in even] + [result(0.1, a) for a in uneven]
+    assert choose(results).learning_rate == 0.1
+
+
 def test_a_diverged_run_is_worst_even_if_it_was_best_before() -> None:
     assert choose([result(0.1, 0.2), result(0.2, 0.9, diverged=True)]).learning_rate == 0.1
 

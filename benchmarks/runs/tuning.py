@@ -25,6 +25,8 @@ FIRST_SWEEP_SEED = 1000
 MARGIN = 0.1
 #: Significant digits of a number that is tried, so that a table can tell it.
 DIGITS = 3
+#: Decimal places of a score; accuracies differ by more, and rounding errors by less.
+PLACES = 9
 
 Edge = Literal["lowest", "highest"]
 
@@ -98,8 +100,8 @@ def value_at(search: Search, share: float) -> Any:
 def choose(results: Iterable[Result]) -> Choice:
     """Return the options with the highest mean on the validation split.
 
-    A diverged run scores 0, whatever it reached before. Of equals the smallest learning rate is
-    taken.
+    A diverged run scores 0, whatever it reached before. Of equals, up to rounding, the smallest
+    learning rate is taken.
 
     Raises:
         ValueError: there is no result.
@@ -111,7 +113,8 @@ def choose(results: Iterable[Result]) -> Choice:
     if not scores:
         raise ValueError("results: a choice needs at least one")
     tried = sorted(scores, key=lambda settings: settings.learning_rate)
-    best = max(tried, key=lambda settings: mean(scores[settings]))  # the first of equals
+    # The first of equals: accuracies of few examples tie, and their mean has rounding errors.
+    best = max(tried, key=lambda settings: round(mean(scores[settings]), PLACES))
     return Choice(best, mean(scores[best]), edges_of(tried, best))
 
 
