@@ -190,10 +190,11 @@ def test_status_counts_what_is_done(plan: str, tmp_path: Path) -> None:
     invoke("run", plan, "--size", "smoke")
     assert counted() == [(6, 6), (6, 6)]
     runs = (tmp_path / "results" / "mine-smoke" / "two" / "runs").iterdir()
-    by_kind = {json.loads(path.read_text())["run"]["kind"]: path for path in runs}
-    by_kind["final"].unlink()
+    stored = {path: json.loads(path.read_text())["run"] for path in runs}
+    paths = {(run["kind"], run["method"]): path for path, run in stored.items()}
+    paths["final", "lfp"].unlink()
     assert counted() == [(6, 6), (5, 6)]
-    by_kind["sweep"].unlink()
+    paths["sweep", "sgd"].unlink()
     assert counted() == [(6, 6), (3, 6)], "without a whole sweep nobody knows what follows it"
     assert "two" in invoke("status", plan, "--size", "smoke").stdout
 
