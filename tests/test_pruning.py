@@ -50,7 +50,7 @@ def test_it_is_an_experiment_of_study_files() -> None:
 def carry_out(options: Options, folder: Path, told: list[str] | None = None) -> Found:
     """Make the experiment in this process."""
     here = place() if told is None else place(told.append)
-    return conduct.carry_out(Pruning(), options, folder, here)
+    return conduct.carry_out(Pruning(), options, folder, here).found
 
 
 def status(options: Options, folder: Path) -> Status:

@@ -76,7 +76,7 @@ TINY = Options(dataset="digits", particles=3, iterations=2, samples=5, seeds=1)
 
 
 def ablate(folder: Path, **changes: int) -> Found:
-    return carry_out(SwarmAblation(), TINY.model_copy(update=changes), folder, place())
+    return carry_out(SwarmAblation(), TINY.model_copy(update=changes), folder, place()).found
 
 
 def test_the_changes_together_lead_from_one_recipe_to_the_other() -> None:

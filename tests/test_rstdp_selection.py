@@ -58,7 +58,7 @@ def test_all_candidates_are_tried_and_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = RSTDPSelection()
-    first = carry_out(kind, OPTIONS, tmp_path, place())
+    first, _ = carry_out(kind, OPTIONS, tmp_path, place())
     table = (tmp_path / "table.md").read_bytes()
     assert len(first.runs) == kind.runs(OPTIONS) == 2 * 2 * 2
     assert status(kind, OPTIONS, tmp_path) == Status(done=8)
@@ -67,7 +67,7 @@ def test_all_candidates_are_tried_and_none_twice(
     assert all(result.test is None for result in results), "the test split is not looked at"
     assert max(result.validation or 0.0 for result in results) > 0.5
     monkeypatch.setattr(rstdp_selection, "learn", lambda *_: pytest.fail("made again"))
-    assert carry_out(kind, OPTIONS, tmp_path, place()) == first
+    assert carry_out(kind, OPTIONS, tmp_path, place()).found == first
     assert (tmp_path / "table.md").read_bytes() == table
 
 

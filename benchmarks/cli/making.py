@@ -51,8 +51,7 @@ def make(
             say(f"{folder}: {others} results of other code are kept, and not used")
         with progress(kind.steps(options)) as advance:
             place = Place(device, advance, executor, command)
-            found = carry_out(kind, options, folder, place)
-        sections = kind.sections(options, found)
+            found, sections = carry_out(kind, options, folder, place)
     main = next(one for section in sections for one in section.tables)
     if columns is not None:
         shown = None if columns == "all" else main.shown

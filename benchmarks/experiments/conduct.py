@@ -46,13 +46,20 @@ class Place:
     command: str
 
 
-def carry_out(kind: Experiment[Any], options: BaseModel, folder: Path, place: Place) -> Found:
+class Done(NamedTuple):
+    """What was carried out: all runs and costs, and the report on them."""
+
+    found: Found
+    sections: Sequence[Section]
+
+
+def carry_out(kind: Experiment[Any], options: BaseModel, folder: Path, place: Place) -> Done:
     """Make what the folder does not have of an experiment, and write its report there.
 
     Each run is stored when it is done, so that a kill loses no other.
 
     Returns:
-        All runs and costs.
+        All runs and costs, and the report that was written.
 
     Raises:
         ValueError, StoreError, ExecutorError, DataError, OSError: the user's to solve.
@@ -67,8 +74,9 @@ def carry_out(kind: Experiment[Any], options: BaseModel, folder: Path, place: Pl
     runs = made(plan, store, worker, place.executor, place.advance)
     costs = [(one, measured(one, store, place)) for one in kind.measurements(options, place.device)]
     found = Found(runs, costs)
-    write_part(folder, kind.sections(options, found), found.environments, place.command)
-    return found
+    sections = kind.sections(options, found)
+    write_part(folder, sections, found.environments, place.command)
+    return Done(found, sections)
 
 
 def made(
@@ -162,15 +170,13 @@ class Status(NamedTuple):
 def status(kind: Experiment[Any], options: BaseModel, folder: Path) -> Status:
     """Return how far an experiment is; raises `ValueError` or `StoreError` if unreadable."""
     store = Store(folder, kind.code)
-    names, runs = store.names(), dict.fromkeys(one.run for one in store.all())
-    stored = [one for run in runs if (one := store.load(run)) is not None]
-    ours = {store.path(one.run).stem for one in stored}
-    found = collect(lambda results: kind.plan(options, results), stored)
+    ours = store.own()
+    found = collect(lambda results: kind.plan(options, results), ours)
     return Status(
         done=len(found),
         diverged=sum(one.result.diverged for one in found.values()),
         under_way=len(list((folder / "checkpoints").glob("*.pt"))),
-        of_other_code=len(names - ours),
+        of_other_code=len(store.names()) - len(ours),
         of_other_options=len(ours) - len(found),
     )
 

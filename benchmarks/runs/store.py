@@ -99,8 +99,12 @@ class Store:
 
     def all(self) -> list[Stored]:
         """Return all stored results, the latest last; raises `StoreError` as `load` does."""
-        found = [s for path, c in self._contents("runs") if (s := _result(path, c)) is not None]
+        found = (stored for _, stored in self._results())
         return sorted(found, key=lambda stored: str(stored.environment.get("date")))
+
+    def own(self) -> list[Stored]:
+        """Return the results that this code has made; raises `StoreError` as `load` does."""
+        return [stored for path, stored in self._results() if path == self.path(stored.run)]
 
     def names(self) -> set[str]:
         """Return the names of the files of all results, without their ending."""
@@ -162,14 +166,9 @@ class Store:
         Raises:
             StoreError: a file cannot be read.
         """
-        contents = ((path, _result(path, self._content(path))) for path in self._paths("runs"))
-        stale = [
-            path
-            for path, stored in contents
-            if path.exists() and (stored is None or path != self.path(stored.run))
-        ]
-        kept = set(self._paths("runs")) - set(stale)
-        done = {path.stem.partition("-")[0] for path in kept}
+        paths, own = self._paths("runs"), {self.path(stored.run) for stored in self.own()}
+        stale = [path for path in paths if path.exists() and path not in own]
+        done = {path.stem.partition("-")[0] for path in set(paths) - set(stale)}
         states = (self.folder / "checkpoints").glob("*.pt")
         return stale + [state for state in states if state.stem in done]
 
@@ -196,6 +195,12 @@ class Store:
         loose = (self.folder / room).glob("*.json")
         packed = (self.folder / name for name in self._packed if name.startswith(f"{room}/"))
         return sorted({*loose, *packed})
+
+    def _results(self) -> Iterator[tuple[Path, Stored]]:
+        """Yield all results with the paths of their files."""
+        for path, content in self._contents("runs"):
+            if (stored := _result(path, content)) is not None:
+                yield path, stored
 
     def _contents(self, room: str) -> Iterator[tuple[Path, Any]]:
         return ((path, self._content(path)) for path in self._paths(room))
