@@ -6,15 +6,29 @@ from pathlib import Path
 
 import torch
 
+from baselines import Settings
 from benchmarks.experiments.base import Found
 from benchmarks.experiments.comparison.experiment import Comparison
 from benchmarks.experiments.comparison.sections import sections
 from benchmarks.experiments.comparison.study import Outcome, Study, measurements, outcome, plan
 from benchmarks.experiments.conduct import Place, made, measured, write_part
 from benchmarks.runs.executors import Here, Worker
+from benchmarks.runs.run import Run
 from benchmarks.runs.store import Store
 
 CPU = torch.device("cpu")
+#: A run that takes a fraction of a second.
+SHORT = Run(
+    kind="final",
+    dataset="blobs",
+    model="toy-mlp",
+    method="lfp",
+    activation="relu",
+    seed=0,
+    epochs=2,
+    batch_size=256,
+    settings=Settings(learning_rate=0.1),
+)
 
 
 def ignore(description: str) -> None:

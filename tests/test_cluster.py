@@ -20,23 +20,10 @@ from typing import Any
 
 import pytest
 
-from baselines import Settings
 from benchmarks.runs.executors import ExecutorError, RayCluster, Worker
-from benchmarks.runs.run import Run
 from benchmarks.storage.files import StoreError
 from benchmarks.storage.provenance import ROOT
-
-RUN = Run(
-    kind="final",
-    dataset="blobs",
-    model="toy-mlp",
-    method="lfp",
-    activation="relu",
-    seed=0,
-    epochs=1,
-    batch_size=256,
-    settings=Settings(learning_rate=0.1),
-)
+from tests.studies import SHORT as RUN
 
 
 class RayError(Exception):

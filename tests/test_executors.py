@@ -24,21 +24,11 @@ from benchmarks.runs import training
 from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store, Stored
+from tests.studies import SHORT as RUN
 from tests.studies import carry_out
 
 pytestmark = pytest.mark.slow
 
-RUN = Run(
-    kind="final",
-    dataset="blobs",
-    model="toy-mlp",
-    method="lfp",
-    activation="relu",
-    seed=0,
-    epochs=2,
-    batch_size=256,
-    settings=Settings(learning_rate=0.1),
-)
 RUNS = [replace(RUN, seed=seed, method=method) for seed in (0, 1) for method in ("lfp", "sgd")]
 
 

@@ -11,6 +11,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from gzip import compress
 from hashlib import sha256
@@ -31,7 +32,6 @@ from benchmarks.cli import app
 from benchmarks.data import DATASETS, Archive, DataError, Dataset, Split, fetch, fetching, load
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.runs.executors import Here, Worker
-from benchmarks.runs.run import Run
 from benchmarks.runs.store import PACKED, Store
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError
@@ -39,6 +39,7 @@ from benchmarks.storage.names import checked_name
 from benchmarks.storage.schema import VERSION
 from benchmarks.studies.migration import migrate
 from benchmarks.studies.plan import PlanError, read
+from tests.studies import SHORT
 
 EXAMPLES = int(os.environ.get("LFP_FUZZ", "0"))
 
@@ -326,17 +327,7 @@ def test_an_entry_point_of_importlib_is_taken(monkeypatch: pytest.MonkeyPatch) -
 
 # --- what is stored -------------------------------------------------------------------------------
 
-RUN = Run(
-    kind="final",
-    dataset="blobs",
-    model="toy-mlp",
-    method="lfp",
-    activation="relu",
-    seed=0,
-    epochs=1,
-    batch_size=512,
-    settings=METHODS["lfp"].Options(learning_rate=0.1),
-)
+RUN = replace(SHORT, epochs=1, batch_size=512)
 JSON = st.recursive(
     st.sampled_from([None, True, 0, -1, 1.5, "", "lfp", "x", float("nan"), 10**30]),
     lambda inner: (
