@@ -72,6 +72,7 @@ class LFP(DescentTrainer):
 
     name: ClassVar[str] = "lfp"
     label: ClassVar[str] = "LFP"
+    graphable: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = LFPSettings
     settings: LFPSettings
 

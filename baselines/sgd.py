@@ -13,6 +13,7 @@ class SGD(DescentTrainer, NeedsDerivatives):
 
     name: ClassVar[str] = "sgd"
     label: ClassVar[str] = "SGD"
+    graphable: ClassVar[bool] = True
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Backpropagate the cross-entropy."""

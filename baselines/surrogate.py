@@ -41,6 +41,7 @@ class Surrogate(SGD):
 
     name: ClassVar[str] = "surrogate"
     label: ClassVar[str] = "surrogate gradient"
+    graphable: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = SurrogateSettings
     settings: SurrogateSettings
 

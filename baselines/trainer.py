@@ -163,6 +163,10 @@ class NeedsDerivatives(Trainer):
 class DescentTrainer(Trainer):
     """A method that fills ``p.grad`` and lets clipping and an optimiser of torch do the rest."""
 
+    #: Whether :meth:`fill_and_clip` gives the device the same work for every batch of one size, so
+    #: that a CUDA graph can repeat it. Each class says it for itself.
+    graphable: ClassVar[bool] = False
+
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Prepare to optimise the trainable parameters; ValueError without total_steps."""
         self.model = model
@@ -179,13 +183,21 @@ class DescentTrainer(Trainer):
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
         """Fill the gradients, clip them, and take a step of the optimiser."""
+        told = self.fill_and_clip(inputs, targets)
+        self.update()
+        return told
+
+    def fill_and_clip(self, inputs: Tensor, targets: Tensor) -> Step:
+        """Make ``p.grad`` what the next update descends: of this batch alone, and clipped."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.fill_gradients(inputs, targets)
-        norm = self._clip()
+        return Step(loss.detach(), self._clip().detach())
+
+    def update(self) -> None:
+        """Take a step of the optimiser, and of the schedule."""
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
-        return Step(loss.detach(), norm.detach())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimiser's running means, and how far the schedule is."""

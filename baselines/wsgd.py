@@ -17,6 +17,7 @@ class WeightScaledSGD(SGD):
 
     name: ClassVar[str] = "wsgd"
     label: ClassVar[str] = "|w|-scaled SGD"
+    graphable: ClassVar[bool] = True
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Backpropagate the cross-entropy and scale its gradients."""

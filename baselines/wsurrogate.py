@@ -15,3 +15,4 @@ class WeightScaledSurrogate(WeightScaledSGD, Surrogate):  # scales what the seco
 
     name: ClassVar[str] = "wsurrogate"
     label: ClassVar[str] = "|w|-scaled surrogate"
+    graphable: ClassVar[bool] = True

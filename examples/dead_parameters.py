@@ -203,7 +203,7 @@ def vit_tiny(optimizer: str, start: bool, seed: int) -> float:
     trainer = METHODS["lfp"](model, Settings(rate, optimizer=optimizer))
     order = torch.Generator().manual_seed(seed)
     for _ in range(4):
-        train_epoch(trainer, data.train, 32, order)
+        train_epoch(trainer.step, data.train, 32, order)
     return 100 * accuracy(model, data.test)
 
 

@@ -127,7 +127,7 @@ def before_and_after(
     look("before training")
     trainer, order = METHODS["lfp"](network, settings), torch.Generator().manual_seed(0)
     for _ in range(epochs):
-        train_epoch(trainer, dataset.train, 128, order)
+        train_epoch(trainer.step, dataset.train, 128, order)
     look("after training")
     return found
 

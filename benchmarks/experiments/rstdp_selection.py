@@ -177,7 +177,7 @@ def learn(run: SelectionRun, features: Features) -> Result:
     history, seconds = [Epoch(seconds=0.0)], 0.0
     for _ in range(run.epochs):
         started = perf_counter()
-        train_epoch(trainer, data.train, run.batch_size, order)
+        train_epoch(trainer.step, data.train, run.batch_size, order)
         seconds += perf_counter() - started
         history.append(Epoch(validation=accuracy(network, data.validation), seconds=seconds))
     return Result(run, tuple(history), None, steps, seconds)

@@ -18,6 +18,7 @@ from baselines import Settings, Step, Trainer
 from baselines.trainer import DescentTrainer
 from benchmarks.data import Dataset, Split, load
 from benchmarks.models import network
+from benchmarks.runs.graphs import MakeStep, step_of
 from benchmarks.runs.inspection import inspect
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
 from benchmarks.storage.checkpoint import Checkpoint
@@ -109,7 +110,8 @@ def train(
         dead = dead_at_start(model, run, settings, first, device) if final else None
         trainer = run.methods[run.method](model, settings)
         order = torch.Generator().manual_seed(order_seed)
-        training = _Training(model, trainer, order, device, metric or accuracy)
+        step = step_of(trainer, run.batch_size, device)
+        training = _Training(model, trainer, step, order, device, metric or accuracy)
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
             training.history.append(training.evaluated(Epoch(seconds=0.0), run, dataset))
@@ -164,6 +166,7 @@ class _Training:
 
     model: nn.Module
     trainer: Trainer
+    step: MakeStep
     order: Generator
     device: torch.device
     metric: Metric
@@ -175,7 +178,7 @@ class _Training:
         """Train for one more epoch, at most until the budget is spent, and evaluate."""
         started = perf_counter()
         losses, norms = train_epoch(
-            self.trainer,
+            self.step,
             dataset.train,
             run.batch_size,
             self.order,
@@ -267,7 +270,7 @@ def reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
 
 
 def train_epoch(
-    trainer: Trainer,
+    step: MakeStep,
     split: Split,
     batch_size: int,
     order: Generator,
@@ -284,7 +287,7 @@ def train_epoch(
     batches = torch.randperm(len(split), generator=order).to(split.targets.device)
     steps: list[Step] = []
     for rows in batches.split(batch_size):
-        steps.append(trainer.step(split.inputs[rows], split.targets[rows]))
+        steps.append(step(split.inputs[rows], split.targets[rows]))
         if perf_counter() > deadline:
             break
     losses = torch.stack([step.loss for step in steps])

@@ -84,7 +84,7 @@ def train(
         lfps = options is not None
         trainer = Treated(model, settings, options or {}) if lfps else SGD(model, settings)
         for epoch in range(1, epochs + 1):
-            losses, norms = train_epoch(trainer, data.train, BATCH, order)
+            losses, norms = train_epoch(trainer.step, data.train, BATCH, order)
             if not np.isfinite([*losses, *norms]).all():
                 return Trained(model, epoch)
     return Trained(model, None)

@@ -1,0 +1,112 @@
+"""Training steps on a GPU whose kernels are given to the device at once, as a CUDA graph.
+
+A processor gives a GPU one kernel after the other. For a small network that takes longer than the
+kernels themselves, and LFP has more of them than gradient descent. A graph is given as a whole, so
+the device never waits (docs/gpu.md has the times).
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from baselines import Step, Trainer
+from baselines.trainer import DescentTrainer
+
+MakeStep = Callable[[Tensor, Tensor], Step]
+Record = Callable[[Callable[[], Step]], tuple[Callable[[], None], Step]]
+WARM_UP = 3  # steps before a graph is recorded: libraries choose their kernels and workspaces
+
+
+def step_of(trainer: Trainer, batch_size: int, device: torch.device) -> MakeStep:
+    """Return what makes a trainer's steps: with a graph where there can be one.
+
+    Args:
+        trainer: of a model on the device.
+        batch_size: of all batches but smaller ones, which are trained on without a graph.
+        device: of the model and of all batches.
+
+    Returns:
+        A function of inputs (batch, ...) and targets (batch,); it makes the steps that
+        `trainer.step` makes.
+    """
+    # A subclass may do something in a step that a graph would not repeat: it has to say so itself.
+    graphable = vars(type(trainer)).get("graphable", False) and device.type == "cuda"
+    if graphable and isinstance(trainer, DescentTrainer):
+        return Graphed(trainer, batch_size)
+    return trainer.step
+
+
+class Graphed:
+    """The steps of a trainer, with a graph of everything until the update.
+
+    The update is not in the graph, as the learning rate, which a schedule changes, would be a
+    constant there. A method that waits for the device in the middle of a step cannot be recorded:
+    a warning says so, and its steps are made without a graph.
+    """
+
+    def __init__(self, trainer: DescentTrainer, batch_size: int, record: Record | None = None):
+        """Prepare to record a step, which is done with the first batch of this size."""
+        self.trainer = trainer
+        self.batch_size = batch_size
+        self._record = recorded if record is None else record
+        self._replay: Callable[[], None] | None = None
+        self._refused = False
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Step:
+        """Make one step on inputs (batch, ...) and targets (batch,)."""
+        if len(inputs) == self.batch_size and self._replay is None and not self._refused:
+            self._prepare(inputs, targets)
+        if len(inputs) != self.batch_size or self._replay is None:
+            return self.trainer.step(inputs, targets)
+        self._inputs.copy_(inputs)
+        self._targets.copy_(targets)
+        self._replay()
+        # A step without a graph, of a smaller batch, has left gradients of its own.
+        for parameter, gradient in zip(self.trainer.parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+        self.trainer.update()
+        return Step(*(value.clone() for value in self._told))
+
+    def _prepare(self, inputs: Tensor, targets: Tensor) -> None:
+        """Record the step on copies of the batch, which later batches are written to."""
+        self._inputs, self._targets = inputs.clone(), targets.clone()
+        model, device = self.trainer.model, inputs.device
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        try:
+            # What is done to record it must not count as training.
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                self._replay, self._told = self._record(
+                    lambda: self.trainer.fill_and_clip(self._inputs, self._targets)
+                )
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            warnings.warn(
+                f"{self.trainer.name}: no CUDA graph of its steps: {reason}", stacklevel=2
+            )
+            self._refused = True
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        self._gradients = [parameter.grad for parameter in self.trainer.parameters]
+
+
+def recorded(step: Callable[[], Step]) -> tuple[Callable[[], None], Step]:
+    """Record a CUDA graph of the work that a function gives the current device.
+
+    Returns:
+        What repeats the work, and where it writes what the function returned.
+
+    Raises:
+        RuntimeError: the function waits for the device.
+    """
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        told = step()
+    return graph.replay, told
