@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
 from benchmarks.performance import gpu_session, steps
 from benchmarks.performance.steps import EAGER_SGD, VARIANTS
 from benchmarks.storage.provenance import ROOT
-from benchmarks.studies.plan import Plan
 from examples import cuda_graph
 
 pytestmark = pytest.mark.slow
@@ -127,25 +125,8 @@ def test_the_study_goes_on_until_it_is_done(tmp_path: Path) -> None:
     assert (first.exit_code, "goes on" in first.output) == (0, True)
     again = called("study", "--smoke", "--results", str(tmp_path), "--jobs", "1")
     assert (again.exit_code, "is done" in again.output) == (0, True)
-    folder = tmp_path / "activations-cpu-smoke"
+    folder = tmp_path / "activations-smoke"
     assert len(list(folder.glob("*/table.md"))) == 1
-
-
-def test_the_study_on_a_gpu_is_the_one_of_cifar() -> None:
-    """Its file is read as any other."""
-    written = gpu_session.study_file(smoke=False)
-    plan = Plan.model_validate(yaml.safe_load(yaml.safe_dump(written)))
-    found = plan.studies("paper")
-    assert {options.dataset for options in found.values()} == {"cifar10"}
-    assert {options.model for options in found.values()} == {"vgg-like"}
-    assert {options.seeds for options in found.values()} == {3}
-    assert {options.epsilon for options in found.values() if "lfp" in options.methods} == {
-        0.3,
-        1e-6,
-    }
-    assert {method for options in found.values() for method in options.methods} == {
-        *("lfp", "sgd", "wsgd")
-    }
 
 
 def test_the_suite_runs_without_storing_anything() -> None:

@@ -40,9 +40,10 @@ def written(folder: Path, content: Any) -> str:
 @pytest.mark.parametrize("name", names())
 def test_shipped_studies_have_all_sizes(name: str) -> None:
     plan = read(name)
-    assert tuple(plan.sizes) == SIZES
-    runs = [sum(map(plan.kind.runs, plan.studies(size).values())) for size in SIZES]
-    assert runs == sorted(runs)
+    assert [size for size in SIZES if size in plan.sizes] == list(plan.sizes)
+    assert {"smoke", "cpu", "paper"} <= set(plan.sizes)
+    runs = [sum(map(plan.kind.runs, plan.studies(size).values())) for size in plan.sizes]
+    assert runs[0] <= runs[1] <= runs[-1]
     assert plan.source
     assert runs[0] <= 120, "too many for a smoke test"
 

@@ -25,11 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
-import yaml
 
 from benchmarks.performance import precision
 from benchmarks.performance import steps as step_table
@@ -39,10 +38,8 @@ from benchmarks.performance.steps import (
     WITHOUT_COMPILER,
     Variant,
 )
-from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
 from benchmarks.storage.records import Record, Records
-from benchmarks.studies.plan import read
 
 app = typer.Typer(help=(__doc__ or "").partition("\n")[0], no_args_is_help=True)
 
@@ -61,24 +58,6 @@ SUITE = (
     "steps.Steps.track_peak",
 )
 ACTIVATIONS = ("relu", "silu", "heaviside", "sigmoid", "tanh", "elu")
-#: How the study of activations is made within a lease of a GPU: without Heaviside for methods that
-#: need a gradient, and with both epsilons for LFP alone. Its size "paper" is two hours and more.
-PART = "cifar10-vgg-like"
-PARTS: dict[str, dict[str, Any]] = {
-    "gradients": {
-        "methods": ["sgd", "wsgd"],
-        "activations": ["relu", "silu", "elu", "tanh", "sigmoid"],
-    },
-    "lfp-epsilon-0.3": {"methods": ["lfp"], "epsilon": 0.3},
-    "lfp-epsilon-1e-6": {"methods": ["lfp"], "epsilon": 1e-6},
-}
-WITHIN_A_LEASE = {
-    "seeds": 3,
-    "epochs": 6,
-    "sweep_epochs": 1,
-    "sweep_seeds": 1,
-    "schedule": "one-cycle",
-}
 #: What a shell starts in the background ignores Ctrl-C, and so would what it starts in turn.
 HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 LFP_BENCH = HEED + "import lfp_bench; lfp_bench.main()"  # which heeds it while it imports, too
@@ -264,18 +243,6 @@ def steps(
     measure_in_time(tasks, results / f"steps-{device.type}.json", seconds, told)
 
 
-def study_file(smoke: bool) -> dict[str, Any]:
-    """Return the study of activations with what is meant for a GPU."""
-    plan = read("activations").model_dump()
-    parts = {name: {**plan["parts"][PART], **own} for name, own in PARTS.items()}
-    if smoke:
-        chosen = next(iter(parts))
-        sizes = {"smoke": {**plan["sizes"]["smoke"], "parts": [chosen]}}
-    else:
-        sizes = {"paper": WITHIN_A_LEASE}
-    return {**plan, "parts": parts, "grid": {}, "sizes": sizes}
-
-
 @app.command("study")
 def study(
     seconds: Seconds = SECONDS,
@@ -286,11 +253,9 @@ def study(
     """Train on CIFAR-10 with LFP, SGD and |w|-scaled SGD; data stays on the GPU."""
     device = device_of(smoke)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the processes of the runs
-    file = results / f"activations-{device.type}.yaml"
-    write(file, yaml.safe_dump(study_file(smoke), sort_keys=False).encode())
-    size = "smoke" if smoke else "paper"
-    command = ["run", str(file), "--size", size, "--device", device.type]
-    command += ["--jobs", str(jobs), "--threads", "1", "--results", str(results)]
+    command = ["run", "activations", "--size", "smoke" if smoke else "gpu"]
+    command += ["--device", device.type, "--jobs", str(jobs), "--threads", "1"]
+    command += ["--results", str(results)]
     done = lfp_bench(command, seconds)
     print("the study is done" if done else "stopped; the same command goes on")
 

@@ -52,7 +52,12 @@ def dataset(name: str, seed: int, device: str) -> Dataset:
 
 @cache
 def _dataset(name: str, seed: int, device: str) -> Dataset:
-    return load(name, seed=seed).to(device)
+    return _loaded(name, seed).to(device)
+
+
+@cache
+def _loaded(name: str, seed: int) -> Dataset:
+    return load(name, seed=seed)
 
 
 def execute(

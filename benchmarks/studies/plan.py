@@ -1,4 +1,4 @@
-"""Studies that are written down: one YAML file each, in three sizes.
+"""Studies that are written down: one YAML file each, in several sizes.
 
 ::
 
@@ -12,7 +12,7 @@
     grid: {epsilon: [0, 0.1]}                          or one for each part and combination of these
     sizes:                                             what a size changes, in all parts
       smoke: {seeds: 1, epochs: 1}
-      cpu: {seeds: 3}
+      cpu: {seeds: 3}                                  what two cores finish
       paper: {seeds: 5, parts: [blobs]}                `parts` of a size: those that it has
 
 What a part may say is for the kind of experiment to tell (:mod:`benchmarks.experiments.kinds`);
@@ -37,10 +37,10 @@ from benchmarks.storage.names import checked_name, distinct
 from benchmarks.studies import strict_yaml
 
 FOLDER = Path(__file__).parent
-SIZES = ("smoke", "cpu", "paper")
+SIZES = ("smoke", "cpu", "gpu", "paper")
 #: What a report writes beside the folders of the parts, which so cannot have these names.
 TAKEN = ("study.json", "report.html", "report.md", "report.tex", "tables")
-Size = Literal["smoke", "cpu", "paper"]
+Size = Literal["smoke", "cpu", "gpu", "paper"]
 
 
 class PlanError(ValueError):

@@ -116,8 +116,10 @@ class Comparison(Experiment[Options]):
         return asdict(options.study())
 
     def plan(self, options: Options, results: Results) -> Sequence[Run]:
-        """See :class:`Experiment`; sweeps come first."""
-        return plan(options.study(), results)
+        """See :class:`Experiment`; sweeps come first, and then seed by seed."""
+        # So a study that is stopped has something to say of every cell.
+        runs = plan(options.study(), results)
+        return sorted(runs, key=lambda run: (run.kind == "final", run.seed))
 
     def measurements(self, options: Options, device: torch.device) -> list[Measurement]:
         """See :class:`Experiment`; of the steps of all methods with each activation."""
