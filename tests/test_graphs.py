@@ -82,22 +82,13 @@ def test_what_a_step_told_is_not_overwritten() -> None:
     assert len(set(losses)) == len(losses)
 
 
-def test_a_step_that_cannot_be_recorded_is_made_without_a_graph() -> None:
+def test_a_step_that_cannot_be_recorded_is_an_error_that_names_the_method() -> None:
     def refuse(step: Callable[[], Step]) -> tuple[Callable[[], None], Step]:
-        step()
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        raise RuntimeError("operation not permitted when stream is capturing")
 
-    model, other = network(), network()
-    step = Graphed(SGD(model, SETTINGS), BATCH, refuse)
-    torch.manual_seed(2)
-    with pytest.warns(UserWarning, match="^sgd: no CUDA graph of its steps: operation not permit"):
+    step = Graphed(SGD(network(), SETTINGS), BATCH, refuse)
+    with pytest.raises(RuntimeError, match=r"^sgd: its step cannot be a CUDA graph.*not permitted"):
         step(*batches()[0])
-    step(*batches()[1])  # without a second try
-    plain = SGD(other, SETTINGS)
-    torch.manual_seed(2)
-    for batch in batches()[:2]:
-        plain.step(*batch)
-    torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=0, atol=0)
 
 
 class Own(LFP):
@@ -128,7 +119,7 @@ GRAPHABLE = [name for name in METHODS if getattr(METHODS[name], "graphable", Fal
 PAIRS = [
     (method, activation)
     for method in GRAPHABLE
-    for activation in ("relu", "heaviside", "lif")
+    for activation in ("relu", "heaviside", "lif")  # the last without graphs
     if METHODS[method].supports(ACTIVATIONS[activation]) is None
 ]
 

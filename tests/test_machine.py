@@ -83,6 +83,22 @@ def test_threads_are_shared_out(
 
 
 @pytest.mark.parametrize(
+    ("asked", "there", "chosen"),
+    [
+        ("auto", False, "cpu"),
+        ("auto", True, "cuda"),
+        ("cpu", True, "cpu"),
+        ("cuda", True, "cuda"),
+    ],
+)
+def test_the_device_is_the_one_that_is_asked_for(
+    asked: str, there: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert options.prepare(asked, 1, ["mlp"]) == torch.device(chosen)
+
+
+@pytest.mark.parametrize(
     ("membership", "files", "cpus"),
     [
         ("0::/job", {"job__cpu_DOT_max": "200000 100000"}, 2),

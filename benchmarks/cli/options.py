@@ -147,7 +147,8 @@ def prepare(device: str, threads: int | None, models: Iterable[str], jobs: int =
     torch.set_num_threads(threads)
     # Deterministic matrix products on a GPU need this before the first one.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return torch.device(available[-1] if device == "auto" and len(available) > 2 else "cpu")
+    chosen = ("cuda" if "cuda" in available else "cpu") if device == "auto" else device
+    return torch.device(chosen)
 
 
 def executor_named(

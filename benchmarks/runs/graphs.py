@@ -5,13 +5,13 @@ kernels themselves, and LFP has more of them than gradient descent. A graph is g
 the device never waits (docs/gpu.md has the times).
 """
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from baselines import Step, Trainer
+from baselines.spiking_network import SpikingNetwork
 from baselines.trainer import DescentTrainer
 
 MakeStep = Callable[[Tensor, Tensor], Step]
@@ -33,17 +33,21 @@ def step_of(trainer: Trainer, batch_size: int, device: torch.device) -> MakeStep
     """
     # A subclass may do something in a step that a graph would not repeat: it has to say so itself.
     graphable = vars(type(trainer)).get("graphable", False) and device.type == "cuda"
-    if graphable and isinstance(trainer, DescentTrainer):
-        return Graphed(trainer, batch_size)
-    return trainer.step
+    if not graphable or not isinstance(trainer, DescentTrainer):
+        return trainer.step
+    if isinstance(trainer.model, SpikingNetwork):  # the engine reads options of neurons from there
+        return trainer.step
+    return Graphed(trainer, batch_size)
 
 
 class Graphed:
     """The steps of a trainer, with a graph of everything until the update.
 
     The update is not in the graph, as the learning rate, which a schedule changes, would be a
-    constant there. A method that waits for the device in the middle of a step cannot be recorded:
-    a warning says so, and its steps are made without a graph.
+    constant there.
+
+    Raises:
+        RuntimeError: at the first step, the method waits for the device, which cannot be recorded.
     """
 
     def __init__(self, trainer: DescentTrainer, batch_size: int, record: Record | None = None):
@@ -52,14 +56,13 @@ class Graphed:
         self.batch_size = batch_size
         self._record = recorded if record is None else record
         self._replay: Callable[[], None] | None = None
-        self._refused = False
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> Step:
         """Make one step on inputs (batch, ...) and targets (batch,)."""
-        if len(inputs) == self.batch_size and self._replay is None and not self._refused:
-            self._prepare(inputs, targets)
-        if len(inputs) != self.batch_size or self._replay is None:
+        if len(inputs) != self.batch_size:
             return self.trainer.step(inputs, targets)
+        if self._replay is None:
+            self._replay = self._prepare(inputs, targets)
         self._inputs.copy_(inputs)
         self._targets.copy_(targets)
         self._replay()
@@ -69,26 +72,26 @@ class Graphed:
         self.trainer.update()
         return Step(*(value.clone() for value in self._told))
 
-    def _prepare(self, inputs: Tensor, targets: Tensor) -> None:
+    def _prepare(self, inputs: Tensor, targets: Tensor) -> Callable[[], None]:
         """Record the step on copies of the batch, which later batches are written to."""
         self._inputs, self._targets = inputs.clone(), targets.clone()
         model, device = self.trainer.model, inputs.device
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        try:
-            # What is done to record it must not count as training.
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                self._replay, self._told = self._record(
+        # What is done to record it must not count as training.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            try:
+                replay, self._told = self._record(
                     lambda: self.trainer.fill_and_clip(self._inputs, self._targets)
                 )
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            warnings.warn(
-                f"{self.trainer.name}: no CUDA graph of its steps: {reason}", stacklevel=2
-            )
-            self._refused = True
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"{self.trainer.name}: its step cannot be a CUDA graph, so its class must not "
+                    f"be graphable: {error}"
+                ) from error
         for buffer, before in buffers:
             buffer.copy_(before)
         self._gradients = [parameter.grad for parameter in self.trainer.parameters]
+        return replay
 
 
 def recorded(step: Callable[[], Step]) -> tuple[Callable[[], None], Step]:
