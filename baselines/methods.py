@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from baselines.dfa import DirectFeedbackAlignment
 from baselines.eg import ExponentiatedGradient
 from baselines.fa import FeedbackAlignment
 from baselines.lfp import LFP
 from baselines.madam import Madam
 from baselines.options import fields_of
+from baselines.pepita import PEPITA
 from baselines.pso import PaperPSO, PaperTorchPSO, StablePSO, StableTorchPSO
 from baselines.registry import Registry, required
 from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP, TunedRSTDP
@@ -40,6 +42,8 @@ METHODS: Registry[type[Trainer]] = Registry(
             WeightScaledSGD,
             FeedbackAlignment,
             SignSymmetry,
+            DirectFeedbackAlignment,
+            PEPITA,
             ExponentiatedGradient,
             Madam,
             Surrogate,
