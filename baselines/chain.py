@@ -30,6 +30,10 @@ class Segment:
             inputs = module(inputs)
         return inputs
 
+    def after(self) -> tuple[nn.Module, ...]:
+        """Return what follows the layer."""
+        return self.modules[self.modules.index(self.layer) + 1 :]
+
 
 def segments(model: nn.Module) -> list[Segment]:
     """Return the segments of nested Sequentials, in their order.

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from baselines.dfa import DirectFeedbackAlignment
+from baselines.dtp import DifferenceTargetPropagation
 from baselines.eg import ExponentiatedGradient
 from baselines.fa import FeedbackAlignment
 from baselines.lfp import LFP
@@ -43,6 +44,7 @@ METHODS: Registry[type[Trainer]] = Registry(
             FeedbackAlignment,
             SignSymmetry,
             DirectFeedbackAlignment,
+            DifferenceTargetPropagation,
             PEPITA,
             ExponentiatedGradient,
             Madam,

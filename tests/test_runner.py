@@ -34,6 +34,9 @@ RUN = Run(
     settings=Settings(learning_rate=0.05),
 )
 
+#: Of methods that are not for convolutions.
+MODEL = {"dtp": "mlp"}
+
 
 @pytest.fixture(scope="module")
 def noise() -> Dataset:
@@ -58,7 +61,7 @@ def measured(result: Result) -> tuple[object, ...]:
 @pytest.mark.usefixtures("small_swarms")
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].network is None])
 def test_the_same_run_gives_the_same_bits(method: str, noise: Dataset) -> None:
-    run = replace(RUN, method=method)
+    run = replace(RUN, method=method, model=MODEL.get(method, RUN.model))
     first = execute(run, noise, CPU)
     torch.manual_seed(12345)  # whatever state torch is in
     torch.rand(7)
@@ -125,7 +128,7 @@ def test_an_interrupted_run_gives_the_same_bits(
 ) -> None:
     """Three steps are an epoch: killed in the second one, the run goes on after the first."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    run = replace(RUN, method=method, epochs=4)
+    run = replace(RUN, method=method, model=MODEL.get(method, RUN.model), epochs=4)
     expected = execute(run, noise, CPU)
     checkpoint = Checkpoint(tmp_path / "run.pt", ENVIRONMENT)
     killed_in_step(run, noise, checkpoint, step=5)

@@ -211,7 +211,7 @@ class Outcome:
 
 
 def check(study: Study) -> None:
-    """Check that the model takes the data set's inputs, which are fetched.
+    """Check that the model takes the data set's inputs, which are fetched, and the methods it.
 
     Raises:
         ValueError: it does not.
@@ -219,8 +219,9 @@ def check(study: Study) -> None:
     """
     data = dataset(study.dataset, 0, "cpu")
     for cell in study.trained:
+        method = METHODS[cell.method]
         try:
-            network(
+            model = network(
                 cell.method,
                 study.model,
                 activation=cell.activation,
@@ -230,9 +231,16 @@ def check(study: Study) -> None:
                 spiking=study.spiking,
             )
         except ValueError as error:
-            own = METHODS[cell.method].network is not None
-            what = f"methods: {cell.method!r}" if own else f"model: {study.model!r}"
+            what = (
+                f"model: {study.model!r}" if method.network is None else f"methods: {method.name!r}"
+            )
             raise ValueError(f"{what} does not go with {study.dataset}: {error}") from None
+        if issubclass(method, DescentTrainer):  # others may take long to set up
+            try:
+                method(model, replace(study.settings[cell.method], schedule="constant"))
+            except ValueError as error:
+                told = f"methods: {method.name!r} does not go with {study.model}: {error}"
+                raise ValueError(told) from None
 
 
 def plan(study: Study, results: Results) -> Sequence[Run]:
