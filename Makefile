@@ -5,8 +5,8 @@ BIN := .venv/bin
 # Where the results stand that the README quotes, and the commands that make them.
 STORED := --results benchmarks/stored
 # The studies in benchmarks/studies that `reproduce` makes at size cpu; each says what it is.
-STUDIES := all-methods epsilon toy lenet snn rstdp swarms pso-ablation pruning regression transfer \
-  language vit units gates initial-feedback normalisation
+STUDIES := all-methods authors-epsilon epsilon toy lenet snn rstdp swarms pso-ablation pruning \
+  regression transfer language vit units gates initial-feedback normalisation
 
 .PHONY: compare test test-fast lint types peer coverage perf dashboard gate reproduce clean
 
