@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from baselines import LFP
+from baselines import LFP, Settings
 from benchmarks.analysis.feedback import beside, filled, finite, scaled_gradient
 from benchmarks.experiments.language.options import EVALUATIONS, METHODS, Arm, Options
 from benchmarks.experiments.language.text import corpus, loss_on, windows
@@ -66,7 +66,7 @@ class LanguageRun(Run):
     @property
     def label(self) -> str:
         """See :class:`Run`."""
-        settings = self.settings
+        settings = Settings.of(self.settings)
         return f"{self.method} {settings.optimizer} {settings.learning_rate:g} {self.seed}"
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from baselines import LFPSettings
 from benchmarks.experiments.treatments.options import GRADIENT, Options
 from benchmarks.experiments.treatments.runs import BATCH
 from benchmarks.rendering.document import Section, Table
@@ -49,7 +50,7 @@ def _row(arm: Arm, options: Options) -> dict[str, Any]:
     return {
         "network": arm.network,
         "arm": arm.name,
-        "epsilon": None if arm.name == GRADIENT else arm.choice.settings.epsilon,
+        "epsilon": None if arm.name == GRADIENT else LFPSettings.of(arm.choice.settings).epsilon,
         "learning_rate": arm.choice.learning_rate,
         "edge": arm.edge(options),
         "validation_accuracy": arm.choice.score,

@@ -8,7 +8,7 @@ import torch
 from numpy.random import SeedSequence
 from torch import nn
 
-from baselines import Settings
+from baselines import BasicSettings
 from benchmarks.experiments.treatments.networks import NETWORKS
 from benchmarks.experiments.treatments.options import Options, method_of
 from benchmarks.runs import training
@@ -64,7 +64,7 @@ def sweep(network: str, arm: str, options: Options) -> list[TreatedRun]:
     ]
 
 
-def final(network: str, arm: str, settings: Settings, options: Options) -> list[TreatedRun]:
+def final(network: str, arm: str, settings: BasicSettings, options: Options) -> list[TreatedRun]:
     """Return the reported runs of an arm."""
     return _runs("final", network, arm, settings, range(options.seeds), options.epochs)
 
@@ -73,7 +73,7 @@ def _runs(
     kind: Literal["final", "sweep"],
     network: str,
     arm: str,
-    settings: Settings,
+    settings: BasicSettings,
     seeds: Iterable[int],
     epochs: int,
 ) -> list[TreatedRun]:
