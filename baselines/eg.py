@@ -38,7 +38,7 @@ class ExponentiatedGradient(NeedsDerivatives):
         return step
 
     def state_dict(self) -> dict[str, Any]:
-        """Return that of SGD."""
+        """Return the state of SGD."""
         return self.sgd.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -56,7 +56,8 @@ class FeedbackAlignmentSettings(Settings):
     """The options of feedback alignment."""
 
     feedback_scale: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="B over torch's default weights.")
+        float,
+        Field(gt=0, allow_inf_nan=False, description="Scale of B, in torch's default weights."),
     ] = 1.0
 
     search: ClassVar[Mapping[str, Search]] = {
@@ -93,7 +94,7 @@ class FeedbackAlignment(SGD):
         """Draw the feedback weights."""
         self.weights = list(_weights(model))
         super().__init__(model, settings)
-        # Of another seed than a model that is drawn from torch's generator, or B could equal W.
+        # With the seed that the model was drawn with, B could equal W.
         random = torch.Generator().manual_seed(torch.initial_seed() ^ 0xFA)
         found = [(weight.name, weight.tensor()) for weight in self.weights]
         drawn: dict[Tensor, Tensor] = {
@@ -142,7 +143,7 @@ class _Call:
 
 
 class _Alignment(TorchFunctionMode):
-    """In which autograd keeps B for W."""
+    """A mode of torch functions in which autograd keeps B for W."""
 
     def __init__(self, weights: list[_Weight], feedback: dict[str, Tensor]) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ def _as_method(item: Any) -> type[Trainer]:
     return required(item, "a class like baselines.Trainer, with name, Options, step", given=fine)
 
 
-#: By name, in the order of tables and figures.
+#: All methods by name, in the order of tables and figures.
 METHODS: Registry[type[Trainer]] = Registry(
     "lfp_bench.methods",
     {

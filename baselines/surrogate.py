@@ -58,7 +58,7 @@ class Surrogate(SGD):
 
     @classmethod
     def remark(cls, activation: Activation) -> str:
-        """Tell of nothing: all layers learn."""
+        """Return no remark: all layers learn."""
         return ""
 
     def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:

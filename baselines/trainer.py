@@ -66,7 +66,7 @@ class GradientSettings(BasicSettings):
     """The options of a method that takes SGD's step, with the defaults of the paper on MNIST."""
 
     momentum: Annotated[
-        float, Field(ge=0, lt=1, description="Of SGD, or Adam's first, in [0, 1).")
+        float, Field(ge=0, lt=1, description="Momentum of SGD, or Adam's first, in [0, 1).")
     ] = 0.9
     clip_norm: Annotated[
         Annotated[float, Field(gt=0)] | None,
@@ -74,12 +74,12 @@ class GradientSettings(BasicSettings):
     ] = 3.0
     #: The authors' code sums rewards, so their learning rates for LFP are meant for "sum".
     reduction: Annotated[
-        Reduction, Field(description="Of the batch's losses and rewards, by its size or not.")
+        Reduction, Field(description="Whether a batch's losses or rewards are averaged or summed.")
     ] = "mean"
     #: "one-cycle": the rate climbs to `learning_rate` for the first 30% of the steps and then falls
     #: to almost 0 (Smith and Topin 2019, as torch has it; momentum stays constant).
     schedule: Annotated[
-        Literal["constant", "one-cycle"], Field(description="Of the learning rate.")
+        Literal["constant", "one-cycle"], Field(description="How the learning rate changes.")
     ] = "constant"
     #: Lambda of :func:`baselines.clipping.clip_adaptively`, which comes before `clip_norm`.
     adaptive_clip: Annotated[
@@ -167,12 +167,12 @@ class NeedsDerivatives(Trainer):
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
-        """Refuse spikes."""
+        """Refuse neurons that spike."""
         return "a spike has no derivative" if activation.spiking else None
 
     @classmethod
     def remark(cls, activation: Activation) -> str:
-        """Tell of step functions."""
+        """Say that below a step function nothing is learned."""
         return "" if activation.differentiable else "last layer alone"
 
 

@@ -93,7 +93,7 @@ class SwarmSettings(BasicSettings):
 
 @options
 class StableSwarmSettings(SwarmSettings):
-    """The same, by default as :data:`~baselines.pso.recipe.STABLE`."""
+    """The options of a swarm, by default as :data:`~baselines.pso.recipe.STABLE`."""
 
     inertia: Inertia = STABLE.inertia
     cognitive: Cognitive = STABLE.cognitive

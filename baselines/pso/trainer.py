@@ -47,7 +47,7 @@ class PSO(Trainer):
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
-        """Refuse spikes."""
+        """Refuse neurons that spike."""
         return "no fitness of spiking networks" if activation.spiking else None
 
     def __init__(
@@ -89,7 +89,7 @@ class PSO(Trainer):
         return Step(loss, torch.zeros_like(loss))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the swarm's, and the batch that all costs are of."""
+        """Return the swarm's state, and the last batch that costs were measured on."""
         return {"swarm": self.swarm.state_dict(), "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 class PaperPSO(PSO):
-    """pyswarms as in the paper."""
+    """A swarm of pyswarms with the numbers of the paper."""
 
     name: ClassVar[str] = "pso-paper"
     label: ClassVar[str] = "PSO, paper"
@@ -120,7 +120,7 @@ class PaperPSO(PSO):
 
 
 class StablePSO(PSO):
-    """pyswarms as its theory would have it."""
+    """A swarm of pyswarms with numbers that keep it stable."""
 
     Options: ClassVar[type[BasicSettings]] = StableSwarmSettings
     name: ClassVar[str] = "pso-stable"
@@ -131,7 +131,7 @@ class StablePSO(PSO):
 
 
 class PaperTorchPSO(PSO):
-    """As in the paper, in torch."""
+    """A swarm in torch with the numbers of the paper."""
 
     name: ClassVar[str] = "pso-torch-paper"
     label: ClassVar[str] = "PSO (torch), paper"
@@ -140,7 +140,7 @@ class PaperTorchPSO(PSO):
 
 
 class StableTorchPSO(PSO):
-    """As the theory would have it, in torch."""
+    """A swarm in torch with numbers that keep it stable."""
 
     Options: ClassVar[type[BasicSettings]] = StableSwarmSettings
     name: ClassVar[str] = "pso-torch-stable"

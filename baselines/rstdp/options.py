@@ -10,7 +10,7 @@ from baselines.options import Choice, LogUniform, Search, options
 from baselines.rstdp.recipe import CANONICAL, TUNED, Recipe
 from baselines.trainer import BasicSettings
 
-#: By how much a weight changes.
+#: How far a weight changes in one decision or spike.
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fading = Annotated[bool, Field(description="Let the rates of decisions fall to 0.")]
 
@@ -55,7 +55,7 @@ class DecisionSettings(BasicSettings):
 
 @options
 class RSTDPSettings(DecisionSettings):
-    """Those of a network that learns features by STDP first."""
+    """The options of a network that learns features by STDP first."""
 
     feature_rate: Annotated[
         Size, Field(description="Rate of STDP at the start, for an input that spiked in time.")
@@ -83,6 +83,6 @@ class RSTDPSettings(DecisionSettings):
 
 @options
 class TunedRSTDPSettings(RSTDPSettings):
-    """The same, by default as :data:`~baselines.rstdp.recipe.TUNED`."""
+    """The options of such a network, by default as :data:`~baselines.rstdp.recipe.TUNED`."""
 
     fading: Fading = TUNED.fading

@@ -88,7 +88,7 @@ class RSTDP(Trainer):
 
     @classmethod
     def remark(cls, activation: Activation) -> str:
-        """Tell whose network it is."""
+        """Say that the network is the method's own."""
         return cls.kind
 
     def __init__(self, model: nn.Module, settings: BasicSettings) -> None:

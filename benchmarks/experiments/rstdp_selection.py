@@ -167,7 +167,7 @@ def train(run: SelectionRun, device: torch.device, checkpoint: Checkpoint | None
 
 
 def learn(run: SelectionRun, features: Features) -> Result:
-    """Do so with features that may be trained already."""
+    """Train the decision layer on features that may be trained already, and measure."""
     data, network = features.data, features.network(run.candidate)
     network.features(data.train.inputs)  # so that the time is of learning alone
     steps = run.epochs * ceil(len(data.train) / run.batch_size)

@@ -53,7 +53,7 @@ SHARED = 1.3
 EDGE = "(edge): the best rate ends the grid, a better one may lie beyond"
 
 
-#: The same of options that are chosen from a range.
+#: What a reader of options has to know that were chosen from a range.
 NEAR_EDGE = "(edge): within a tenth of an end of its range, a better value may lie beyond"
 
 

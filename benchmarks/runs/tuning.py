@@ -21,7 +21,7 @@ from benchmarks.runs.run import Result
 
 #: The sweep's seeds start here, so that no reported run was tuned on its own draw or weights.
 FIRST_SWEEP_SEED = 1000
-#: Of a range, at both ends: what is chosen there asks for a wider one.
+#: Share of a range at each end: what is chosen there asks for a wider range.
 MARGIN = 0.1
 #: Significant digits of a number that is tried, so that a table can tell it.
 DIGITS = 3

@@ -19,7 +19,7 @@ from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Run
 
-#: Of a sweep, where a study says nothing.
+#: Trials of each method in a sweep, where a study says nothing.
 TRIALS = 16
 
 
