@@ -5,8 +5,8 @@ BIN := .venv/bin
 # Where the results stand that the README quotes, and the commands that make them.
 STORED := --results benchmarks/stored
 # The studies in benchmarks/studies that `reproduce` makes at size cpu; each says what it is.
-STUDIES := all-methods epsilon toy lenet snn rstdp swarms pso-ablation pruning regression transfer \
-  language vit
+STUDIES := all-methods authors-epsilon epsilon toy lenet snn rstdp swarms pso-ablation pruning \
+  regression transfer language vit units gates initial-feedback normalisation
 
 .PHONY: compare test test-fast lint types peer coverage perf dashboard gate reproduce clean
 
@@ -55,8 +55,6 @@ reproduce: peer
 	for study in $(STUDIES); do \
 	  $(BIN)/lfp-bench run $$study --size cpu --threads 1 $(STORED) || exit; done
 	$(BIN)/lfp-bench pack benchmarks/stored
-	for study in gates units normalisation; do OMP_NUM_THREADS=1 $(BIN)/python \
-	  -m benchmarks.experiments.treatments $$study || exit; done
 	for epsilon in 1e-6 0.3; do $(BIN)/lfp-bench diagnose $(STORED) \
 	  --study diagnosis-epsilon-$$epsilon --epsilon $$epsilon \
 	  --activations relu,tanh,sigmoid,heaviside --learning-rate 0.003 || exit; done

@@ -6,7 +6,7 @@ from baselines.methods import FAMILIES, METHODS
 from baselines.rewards import REWARDS
 from baselines.sgd import SGD
 from baselines.spiking_network import Spiking, SpikingNetwork
-from baselines.trainer import OPTIMIZERS, Settings, Step, Trainer
+from baselines.trainer import OPTIMIZERS, BasicSettings, Settings, Step, Trainer
 
 __all__ = [
     "FAMILIES",
@@ -16,6 +16,7 @@ __all__ = [
     "REWARDS",
     "SGD",
     "Activation",
+    "BasicSettings",
     "FeedbackSettings",
     "LFPSettings",
     "Settings",

@@ -4,14 +4,13 @@ Unnormalised, and for weights of both signs, which they keep: ``w <- w exp(-lr s
 first order in the learning rate this is ``w - lr |w| g``, which is LFP-0 on a ReLU network.
 """
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from baselines.sgd import SGD
-from baselines.trainer import NeedsDerivatives, Settings, Step
+from baselines.trainer import BasicSettings, GradientSettings, NeedsDerivatives, Settings, Step
 
 
 class ExponentiatedGradient(NeedsDerivatives):
@@ -22,10 +21,12 @@ class ExponentiatedGradient(NeedsDerivatives):
 
     name: ClassVar[str] = "eg"
     label: ClassVar[str] = "exponentiated gradient"
+    #: Its authors choose the rate alone; the rest is SGD's.
+    Options: ClassVar[type[BasicSettings]] = GradientSettings
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Prepare SGD, whatever the settings' optimiser is."""
-        self.sgd = SGD(model, replace(settings, optimizer="sgd"))
+        self.sgd = SGD(model, Settings.of(GradientSettings.of(settings)))
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
         """Take the step of SGD as the change of ``sign(w) log |w|``."""
@@ -37,7 +38,7 @@ class ExponentiatedGradient(NeedsDerivatives):
         return step
 
     def state_dict(self) -> dict[str, Any]:
-        """Return that of SGD."""
+        """Return the state of SGD."""
         return self.sgd.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -17,20 +17,22 @@ learned partly by plain backpropagation would look like a success of feedback al
 import math
 import sys
 from bisect import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from baselines.options import LogUniform, Search, options
 from baselines.sgd import SGD
-from baselines.trainer import Settings
+from baselines.trainer import BasicSettings, Settings
 
 LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -49,14 +51,29 @@ REFUSED = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear, torch.jit.ScriptModule, nn.D
 UNKNOWN = "a script or custom Function"
 
 
+@options
+class FeedbackAlignmentSettings(Settings):
+    """The options of feedback alignment."""
+
+    feedback_scale: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="Scale of B, in torch's default weights."),
+    ] = 1.0
+
+    search: ClassVar[Mapping[str, Search]] = {
+        **Settings.search,
+        "feedback_scale": LogUniform(0.1, 10),
+    }
+
+
 class FeedbackAlignment(SGD):
     """Backpropagation in which every W that autograd keeps for the backward pass is its layer's B.
 
     It concerns Linear, Conv and ConvTranspose layers and the projections of MultiheadAttention,
     also those whose weights do not train; other layers backpropagate. It is the same under
     autocast, for parametrised, pruned, tied and cast weights, with checkpointing, and for compiled
-    models, which run eagerly here. B is distributed like torch's default W of a Linear layer and
-    depends on torch's seed alone.
+    models, which run eagerly here. B is distributed like torch's default W of a Linear layer, times
+    a scale, and depends on torch's seed alone.
 
     Attributes:
         feedback: B by the name of its weight, as of ``model.get_parameter``; of the weight's shape.
@@ -70,12 +87,14 @@ class FeedbackAlignment(SGD):
 
     name: ClassVar[str] = "fa"
     label: ClassVar[str] = "feedback alignment"
+    Options: ClassVar[type[Settings]] = FeedbackAlignmentSettings
+    settings: FeedbackAlignmentSettings
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Draw the feedback weights."""
         self.weights = list(_weights(model))
         super().__init__(model, settings)
-        # Of another seed than a model that is drawn from torch's generator, or B could equal W.
+        # With the seed that the model was drawn with, B could equal W.
         random = torch.Generator().manual_seed(torch.initial_seed() ^ 0xFA)
         found = [(weight.name, weight.tensor()) for weight in self.weights]
         drawn: dict[Tensor, Tensor] = {
@@ -83,7 +102,9 @@ class FeedbackAlignment(SGD):
                 torch.empty_like(w, device="cpu", requires_grad=False),
                 math.sqrt(5),
                 generator=random,
-            ).to(w.device)
+            )
+            .mul_(self.settings.feedback_scale)
+            .to(w.device)
             for _, w in found
         }
         self.feedback: dict[str, Tensor] = {name: drawn[w] for name, w in found}
@@ -122,7 +143,7 @@ class _Call:
 
 
 class _Alignment(TorchFunctionMode):
-    """In which autograd keeps B for W."""
+    """A mode of torch functions in which autograd keeps B for W."""
 
     def __init__(self, weights: list[_Weight], feedback: dict[str, Tensor]) -> None:
         super().__init__()

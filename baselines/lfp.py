@@ -27,11 +27,15 @@ class FeedbackSettings(Settings):
     epsilon: Annotated[  # type: ignore[misc]  # of the class above it is no option
         float, Field(ge=0, allow_inf_nan=False, description="Stabiliser of the epsilon rule.")
     ] = 1e-6
-    units: Annotated[Units, Field(description="Slopes of functions with f(0) != 0.")] = "identity"
-    gates: Annotated[Gates, Field(description="What a gate's product does.")] = "signal"
+    units: Annotated[Units, Field(description="Which slope functions with f(0) != 0 have.")] = (
+        "identity"
+    )
+    gates: Annotated[
+        Gates, Field(description="Who shares the reward of a product with a gate.")
+    ] = "signal"
     attention: Annotated[Attention, Field(description="Who shares attention's reward.")] = "uniform"
     normalisation: Annotated[
-        Normalisation, Field(description="What the statistics of a normalisation do.")
+        Normalisation, Field(description="What happens to the statistics of a normalisation.")
     ] = "gradient"
 
     search: ClassVar[Mapping[str, Search]] = {
@@ -56,11 +60,13 @@ class LFPSettings(FeedbackSettings):
     """The options of LFP."""
 
     reward: Annotated[
-        str, Named(REWARDS), Field(description="Of the logits; spiking networks have their own.")
+        str,
+        Named(REWARDS),
+        Field(description="Reward of the logits; spiking networks have their own."),
     ] = "softmax"
     normaliser: Annotated[
         Literal["current", "earlier"],
-        Field(description="N_t of spiking neurons."),
+        Field(description="Which N_t divides the rewards of spiking neurons."),
     ] = "current"
     max_norm: Annotated[
         bool, Field(description="Divide the rewards of spiking layers by their largest magnitude.")

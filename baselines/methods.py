@@ -1,7 +1,7 @@
 """The methods by name, and the options of one as JSON has them."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator
 
@@ -19,7 +19,7 @@ from baselines.rstdp import RSTDP, BatchedRSTDP, DenseRSTDP, TunedRSTDP
 from baselines.sgd import SGD
 from baselines.sign_symmetry import SignSymmetry
 from baselines.surrogate import Surrogate
-from baselines.trainer import Settings, Trainer
+from baselines.trainer import BasicSettings, Settings, Trainer
 from baselines.wsgd import WeightScaledSGD
 from baselines.wsurrogate import WeightScaledSurrogate
 
@@ -27,12 +27,12 @@ from baselines.wsurrogate import WeightScaledSurrogate
 def _as_method(item: Any) -> type[Trainer]:
     """Return what may be a method, unless it lacks what all methods have."""
     options, step = getattr(item, "Options", None), getattr(item, "step", None)
-    own = isinstance(options, type) and issubclass(options, Settings)
+    own = isinstance(options, type) and issubclass(options, BasicSettings)
     fine = isinstance(item, type) and own and callable(step) and hasattr(item, "name")
     return required(item, "a class like baselines.Trainer, with name, Options, step", given=fine)
 
 
-#: By name, in the order of tables and figures.
+#: All methods by name, in the order of tables and figures.
 METHODS: Registry[type[Trainer]] = Registry(
     "lfp_bench.methods",
     {
@@ -70,14 +70,36 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 
 
-def settings_of(method: str, stored: Settings | Mapping[str, Any]) -> Settings:
+S = TypeVar("S", bound=BasicSettings)
+
+
+def stored_settings(kind: type[S], stored: Mapping[str, Any]) -> S | None:
+    """Return options as JSON has them; None if one of them is no option any more.
+
+    Once every method had all options of :class:`Settings`. Those that a method ignored, and no
+    longer has, are left out.
+
+    Raises:
+        ValueError: a value that is not allowed.
+    """
+    own = fields_of(kind)
+    if not stored.keys() <= own.keys() | fields_of(Settings).keys():
+        return None
+    return kind(**{name: value for name, value in stored.items() if name in own})
+
+
+def settings_of(method: str, stored: BasicSettings | Mapping[str, Any]) -> BasicSettings:
     """Return the options of a method, which may come as JSON has them.
 
     Raises:
         ValueError: a value that is not allowed, or what is no option of the method.
         KeyError: there is no such method.
     """
-    return stored if isinstance(stored, Settings) else METHODS[method].Options(**stored)
+    if isinstance(stored, BasicSettings):
+        return stored
+    kind = METHODS[method].Options
+    found = stored_settings(kind, stored)
+    return kind(**stored) if found is None else found  # which says what is wrong
 
 
 def are_known(stored: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -86,13 +108,13 @@ def are_known(stored: Mapping[str, Mapping[str, Any]]) -> bool:
     Results that older code has stored may have others.
     """
     return all(
-        method in METHODS and own.keys() <= fields_of(METHODS[method].Options).keys()
+        method in METHODS and stored_settings(METHODS[method].Options, own) is not None
         for method, own in stored.items()
     )
 
 
 #: The options of several methods, each of the method's own class.
 SettingsByMethod = Annotated[
-    dict[str, Settings],
+    dict[str, BasicSettings],
     BeforeValidator(lambda stored: {m: settings_of(m, own) for m, own in stored.items()}),
 ]

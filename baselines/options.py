@@ -187,11 +187,11 @@ class LogUniform:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The bounds."""
+        """Both bounds."""
         return self.low, self.high
 
     def __str__(self) -> str:
-        """Say it in a table."""
+        """Return the values as a table has them."""
         return f"{self.low:g} to {self.high:g}"
 
 
@@ -207,5 +207,5 @@ class Choice:
         return self.values
 
     def __str__(self) -> str:
-        """Say it in a table."""
+        """Return the values as a table has them."""
         return " or ".join(map(str, self.values))

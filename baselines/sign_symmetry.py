@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.fa import FeedbackAlignment
-from baselines.trainer import Settings
+from baselines.trainer import BasicSettings
 
 
 class SignSymmetry(FeedbackAlignment):
@@ -29,7 +29,7 @@ class SignSymmetry(FeedbackAlignment):
     name: ClassVar[str] = "sign-symmetry"
     label: ClassVar[str] = "sign-symmetric feedback"
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Draw the magnitudes."""
         super().__init__(model, settings)
         self.magnitudes = {name: b.abs() for name, b in self.feedback.items()}

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 Encoding = Literal["constant", "rate", "latency"]
 
-#: Of the fast sigmoid s(x) = x / (1 + 25 |x|) whose derivative stands in for that of a spike (Zenke
-#: and Ganguli 2018) where backpropagation is asked for it; LFP never does.
+#: The k of the fast sigmoid s(x) = x / (1 + k |x|) whose derivative stands in for that of a spike
+#: (Zenke and Ganguli 2018) in backpropagation; LFP needs none.
 SURROGATE_SLOPE = 25
 
 

@@ -17,7 +17,7 @@ from baselines.activation import Activation
 from baselines.options import LogUniform, Search, options
 from baselines.sgd import SGD
 from baselines.spiking_network import SURROGATE_SLOPE, SpikingNetwork
-from baselines.trainer import Settings
+from baselines.trainer import BasicSettings, Settings
 from lfp_core.functions import heaviside
 
 
@@ -45,7 +45,7 @@ class Surrogate(SGD):
     Options: ClassVar[type[Settings]] = SurrogateSettings
     settings: SurrogateSettings
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Prepare to optimise; neurons get the slope, which changes no output of the model."""
         super().__init__(model, settings)
         if isinstance(model, SpikingNetwork):
@@ -58,7 +58,7 @@ class Surrogate(SGD):
 
     @classmethod
     def remark(cls, activation: Activation) -> str:
-        """Tell of nothing: all layers learn."""
+        """Return no remark: all layers learn."""
         return ""
 
     def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -30,22 +30,43 @@ def _adam(parameters: Iterable[Tensor], learning_rate: float, momentum: float) -
 OPTIMIZERS: Mapping[str, OptimizerOf] = {"sgd": _sgd, "adam": _adam}
 
 
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound="BasicSettings")
 
 
 @options
-class Settings:
-    """The options that every method has, with the defaults of the paper's MNIST experiments.
+class BasicSettings:
+    """The options that every method has; a study decides both.
 
-    A method that has more of them declares a subclass (:attr:`Trainer.Options`). Methods that do
-    not fill ``p.grad`` have a rule of their own, and ignore what is of no use to them.
+    A method declares those that it has besides in a subclass (:attr:`Trainer.Options`): of
+    :class:`Settings` if it descends, of this one if it has a rule of its own.
     """
 
     learning_rate: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Step size of the optimiser.")
+        float, Field(gt=0, allow_inf_nan=False, description="Step size of the method.")
     ]
+    total_steps: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="How many steps there will be, which what changes by then has to know."),
+    ] = None
+
+    #: What a search may try of the options.
+    search: ClassVar[Mapping[str, Search]] = {"learning_rate": LogUniform(1e-3, 10)}
+
+    @classmethod
+    def of(cls: type[S], settings: "BasicSettings") -> S:
+        """Return settings as this class has them; what is not in them has its default."""
+        if type(settings) is cls:
+            return settings
+        shared = fields_of(cls).keys() & fields_of(type(settings)).keys()
+        return cls(**{name: getattr(settings, name) for name in shared})
+
+
+@options
+class GradientSettings(BasicSettings):
+    """The options of a method that takes SGD's step, with the defaults of the paper on MNIST."""
+
     momentum: Annotated[
-        float, Field(ge=0, lt=1, description="Of SGD, or Adam's first, in [0, 1).")
+        float, Field(ge=0, lt=1, description="Momentum of SGD, or Adam's first, in [0, 1).")
     ] = 0.9
     clip_norm: Annotated[
         Annotated[float, Field(gt=0)] | None,
@@ -53,39 +74,29 @@ class Settings:
     ] = 3.0
     #: The authors' code sums rewards, so their learning rates for LFP are meant for "sum".
     reduction: Annotated[
-        Reduction, Field(description="Of the batch's losses and rewards, by its size or not.")
+        Reduction, Field(description="Whether a batch's losses or rewards are averaged or summed.")
     ] = "mean"
     #: "one-cycle": the rate climbs to `learning_rate` for the first 30% of the steps and then falls
     #: to almost 0 (Smith and Topin 2019, as torch has it; momentum stays constant).
     schedule: Annotated[
-        Literal["constant", "one-cycle"], Field(description="Of the learning rate.")
+        Literal["constant", "one-cycle"], Field(description="How the learning rate changes.")
     ] = "constant"
-    total_steps: Annotated[
-        Annotated[int, Field(ge=1)] | None,
-        Field(description="How many steps there will be, which one-cycle has to know."),
-    ] = None
     #: Lambda of :func:`baselines.clipping.clip_adaptively`, which comes before `clip_norm`.
     adaptive_clip: Annotated[
         Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
         Field(description="Largest relative change of a unit."),
     ] = None
-    optimizer: Annotated[
-        str, Named(OPTIMIZERS), Field(description="What steps on p.grad, where a method fills it.")
-    ] = "sgd"
+
+
+@options
+class Settings(GradientSettings):
+    """The options of a method that fills ``p.grad`` and lets an optimiser step on it."""
+
+    optimizer: Annotated[str, Named(OPTIMIZERS), Field(description="What steps on p.grad.")] = "sgd"
 
     #: No option here, but what benchmarks.asv, which has to be the same for all commits, times
     #: propagation with.
     epsilon: ClassVar[float] = 1e-6
-    #: What a search may try of the options.
-    search: ClassVar[Mapping[str, Search]] = {"learning_rate": LogUniform(1e-3, 10)}
-
-    @classmethod
-    def of(cls: type[S], settings: "Settings") -> S:
-        """Return settings as this class has them; what is not in them has its default."""
-        if type(settings) is cls:
-            return settings
-        shared = fields_of(cls).keys() & fields_of(type(settings)).keys()
-        return cls(**{name: getattr(settings, name) for name in shared})
 
 
 class Step(NamedTuple):
@@ -107,17 +118,22 @@ class Trainer(Protocol):
     #: What figures call it, if not by its name.
     label: ClassVar[str] = ""
     #: What it can be tuned by: a class that :func:`baselines.options.options` makes.
-    Options: ClassVar[type[Settings]] = Settings
+    Options: ClassVar[type[BasicSettings]] = Settings
+    #: Names of the options that a table tells of the method's runs, whatever their values.
+    shown: ClassVar[tuple[str, ...]] = ()
+    #: What its steps are called in a table, which then tells how many a run has made.
+    steps_name: ClassVar[str] = ""
     #: The size of the batches that the method takes, if that is not for the study to choose.
     batch_size: ClassVar[int | None] = None
-    #: The learning rate of a method that a sweep over the study's rates makes no sense for.
+    #: The learning rate of a method that a sweep over rates makes no sense for. Its other options
+    #: are searched where a study asks for a number of trials.
     learning_rate: ClassVar[float | None] = None
     #: Whether it keeps arrays of NumPy, which torch knows nothing of.
     numpy: ClassVar[bool] = False
     #: Makes the method's own network of (input_shape, classes, seed), where it has to have one.
     network: ClassVar[Callable[[tuple[int, ...], int, int], nn.Module] | None] = None
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Prepare to train the model, in place."""
 
     @classmethod
@@ -151,12 +167,12 @@ class NeedsDerivatives(Trainer):
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
-        """Refuse spikes."""
+        """Refuse neurons that spike."""
         return "a spike has no derivative" if activation.spiking else None
 
     @classmethod
     def remark(cls, activation: Activation) -> str:
-        """Tell of step functions."""
+        """Say that below a step function nothing is learned."""
         return "" if activation.differentiable else "last layer alone"
 
 
@@ -166,16 +182,15 @@ class DescentTrainer(Trainer):
     #: Whether :meth:`fill_and_clip` gives the device the same work for every batch of one size, so
     #: that a CUDA graph can repeat it. Each class says it for itself.
     graphable: ClassVar[bool] = False
+    Options: ClassVar[type[Settings]] = Settings
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Prepare to optimise the trainable parameters; ValueError without total_steps."""
         self.model = model
-        self.settings = self.Options.of(settings)
+        self.settings = own = self.Options.of(settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = OPTIMIZERS[settings.optimizer](
-            self.parameters, settings.learning_rate, settings.momentum
-        )
-        self.schedule = scheduler(self.optimizer, settings)
+        self.optimizer = OPTIMIZERS[own.optimizer](self.parameters, own.learning_rate, own.momentum)
+        self.schedule = scheduler(self.optimizer, own)
 
     @abstractmethod
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def test_a_number_is_one_of_the_stored_files_beside_it(table: Quoted) -> None:
 
 
 def test_a_number_that_is_not_stored_is_noticed() -> None:
-    stored = numbers((ROOT / "benchmarks/stored/digits/table.md").read_text())
+    stored = numbers((ROOT / "benchmarks/stored/authors-epsilon-cpu/digits/table.md").read_text())
     assert "96.3 ± 0.3" in stored
     assert "96.3 ± 0.4" not in stored
     assert len(TABLES) >= 4

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
@@ -10,14 +11,17 @@ from pydantic import Field
 from typer import Typer
 from typer.testing import CliRunner
 
-from baselines import METHODS, SGD, LFPSettings, Settings, Trainer
+from baselines import METHODS, SGD, BasicSettings, LFPSettings, Settings, Trainer
 from baselines.options import options
+from baselines.pso import SwarmSettings
 from benchmarks.cli.method_options import with_options_of
 from benchmarks.experiments import comparison, transfer
+from benchmarks.experiments.comparison.experiment import TRIALS
 from benchmarks.experiments.comparison.study import Outcome
-from benchmarks.experiments.comparison.summary import notes
+from benchmarks.experiments.comparison.summary import lines, notes, summarise
 from benchmarks.experiments.options import DECIDED, MethodOptions, options_of
 from benchmarks.experiments.regression.options import Options as RegressionOptions
+from tests.studies import carry_out
 
 
 @options
@@ -50,7 +54,7 @@ class Study(MethodOptions):
     seeds: int = 3
 
 
-def settings(**given: Any) -> dict[str, Settings]:
+def settings(**given: Any) -> dict[str, BasicSettings]:
     return Study(**given).settings_by_method(TABLE)
 
 
@@ -72,7 +76,7 @@ def test_without_it_each_method_has_its_own_default() -> None:
 
 def test_an_option_of_one_method_comes_before_a_flat_one() -> None:
     found = settings(momentum=0.5, options={"mine": {"momentum": 0.1, "seeds": 9}})
-    assert [one.momentum for one in found.values()] == [0.5, 0.5, 0.1]
+    assert [Settings.of(one).momentum for one in found.values()] == [0.5, 0.5, 0.1]
     assert asdict(found["mine"])["seeds"] == 9, "the study's own seeds are another option"
 
 
@@ -86,8 +90,44 @@ def test_0_is_none_where_it_can_be_nothing_else(option: str, given: Any, expecte
 
 
 def test_families_stand_for_their_methods() -> None:
-    found = comparison.Options(methods=["pso"], options={"pso": {"momentum": 0.5}}).study()
-    assert [one.momentum for one in found.settings.values()] == [0.5, 0.5]
+    found = comparison.Options(methods=["pso"], options={"pso": {"inertia": 0.5}}).study()
+    swarms = [one for one in found.settings.values() if isinstance(one, SwarmSettings)]
+    assert [one.inertia for one in swarms] == [0.5, 0.5]
+
+
+def test_a_method_with_its_own_rate_is_swept_where_trials_are_asked_for() -> None:
+    methods = ["lfp", "pso-torch-stable", "rstdp-tuned"]
+    given: Any = {"methods": methods, "activations": ["relu", "lif"], "epochs": 1}
+    study = comparison.Options(**given, options={"pso-torch-stable": {"inertia": 0.5}}).study()
+    assert [len(study.tried(method)) for method in methods] == [TRIALS, 0, 0]
+    searched = comparison.Options(**{**given, "trials": 4, "speed_limit": 0.5}).study()
+    assert [len(searched.tried(method)) for method in methods] == [4, 4, 4]
+    assert searched.searched["pso-torch-stable"] == ("inertia", "cognitive", "social", "start")
+    swarms = [one for one in searched.tried("pso-torch-stable") if isinstance(one, SwarmSettings)]
+    assert {one.speed_limit for one in swarms} == {0.5}
+    assert len({one.inertia for one in swarms}) == 4
+    assert {one.learning_rate for one in searched.tried("rstdp-tuned")} == {5.0}
+    fixed = comparison.Options(**given, trials=4, learning_rate={"pso-torch-stable": 1.0}).study()
+    assert not fixed.tried("pso-torch-stable")
+
+
+def test_a_table_tells_how_large_swarms_are_and_how_often_they_moved(tmp_path: Path) -> None:
+    options = comparison.Options(
+        dataset="blobs",
+        model="toy-mlp",
+        methods=["sgd", "pso-torch-stable"],
+        activations=["relu"],
+        learning_rate={"sgd": 0.1},
+        seeds=1,
+        epochs=3,
+        options={"pso-torch-stable": {"particles": 5}},
+    )
+    found = carry_out(options.study(), tmp_path)
+    rows = summarise(found).set_index("method")
+    (steps,) = [s.result.steps for s in found.results if s.run.method == "pso-torch-stable"]
+    assert rows["other_options"]["pso-torch-stable"] == f"particles 5, iterations {steps}"
+    assert rows["other_options"]["sgd"] == ""
+    assert "other options" in lines(rows.reset_index())[0]
 
 
 def test_a_study_is_read_as_it_was_written() -> None:

@@ -68,7 +68,7 @@ def test_a_method_is_tried_at_as_many_points_as_are_asked_for_and_always_the_sam
         points = sampled(LFPSettings(1.0, momentum=0.5), NAMES, count)
         assert len(set(points)) == len(points) == count
         assert points == sampled(LFPSettings(1.0, momentum=0.5), NAMES, count)
-        assert {point.momentum for point in points} == {0.5}
+        assert {LFPSettings.of(point).momentum for point in points} == {0.5}
 
 
 def test_points_fill_the_space_evenly_and_independent_draws_do_not() -> None:
@@ -81,7 +81,7 @@ def test_points_fill_the_space_evenly_and_independent_draws_do_not() -> None:
         return np.histogram(shares, bins=8, range=(0, 1))[0].tolist()
 
     points = sampled(LFPSettings(1.0), NAMES, 32)
-    assert counts(np.array([point.epsilon for point in points])) == [4] * 8
+    assert counts(np.array([LFPSettings.of(point).epsilon for point in points])) == [4] * 8
     assert {getattr(p, "units") for p in points} == {"identity", "reverse", "shifted"}  # noqa: B009
     random = np.random.default_rng(0)
     chance = search.low * (search.high / search.low) ** random.random((100, 32))
@@ -90,7 +90,7 @@ def test_points_fill_the_space_evenly_and_independent_draws_do_not() -> None:
 
 def test_only_what_is_named_is_varied() -> None:
     points = sampled(LFPSettings(1.0, epsilon=0.25), ("learning_rate",), 8)
-    assert {point.epsilon for point in points} == {0.25}
+    assert {LFPSettings.of(point).epsilon for point in points} == {0.25}
     assert len({point.learning_rate for point in points}) == 8
 
 

@@ -1,101 +1,129 @@
-"""The study of what LFP's options do: it runs, and its tables say what is stored."""
+"""The studies of LFP's options: which trials there are, what is chosen, and what is quoted."""
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
+import re
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from benchmarks.data import load
-from benchmarks.experiments.treatments import arms, llama, studies, trials
-from benchmarks.experiments.treatments.llama import LlamaBudget
-from benchmarks.experiments.treatments.networks import DENSE
-from benchmarks.experiments.treatments.tables import (
-    lines_of_llama,
-    lines_of_norms,
-    lines_of_training,
-    row_of_training,
-)
-from benchmarks.experiments.treatments.trials import Budget
+from benchmarks.experiments import initial_feedback
+from benchmarks.experiments.conduct import Done, Status, carry_out, status
+from benchmarks.experiments.initial_feedback import InitialFeedback
+from benchmarks.experiments.language.options import Options as LanguageOptions
+from benchmarks.experiments.language.runs import LanguageRun, at_start, runs_of, untrained
+from benchmarks.experiments.language.text import corpus, windows
+from benchmarks.experiments.treatments import Options, Treatments, runs
+from benchmarks.experiments.treatments.networks import NETWORKS, Network
 from benchmarks.models.llama import Llama
-from benchmarks.rendering.text import Lines, markdown
 from benchmarks.storage.provenance import ROOT
-from tests.markdown import parse
+from tests.studies import place
 
-pytestmark = pytest.mark.slow
-
-SMALL = Budget("adam", (0.003, 0.01), (1e-6, 0.1), sweep_epochs=1, epochs=1, sweep_seeds=1, seeds=2)
+CPU = torch.device("cpu")
+SMALL = Options(
+    networks=["sigmoid"],
+    arms={"identity": {"units": "identity"}, "reverse": {"units": "reverse"}},
+    optimizer="adam",
+    learning_rates=[0.003, 0.01],
+    epsilons=[1e-6, 0.1],
+    sweep_epochs=1,
+    sweep_seeds=1,
+    epochs=1,
+    seeds=2,
+)
 #: The tables that the documentation quotes, and where it does.
-QUOTED = {"gates": "activations.md", "units": "activations.md", "normalisation": "transformers.md"}
+QUOTED = {
+    "units-cpu/digits": "activations.md",
+    "gates-cpu/sgd": "activations.md",
+    "gates-cpu/adam": "activations.md",
+    "initial-feedback-cpu/gates": "activations.md",
+    "normalisation-cpu/llama": "transformers.md",
+}
 
 
-def stored(folder: Path, name: str) -> list[dict[str, Any]]:
-    runs: list[dict[str, Any]] = json.loads((folder / f"{name}.json").read_text())["runs"]
-    return runs
+def treated(folder: Path, options: Options = SMALL) -> Done:
+    return carry_out(Treatments(), options, folder, place())
 
 
-def refused(*arguments: object) -> None:
-    raise AssertionError("what is stored was made again")
-
-
-def small_gates(folder: Path) -> str:
-    budget = replace(SMALL, rates=(0.01,), epsilons=(1e-6,), seeds=1)
-    trainings = [(("squeeze", "lstm"), budget)]
-    return studies.gates(folder, trainings, [("regnet_y_400mf", 32)], seeds=1)
-
-
-def small_units(folder: Path) -> str:
-    networks = {"sigmoid": DENSE["sigmoid"]}
-    return studies.units(folder, SMALL, networks)
-
-
-def small_normalisation(folder: Path) -> str:
-    budget = LlamaBudget(rates=(0.003, 0.01), seeds=1, steps=2, batch=2, context=16, blocks=2)
-    return studies.normalisation(folder, budget)
-
-
-@pytest.mark.parametrize("study", [small_gates, small_units, small_normalisation])
-def test_a_study_runs_once_and_its_tables_are_made_of_what_is_stored(
-    study: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = study.__name__.removeprefix("small_")
-    text = study(tmp_path)
-    assert (tmp_path / f"{name}.md").read_text() == text
-    assert all("commit" in run["environment"] for run in stored(tmp_path, name))
-    for module, made in ((trials, "train"), (llama, "train_llama"), (studies, "norms_of")):
-        monkeypatch.setattr(module, made, refused)
-    assert study(tmp_path) == text
-
-
+@pytest.mark.slow
 def test_every_arm_has_as_many_trials_and_the_best_is_chosen(tmp_path: Path) -> None:
-    ((_, (_, rows), _),) = parse(small_units(tmp_path))
-    runs = stored(tmp_path, "units")
-    assert [run["arm"] for run in runs] == [row[1] for row in rows] == list(arms.UNITS)
-    for run, row in zip(runs, rows, strict=True):
-        assert len(run["trials"]) == 4
-        assert mean(run["chosen"]["validation"]) == max(
-            mean(trial["validation"]) for trial in run["trials"]
-        )
-        assert row[5].startswith(f"{100 * mean(run['test_accuracy']):.1f} ± ")
+    found, (section,) = treated(tmp_path)
+    (table,) = section.tables
+    rows = table.frame.to_dict("records")
+    assert [row["arm"] for row in rows] == ["identity", "reverse", "gradient"]
+    for row in rows:
+        results = [s.result for s in found.runs.values() if s.run.label == f"sigmoid {row['arm']}"]
+        tried = [result for result in results if result.run.kind == "sweep"]
+        assert len(tried) == 4
+        assert row["validation_accuracy"] == max(result.validation or 0 for result in tried)
+        finals = [result for result in results if result.run.kind == "final"]
+        assert row["test_accuracy_mean"] == mean(result.test or 0 for result in finals)
+        assert {result.run.settings.learning_rate for result in finals} == {row["learning_rate"]}
+    kind = Treatments()
+    assert len(found.runs) == kind.runs(SMALL)
+    assert status(kind, SMALL, tmp_path) == Status(done=kind.runs(SMALL))
 
 
-def test_a_divergence_is_recorded_and_its_trial_counts_nothing(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.slow
+def test_a_trial_that_diverged_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build() -> torch.nn.Module:
-        model = DENSE["softplus"]()
-        torch.nn.init.constant_(next(model.parameters()), float("nan"))
+    def lost() -> nn.Module:
+        model = NETWORKS["softplus"].build()
+        nn.init.constant_(next(model.parameters()), float("nan"))
         return model
 
-    data = load("digits")
-    record = trials.study(build, {"units": "identity"}, SMALL, data)
-    assert record["diverged"] == [1, 1]
-    assert all(trial["validation"] == [0.0] for trial in record["trials"])
-    assert row_of_training({"network": "", "arm": "", **record})[-1] == "2/2"
+    monkeypatch.setattr(runs, "NETWORKS", {"sigmoid": Network(lost, "none")})
+    _, (section,) = treated(tmp_path)
+    assert [row[-1] for row in section.tables[0].lines[1]] == ["2/2"] * 3
+    assert set(section.tables[0].frame["validation_accuracy"]) == {0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"networks": ["sigmoyd"]}, "networks: unknown name 'sigmoyd'; did you mean 'sigmoid'?"),
+        ({"networks": ["lstm", "lstm"]}, "networks: 'lstm' is given twice"),
+        ({"arms": {"gradient": {}}}, "arms: 'gradient' is always there; allowed: other names"),
+        ({"arms": {"a": {"unit": "reverse"}}}, "arms.a: unknown name 'unit'; did you mean 'units'"),
+        ({"arms": {"a": {"units": "even"}}}, "units must be 'identity' or"),
+        ({"arms": {"a": {"epsilon": 0.1}}}, "arms.a: unknown name 'epsilon'"),
+        ({"learning_rates": [-1.0]}, "learning_rate must be finite and > 0, not -1.0"),
+        ({"epsilons": [0.1, 0.1]}, "epsilons: 0.1 is given twice"),
+    ],
+)
+def test_wrong_options_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Treatments().runs(SMALL.model_copy(update=changes))
+
+
+def test_feedback_is_compared_on_the_same_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(name: str) -> nn.Module:
+        layers = nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.ReLU(), nn.Dropout(0.5)
+        return nn.Sequential(*layers, nn.Linear(8, initial_feedback.CLASSES))
+
+    monkeypatch.setattr(initial_feedback, "NETWORKS", {"small": small})
+    options = initial_feedback.Options(
+        networks=["small"],
+        arms={"plain": {"epsilon": 0.0}, "damped": {"epsilon": 0.5}},
+        side=32,
+    )
+    kind = InitialFeedback()
+    assert kind.runs(options) == 2 * 3
+    plain, *_, damped = (kind.make(run, CPU, None).details for run in kind.plan(options, {}))
+    # LFP-0 on a ReLU network is |w| times the gradient, whatever the dropout.
+    assert (plain["ratio"], plain["cosine"]) == (pytest.approx(1, rel=1e-5),) * 2
+    assert damped["ratio"] < 0.9
+
+
+def test_an_unknown_network_or_side_is_refused() -> None:
+    kind, arms = InitialFeedback(), {"plain": dict[str, Any]()}
+    with pytest.raises(ValueError, match="networks: unknown name 'maxvit'"):
+        kind.runs(initial_feedback.Options(networks=["maxvit"], arms=arms))
+    with pytest.raises(ValueError, match="side: 32; allowed with maxvit_t: 64"):
+        kind.runs(initial_feedback.Options(arms=arms, side=32))
 
 
 def test_the_small_llama_sees_no_character_before_its_time() -> None:
@@ -109,25 +137,34 @@ def test_the_small_llama_sees_no_character_before_its_time() -> None:
     assert not torch.allclose(before[5:], after[5:])
 
 
-@pytest.mark.parametrize("name", QUOTED)
-def test_the_documentation_quotes_the_stored_tables(name: str) -> None:
-    runs = stored(studies.FOLDER, name)
-    tables = [table for _, table, _ in parse((studies.FOLDER / f"{name}.md").read_text())]
-    documented = (ROOT / "docs" / QUOTED[name]).read_text()
+def test_the_first_batch_of_a_language_model_is_told_by_depth() -> None:
+    options = LanguageOptions(
+        model="llama",
+        optimizers=["adam"],
+        epsilons=[1e-6],
+        attentions=["uniform"],
+        normalisations=["gradient", "identity"],
+        learning_rates={"adam": [0.01]},
+        steps=10,
+        context=8,
+        features=16,
+    )
+    details = []
+    for arm in options.arms():
+        run: LanguageRun = runs_of(arm, options)[0.01][0]
+        text = corpus()
+        model = untrained(run, text.characters)
+        assert isinstance(model, Llama)
+        details.append(at_start(model, run, *windows(text.train, [0, 50], options.context)))
+        assert all(p.grad is None for p in model.parameters())
+    gradient, default, identity = details
+    assert gradient["cosine"] == pytest.approx(1)
+    assert len(gradient["by_depth"]) == options.layers
+    assert default["cosine"] != identity["cosine"]
 
-    def of_optimizer(optimizer: str) -> list[dict[str, Any]]:
-        return [run for run in runs if run.get("budget", {}).get("optimizer") == optimizer]
 
-    of: dict[str, list[Callable[[], Lines]]] = {
-        "gates": [
-            lambda: lines_of_norms([run for run in runs if "model" in run]),
-            lambda: lines_of_training(of_optimizer("sgd")),
-            lambda: lines_of_training(of_optimizer("adam")),
-        ],
-        "units": [lambda: lines_of_training(runs)],
-        "normalisation": [lambda: lines_of_llama(runs)],
-    }
-    for found, made in zip(tables, of[name], strict=True):
-        header, rows = made()
-        assert found == (tuple(header), [tuple(row) for row in rows])
-        assert markdown((header, rows)) in documented
+@pytest.mark.parametrize("part", QUOTED)
+def test_the_documentation_quotes_the_stored_tables(part: str) -> None:
+    stored = (ROOT / "benchmarks" / "stored" / part / "table.md").read_text()
+    table = "".join(line + "\n" for line in stored.splitlines() if line.startswith("| "))
+    assert table in (ROOT / "docs" / QUOTED[part]).read_text()

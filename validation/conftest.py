@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from baselines import METHODS
+from baselines.options import options
 from baselines.pso import PSO
 from lfp_core import _torch
 
@@ -53,4 +54,10 @@ def small_swarms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every swarm have 100 particles: what is tested does not depend on it, but time does."""
     for method in METHODS.values():
         if issubclass(method, PSO):
+
+            @options
+            class Few(method.Options):  # type: ignore[misc, name-defined]
+                particles: int = 100
+
+            monkeypatch.setattr(method, "Options", Few)
             monkeypatch.setattr(method, "recipe", replace(method.recipe, particles=100))

@@ -8,9 +8,11 @@ With fresh uniform random numbers r, s in [0, 1) for every particle and weight::
 
 Two implementations of this, :class:`Pyswarms` and :class:`TorchSwarm`, share the fitness function
 :class:`~baselines.swarm_fitness.SwarmFitness`, and follow the same trajectory from the same random
-numbers. Both know two named recipes, :data:`PAPER` and :data:`STABLE`.
+numbers. There are two named recipes, :data:`PAPER` and :data:`STABLE`, which the options
+(:class:`SwarmSettings`) begin with.
 """
 
+from baselines.pso.options import StableSwarmSettings, SwarmSettings
 from baselines.pso.recipe import PAPER, STABLE, Recipe
 from baselines.pso.swarms import Pyswarms, Swarm, TorchSwarm
 from baselines.pso.trainer import (
@@ -31,8 +33,10 @@ __all__ = [
     "Pyswarms",
     "Recipe",
     "StablePSO",
+    "StableSwarmSettings",
     "StableTorchPSO",
     "Swarm",
+    "SwarmSettings",
     "TorchSwarm",
     "free_bytes",
 ]

@@ -18,8 +18,12 @@ class Recipe:
         bound: positions are clipped to [-bound, bound].
         speed_limit: velocities are clipped to [-speed_limit, speed_limit].
         fresh: whether every step's batch counts, for which the p_i are evaluated again as well, at
-            twice the work. Otherwise the first batch is the one that all costs are of. What does
-            not work is to compare costs of different batches: a lucky one would never be beaten.
+            twice the work. Otherwise the first batch is the one that all costs are of.
+        kept: whether, with fresh batches, the costs of the p_i stay as they were measured, at half
+            the work. Then costs of different batches are compared, and a lucky one is hard to beat.
+        decay: what c1 or c2 is multiplied by in each iteration from `patience` on in which the
+            position that it pulls to has not changed (:class:`~baselines.pso.pulls.Pulls`).
+        patience: see there.
     """
 
     particles: int
@@ -31,11 +35,15 @@ class Recipe:
     bound: float
     speed_limit: float
     fresh: bool = False
+    kept: bool = False
+    decay: float = 1.0
+    patience: int = 10
 
 
-#: As in arXiv 2308.12053, which used the package torch-pso: its range is of the start alone, and
-#: its velocities start in twice the range. (torch-pso tells each particle of a new g at once; here
-#: all particles move together.)
+#: The numbers of arXiv 2308.12053, which used the package torch-pso: its range is of the start
+#: alone, and its velocities start in twice the range. (torch-pso tells each particle of a new g at
+#: once; here all particles move together.) Its batches and its decay are the variant "paper" of
+#: :class:`~baselines.pso.options.SwarmSettings`.
 PAPER = Recipe(
     particles=1000,
     inertia=0.8,

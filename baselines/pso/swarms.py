@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines.pso.pulls import Pulls
 from baselines.pso.recipe import Recipe
 from baselines.swarm_fitness import comparable
 
@@ -27,11 +28,13 @@ class Swarm(Protocol):
         positions: (particles, dimensions), the x_i.
         best_positions: (particles, dimensions), the p_i.
         best_costs: (particles,), the costs of the p_i; infinity before they are known.
+        pulls: how far c1 and c2 have decayed; None where they stay.
     """
 
     positions: Tensor
     best_positions: Tensor
     best_costs: Tensor
+    pulls: Pulls | None
 
     def __init__(self, recipe: Recipe, like: Tensor, seed: int) -> None:
         """Scatter particles in as many dimensions as ``like`` (dimensions,) has.
@@ -89,6 +92,7 @@ class TorchSwarm(Swarm):
         self.velocities = self.draw(like.new_empty(shape)).sub_(0.5).mul_(2 * recipe.start_speed)
         self.best_positions = self.positions.clone()
         self.best_costs = like.new_full(shape[:1], inf)
+        self.pulls = Pulls(recipe, like) if recipe.decay < 1 else None
 
     @staticmethod
     def bytes_needed(particles: int, like: Tensor) -> int:
@@ -107,8 +111,10 @@ class TorchSwarm(Swarm):
     def judge(self, costs: Tensor) -> None:
         """See :class:`Swarm`."""
         costs = comparable(costs)
-        better = (costs < self.best_costs)[:, None]
-        torch.where(better, self.positions, self.best_positions, out=self.best_positions)
+        better = costs < self.best_costs
+        if self.pulls is not None:
+            self.pulls.note(better, costs.min() < self.best_costs.min())
+        torch.where(better[:, None], self.positions, self.best_positions, out=self.best_positions)
         torch.minimum(costs, self.best_costs, out=self.best_costs)
 
     def revise(self, costs: Tensor) -> None:
@@ -120,10 +126,17 @@ class TorchSwarm(Swarm):
         recipe, (g, _) = self.recipe, self.best()
         rows = self._rows(recipe.particles, g)
         arrays = (self.positions, self.velocities, self.best_positions)
-        for x, v, p in zip(*(array.split(rows) for array in arrays), strict=True):
+        pulls = self.pulls
+        for block, (x, v, p) in enumerate(
+            zip(*(array.split(rows) for array in arrays), strict=True)
+        ):
             random, pull = torch.empty_like(x), p - x
+            if pulls is not None:
+                pull.mul_(pulls.cognitive.split(rows)[block][:, None])
             v.mul_(recipe.inertia).addcmul_(self.draw(random), pull, value=recipe.cognitive)
             torch.sub(g, x, out=pull)
+            if pulls is not None:
+                pull.mul_(pulls.social)
             v.addcmul_(self.draw(random), pull, value=recipe.social)
             if isfinite(recipe.speed_limit):
                 v.clamp_(-recipe.speed_limit, recipe.speed_limit)
@@ -133,10 +146,16 @@ class TorchSwarm(Swarm):
 
     def state_dict(self) -> dict[str, Any]:
         """See :class:`Swarm`."""
-        return {**self._arrays(), "random": self.generator.get_state()}
+        return {
+            **self._arrays(),
+            "random": self.generator.get_state(),
+            "pulls": None if self.pulls is None else self.pulls.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :class:`Swarm`."""
+        if self.pulls is not None:
+            self.pulls.load_state_dict(state["pulls"])
         self.generator.set_state(state["random"])
         for name, array in self._arrays().items():
             array.copy_(state[name])
@@ -198,6 +217,8 @@ class Pyswarms(Swarm):
             pbest_cost=np.full(shape[0], inf),
             options={"w": recipe.inertia, "c1": recipe.cognitive, "c2": recipe.social},
         )
+        self.recipe = recipe
+        self.pulls = Pulls(recipe, torch.empty(0).double()) if recipe.decay < 1 else None
         self.random_state: Any = random.get_state()
         self._share()
 
@@ -219,6 +240,11 @@ class Pyswarms(Swarm):
         """See :class:`Swarm`."""
         state = self.state
         state.current_cost = comparable(costs.double().cpu()).numpy()
+        if self.pulls is not None:
+            found = torch.from_numpy(state.current_cost)
+            self.pulls.note(found < self.best_costs, found.min() < self.best_costs.min())
+            state.options["c1"] = self.recipe.cognitive * self.pulls.cognitive.numpy()[:, None]
+            state.options["c2"] = self.recipe.social * float(self.pulls.social)
         state.pbest_pos, state.pbest_cost = self.compute_pbest(state)
         if state.pbest_cost.min() < inf:
             state.best_pos, state.best_cost = self.topology.compute_gbest(state)
@@ -252,12 +278,15 @@ class Pyswarms(Swarm):
         return {
             **{name: torch.from_numpy(array) for name, array in arrays.items()},
             "random": (kind, torch.from_numpy(keys), *others),
+            "pulls": None if self.pulls is None else self.pulls.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See :class:`Swarm`."""
         for name in self.ARRAYS:
             setattr(self.state, name, state[name].numpy()[()])  # a scalar where it was one
+        if self.pulls is not None:
+            self.pulls.load_state_dict(state["pulls"])
         kind, keys, *others = state["random"]
         self.random_state = (kind, keys.numpy(), *others)
         self._share()

@@ -9,25 +9,27 @@ from torch import Tensor, nn
 
 from baselines.activation import Activation
 from baselines.machine import available_memory
+from baselines.pso.options import StableSwarmSettings, SwarmSettings
 from baselines.pso.recipe import PAPER, STABLE, Recipe
 from baselines.pso.swarms import Pyswarms, Swarm, TorchSwarm
 from baselines.swarm_fitness import SwarmFitness
-from baselines.trainer import Settings, Step, Trainer
+from baselines.trainer import BasicSettings, Step, Trainer
 
 
 class PSO(Trainer):
     """A swarm of networks; the model becomes its best one after every step.
 
     A step is one iteration of the swarm: evaluate, remember, move. The loss of a step is the cost
-    of the best position so far, on the batch that the recipe is for; there is no feedback and its
-    norm is 0. While no particle has a finite cost the loss is infinite: a divergence. No field of
-    :class:`~baselines.trainer.Settings` applies: a swarm is set up by a recipe. The particles start
-    at random and not from the model's weights; the seed is drawn from torch's default generator.
+    of the best position so far, on the batch that it was measured on; there is no feedback and its
+    norm is 0. While no particle has a finite cost the loss is infinite: a divergence. There is no
+    learning rate. The particles start at random and not from the model's weights; the seed is drawn
+    from torch's default generator.
 
     Args:
         model: the network; the swarm has its dtype and device.
-        settings: not looked at.
-        recipe: by default that of the class.
+        settings: how the swarm starts and moves, if they are
+            :class:`~baselines.pso.options.SwarmSettings`; all others have nothing for a swarm.
+        recipe: instead of these; by default that of the settings, or else of the class.
 
     Raises:
         ValueError: a layer of the model is not one that
@@ -35,6 +37,9 @@ class PSO(Trainer):
         MemoryError: swarm and fitness would not fit into the memory that is free.
     """
 
+    Options: ClassVar[type[BasicSettings]] = SwarmSettings
+    shown: ClassVar[tuple[str, ...]] = ("particles",)
+    steps_name: ClassVar[str] = "iterations"
     recipe: ClassVar[Recipe]
     swarm_type: ClassVar[type[Swarm]]
     batch_size: ClassVar[int | None] = 1000  # the one batch of all costs has to stand for the rest
@@ -42,13 +47,17 @@ class PSO(Trainer):
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
-        """Refuse spikes."""
+        """Refuse neurons that spike."""
         return "no fitness of spiking networks" if activation.spiking else None
 
-    def __init__(self, model: nn.Module, settings: Settings, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, settings: BasicSettings, recipe: Recipe | None = None
+    ) -> None:
         """Scatter the swarm, if it fits into memory."""
-        recipe = self.recipe if recipe is None else recipe
-        self.fresh = recipe.fresh
+        if recipe is None:
+            own = settings.recipe() if isinstance(settings, SwarmSettings) else None
+            recipe = own or self.recipe
+        self.fresh, self.kept = recipe.fresh, recipe.kept
         self.fitness = SwarmFitness(model)
         like = torch.empty(
             self.fitness.dimensions, dtype=self.fitness.dtype, device=self.fitness.device
@@ -70,7 +79,8 @@ class PSO(Trainer):
             self.batch = inputs, targets
         elif self.fresh:
             self.batch = inputs, targets
-            self.swarm.revise(self.fitness(self.swarm.best_positions, *self.batch))
+            if not self.kept:
+                self.swarm.revise(self.fitness(self.swarm.best_positions, *self.batch))
         self.swarm.judge(self.fitness(self.swarm.positions, *self.batch))
         position, cost = self.swarm.best()
         self.fitness.write(position)
@@ -79,7 +89,7 @@ class PSO(Trainer):
         return Step(loss, torch.zeros_like(loss))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the swarm's, and the batch that all costs are of."""
+        """Return the swarm's state, and the last batch that costs were measured on."""
         return {"swarm": self.swarm.state_dict(), "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -100,7 +110,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 class PaperPSO(PSO):
-    """pyswarms as in the paper."""
+    """A swarm of pyswarms with the numbers of the paper."""
 
     name: ClassVar[str] = "pso-paper"
     label: ClassVar[str] = "PSO, paper"
@@ -110,8 +120,9 @@ class PaperPSO(PSO):
 
 
 class StablePSO(PSO):
-    """pyswarms as its theory would have it."""
+    """A swarm of pyswarms with numbers that keep it stable."""
 
+    Options: ClassVar[type[BasicSettings]] = StableSwarmSettings
     name: ClassVar[str] = "pso-stable"
     label: ClassVar[str] = "PSO, stable"
     numpy: ClassVar[bool] = True
@@ -120,7 +131,7 @@ class StablePSO(PSO):
 
 
 class PaperTorchPSO(PSO):
-    """As in the paper, in torch."""
+    """A swarm in torch with the numbers of the paper."""
 
     name: ClassVar[str] = "pso-torch-paper"
     label: ClassVar[str] = "PSO (torch), paper"
@@ -129,8 +140,9 @@ class PaperTorchPSO(PSO):
 
 
 class StableTorchPSO(PSO):
-    """As the theory would have it, in torch."""
+    """A swarm in torch with numbers that keep it stable."""
 
+    Options: ClassVar[type[BasicSettings]] = StableSwarmSettings
     name: ClassVar[str] = "pso-torch-stable"
     label: ClassVar[str] = "PSO (torch), stable"
     recipe: ClassVar[Recipe] = STABLE

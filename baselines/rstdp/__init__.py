@@ -39,6 +39,7 @@ from baselines.rstdp.network import (
     Winner,
     receptive_fields,
 )
+from baselines.rstdp.options import DecisionSettings, RSTDPSettings, TunedRSTDPSettings
 from baselines.rstdp.recipe import CANONICAL, DENSE, TUNED, FeatureLayer, Recipe, resolution
 from baselines.rstdp.trainer import RSTDP, AdaptiveRates, BatchedRSTDP, DenseRSTDP, TunedRSTDP
 
@@ -50,13 +51,16 @@ __all__ = [
     "AdaptiveRates",
     "BatchedRSTDP",
     "Competition",
+    "DecisionSettings",
     "DenseRSTDP",
     "DenseRSTDPNetwork",
     "FeatureLayer",
     "RSTDPNetwork",
+    "RSTDPSettings",
     "Recipe",
     "TunedRSTDP",
     "TunedRSTDPNetwork",
+    "TunedRSTDPSettings",
     "Winner",
     "receptive_fields",
     "resolution",

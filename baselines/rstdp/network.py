@@ -131,7 +131,7 @@ class RSTDPNetwork(nn.Module):
         return self.first_of_largest(potentials, features)
 
     def first_of_largest(self, potentials: Tensor, features: Bits) -> Winner | None:
-        """Do the same for given potentials, which may have been summed up in any order in float32.
+        """Decide by given potentials, which may have been summed up in any order in float32.
 
         The error of a sum of n numbers >= 0 in floating point is at most n 2^-24 times the sum.
         Candidates within it are compared by their exact sums: weights in [0.2, 0.8] are multiples

@@ -61,7 +61,7 @@ class Recipe:
         reward, punishment: a of R-STDP for inputs that have spiked and for those that have not.
         bounds: of the decision layer's weights; features' are in [0, 1].
         window: number of images after which the rates of R-STDP are adapted.
-        fading: whether the rates of R-STDP also fall to 0, linearly over ``Settings.total_steps``.
+        fading: whether the rates of R-STDP also fall to 0, linearly over `total_steps`.
     """
 
     encoding: Encoding = field(default_factory=Encoding)

@@ -15,8 +15,9 @@ from baselines.rstdp.network import (
     TunedRSTDPNetwork,
     rounded,
 )
+from baselines.rstdp.options import DecisionSettings, RSTDPSettings, TunedRSTDPSettings
 from baselines.rstdp.recipe import resolution
-from baselines.trainer import Settings, Step, Trainer
+from baselines.trainer import BasicSettings, Step, Trainer
 
 
 @dataclass
@@ -59,14 +60,15 @@ class RSTDP(Trainer):
     decided rightly before their update: 1 while features are learned, as nothing is decided then.
     The feedback norm is the 2-norm of the change of all weights in the step.
 
-    ``Settings.learning_rate`` multiplies the rates of the decision layer: 1 is canonical. A recipe
-    whose rates fade also needs ``Settings.total_steps``, without which they stay. No other field of
-    the settings applies.
+    The options (:class:`~baselines.rstdp.options.RSTDPSettings`) come before the recipe of the
+    network; settings without them leave it. The learning rate multiplies the rates of the decision
+    layer: 1 is canonical. Rates that fade need `total_steps`, without which they stay.
 
     Raises:
         ValueError: the model is not the method's network.
     """
 
+    Options: ClassVar[type[BasicSettings]] = RSTDPSettings
     name: ClassVar[str] = "rstdp"
     label: ClassVar[str] = "R-STDP"
     #: What tells the method from the others of its kind, briefly.
@@ -86,21 +88,24 @@ class RSTDP(Trainer):
 
     @classmethod
     def remark(cls, activation: Activation) -> str:
-        """Tell whose network it is."""
+        """Say that the network is the method's own."""
         return cls.kind
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Begin with the first layer."""
         if not isinstance(model, RSTDPNetwork) or type(model) is not self.network:
             raise ValueError(
                 f"model: {self.name} trains a {self.network.__name__}, not {type(model).__name__}"
             )
         self.model = model
+        recipe = model.recipe
+        if isinstance(settings, DecisionSettings):
+            recipe = settings.applied(recipe)
+        self.recipe = recipe
         self.rate = settings.learning_rate
-        self.total_steps = settings.total_steps if model.recipe.fading else None
+        self.total_steps = settings.total_steps if recipe.fading else None
         self.steps = self.images = 0
         self.rates = AdaptiveRates()
-        recipe = model.recipe
         self.competitions = [
             Competition(layer, shape)
             for layer, shape in zip(recipe.layers, model.shapes, strict=False)
@@ -143,7 +148,7 @@ class RSTDP(Trainer):
 
         The decision layer comes after the last layer of features and learns from all images left.
         """
-        seen, layers = self.images, self.model.recipe.layers
+        seen, layers = self.images, self.recipe.layers
         for depth, layer in enumerate(layers):
             if seen < layer.images:
                 return depth, seen, layer.images - seen
@@ -159,7 +164,7 @@ class RSTDP(Trainer):
             winners = competition.winners(frames, weights)
             if not winners:
                 continue
-            rates = weights.new_tensor(self.model.recipe.stdp_rates(image))
+            rates = weights.new_tensor(self.recipe.stdp_rates(image))
             spiked = torch.stack([winner.spiked for winner in winners])
             a = torch.where(spiked, rates[0], rates[1])
             maps = [winner.map for winner in winners]
@@ -178,7 +183,7 @@ class RSTDP(Trainer):
 
     def _reinforce(self, features: Bits, targets: list[int], change: "_Change") -> int:
         """Learn from decisions about features (N, features) that the same weights make."""
-        model, recipe, rates = self.model, self.model.recipe, self.rates
+        model, recipe, rates = self.model, self.recipe, self.rates
         updates: dict[int, Tensor] = {}
         right = wrong = 0
         for winner, target in zip(map(model.decide, features), targets, strict=True):
@@ -219,6 +224,7 @@ class BatchedRSTDP(RSTDP):
 class TunedRSTDP(RSTDP):
     """Online R-STDP with :data:`TUNED`; its rates start at five times the published ones."""
 
+    Options: ClassVar[type[BasicSettings]] = TunedRSTDPSettings
     name: ClassVar[str] = "rstdp-tuned"
     label: ClassVar[str] = "R-STDP, tuned"
     kind: ClassVar[str] = "tuned; own network"
@@ -229,6 +235,7 @@ class TunedRSTDP(RSTDP):
 class DenseRSTDP(RSTDP):
     """Online R-STDP of a dense decision layer on the encoded spikes, without any features."""
 
+    Options: ClassVar[type[BasicSettings]] = DecisionSettings
     name: ClassVar[str] = "rstdp-dense"
     label: ClassVar[str] = "R-STDP, dense"
     kind: ClassVar[str] = "readout alone"

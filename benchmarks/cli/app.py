@@ -84,7 +84,7 @@ def _tell_version(wanted: bool) -> None:
 def _common(
     told: Annotated[
         bool,
-        typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version."),
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Take the options that are no command's."""

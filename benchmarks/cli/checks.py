@@ -22,18 +22,22 @@ from benchmarks.storage.provenance import describe
 def verify(
     model: Annotated[
         str | None,
-        typer.Option(metavar="PACKAGE:CALLABLE", help="Returns a model of your own to check."),
+        typer.Option(
+            metavar="PACKAGE:CALLABLE", help="Callable that returns a model of your own to check."
+        ),
     ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
             "--input",
             metavar="SHAPE[=LOW..HIGH]|PACKAGE:CALLABLE",
-            help="Of an input of that model, like 3,32,32; or 128=0..50256 for tokens; or what "
+            help="Shape of an input of that model, like 3,32,32; 128=0..50256 for tokens; or what "
             "returns all inputs. Can be repeated, for several arguments.",
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Precision of the check: float32 or float64.")
+    ] = "float32",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

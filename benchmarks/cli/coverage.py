@@ -22,18 +22,24 @@ from benchmarks.storage.provenance import describe
 def coverage(
     context: typer.Context,
     group: Annotated[
-        str, typer.Option(help="'all', or a list like a,b of: nn, torchvision, timm, transformers.")
+        str,
+        typer.Option(help="Groups of models: 'all', or some of nn,torchvision,timm,transformers."),
     ] = "all",
     name: Annotated[
-        str, typer.Option(metavar="PATTERN", help="Only these, like 'resnet*'; stores nothing.")
+        str,
+        typer.Option(
+            metavar="PATTERN",
+            help="Run only models of such a name, like 'resnet*', and store nothing.",
+        ),
     ] = "*",
     jobs: Jobs = 1,
     threads: Threads = None,
     limit: Annotated[
-        int, typer.Option(parser=parse_whole, help="Seconds for a model in one mode.")
+        int,
+        typer.Option(parser=parse_whole, help="Most seconds that a model may take in one mode."),
     ] = 600,
     results: Results = Path("results"),
-    document: Annotated[Path, typer.Option(help="Written from all groups that are stored.")] = Path(
+    document: Annotated[Path, typer.Option(help="Page to write from all stored groups.")] = Path(
         "docs/coverage.md"
     ),
     as_json: AsJson = False,

@@ -21,7 +21,7 @@ from benchmarks.storage import git
 from benchmarks.storage.provenance import PACKAGES, processor
 
 GIGABYTE = 1e9
-#: Of disk that results, checkpoints and the data sets need at most, and of memory that MNIST does.
+#: Bytes of disk that results, checkpoints and data sets need at most, and of memory for MNIST.
 NEEDED = 2 * GIGABYTE
 EXTRAS = {
     "ray": "runs on a cluster: pip install 'lfp-bench[ray]'",

@@ -22,7 +22,7 @@ from benchmarks.studies.plan import kind_of
 
 #: Endings of the files that a report consists of.
 REPORTS = {".csv", ".html", ".md", ".png"}
-#: In the folder of a study: the file that it was made of.
+#: Says in the folder of a study which file it was made of.
 SOURCE = "source.json"
 Made = dict[str, Any]  # what `--json` says of a part
 

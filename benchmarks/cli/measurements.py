@@ -45,7 +45,9 @@ def speed(
     ] = ("lenet,vgg-like"),
     activations: Activations = "all",
     methods: Methods = "lfp,sgd,wsgd",
-    batch_size: Annotated[int, typer.Option(parser=parse_whole, help="Of random inputs.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(parser=parse_whole, help="Random samples in a batch.")
+    ] = 128,
     repeats: Annotated[
         int, typer.Option(parser=parse_whole, help="Timed rounds of one step each.")
     ] = 10,
@@ -113,10 +115,14 @@ def diagnose(
     dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(DATASETS)}.")] = "mnist",
     model: Annotated[str, typer.Option(help=f"One of: {', '.join(MODELS)}.")] = "mlp",
     activations: Activations = "all",
-    learning_rate: Annotated[float, typer.Option(parser=parse_real, help="Of LFP.")] = 0.01,
-    reduction: Annotated[str, typer.Option(help="Of the batch's rewards: mean or sum.")] = "sum",
+    learning_rate: Annotated[
+        float, typer.Option(parser=parse_real, help="Learning rate of LFP.")
+    ] = 0.01,
+    reduction: Annotated[
+        str, typer.Option(help="How a batch's rewards are put together: mean or sum.")
+    ] = "sum",
     epsilon: Annotated[float, typer.Option(parser=parse_real, help="Stabiliser of LFP.")] = 1e-6,
-    epochs: Annotated[int, typer.Option(parser=parse_whole, help="Of training.")] = 2,
+    epochs: Annotated[int, typer.Option(parser=parse_whole, help="Epochs of training.")] = 2,
     results: Results = Path("results"),
     study: StudyName = None,
     as_json: AsJson = False,

@@ -75,5 +75,6 @@ def _help(option: Option, methods: int) -> str:
 
 
 def _default(option: Option) -> str:
-    default = option.field.default
-    return "none" if default is None else str(default)
+    """Return the defaults that methods have, which may differ."""
+    told = ("none" if default is None else str(default) for default in option.defaults.values())
+    return " or ".join(dict.fromkeys(told))

@@ -51,16 +51,16 @@ def parse_real(text: str | float) -> float:
         raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="Device to work on: auto, cpu or cuda.")]
 Threads = Annotated[
     int | None,
     typer.Option(
         parser=parse_whole,
-        help="Of each job; by default 1 for small models, else its share of the usable CPUs.",
+        help="Threads of a job; by default 1 for small models, else its share of the usable CPUs.",
     ),
 ]
 Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
-StudyName = Annotated[str | None, typer.Option(help="Folder of this study in it.")]
+StudyName = Annotated[str | None, typer.Option(help="Folder of this study in that of all.")]
 Show = Annotated[bool, typer.Option("--open", help="Open the report as a page in the browser.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 COLUMNS = ("main", "all")
@@ -74,7 +74,7 @@ def parse_columns(text: str) -> str:
 
 
 Columns = Annotated[
-    str, typer.Option(parser=parse_columns, help="Of the table: main or all of them.")
+    str, typer.Option(parser=parse_columns, help="Columns of the table to show: main or all.")
 ]
 ExecutorName = Annotated[
     str, typer.Option("--executor", help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
@@ -86,14 +86,14 @@ Jobs = Annotated[
         metavar="N|auto",
         envvar="LFP_JOBS",
         show_envvar=False,  # which messages would name beside the option
-        help="Runs at a time here, by default $LFP_JOBS or 1; auto: one for each usable CPU.",
+        help="Runs to make at a time, by default $LFP_JOBS or 1; auto: one for each usable CPU.",
     ),
 ]
 RayAddress = Annotated[
-    str, typer.Option(help="Of a Ray cluster, or auto for the one of this machine.")
+    str, typer.Option(help="Address of a Ray cluster, or auto for the one of this machine.")
 ]
 GpuShare = Annotated[
-    float, typer.Option(parser=parse_real, help="Of a GPU, for a run on a Ray cluster.")
+    float, typer.Option(parser=parse_real, help="Share of a GPU that a run on a Ray cluster has.")
 ]
 Methods = Annotated[
     str,

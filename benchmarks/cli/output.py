@@ -22,7 +22,7 @@ from rich.progress import (
 from benchmarks.cli import logs
 from benchmarks.rendering import text
 
-#: Of text where nobody says how wide it may be.
+#: Width of text, where neither a terminal nor the user says one.
 WIDE = 170
 ALL = "; --columns all shows them"
 WIDER = ", for which the terminal is too narrow; the files of the report have them"

@@ -40,7 +40,8 @@ app.add_typer(perf, name="perf")
 perf.add_typer(gpu_session.app, name="gpu", no_args_is_help=False)
 
 Rounds = Annotated[
-    int, typer.Option(parser=parse_whole, help="In which everything takes its turn.")
+    int,
+    typer.Option(parser=parse_whole, help="Rounds, in each of which everything is timed in turn."),
 ]
 
 
@@ -73,11 +74,15 @@ def scaling(context: typer.Context, results: Results = STORED) -> None:
 @perf.command()
 def weak_scaling(
     context: typer.Context,
-    steps: Annotated[int, typer.Option(parser=parse_whole, help="Of training.")] = 20,
-    batch_size: Annotated[int, typer.Option(parser=parse_whole, help="Of one process.")] = 64,
+    steps: Annotated[int, typer.Option(parser=parse_whole, help="Steps of training.")] = 20,
+    batch_size: Annotated[
+        int, typer.Option(parser=parse_whole, help="Samples in a process's batch.")
+    ] = 64,
     processes: Annotated[
         list[int] | None,
-        typer.Option(parser=parse_whole, help="Can be repeated; by default 1 and 2."),
+        typer.Option(
+            parser=parse_whole, help="Number of processes; can be repeated. By default 1 and 2."
+        ),
     ] = None,
     results: Results = Path("results"),
 ) -> None:
@@ -96,8 +101,10 @@ def weak_scaling(
 
 @perf.command()
 def swarms(
-    particles: Annotated[int, typer.Option(parser=parse_whole, help="Of a swarm.")] = 1000,
-    batch_size: Annotated[int, typer.Option(parser=parse_whole, help="Of random inputs.")] = 1000,
+    particles: Annotated[int, typer.Option(parser=parse_whole, help="Size of a swarm.")] = 1000,
+    batch_size: Annotated[
+        int, typer.Option(parser=parse_whole, help="Random samples in a batch.")
+    ] = 1000,
     rounds: Rounds = 3,
     results: Results = Path("results"),
 ) -> None:
@@ -153,10 +160,11 @@ def steps(
 @perf.command()
 def history(
     commits: Annotated[
-        list[str] | None, typer.Argument(metavar="[COMMIT]...", help="By default HEAD.")
+        list[str] | None,
+        typer.Argument(metavar="[COMMIT]...", help="Commits to measure; by default HEAD."),
     ] = None,
     bench: Annotated[
-        list[str] | None, typer.Option(metavar="REGEX", help="Benchmarks; by default all.")
+        list[str] | None, typer.Option(metavar="REGEX", help="Benchmarks to run; by default all.")
     ] = None,
 ) -> None:
     """Measure commits with the asv suite, into benchmarks/asv/results."""
@@ -172,14 +180,15 @@ def gate(
     base: Annotated[str, typer.Argument(help="A commit or tag, like that of the last release.")],
     head: Annotated[str, typer.Argument(help="The commit that must not be slower.")] = "HEAD",
     threshold: Annotated[
-        float, typer.Option(parser=parse_real, help="Largest relative growth.")
+        float, typer.Option(parser=parse_real, help="Largest relative growth that passes.")
     ] = 0.1,
     results: Annotated[
         Path | None,
         typer.Option(help="Compare what asv's folder has, host by host; by default, measure both."),
     ] = None,
     bench: Annotated[
-        list[str] | None, typer.Option(metavar="REGEX", help="Benchmarks; by default all ratios.")
+        list[str] | None,
+        typer.Option(metavar="REGEX", help="Benchmarks to compare; by default all ratios."),
     ] = None,
 ) -> None:
     """Compare the ratios to SGD of two commits; exit code 1: one grew by more than allowed.
@@ -218,7 +227,7 @@ def dashboard() -> None:
 @perf.command()
 def gpu_page(
     results: Results = STORED,
-    document: Annotated[Path, typer.Option(help="The page.")] = ROOT / "docs" / "gpu.md",
+    document: Annotated[Path, typer.Option(help="Page to write.")] = ROOT / "docs" / "gpu.md",
 ) -> None:
     """Write the page on what was measured on a GPU, from `gpu-h100` in the results."""
     from benchmarks.performance.gpu_page import page  # noqa: PLC0415

@@ -13,7 +13,7 @@ from benchmarks.runs.run import Result
 from benchmarks.runs.store import PACKED, Store
 from benchmarks.storage.files import StoreError
 
-Folder = Annotated[Path, typer.Argument(help="Of a study, with all of its parts.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of a study, with all of its parts.")]
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -65,7 +65,7 @@ def clean(
 @app.command()
 def diff(
     one: Annotated[Path, typer.Argument(help="Folder of a part of a study.")],
-    other: Annotated[Path, typer.Argument(help="Another one.")],
+    other: Annotated[Path, typer.Argument(help="Folder of another part.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare the runs that two folders have both, by what they measured.

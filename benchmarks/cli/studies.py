@@ -55,27 +55,34 @@ def compare(
         int, typer.Option(parser=parse_whole, help="Runs of each method and activation.")
     ] = 3,
     epochs: Annotated[
-        int | None, typer.Option(parser=parse_whole, help="By default the data set's.")
+        int | None,
+        typer.Option(
+            parser=parse_whole, help="Epochs of a reported run; by default the data set's."
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(parser=parse_whole, help="By default the data set's.")
+        int | None,
+        typer.Option(parser=parse_whole, help="Samples in a batch; by default the data set's."),
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
             parser=parse_whole,
-            help="Points of each method's own space in the sweep, by default 16.",
+            help="Trials of each method in the sweep, in its own space; by default 16.",
         ),
     ] = None,
     learning_rates: Annotated[
-        str | None, typer.Option(help="A grid for the sweep, instead: of learning rates alone.")
+        str | None, typer.Option(help="Learning rates that the sweep tries, instead of trials.")
     ] = None,
     learning_rate: Annotated[
         list[str] | None,
         typer.Option(metavar="METHOD=RATE", help="Fix a method's rate; can be repeated."),
     ] = None,
     sweep_epochs: Annotated[
-        int | None, typer.Option(parser=parse_whole, help="By default the data set's.")
+        int | None,
+        typer.Option(
+            parser=parse_whole, help="Epochs of a run in the sweep; by default the data set's."
+        ),
     ] = None,
     sweep_seeds: Annotated[
         int, typer.Option(parser=parse_whole, help="Runs of each trial in the sweep.")
@@ -84,10 +91,10 @@ def compare(
         float, typer.Option(parser=parse_real, help="Decay of spiking neurons, like lif.")
     ] = Spiking.beta,
     time_steps: Annotated[
-        int, typer.Option(parser=parse_whole, help="T of spiking networks.")
+        int, typer.Option(parser=parse_whole, help="Time steps T of spiking networks.")
     ] = Spiking.steps,
     encoding: Annotated[
-        str, typer.Option(help="Of the input of spiking networks: constant, rate or latency.")
+        str, typer.Option(help="How spiking networks get their input: constant, rate or latency.")
     ] = Spiking.encoding,
     seconds: Annotated[
         list[str] | None,
@@ -155,15 +162,18 @@ def compare(
 def run(
     context: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="STUDY", help="See `lfp-bench list`; or a file of your own.")
+        str,
+        typer.Argument(
+            metavar="STUDY", help="A name of `lfp-bench list`, or a YAML file of your own."
+        ),
     ],
     changes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Options that all parts have instead."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Options that replace those of all parts."),
     ] = None,
     size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
     part: Annotated[
-        list[str] | None, typer.Option(help="Of the study; can be repeated. By default all.")
+        list[str] | None, typer.Option(help="Part to make; can be repeated. By default all.")
     ] = None,
     executor: ExecutorName = "local",
     jobs: Jobs = 1,
@@ -217,7 +227,9 @@ def run(
 
 @app.command()
 def resume(
-    folder: Annotated[Path, typer.Argument(help="Of a study, as `compare` or `run` has told it.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of the study, as `compare` or `run` has named it.")
+    ],
     executor: ExecutorName = "local",
     jobs: Jobs = 1,
     ray_address: RayAddress = "auto",
@@ -277,7 +289,7 @@ def list_studies(as_json: AsJson = False) -> None:
 
 @app.command()
 def status(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="As it was given to `run`.")],
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="Study as it was given to `run`.")],
     size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
     results: Results = Path("results"),
     as_json: AsJson = False,
@@ -311,7 +323,10 @@ def status(
 @app.command()
 def report(
     name: Annotated[
-        str, typer.Argument(metavar="STUDY", help="As given to `run`, or a folder of `compare`.")
+        str,
+        typer.Argument(
+            metavar="STUDY", help="Study as given to `run`, or the folder of one of `compare`."
+        ),
     ],
     size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
     results: Results = Path("results"),

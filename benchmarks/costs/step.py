@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines import METHODS, FeedbackSettings, Settings
+from baselines import METHODS, BasicSettings, FeedbackSettings
 from benchmarks.costs.memory import peak_bytes
 from benchmarks.costs.peer import peer_step
 from benchmarks.costs.timing import PATIENCE, interleaved
@@ -99,18 +99,18 @@ def _macs(step: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def _step(name: str, workload: Workload, settings: Settings, device: torch.device) -> TrainingStep:
+def _step(
+    name: str, workload: Workload, settings: BasicSettings, device: torch.device
+) -> TrainingStep:
     model = network_of(name, workload).to(device)
     if name == PEER:
-        optimizer = torch.optim.SGD(
-            model.parameters(), lr=settings.learning_rate, momentum=settings.momentum
-        )
-        epsilon = FeedbackSettings.of(settings).epsilon
-        return peer_step(model, optimizer, epsilon, clip=settings.clip_norm)
+        own = FeedbackSettings.of(settings)
+        optimizer = torch.optim.SGD(model.parameters(), lr=own.learning_rate, momentum=own.momentum)
+        return peer_step(model, optimizer, own.epsilon, clip=own.clip_norm)
     return METHODS[name](model, settings).step
 
 
-def _peak(name: str, workload: Workload, settings: Settings, device: torch.device) -> int:
+def _peak(name: str, workload: Workload, settings: BasicSettings, device: torch.device) -> int:
     def train() -> None:
         step = _step(name, workload, settings, device)
         batch = random_batch(name, workload, device)

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from baselines import METHODS, Settings, Spiking
+from baselines import METHODS, BasicSettings, Settings, Spiking
 from baselines.methods import SettingsByMethod
 from benchmarks.models import ACTIVATIONS, build, network
 
@@ -45,7 +45,7 @@ class Measurement:
     processor: str
     threads: int
 
-    def settings_of(self, method: str) -> Settings:
+    def settings_of(self, method: str) -> BasicSettings:
         """Return the options of a method; one without any shares those of the first."""
         return self.settings.get(method) or next(iter(self.settings.values()), SETTINGS)
 

@@ -102,7 +102,7 @@ def fetch(archive: Archive, root: Path) -> None:
 
 
 def _fetch(archive: Archive, root: Path) -> None:
-    """Do so; errors of the disk are as they come."""
+    """Fetch what is missing of an archive; errors of the disk are raised as they come."""
     raw = archive.folder(root)
     present = [raw / name for name in archive.sha256 if (raw / name).exists()]
     for path in present:

@@ -68,7 +68,7 @@ class Found:
 
     @property
     def environments(self) -> list[dict[str, Any]]:
-        """Where each of them was made."""
+        """The environments that runs and costs were made in, with repetitions."""
         of_runs = [stored.environment for stored in self.runs.values()]
         return of_runs + [stored.environment for _, stored in self.costs]
 

@@ -5,12 +5,14 @@ from typing import Any
 from baselines.registry import Registry, required
 from benchmarks.experiments.base import Experiment
 from benchmarks.experiments.comparison.experiment import Comparison
+from benchmarks.experiments.initial_feedback import InitialFeedback
 from benchmarks.experiments.language import Language
 from benchmarks.experiments.pruning import Pruning
 from benchmarks.experiments.regression import Regression
 from benchmarks.experiments.rstdp_selection import RSTDPSelection
 from benchmarks.experiments.swarm_ablation import SwarmAblation
 from benchmarks.experiments.transfer import Transfer
+from benchmarks.experiments.treatments import Treatments
 
 
 def _as_kind(item: Any) -> type[Experiment[Any]]:
@@ -28,6 +30,8 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "language": Language,
         "swarm-ablation": SwarmAblation,
         "rstdp-selection": RSTDPSelection,
+        "treatments": Treatments,
+        "initial-feedback": InitialFeedback,
     },
     _as_kind,
 )

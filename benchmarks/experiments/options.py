@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from baselines import FAMILIES, METHODS, Settings, Trainer
+from baselines import FAMILIES, METHODS, BasicSettings, Trainer
 from baselines.options import allowed, allows_none, allows_zero, fields_of, names_of, parts_of
 from baselines.registry import pick
 
@@ -35,19 +35,29 @@ def refuse_repeated(field: str, values: Iterable[Any]) -> None:
 
 
 class Option(NamedTuple):
-    """An option of methods: its field, and the methods that have it."""
+    """An option of methods.
+
+    Attributes:
+        field: as the first of them declares it.
+        defaults: of each method that has it.
+    """
 
     field: FieldInfo
-    methods: list[str]
+    defaults: dict[str, Any]
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that have it."""
+        return list(self.defaults)
 
 
 def options_of(methods: Mapping[str, type[Trainer]]) -> dict[str, Option]:
-    """Return all options that methods have, by name, each as the first of them declares it."""
+    """Return all options that methods have, by name."""
     found: dict[str, Option] = {}
     for name, method in methods.items():
         for option, field in fields_of(method.Options).items():
             if option not in DECIDED:
-                found.setdefault(option, Option(field, [])).methods.append(name)
+                found.setdefault(option, Option(field, {})).defaults[name] = field.default
     return found
 
 
@@ -85,7 +95,7 @@ class MethodOptions(BaseModel):
                 raise ValueError(unknown_key(key, known))
         return given
 
-    def settings(self, method: str, learning_rate: float = 1.0) -> Settings:
+    def settings(self, method: str, learning_rate: float = 1.0) -> BasicSettings:
         """Return the options of a method; raises `ValueError` naming one that is wrong.
 
         0 stands for None where 0 itself is not allowed.
@@ -100,7 +110,7 @@ class MethodOptions(BaseModel):
         meant = {name: _meant(name, value, fields[name]) for name, value in given.items()}
         return self.table[method].Options(learning_rate=learning_rate, **meant)
 
-    def settings_by_method(self, methods: Iterable[str]) -> dict[str, Settings]:
+    def settings_by_method(self, methods: Iterable[str]) -> dict[str, BasicSettings]:
         """Return the options of the chosen methods.
 
         Raises:

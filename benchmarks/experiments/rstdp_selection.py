@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel, Field
 
 from baselines.registry import pick
-from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork
+from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork, RSTDPSettings
 from baselines.trainer import Settings
 from benchmarks.data import DATASETS, Dataset, load
 from benchmarks.experiments.base import STRICT, Experiment, Found, Results
@@ -167,11 +167,12 @@ def train(run: SelectionRun, device: torch.device, checkpoint: Checkpoint | None
 
 
 def learn(run: SelectionRun, features: Features) -> Result:
-    """Do so with features that may be trained already."""
+    """Train the decision layer on features that may be trained already, and measure."""
     data, network = features.data, features.network(run.candidate)
     network.features(data.train.inputs)  # so that the time is of learning alone
     steps = run.epochs * ceil(len(data.train) / run.batch_size)
-    trainer = RSTDP(network, replace(run.settings, total_steps=steps))
+    assert isinstance(run.settings, RSTDPSettings)
+    trainer = RSTDP(network, replace(run.settings, total_steps=steps, fading=run.fading))
     trainer.images = feature_images(network.recipe)
     order = torch.Generator().manual_seed(run.seed)
     history, seconds = [Epoch(seconds=0.0)], 0.0

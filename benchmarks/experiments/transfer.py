@@ -50,7 +50,7 @@ HEADS = {
     "resnet18": "fc",
     "resnet34": "fc",
 }
-#: Of the pixels in [0, 1] of ImageNet, by channel.
+#: Mean and deviation of ImageNet's pixels in [0, 1], by channel.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VALIDATION_SHARE = 0.15
 PAIRS = (("lfp", "sgd"), ("wsgd", "sgd"), ("lfp", "wsgd"))

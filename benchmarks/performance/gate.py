@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def change(self) -> float | None:
-        """Relative."""
+        """The relative change from base to head; None where there is no head."""
         return None if self.head is None else self.head / self.base - 1
 
     def regressed(self, threshold: float) -> bool:

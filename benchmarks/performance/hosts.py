@@ -19,7 +19,7 @@ from benchmarks.storage import provenance
 from benchmarks.storage.files import read_json, write_json
 from benchmarks.storage.provenance import processor
 
-#: In the folder of a host, beside asv's own file.
+#: Files in the folder of a host: ours, and asv's own.
 CALIBRATION, MACHINE = "calibration.json", "machine.json"
 #: Largest relative difference of two calibrations of one host.
 TOLERANCE = 0.15
@@ -89,7 +89,7 @@ def identify(results: Path, device: torch.device) -> str:
         stored = read_json(results / host / CALIBRATION)
         if stored is not None and agree(stored, seconds):
             return host
-        # Of a folder without a calibration nobody knows which host it is of.
+        # A folder without a calibration may be of any host.
         if stored is None and not (results / host).exists():
             write_json(results / host / CALIBRATION, seconds)
             write_json(results / host / MACHINE, _described(host, device))

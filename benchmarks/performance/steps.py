@@ -66,7 +66,7 @@ VARIANTS = [
     for bf16 in (False, True)
     for method in ("lfp", "sgd")
 ]
-#: On a GPU, where to compile takes long.
+#: What is measured on a GPU without a compiler, which takes long there.
 EAGER_AND_GRAPH = [
     Variant(method, graph=graph) for graph in (False, True) for method in ("lfp", "sgd")
 ]

@@ -53,7 +53,7 @@ def write_report(
     """Measure, and write the report; return its table and remarks."""
     load, cores = os.getloadavg()[0], os.cpu_count()  # what else the machine does counts here
     runs = [train(count, steps, batch_size) for count in processes]
-    # As torchrun has it: one thread for each process.
+    # torchrun gives each process one thread.
     environment = {**describe(torch.device("cpu")), "threads": 1}
     if torch.cuda.is_available():
         environment = describe(torch.device("cuda"))

@@ -61,7 +61,7 @@ def spread(wanted: Sequence[float], distance: float, low: float, high: float) ->
     if not len(wanted):
         return []
     order = np.argsort(wanted, kind="stable")
-    # Less the room of those below it, places may be equal and must not fall.
+    # Each place minus the room of the labels below it may equal the last one, but not fall.
     room = distance * np.arange(len(wanted))
     rising = isotonic_regression(np.asarray(wanted, dtype=float)[order] - room).x
     places = np.clip(rising, low, max(low, high - room[-1])) + room

@@ -80,7 +80,7 @@ def _bare(axis: Axes, columns: int, height: float) -> None:
     axis.set_axisbelow(True)
     for drawn in (axis.xaxis, axis.yaxis):
         if isinstance(drawn.get_major_locator(), AutoLocator):
-            # As many numbers at any size, so that their widths stay when the layout changes it.
+            # The number of ticks stays, so that their widths do when the layout changes the size.
             drawn.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axis.set_title(wrapped(axis.get_title(), 72 * (WIDTH / columns) - 2 * SIZE))
     axis.set_ylabel(wrapped(axis.get_ylabel(), 72 * (height - FRAME)))

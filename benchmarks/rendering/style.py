@@ -22,7 +22,7 @@ RC: Any = {
 #: Okabe and Ito's palette, which colour-blind readers can tell apart, in the order of `METHODS`.
 #: Its yellow cannot be seen on white; Tol's olive stands for it.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#999933", "#000000")
-#: Of the lines in a panel, from the lowest up: those that coincide are seen through the gaps.
+#: Strokes of the lines in a panel, from the lowest up: one below is seen through the gaps.
 STROKES: tuple[Any, ...] = (
     "-",
     (0, (5, 2)),
@@ -31,7 +31,7 @@ STROKES: tuple[Any, ...] = (
     (0, (3, 3)),
     (0, (1, 2)),
 )
-#: And those below are wider than those above them.
+#: Widths of these lines: those below are wider than those above them.
 THICKEST, THINNEST = 3.0, 1.5
 
 

@@ -11,7 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 #: Columns of names: rows that differ in one of them but the last are set apart.
-GROUPING = ("study", "data set", "part", "check", "model", "activation", "method", "time")
+GROUPING = (
+    *("study", "data set", "part", "check", "model", "network", "activation", "method", "arm"),
+    "time",
+)
 PROSE = ("title", "verdict", "detail")
 PROSE_AT_LEAST = 20  # characters on a line
 Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of the same length
@@ -50,7 +53,7 @@ SHARED = 1.3
 EDGE = "(edge): the best rate ends the grid, a better one may lie beyond"
 
 
-#: The same of options that are chosen from a range.
+#: What a reader of options has to know that were chosen from a range.
 NEAR_EDGE = "(edge): within a tenth of an end of its range, a better value may lie beyond"
 
 

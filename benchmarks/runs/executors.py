@@ -77,7 +77,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Here(Executor):
-    """In this process."""
+    """Makes the runs in this process, one after the other."""
 
     def results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
         """See :class:`Executor`."""
@@ -115,7 +115,7 @@ class Local(Executor):
                     raise ExecutorError(f"jobs: all of {self.jobs} died; {error}") from None
 
     def _results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
-        """Do the same until a process is killed."""
+        """Yield the results of the runs as they are done, until a process is killed."""
         if self._pool is None:
             # Forked processes would share the locks of threads that they do not have.
             self._pool = ProcessPoolExecutor(self.jobs, get_context("spawn"), _end_with_parent)

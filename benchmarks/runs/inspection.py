@@ -14,7 +14,7 @@ from benchmarks.data import Split
 WEIGHT_BINS = 40
 #: Edges of the bins of log10 |feedback|; what lies outside is counted in the first or last one.
 DECADES = np.linspace(-16.0, 4.0, 41)
-#: Of its layer's largest magnitude; what is below is small.
+#: A weight is small below this share of its layer's largest magnitude.
 SMALL = 0.25
 #: Points of the plane in each direction, and how far they go beyond the data, in its widths.
 SIDE = 60

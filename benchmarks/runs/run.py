@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import TypeAdapter
 
-from baselines import METHODS, Settings, Spiking, Trainer
-from baselines.options import fields_of
+from baselines import METHODS, BasicSettings, Spiking, Trainer
+from baselines.methods import stored_settings
 from benchmarks.runs.inspection import Inspection
 from benchmarks.storage.provenance import identity
 from lfp_core.dead import DeadParameters
@@ -51,7 +51,7 @@ class Run:
     seed: int  # of the toy sets' draw, the weights, the order of the batches, and dropout
     epochs: int
     batch_size: int
-    settings: Settings  # of the method's own class
+    settings: BasicSettings  # of the method's own class
     spiking: Spiking | None = None  # of an activation that spikes
     budget: float | None = None  # seconds of training, after which it ends whatever `epochs` says
 
@@ -89,10 +89,10 @@ def run_of(task: str, stored: Mapping[str, Any]) -> Run | None:
     kind, settings = RUNS[task], stored["settings"]
     if stored["method"] not in kind.methods:
         return None
-    options = kind.methods[stored["method"]].Options
-    if not settings.keys() <= fields_of(options).keys():
+    own = stored_settings(kind.methods[stored["method"]].Options, settings)
+    if own is None:
         return None
-    return TypeAdapter(kind).validate_python({**stored, "settings": options(**settings)})
+    return TypeAdapter(kind).validate_python({**stored, "settings": own})
 
 
 @dataclass(frozen=True)

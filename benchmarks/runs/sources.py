@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from baselines import REWARDS, Settings
+from baselines import REWARDS, BasicSettings
 from benchmarks.data import DATASETS
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.runs.run import Run
@@ -28,7 +28,9 @@ def code_of(code: str, run: Run) -> str:
     return combined(code, (method, None if data is None else data.load, *network, *rewards))
 
 
-def code_of_steps(code: str, settings: Mapping[str, Settings], activation: str, model: str) -> str:
+def code_of_steps(
+    code: str, settings: Mapping[str, BasicSettings], activation: str, model: str
+) -> str:
     """Return the version of all code that the steps of methods depend on, given that of ours."""
     rewards = [reward for one in settings.values() for reward in _rewards(one)]
     methods = (Run.methods.get(method) for method in settings)
@@ -71,6 +73,6 @@ def _made_of(activation: str, model: str) -> tuple[Any, Any]:
     return None if units is None else units.make, None if network is None else network.layers
 
 
-def _rewards(settings: Settings) -> list[Any]:
+def _rewards(settings: BasicSettings) -> list[Any]:
     reward = REWARDS.get(getattr(settings, "reward", ""))
     return [] if reward is None else [reward]

@@ -14,7 +14,7 @@ import torch
 from numpy.random import SeedSequence
 from torch import Generator, Tensor, nn
 
-from baselines import Settings, Step, Trainer
+from baselines import BasicSettings, Step, Trainer
 from baselines.trainer import DescentTrainer
 from benchmarks.data import Dataset, Split, load
 from benchmarks.models import network
@@ -147,7 +147,7 @@ def train(
 
 
 def dead_at_start(
-    model: nn.Module, run: Run, settings: Settings, batch: Batch, device: torch.device
+    model: nn.Module, run: Run, settings: BasicSettings, batch: Batch, device: torch.device
 ) -> DeadParameters:
     """Return what cannot learn from a batch before the first step.
 

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from scipy.stats import qmc
 
-from baselines import Settings
+from baselines import BasicSettings
 from baselines.options import Choice as Values
 from baselines.options import LogUniform, Search
 from benchmarks.runs.run import Result
 
 #: The sweep's seeds start here, so that no reported run was tuned on its own draw or weights.
 FIRST_SWEEP_SEED = 1000
-#: Of a range, at both ends: what is chosen there asks for a wider one.
+#: Share of a range at each end: what is chosen there asks for a wider range.
 MARGIN = 0.1
 #: Significant digits of a number that is tried, so that a table can tell it.
 DIGITS = 3
@@ -42,7 +42,7 @@ class Choice:
             range (of its logarithm), and at which end.
     """
 
-    settings: Settings
+    settings: BasicSettings
     score: float | None = None
     edges: Mapping[str, Edge] = field(default_factory=dict)
 
@@ -57,12 +57,12 @@ class Choice:
         return self.edges.get("learning_rate")
 
 
-def grid(settings: Settings, rates: Iterable[float]) -> list[Settings]:
+def grid(settings: BasicSettings, rates: Iterable[float]) -> list[BasicSettings]:
     """Return the options with each of the learning rates."""
     return [replace(settings, learning_rate=rate) for rate in rates]
 
 
-def sampled(settings: Settings, names: Sequence[str], count: int) -> list[Settings]:
+def sampled(settings: BasicSettings, names: Sequence[str], count: int) -> list[BasicSettings]:
     """Return points of a method's space, in each of which the named options have other values.
 
     A method has the same points in every study that asks for as many.
@@ -106,7 +106,7 @@ def choose(results: Iterable[Result]) -> Choice:
     Raises:
         ValueError: there is no result.
     """
-    scores: dict[Settings, list[float]] = {}
+    scores: dict[BasicSettings, list[float]] = {}
     for result in results:
         score = 0.0 if result.diverged else result.validation
         scores.setdefault(result.run.settings, []).append(score or 0.0)
@@ -118,7 +118,7 @@ def choose(results: Iterable[Result]) -> Choice:
     return Choice(best, mean(scores[best]), edges_of(tried, best))
 
 
-def edges_of(tried: Collection[Settings], best: Settings) -> dict[str, Edge]:
+def edges_of(tried: Collection[BasicSettings], best: BasicSettings) -> dict[str, Edge]:
     """Return which options of the best trial lie at an edge of what was tried."""
     varied = [n for n in type(best).search if len({getattr(s, n) for s in tried}) > 1]
     if varied == ["learning_rate"]:

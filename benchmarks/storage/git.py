@@ -34,7 +34,7 @@ def ask(*arguments: str, root: Path = ROOT) -> str | None:
 
 
 def asked(*arguments: str, root: Path = ROOT) -> str:
-    """Return the same.
+    """Return what git prints about the repository in `root`, and say why where it does not.
 
     Raises:
         FileNotFoundError: there is no repository, or no git.

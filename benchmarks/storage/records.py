@@ -1,6 +1,6 @@
-"""Small studies with a script of their own: their runs in one JSON file, each made once."""
+"""Measurements of the project's own speed: the records of one in one JSON file, each made once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,3 @@ class Records:
         self.runs.append(record)
         write_json(self.path, {"runs": self.runs})
         return record
-
-
-def by_method(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Return the runs of each method, in the order of the runs."""
-    methods = dict.fromkeys(record["run"]["method"] for record in records)
-    return {m: [record for record in records if record["run"]["method"] == m] for m in methods}

@@ -240,7 +240,9 @@ def _of_regression(record: Content, options: Any) -> Result:
 
 def _of_language(record: Content, options: Any) -> Result:
     assert isinstance(options, LanguageOptions)
-    arm = Arm(*(record[name] for name in Arm._fields))
+    arm = Arm(**{name: record[name] for name in Arm._fields if name in record})
+    if arm.attention is not None:  # of LFP, which had one treatment of normalisations then
+        arm = arm._replace(normalisation="gradient")
     run: LanguageRun = runs_of(arm, options)[record["learning_rate"]][record["seed"]]
     history = [Epoch(), *(Epoch(validation=loss) for loss in record["validation_losses"])]
     history[-1] = Epoch(validation=history[-1].validation, test=record["test_loss"])

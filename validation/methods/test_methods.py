@@ -15,7 +15,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from baselines import METHODS, OPTIMIZERS, REWARDS, Activation, LFPSettings, Settings
+from baselines import (
+    METHODS,
+    OPTIMIZERS,
+    REWARDS,
+    Activation,
+    BasicSettings,
+    LFPSettings,
+    Settings,
+)
+from baselines.methods import are_known, stored_settings
 from baselines.options import Choice, LogUniform, allowed, fields_of, options
 from baselines.trainer import DescentTrainer
 
@@ -43,7 +52,7 @@ def problem(dtype: torch.dtype = torch.float32, size: int = 96) -> tuple[Tensor,
     return (centres[targets] + 0.3 * torch.randn(size, 4, generator=random)).to(dtype), targets
 
 
-def settings_of(name: str, **changes: Any) -> Settings:
+def settings_of(name: str, **changes: Any) -> BasicSettings:
     """Return the defaults of a method at the rate 0.1, and those of the changes that it has."""
     fields = fields_of(METHODS[name].Options)
     own = {option: value for option, value in changes.items() if option in fields}
@@ -409,6 +418,59 @@ def test_the_options_of_a_method_have_defaults_and_a_search_space_in_their_range
     for option, space in kind.search.items():
         for end in space.ends:
             assert getattr(dataclasses.replace(plain, **{option: end}), option) == end
+
+
+#: A value for each option that a method has beyond the common ones; where it needs others, these.
+OWN: dict[str, tuple[Any, dict[str, Any]]] = {
+    "feedback_scale": (0.5, {}),
+    "beta2": (0.5, {}),
+    "max_step": (0.5, {}),
+    "max_weight": (1.0, {}),
+    "particles": (50, {}),
+    "inertia": (0.5, {}),
+    "cognitive": (1.0, {}),
+    "social": (1.0, {}),
+    "start": (0.05, {}),
+    "start_speed": (0.1, {}),
+    "bound": (0.05, {}),
+    "speed_limit": (0.01, {}),
+    "variant": ("paper", {"patience": 1, "decay": 0.5}),
+    "decay": (0.5, {"variant": "paper", "patience": 1}),
+    "patience": (1, {"variant": "paper", "decay": 0.5}),
+}
+
+
+@pytest.mark.parametrize("name", ["fa", "sign-symmetry", "madam", "pso-torch-paper", "pso-stable"])
+def test_every_option_of_a_methods_own_does_something(name: str) -> None:
+    """Which the engine's options are tested for where there is something that they change."""
+    own = fields_of(METHODS[name].Options).keys() - fields_of(Settings).keys()
+    assert own
+    for option in own:
+        value, others = OWN[option]
+        before = trajectory(name, network(), 20, **others)
+        changed = trajectory(name, network(), 20, **others, **{option: value})
+        assert not torch.equal(changed, before), option
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_has_a_common_option_that_it_ignores(name: str) -> None:
+    own = fields_of(METHODS[name].Options)
+    assert {"learning_rate", "total_steps"} <= own.keys()
+    assert ("optimizer" in own) == (name in DESCENT)
+    for option, value in {"momentum": 0.1, "clip_norm": 1e-3, "adaptive_clip": 1e-3}.items():
+        if option in own:
+            before = trajectory(name, network(), 3)
+            assert not torch.equal(trajectory(name, network(), 3, **{option: value}), before)
+
+
+def test_options_that_a_method_once_ignored_are_left_out_of_what_is_stored() -> None:
+    stored = {**dataclasses.asdict(Settings(0.5, momentum=0.25)), "beta2": 0.75}
+    kind = METHODS["madam"].Options
+    assert stored_settings(kind, stored) == kind(0.5, beta2=0.75)  # type: ignore[call-arg]
+    assert stored_settings(kind, {**stored, "forgotten": 1}) is None
+    assert stored_settings(Settings, stored) is None
+    assert are_known({"madam": stored})
+    assert not are_known({"sgd": stored})
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (1, 1), (2, 1), (1, math.inf), (math.nan, 1)])

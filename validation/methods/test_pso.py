@@ -1,5 +1,6 @@
 """Particle swarms: the costs of many networks at once, how swarms move, what they leave alone."""
 
+import copy
 import logging
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import tracemalloc
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,11 +26,14 @@ from baselines.pso import (
     PaperTorchPSO,
     Pyswarms,
     Recipe,
+    StableSwarmSettings,
+    StableTorchPSO,
     Swarm,
     TorchSwarm,
 )
 from baselines.pso import swarms as pso
 from baselines.pso import trainer as pso_trainer
+from baselines.pso.pulls import Pulls
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
 from benchmarks.costs.memory import peak_bytes
@@ -223,7 +227,11 @@ class SameNumbers(TorchSwarm):
         return out.copy_(torch.from_numpy(self.random.uniform(0, 1, tuple(out.shape))))
 
 
-SMALL = {"paper": replace(PAPER, particles=8), "stable": replace(STABLE, particles=8)}
+SMALL = {
+    "paper": replace(PAPER, particles=8),
+    "stable": replace(STABLE, particles=8),
+    "decaying": replace(PAPER, particles=8, decay=0.7, patience=2),
+}
 
 
 @pytest.mark.parametrize("recipe", SMALL.values(), ids=SMALL)
@@ -249,7 +257,7 @@ def test_both_swarms_take_the_same_way(
     assert (theirs.positions - start).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("recipe", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize("recipe", [SMALL["paper"], SMALL["stable"]], ids=["paper", "stable"])
 def test_the_way_is_that_of_pyswarms_own_loop(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -389,6 +397,22 @@ def test_a_batch_without_finite_costs_leaves_the_memory_of_places(
     assert best.equal(places[2])
 
 
+def test_a_pull_decays_where_its_best_position_has_not_changed_for_a_while() -> None:
+    pulls = Pulls(replace(PAPER, particles=2, decay=0.5, patience=3), torch.empty(0))
+    for _ in range(3):
+        pulls.note(torch.tensor([True, False]), torch.tensor(True))
+    assert pulls.cognitive.tolist() == [1, 0.5]
+    assert float(pulls.social) == 1
+    for _ in range(3):
+        pulls.note(torch.tensor([False, False]), torch.tensor(False))
+    assert pulls.cognitive.tolist() == [0.5, 0.0625]
+    assert float(pulls.social) == 0.5
+    pulls.note(torch.tensor([True, True]), torch.tensor(True))
+    assert pulls.cognitive.tolist() == [0.5, 0.0625], "it stays, and is not put back"
+    pulls.note(torch.tensor([False, False]), torch.tensor(False))
+    assert pulls.cognitive.tolist() == [0.5, 0.0625], "the count begins again"
+
+
 # --- trainers -------------------------------------------------------------------------------------
 
 
@@ -445,6 +469,68 @@ def test_the_first_batch_is_kept_unless_told_otherwise() -> None:
         found = [F.cross_entropy(model(x), y).item() for x, y in batches]
         assert loss == pytest.approx(found[loss_of], rel=1e-5)
         assert loss != pytest.approx(found[1 - loss_of], rel=1e-2)
+
+
+SWARMS = [name for name in METHODS if issubclass(METHODS[name], PSO)]
+
+
+@pytest.mark.parametrize("name", SWARMS)
+def test_the_defaults_of_the_options_are_the_recipe_of_the_method(name: str) -> None:
+    method: Any = METHODS[name]
+    assert method.Options(1.0).recipe() == method.recipe
+
+
+@pytest.mark.parametrize("name", SWARMS)
+def test_a_swarm_is_set_up_by_its_options(name: str) -> None:
+    model, inputs, targets = xor()
+    method: Any = METHODS[name]
+    swarm = method(model, method.Options(1.0, particles=7, start=0.25, start_speed=0.0))
+    assert len(swarm.swarm.positions) == 7
+    assert 0.2 < float(swarm.swarm.positions.abs().max()) <= 0.25
+    other = method(model, method.Options(1.0, particles=7), replace(method.recipe, particles=5))
+    assert len(other.swarm.positions) == 5, "a recipe that is given comes before"
+    swarm.step(inputs, targets)
+
+
+@pytest.mark.parametrize("variant", ["fixed", "paper", "fresh"])
+def test_the_variants_differ_in_what_costs_are_of(variant: Any) -> None:
+    inputs, targets = torch.eye(2), torch.tensor([0, 1])
+    batches = [(inputs, targets), (inputs, 1 - targets)]  # of which no network can have both
+
+    def after(*order: int) -> tuple[list[float], list[float]]:
+        """Return the losses of steps, and the costs of both batches after them."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 2))
+        options = StableSwarmSettings(1.0, particles=30, speed_limit=0.2, variant=variant)
+        swarm = StableTorchPSO(model, options)
+        losses = [float(swarm.step(*batches[i]).loss) for i in order]
+        return losses, [F.cross_entropy(model(x), y).item() for x, y in batches]
+
+    losses, costs = after(*[0] * 20, *[1] * 3)
+    assert losses[19] < 0.3
+    assert costs[0] < 0.5 < costs[1]
+    # In the variant of the paper, the best position keeps the cost of the batch that it was on.
+    assert losses[-1] == pytest.approx(costs[1 if variant == "fresh" else 0], rel=1e-5)
+    losses, costs = after(1, *[0] * 20)
+    assert losses[-1] == pytest.approx(costs[1 if variant == "fixed" else 0], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pso-paper", "pso-torch-paper"])
+def test_a_decaying_swarm_goes_on_from_its_state(name: str) -> None:
+    method: Any = METHODS[name]
+    options = method.Options(1.0, particles=9, variant="paper", decay=0.5, patience=1)
+    model, inputs, targets = xor()
+    torch.manual_seed(0)
+    swarm = method(model, options)
+    for _ in range(4):
+        swarm.step(inputs, targets)
+    state = copy.deepcopy(swarm.state_dict())
+    assert float(swarm.swarm.pulls.cognitive.min()) < 1
+    expected = [float(swarm.step(inputs + i, targets).loss) for i in range(4)]
+    other = method(model, options)
+    other.load_state_dict(state)
+    assert [float(other.step(inputs + i, targets).loss) for i in range(4)] == expected
+    assert torch.equal(other.swarm.positions, swarm.swarm.positions)
 
 
 @FEW

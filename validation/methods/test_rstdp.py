@@ -16,6 +16,7 @@ from hypothesis import find, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from baselines import METHODS
 from baselines.rstdp import (
     CANONICAL,
     DENSE,
@@ -28,6 +29,7 @@ from baselines.rstdp import (
     FeatureLayer,
     Recipe,
     RSTDPNetwork,
+    RSTDPSettings,
     Winner,
     resolution,
 )
@@ -517,6 +519,28 @@ def test_fading_rates_are_those_of_a_trainer_for_each_step(fading: bool) -> None
     before = weights_of(model)
     trainer.step(images, targets)
     assert (different(weights_of(model), before) == set()) == fading, "nothing is left to learn"
+
+
+def test_options_come_before_the_recipe_of_the_network_and_other_settings_leave_it() -> None:
+    doubled = replace(SMALL, reward=(0.2, -0.1), punishment=(-0.3, 0.05), window=7, depression=0.5)
+    own = RSTDPSettings(
+        1.0, reward_plus=0.2, reward_minus=0.1, punish_minus=0.3, punish_plus=0.05, window=7,
+        depression=0.5, feature_rate=SMALL.rate, feature_rate_limit=SMALL.rate_limit,
+        doubling=SMALL.doubling, fading=SMALL.fading,
+    )  # fmt: skip
+    assert own.applied(SMALL) == doubled
+    ways = [
+        train(RSTDP(network(recipe), settings), *digits(200))
+        for recipe, settings in ((SMALL, own), (doubled, SETTINGS), (SMALL, SETTINGS))
+    ]
+    assert not different(ways[0], ways[1])
+    assert different(ways[1], ways[2])
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if issubclass(METHODS[name], RSTDP)])
+def test_the_defaults_of_the_options_are_the_recipe_of_the_network(name: str) -> None:
+    method: Any = METHODS[name]
+    assert method.Options(1.0).applied(method.network.recipe) == method.network.recipe
 
 
 def test_without_a_number_of_steps_rates_do_not_fade() -> None:

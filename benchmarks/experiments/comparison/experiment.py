@@ -19,7 +19,7 @@ from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Run
 
-#: Of a sweep, where a study says nothing.
+#: Trials of each method in a sweep, where a study says nothing.
 TRIALS = 16
 
 
@@ -33,8 +33,9 @@ class Options(MethodOptions):
         methods, activations: names, or "all"; a family of methods stands for all in it.
         seeds: reported runs of each method and activation.
         epochs, batch_size: of them.
-        trials: how many points of its own space a sweep tries of each method, by default
-            :data:`TRIALS` (:func:`benchmarks.runs.tuning.sampled`); what is given is not tried.
+        trials: how many points of its own space a sweep tries of each method
+            (:func:`benchmarks.runs.tuning.sampled`); what is given is not tried. By default
+            :data:`TRIALS` of each method that has a learning rate to choose.
         learning_rates: the grid of a sweep that tries learning rates alone, instead of trials.
         learning_rate: of methods that have no sweep.
         sweep_epochs, sweep_seeds: of the sweep.
@@ -85,8 +86,15 @@ class Options(MethodOptions):
         )
 
     def searched(self, method: str) -> tuple[str, ...]:
-        """Return the options of a method that it declares a range for, and that are not given."""
+        """Return the options of a method that it declares a range for, and that are not given.
+
+        Where it has a learning rate of its own it is searched only if the study says `trials`.
+        """
+        own = METHODS[method].learning_rate is not None
+        if own and self.trials is None:
+            return ()
         given = {*(self.model_extra or {}), *by_method(self.options).get(method, {})}
+        given |= {"learning_rate"} if own else set()
         return tuple(name for name in METHODS[method].Options.search if name not in given)
 
 

@@ -20,7 +20,7 @@ from benchmarks.rendering.labels import height_of, width_of, wrapped
 from benchmarks.rendering.style import LINE, RC, SIZE, TEXT, WIDTH, label_of
 from benchmarks.rendering.text import seeds_of
 
-# In points, as all sizes here are.
+# All sizes here are in points.
 NUMBER = 10.0  # size of the accuracies, which are larger than all else
 LABEL = 72.0  # width of the methods' names
 GAP = 4.0  # between texts, and around them

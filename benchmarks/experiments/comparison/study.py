@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from baselines import METHODS, Settings, Spiking
+from baselines import METHODS, BasicSettings, Settings, Spiking
 from baselines.methods import SettingsByMethod
 from baselines.registry import pick
-from baselines.trainer import DescentTrainer
+from baselines.trainer import DescentTrainer, GradientSettings
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, Dataset
@@ -48,13 +48,13 @@ class Study:
     """Methods x activations x seeds on one data set.
 
     Attributes:
-        settings: of the runs of each method, but for the learning rate.
+        settings: of the runs of each method, but for what a sweep chooses.
         spiking: of the networks with an activation that spikes.
         rates: the learning rates of the sweep, if it is over a grid.
         fixed_rates: of methods that have no sweep.
         budgets: seconds of training of methods that are to end by time; `epochs` still is the most.
         trials: how many points of each method's own space the sweep tries; None for the grid.
-        searched: the options of each method that such a sweep tries values of.
+        searched: the options of each method that such a sweep tries values of, if there are any.
     """
 
     dataset: str
@@ -106,7 +106,7 @@ class Study:
         """Raise `ValueError` for rates or settings that a run could not have."""
         for method in self.methods:
             settings = pick("settings", method, self.settings)
-            if settings.clip_norm == math.inf:
+            if getattr(settings, "clip_norm", None) == math.inf:
                 raise ValueError("clip_norm: inf; allowed: above 0, or 0 for no clipping")
             for rate in (*self.rates, *self.fixed_rates.values()):
                 replace(settings, learning_rate=rate)
@@ -126,23 +126,31 @@ class Study:
         """The lines of the table with runs: those whose method goes with the activation."""
         return [cell for cell in self.cells if not cell.refusal]
 
-    def tried(self, method: str) -> list[Settings]:
-        """Return the options of a method that a sweep tries; none if its rate is fixed."""
-        if self.fixed_rate(method) is not None:
+    def tried(self, method: str) -> list[BasicSettings]:
+        """Return the options of a method that a sweep tries; none if there is nothing to choose."""
+        if method in self.fixed_rates:
             return []
         if self.trials is None:
-            return grid(self.settings[method], self.rates)
-        return sampled(self.settings[method], self.searched[method], self.trials)
+            fixed = METHODS[method].learning_rate is not None
+            return [] if fixed else grid(self.settings[method], self.rates)
+        names = self.searched[method]
+        return sampled(self.given(method), names, self.trials) if names else []
+
+    def given(self, method: str) -> BasicSettings:
+        """Return the options of a method, with its rate if that is not for a sweep to choose."""
+        rate = self.fixed_rate(method)
+        own = self.settings[method]
+        return own if rate is None else replace(own, learning_rate=rate)
 
     def sweep(self, cell: Cell) -> list[Run]:
-        """Return the runs that decide the cell's options; none if its rate is fixed."""
+        """Return the runs that decide the cell's options; none if there is nothing to choose."""
         return [
             self._run(cell, "sweep", seed, self.sweep_epochs, settings)
             for settings in self.tried(cell.method)
             for seed in range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + self.sweep_seeds)
         ]
 
-    def final(self, cell: Cell, settings: Settings) -> list[Run]:
+    def final(self, cell: Cell, settings: BasicSettings) -> list[Run]:
         """Return the reported runs of the cell."""
         return [self._run(cell, "final", seed, self.epochs, settings) for seed in range(self.seeds)]
 
@@ -160,7 +168,7 @@ class Study:
         kind: Literal["final", "sweep"],
         seed: int,
         epochs: int,
-        settings: Settings,
+        settings: BasicSettings,
     ) -> Run:
         return Run(
             kind=kind,
@@ -181,8 +189,9 @@ class Study:
         """The methods that fill ``p.grad``, by the name of the optimiser that steps on it."""
         found: dict[str, list[str]] = {}
         for method in self.methods:
-            if issubclass(METHODS[method], DescentTrainer):
-                found.setdefault(self.settings[method].optimizer, []).append(method)
+            settings = self.settings[method]
+            if isinstance(settings, Settings) and issubclass(METHODS[method], DescentTrainer):
+                found.setdefault(settings.optimizer, []).append(method)
         return found
 
     @property
@@ -256,9 +265,9 @@ def choices(study: Study, results: Results) -> dict[Cell, Choice]:
     """Return the options that are given, or that whole sweeps decide."""
     found = {}
     for cell in study.trained:
-        sweep, fixed = study.sweep(cell), study.fixed_rate(cell.method)
-        if fixed is not None:
-            found[cell] = Choice(replace(study.settings[cell.method], learning_rate=fixed))
+        sweep = study.sweep(cell)
+        if not sweep:
+            found[cell] = Choice(study.given(cell.method))
         elif all(run in results for run in sweep):
             found[cell] = choose(results[run].result for run in sweep)
     return found
@@ -291,6 +300,13 @@ def measurements(study: Study, device: torch.device) -> list[Measurement]:
     return [_measurement(study, activation, data, device) for activation in activations]
 
 
+def _at_rest(settings: BasicSettings) -> BasicSettings:
+    """Return options at a rate so small that the weights stay; the work of a step is the same."""
+    if isinstance(settings, GradientSettings):
+        settings = replace(settings, schedule="constant")
+    return replace(settings, learning_rate=SETTINGS.learning_rate)
+
+
 def _measurement(study: Study, activation: str, data: Dataset, device: torch.device) -> Measurement:
     """Return how the costs of the study's methods with one activation are measured."""
     methods = tuple(cell.method for cell in study.trained if cell.activation == activation)
@@ -305,13 +321,7 @@ def _measurement(study: Study, activation: str, data: Dataset, device: torch.dev
         ),
         methods=methods,
         repeats=COST_REPEATS,
-        # At a rate so small that the weights stay; rates of their own do not change the work.
-        settings={
-            method: replace(
-                study.settings[method], learning_rate=SETTINGS.learning_rate, schedule="constant"
-            )
-            for method in methods
-        },
+        settings={method: _at_rest(study.settings[method]) for method in methods},
         processor=processor(device),
         threads=torch.get_num_threads(),
     )

@@ -91,20 +91,20 @@ def summarise(outcome: Outcome) -> pd.DataFrame:
                 "spikes": of_cell["spikes"].mean(),
                 "feedback_norm_max": of_cell["feedback_norm_max"].max(),
                 "diverged": int(of_cell["diverged"].sum()),
-                **_cost(outcome, cell),
+                **_cost(outcome, cell, of_cell["steps"]),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
-    """Return what a step of the cell costs and at which rate, as far as either is known."""
+def _cost(outcome: Outcome, cell: Cell, steps: "pd.Series[int]") -> dict[str, Any]:
+    """Return what a step of the cell costs and with which options, as far as either is known."""
     choice, cost = outcome.choices.get(cell), outcome.costs.get(cell)
     tunable = not METHODS[cell.method].learning_rate
     return {
         "learning_rate": choice.learning_rate if choice and tunable else None,
         "learning_rate_edge": choice.edge if choice else None,
-        "other_options": _other_options(outcome.study, cell, choice) if choice and tunable else "",
+        "other_options": _other_options(outcome, cell, steps),
         "sample_seconds": cost.seconds / cost.samples if cost else None,
         "sample_time_ratio": cost.time_ratio if cost else None,
         "peak_bytes": cost.peak_bytes if cost else None,
@@ -113,17 +113,30 @@ def _cost(outcome: Outcome, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _other_options(study: Study, cell: Cell, choice: Choice) -> str:
-    """Return what trials chose besides the learning rate, as text."""
-    if study.trials is None or study.fixed_rate(cell.method) is not None:
+def _other_options(outcome: Outcome, cell: Cell, steps: "pd.Series[int]") -> str:
+    """Return as text what trials chose besides the rate, and what the method wants to be told.
+
+    Args:
+        outcome: of the study.
+        cell: the line of the table.
+        steps: of its reported runs; 0 where older code did not record them.
+    """
+    study, method, choice = outcome.study, METHODS[cell.method], outcome.choices.get(cell)
+    if choice is None or steps.empty:
         return ""
-    names = [name for name in study.searched[cell.method] if name != "learning_rate"]
+    tried = study.trials is not None and bool(study.tried(cell.method))
+    chosen = study.searched[cell.method] if tried else ()
+    names = [n for n in dict.fromkeys([*method.shown, *chosen]) if n != "learning_rate"]
     values = {name: getattr(choice.settings, name) for name in names}
-    return ", ".join(
+    told = [
         f"{name} {f'{value:g}' if isinstance(value, float) else value}"
         f"{at_edge(choice.edges.get(name))}"
         for name, value in values.items()
-    )
+    ]
+    if method.steps_name and steps.min() > 0:
+        low, high = steps.min(), steps.max()
+        told.append(f"{method.steps_name} {low if low == high else f'{low} to {high}'}")
+    return ", ".join(told)
 
 
 def comparisons(outcome: Outcome) -> pd.DataFrame:
@@ -327,7 +340,7 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
     if study.fixed_rates:
         given = ", ".join(f"{name} {rate:g}" for name, rate in study.fixed_rates.items())
         found.append(f"Learning rates given: {given}.")
-    if any(study.fixed_rate(cell.method) is None for cell in study.trained):
+    if any(study.tried(cell.method) for cell in study.trained):
         chosen = (
             f"by the mean validation accuracy after {study.sweep_epochs} epochs with "
             f"{_seeds(FIRST_SWEEP_SEED, study.sweep_seeds)}."
@@ -363,7 +376,7 @@ def _spaces(study: Study) -> str:
     """Return the spaces of methods, of which several may have the same."""
     methods: dict[str, list[str]] = {}
     for method in study.methods:
-        if study.fixed_rate(method) is None:
+        if study.tried(method):
             search = METHODS[method].Options.search
             told = ", ".join(f"{name} {search[name]}" for name in study.searched[method])
             methods.setdefault(told, []).append(method)

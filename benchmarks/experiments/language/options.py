@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from baselines import LFPSettings, Settings
 from benchmarks.experiments.base import STRICT
-from lfp_core.propagation import Attention
+from lfp_core.propagation import Attention, Normalisation
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -23,12 +23,13 @@ METHODS = {"gradient": "sgd", "lfp": "lfp"}
 
 
 class Arm(NamedTuple):
-    """What fills ``p.grad`` (the gradient has no epsilon and no attention), and what steps."""
+    """What fills ``p.grad``, and what steps; the gradient has no options of LFP."""
 
     method: str
     optimizer: Optimizer
     epsilon: float | None = None
     attention: Attention | None = None
+    normalisation: Normalisation | None = None
 
     def settings(self, learning_rate: float, clip_norm: float) -> Settings:
         """Return the options of the method."""
@@ -36,30 +37,37 @@ class Arm(NamedTuple):
         if self.epsilon is None or self.attention is None:
             return shared
         own = LFPSettings(learning_rate, clip_norm=clip_norm, optimizer=self.optimizer)
-        return replace(own, epsilon=self.epsilon, attention=self.attention)
+        treated = replace(own, epsilon=self.epsilon, attention=self.attention)
+        if self.normalisation is None:
+            return treated
+        return replace(treated, normalisation=self.normalisation)
 
 
 class Options(BaseModel):
     """The keys of a part in a study file.
 
     Attributes:
+        model: a GPT, or a Llama with two heads.
         optimizers: that each arm is made with.
         epsilons: of LFP.
         attentions: LFP's treatments of attention.
+        normalisations: LFP's treatments of what a normalisation divides by.
         learning_rates: by optimiser: those that every arm with it chooses from.
         seeds: of initialisation and batches.
         steps: of training.
         batch: how many sequences a step sees.
         context: how many characters a sequence has.
-        features: of a character; heads have 16 of them.
+        features: of a character; heads of a GPT have 16 of them.
         layers: how many blocks.
         clip_norm: the 2-norm that ``p.grad`` is clipped to.
     """
 
     model_config = STRICT
+    model: Literal["gpt", "llama"] = "gpt"
     optimizers: list[Optimizer] = ["sgd", "adam"]
     epsilons: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = [1e-6, 1e-2, 1.0]
     attentions: list[Attention] = ["uniform", "constant"]
+    normalisations: Annotated[list[Normalisation], Field(min_length=1)] = ["gradient"]
     learning_rates: dict[Optimizer, Annotated[list[Positive], Field(min_length=1)]]
     seeds: Annotated[int, Field(ge=1)] = 3
     steps: Annotated[int, Field(ge=EVALUATIONS)] = 1000
@@ -73,8 +81,9 @@ class Options(BaseModel):
         """Return the gradient with every optimiser, then LFP with every combination."""
         gradients = [Arm("gradient", optimizer) for optimizer in self.optimizers]
         return gradients + [
-            Arm("lfp", optimizer, epsilon, attention)
+            Arm("lfp", optimizer, epsilon, attention, normalisation)
             for optimizer in self.optimizers
             for attention in self.attentions
+            for normalisation in self.normalisations
             for epsilon in self.epsilons
         ]

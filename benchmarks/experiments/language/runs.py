@@ -4,14 +4,17 @@ import math
 from dataclasses import dataclass, replace
 from statistics import mean
 from time import perf_counter
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 import lfp_core as lfp
+from baselines import LFP, Settings
+from benchmarks.analysis.feedback import beside, filled, finite, scaled_gradient
 from benchmarks.experiments.language.options import EVALUATIONS, METHODS, Arm, Options
 from benchmarks.experiments.language.text import corpus, loss_on, windows
+from benchmarks.models.llama import Llama, LlamaBlock
 from benchmarks.models.transformer import Block, Positions
 from benchmarks.runs.run import Divergence, Epoch, Result, Run, Task
 from benchmarks.runs.training import dead_at_start, reproducible
@@ -63,21 +66,19 @@ class LanguageRun(Run):
     @property
     def label(self) -> str:
         """See :class:`Run`."""
-        settings = self.settings
+        settings = Settings.of(self.settings)
         return f"{self.method} {settings.optimizer} {settings.learning_rate:g} {self.seed}"
 
 
 def train(run: LanguageRun, device: torch.device, checkpoint: Checkpoint | None = None) -> Result:
-    """Train one GPT; a run takes seconds, and has no checkpoint.
+    """Train one model; a run takes seconds, and has no checkpoint.
 
     Returns:
-        Its validation losses on the way, and its test loss at the end.
+        Its validation losses on the way, and its test loss at the end; as `details` what its first
+        batch feeds back (:func:`at_start`).
     """
     text = corpus()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run.seed)
-        model = GPT(text.characters, run)
-    model.to(device)
+    model = untrained(run, text.characters).to(device)
     batches = torch.Generator().manual_seed(run.seed)
     last_start = len(text.train) - run.context - 1
 
@@ -88,7 +89,9 @@ def train(run: LanguageRun, device: torch.device, checkpoint: Checkpoint | None 
 
     with reproducible(device, run.seed):
         before = batches.get_state()
-        dead = dead_at_start(model, run, run.settings, batch(), device)
+        first = batch()
+        dead = dead_at_start(model, run, run.settings, first, device)
+        details = at_start(model, run, *first)
         batches.set_state(before)
         trainer = run.methods[run.method](model, run.settings)
         history, seconds, losses = [Epoch(seconds=0.0)], 0.0, list[float]()
@@ -98,10 +101,10 @@ def train(run: LanguageRun, device: torch.device, checkpoint: Checkpoint | None 
             seconds += perf_counter() - started
             if (step + 1) * EVALUATIONS // run.steps >= len(history):
                 loss = loss_on(model, text.validation.to(device), run.context)
-                trained = _finite(mean(losses))
-                history.append(Epoch(trained, validation=_finite(loss), seconds=seconds))
+                trained = finite(mean(losses))
+                history.append(Epoch(trained, validation=finite(loss), seconds=seconds))
                 losses.clear()
-        test = _finite(loss_on(model, text.test.to(device), run.context))
+        test = finite(loss_on(model, text.test.to(device), run.context))
     history[-1] = replace(history[-1], test=test)
     lost = next((e for e, epoch in enumerate(history[1:], 1) if epoch.validation is None), None)
     diverged = lost is not None or test is None
@@ -115,16 +118,50 @@ def train(run: LanguageRun, device: torch.device, checkpoint: Checkpoint | None 
         seconds,
         dead_at_start=dead,
         dead_at_end=lfp.dead_parameters(model),
+        details=details,
     )
+
+
+def untrained(run: LanguageRun, characters: int) -> nn.Sequential:
+    """Return the model that the run begins with; torch's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(run.seed)
+        if run.model == "llama":
+            return Llama(characters, run.features, run.layers, run.context)
+        return GPT(characters, run)
+
+
+def at_start(model: nn.Module, run: LanguageRun, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Return what a batch feeds back, beside |w| times the gradient.
+
+    Returns:
+        `ratio` and `cosine` as :func:`~benchmarks.analysis.feedback.beside` has them, and
+        `by_depth`: the norm of each block's feedback over that of the first block's. Where the
+        method is the gradient, its feedback is |w| times the gradient.
+    """
+    found = scaled = scaled_gradient(model, inputs, targets)
+    if run.method != METHODS["gradient"]:
+        found = filled(LFP(model, run.settings), inputs, targets)
+    details = {"by_depth": by_depth(model), **beside(found, scaled)}
+    model.zero_grad()
+    return details
+
+
+def by_depth(model: nn.Module) -> list[float | None]:
+    """Return the norm of each block's ``p.grad`` over that of the first block's."""
+    norms = [
+        torch.cat([p.grad.double().flatten() for p in block.parameters() if p.grad is not None])
+        .norm()
+        .item()
+        for block in model.children()
+        if isinstance(block, Block | LlamaBlock)
+    ]
+    return [finite(norm / norms[0]) if norms[0] else None for norm in norms]
 
 
 def steps_at(epoch: int, steps: int) -> int:
     """Return how many steps there are before the evaluation that ends an epoch."""
     return math.ceil(epoch * steps / EVALUATIONS)
-
-
-def _finite(loss: float) -> float | None:
-    return loss if math.isfinite(loss) else None
 
 
 def runs_of(arm: Arm, options: Options) -> dict[float, list[LanguageRun]]:
@@ -134,7 +171,7 @@ def runs_of(arm: Arm, options: Options) -> dict[float, list[LanguageRun]]:
             LanguageRun(
                 kind="final",
                 dataset="sklearn-descriptions",
-                model="gpt",
+                model=options.model,
                 method=METHODS[arm.method],
                 activation="gelu",
                 seed=seed,

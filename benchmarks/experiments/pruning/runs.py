@@ -15,7 +15,7 @@ from benchmarks.runs.run import Result, Run, Task
 from benchmarks.runs.training import classify, dataset, train, untrained
 from benchmarks.storage.checkpoint import Checkpoint
 
-#: By what weights are ranked, and among which others.
+#: What weights are ranked by, and among which others, by the name of the criterion.
 CRITERIA: dict[str, tuple[str, Scope]] = {
     "magnitude, all layers": ("magnitude", "global"),
     "magnitude, each layer": ("magnitude", "layer"),

@@ -11,7 +11,7 @@ from benchmarks.experiments.regression.methods import METHODS
 from benchmarks.experiments.regression.runs import RegressionRun
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED
 
-#: Of learning rates, in steps of about 2.
+#: Learning rates that a sweep tries, in steps of about 2.
 GRID = [1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2]
 
 

@@ -1,14 +1,13 @@
-"""What the options of LFP do: gates, units and normalisation, measured before a default is chosen.
+"""What the options `gates` and `units` of LFP do in training, and LFP beside the gradient.
 
-``python -m benchmarks.experiments.treatments gates|units|normalisation [FOLDER]`` makes the runs
-that FOLDER/<name>.json does not have, by default in `benchmarks/stored/treatments`, writes the
-tables to <name>.md and prints them.
-
-- gates: what products with the output of a sigmoid share. The feedback of networks with such gates
-  beside |w| times the gradient, before training; then small ones that are trained.
-- units: what functions with f(0) != 0 do, as the hidden units of the MLP for digits.
-- normalisation: whether rewards go through the statistics of a small Llama's normalisations.
-
-Every arm has as many trials as any other, of the learning rate and, in LFP, of epsilon; plain
-gradient descent has as many rates instead. Trials are chosen by validation with seeds of their own.
+An arm is LFP with some of its options, or the gradient. Small networks with gates, or with hidden
+units whose f(0) is not 0, are trained on digits by every arm. Each arm has as many trials as any
+other: rates and epsilons for LFP, as many rates for the gradient. They are chosen by validation,
+with seeds of their own. What the same options do before training is measured by
+:mod:`benchmarks.experiments.initial_feedback`.
 """
+
+from benchmarks.experiments.treatments.experiment import Treatments
+from benchmarks.experiments.treatments.options import Options
+
+__all__ = ["Options", "Treatments"]

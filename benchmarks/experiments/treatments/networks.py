@@ -1,6 +1,7 @@
-"""Small networks with gates or with units whose f(0) is not 0, for digits."""
+"""Small networks with gates, or with units whose f(0) is not 0, for digits."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -54,13 +55,23 @@ def dense_network(activation: Callable[[], nn.Module]) -> nn.Module:
     return nn.Sequential(*MODELS["mlp"].layers((1, 8, 8), 10, activation))
 
 
-Build = Callable[[], nn.Module]
-GATED: Mapping[str, Build] = {"squeeze": squeeze_network, "lstm": RowReader}
-DENSE: Mapping[str, Build] = {
-    name: partial(dense_network, activation)
-    for name, activation in {
-        "sigmoid": nn.Sigmoid,
-        "softplus": nn.Softplus,
-        "hardsigmoid": nn.Hardsigmoid,
-    }.items()
+@dataclass(frozen=True)
+class Network:
+    """A network for digits.
+
+    Attributes:
+        build: makes it, with weights from torch's default generator.
+        activation: what its hidden units are called.
+    """
+
+    build: Callable[[], nn.Module]
+    activation: str
+
+
+NETWORKS: Mapping[str, Network] = {
+    "squeeze": Network(squeeze_network, "relu"),
+    "lstm": Network(RowReader, "tanh"),
+    "sigmoid": Network(partial(dense_network, nn.Sigmoid), "sigmoid"),
+    "softplus": Network(partial(dense_network, nn.Softplus), "softplus"),
+    "hardsigmoid": Network(partial(dense_network, nn.Hardsigmoid), "hardsigmoid"),
 }

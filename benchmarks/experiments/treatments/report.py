@@ -1,0 +1,95 @@
+"""The table of the arms, and what a reader of it has to know."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from baselines import LFPSettings
+from benchmarks.experiments.treatments.options import GRADIENT, Options
+from benchmarks.experiments.treatments.runs import BATCH
+from benchmarks.rendering.document import Section, Table
+from benchmarks.rendering.text import (
+    Lines,
+    at_edge,
+    edge_notes,
+    mean_and_deviation,
+    number,
+    seeds_of,
+)
+from benchmarks.runs.run import Result
+from benchmarks.runs.tuning import Choice, Edge, edge_of
+
+
+class Arm(NamedTuple):
+    """An arm of a network, what was chosen for it, and what that reached."""
+
+    network: str
+    name: str
+    choice: Choice
+    results: Sequence[Result]
+
+    def edge(self, options: Options) -> Edge | None:
+        """Return the end of the grid of rates that the chosen one is, if it is one."""
+        rates = {settings.learning_rate for settings in options.trials(self.name)}
+        return edge_of(rates, self.choice.learning_rate)
+
+
+def report(options: Options, arms: Sequence[Arm]) -> list[Section]:
+    """Return the table of the arms of which at least one reported run is made."""
+    rows = [_row(arm, options) for arm in arms if arm.results]
+    if not rows:
+        return []
+    caption = "Digits by arm"
+    table = Table("arms", caption, lines(rows), pd.DataFrame(rows), notes(options, rows))
+    return [Section("Treatments", tables=[table])]
+
+
+def _row(arm: Arm, options: Options) -> dict[str, Any]:
+    accuracies = pd.Series([result.test for result in arm.results], dtype=float)
+    return {
+        "network": arm.network,
+        "arm": arm.name,
+        "epsilon": None if arm.name == GRADIENT else LFPSettings.of(arm.choice.settings).epsilon,
+        "learning_rate": arm.choice.learning_rate,
+        "edge": arm.edge(options),
+        "validation_accuracy": arm.choice.score,
+        "test_accuracy_mean": accuracies.mean(),
+        "test_accuracy_std": accuracies.std(ddof=1),
+        "diverged": sum(result.diverged for result in arm.results),
+        "seeds": len(accuracies),
+    }
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> Lines:
+    """Return a line for each network and arm."""
+    header = ("network", "arm", "epsilon", "rate", "validation (%)", "test (%)", "diverged")
+    return header, [
+        (
+            row["network"],
+            row["arm"],
+            number(row["epsilon"], "g"),
+            f"{row['learning_rate']:g}{at_edge(row['edge'])}",
+            number(row["validation_accuracy"], ".1f", 100),
+            mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"]),
+            f"{row['diverged']}/{row['seeds']}",
+        )
+        for row in rows
+    ]
+
+
+def notes(options: Options, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how networks were trained and chosen."""
+    trials = len(options.learning_rates) * len(options.epsilons)
+    return [
+        f"Digits, {options.optimizer} with momentum 0.9, batches of {BATCH}, norm clipped to 3: "
+        f"test accuracy after {options.epochs} epochs, "
+        f"{seeds_of(options.seeds, 'mean ± sample standard deviation')}; a diverged run counts "
+        "with the last accuracy it reached.",
+        f"Each arm was chosen out of {trials} trials by validation accuracy, "
+        f"{options.sweep_seeds} other seeds after {options.sweep_epochs} epochs: the rates "
+        f"{', '.join(f'{r:g}' for r in options.learning_rates)} with the epsilons "
+        f"{', '.join(f'{e:g}' for e in options.epsilons)}; for the gradient {trials} rates evenly "
+        "over the same decades.",
+        *edge_notes(row["edge"] for row in rows),
+    ]
