@@ -53,8 +53,12 @@ class Formula:
 
 @lru_cache(maxsize=64)
 def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a number as a tensor, which small networks would spend much of their time to make."""
-    return torch.full((), value, dtype=dtype, device=device)
+    """Return an epsilon as a tensor, which small networks would spend much of their time to make.
+
+    It is not rounded to 0, whatever the dtype is.
+    """
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    return torch.full((), max(value, smallest), dtype=dtype, device=device)
 
 
 def _quotient(a: Tensor, z: Tensor, epsilon: float) -> Tensor:
@@ -75,7 +79,12 @@ def _relu_slope(a: Tensor, g: Tensor, epsilon: float) -> Tensor:
 
 def _share(z: Tensor, g: Tensor, epsilon: float, factor: float) -> Tensor:
     # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
-    g = g / z.abs().div_(epsilon).reciprocal_().add_(1.0)
+    if torch.compiler.is_compiling():
+        g = g / (epsilon / z.abs() + 1.0)
+    else:
+        denominator = z.abs()
+        torch.div(_scalar(epsilon, z.dtype, z.device), denominator, out=denominator).add_(1.0)
+        g = g / denominator
     return g if factor == 1.0 else g * factor
 
 
@@ -103,7 +112,7 @@ relu_slope = Formula(
 share = Formula(
     _share,
     """template <typename T> T lfp_share(T z, T g, T epsilon, T factor) {
-        return g / (T(1) + epsilon / (z < T(0) ? -z : z)) * factor;
+        return (z == T(0) ? z : g / (T(1) + epsilon / (z < T(0) ? -z : z)) * factor);
     }""",
     "epsilon",
     "factor",

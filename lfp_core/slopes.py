@@ -33,7 +33,10 @@ def share(a: Tensor, z: Tensor, epsilon: float, limit: float | Tensor) -> Tensor
     if epsilon == UNDIVIDED:
         return a.clone()
     if epsilon == 0:
-        return torch.where(z == 0, limit, a / z)
+        slope = a / z
+        if isinstance(limit, Tensor):
+            return torch.where(z == 0, limit, slope)
+        return slope.masked_fill_(z == 0, limit)
     return kernels.quotient(a, z, epsilon)
 
 

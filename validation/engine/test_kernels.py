@@ -98,6 +98,13 @@ def test_another_text_is_caught(name: str, tmp_path: Path) -> None:
     assert not torch.allclose(found, formula(a, b, *numbers), rtol=1e-6, equal_nan=True)
 
 
+def test_an_epsilon_is_never_rounded_to_0() -> None:
+    """A half has no number as small as 1e-9, by which 0 / 0 would be shared out."""
+    z, g = torch.tensor([0.0, 1.0]).half(), torch.ones(2).half()
+    assert kernels.share(z, g, 1e-9, 1.0).tolist() == [0.0, 1.0]
+    assert kernels.quotient(z, z, 1e-9).tolist() == [0.0, 1.0]
+
+
 @given(
     z=st.floats(-1e3, 1e3, allow_subnormal=False),
     g=st.floats(-1e3, 1e3, allow_subnormal=False),
