@@ -57,6 +57,7 @@ VIEWS = {
 }
 
 safe_softmax = torch.ops.aten._safe_softmax.default  # 0, not NaN, where all is masked
+threshold_backward = torch.ops.aten.threshold_backward.default  # of ReLU, from its output
 softmax_backward = torch.ops.aten._softmax_backward_data.default
 #: What torch.compile calls ``x.T`` and ``x.mT``.
 TRANSPOSES = {torch.ops.aten.numpy_T, torch.ops.aten.mT}

@@ -10,7 +10,7 @@ apply, and a half is a factor before or behind. So torch's own kernel does for "
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -119,6 +119,9 @@ def _shared(query: Tensor, key: Tensor, value: Tensor, *options: Any) -> Tensor:
     return output
 
 
+Part = tuple[slice, slice, slice]  # heads, rows and keys
+
+
 class Scores:
     """The scores of queries (..., L, d) and keys (..., S, d), computed where they are asked for.
 
@@ -133,11 +136,11 @@ class Scores:
         self, query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float
     ) -> None:
         self.batch = query.shape[:-2]
-        self.query, self.key = flat(query) * scale, flat(key)
+        self.query, self.key, self.scale = flat(query), flat(key), scale
         self.mask, self.causal = mask, causal
         self.shape = (*self.query.shape[:2], self.key.shape[1])
 
-    def parts(self) -> Iterator[tuple[slice, slice, slice]]:
+    def parts(self) -> Iterator[Part]:
         """Yield the heads, the rows and the keys of each part."""
         heads, rows, keys = self.shape
         at_once = max(LEAST, self.query.numel()) // max(keys, 1)  # rows of any head
@@ -151,10 +154,10 @@ class Scores:
                 seen = slice(0, min(end, keys) if self.causal else keys)
                 yield slice(head, head + of_heads), slice(row, end), seen
 
-    def __getitem__(self, part: tuple[slice, slice, slice]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, part: Part) -> tuple[Tensor, Tensor]:
         """Return ``c q k^T`` of a part, and the same with the mask."""
         heads, rows, keys = part
-        products = self.query[heads, rows] @ self.key[heads, keys].mT
+        products = scaled_product(self.query[heads, rows], self.key[heads, keys].mT, self.scale)
         if self.causal:
             seen = products.new_ones(products.shape[-2:], dtype=torch.bool).tril(rows.start)
         elif self.mask is None:
@@ -166,6 +169,11 @@ class Scores:
             return products, products
         return products, products + seen.to(products.dtype)
 
+    def weights(self, scores: Tensor) -> Tensor:
+        """Return the softmax of a part of the scores; 0 where a mask leaves nothing."""
+        found: Tensor = (torch.softmax if self.mask is None else _torch.safe_softmax)(scores, -1)
+        return found
+
     def _mask_of(self, mask: Tensor, heads: slice, rows: slice) -> Tensor:
         if mask.dim() <= 2:
             return mask.expand(self.shape[1:])[rows]
@@ -173,6 +181,11 @@ class Scores:
         numbers = torch.arange(self.shape[0], device=mask.device)[heads]
         places: tuple[Any, ...] = torch.unravel_index(numbers, self.batch)
         return whole[(*places, rows)]
+
+
+def scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Return the products of two batches of matrices, times a number."""
+    return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)
 
 
 def flat(tensor: Tensor) -> Tensor:
@@ -215,33 +228,64 @@ class SharedAttention(torch.autograd.Function):
         with _torch.without_autocast(g.device.type):
             scores = Scores(query, key, mask, ctx.causal, ctx.scale)
             values, pushes = flat(value), flat(g)
-            precise = torch.promote_types(g.dtype, torch.float32)  # of sums over parts
-            to_query = torch.empty_like(scores.query)
-            to_key, to_value = (torch.zeros_like(t, dtype=precise) for t in (scores.key, values))
-            for number, part in enumerate(scores.parts()):
-                heads, rows, keys = part
-                products, whole = scores[part]
-                weights = _torch.safe_softmax(whole, -1)
-                push = pushes[heads, rows]
-                to_scores = push @ values[heads, keys].mT
-                kept = weights
-                if dropped:
-                    to_scores.mul_(dropped[number]).mul_(ctx.kept_part)
-                    kept = (weights * dropped[number]).mul_(ctx.kept_part)
-                to_value[heads, keys] += kept.mT @ push
-                to_scores = _torch.softmax_backward(to_scores, weights, -1, weights.dtype)
-                del weights, kept
-                if whole is not products:
-                    to_scores = kernels.share(whole, to_scores, ctx.owed[1], 1.0)
-                to_scores = kernels.share(products, to_scores, ctx.owed[0], 1.0)
-                to_query[heads, rows] = to_scores @ scores.key[heads, keys]
-                to_key[heads, keys] += to_scores.mT @ scores.query[heads, rows]
-            to_query *= ctx.scale
-        found = (
+            parts = list(scores.parts())
+            gradients = (
+                _of_part(ctx, scores, values, pushes, part, dropped[number] if dropped else None)
+                for number, part in enumerate(parts)
+            )
+            if len(parts) == 1 and parts[0][2].stop == scores.shape[2]:
+                found = next(gradients)
+            else:
+                found = _sum_of_parts(scores, values, parts, gradients)
+        to_query, to_key, to_value = (
             to.to(tensor.dtype).view(tensor.shape)
-            for to, tensor in zip((to_query, to_key, to_value), (query, key, value), strict=True)
+            for to, tensor in zip(found, (query, key, value), strict=True)
         )
-        return *found, None, None, None, None, None
+        return to_query, to_key, to_value, None, None, None, None, None
+
+
+Gradients = tuple[Tensor, Tensor, Tensor]  # of queries, keys and values
+
+
+def _of_part(
+    ctx: Any, scores: Scores, values: Tensor, pushes: Tensor, part: Part, kept: Tensor | None
+) -> Gradients:
+    """Return the gradients by way of a part of the scores, and of the keys and values in it.
+
+    `kept` says where dropout has left the weights of the part.
+    """
+    heads, rows, keys = part
+    products, whole = scores[part]
+    weights = scores.weights(whole)
+    push = pushes[heads, rows]
+    to_weights, used_weights = push @ values[heads, keys].mT, weights
+    if kept is not None:
+        to_weights.mul_(kept).mul_(ctx.kept_part)
+        used_weights = (weights * kept).mul_(ctx.kept_part)
+    to_value = used_weights.mT @ push
+    to_scores = _torch.softmax_backward(to_weights, weights, -1, weights.dtype)
+    del weights, used_weights, to_weights
+    of_products, of_sums = ctx.owed
+    if whole is not products:
+        to_scores = kernels.share(whole, to_scores, of_sums, 1.0)
+    to_scores = kernels.share(products, to_scores, of_products, 1.0)
+    to_query = scaled_product(to_scores, scores.key[heads, keys], ctx.scale)
+    to_key = scaled_product(to_scores.mT, scores.query[heads, rows], ctx.scale)
+    return to_query, to_key, to_value
+
+
+def _sum_of_parts(
+    scores: Scores, values: Tensor, parts: list[Part], gradients: Iterable[Gradients]
+) -> Gradients:
+    """Return the gradients by way of all scores; sums are in float32 at least."""
+    to_query = torch.empty_like(scores.query)
+    precise = torch.promote_types(values.dtype, torch.float32)
+    to_key, to_value = (torch.zeros_like(t, dtype=precise) for t in (scores.key, values))
+    for (heads, rows, keys), found in zip(parts, gradients, strict=True):
+        to_query[heads, rows] = found[0]
+        to_key[heads, keys] += found[1]
+        to_value[heads, keys] += found[2]
+    return to_query, to_key, to_value
 
 
 def _with_dropout(
@@ -255,7 +299,7 @@ def _with_dropout(
     kept = []
     for part in scores.parts():
         heads, rows, keys = part
-        weights = _torch.safe_softmax(scores[part][1], -1)
+        weights = scores.weights(scores[part][1])
         kept.append(torch.empty_like(weights, dtype=torch.bool).bernoulli_(1 - dropout_p))
         output[heads, rows] = weights.mul_(kept[-1]).mul_(kept_part) @ values[heads, keys]
     return output.view(*value.shape[:-2], *output.shape[1:]), kept

@@ -103,7 +103,7 @@ class ReluSlope(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
         (a,) = ctx.saved_tensors
         if ctx.epsilon == 0:
-            return torch.where(a > 0, g, 0), None, None, None
+            return _torch.threshold_backward(g, a, 0), None, None, None
         if ctx.epsilon == UNDIVIDED:
             return a * g, None, None, None
         return kernels.relu_slope(a, g, ctx.epsilon), None, None, None

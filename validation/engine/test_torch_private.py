@@ -330,6 +330,11 @@ def test_safe_softmax_of_what_is_masked_is_0() -> None:
     )
 
 
+def test_backward_pass_of_relu_needs_its_output_alone() -> None:
+    g, a = torch.randn(3), torch.tensor([0.0, 1e-30, 2.0])
+    assert torch.equal(_torch.threshold_backward(g, a, 0), g * (a > 0))
+
+
 def test_backward_pass_of_softmax_is_autograds() -> None:
     scores, push = torch.randn(2, 3, 4, dtype=torch.float64)
     weights = scores.requires_grad_().softmax(-1)
