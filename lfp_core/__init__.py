@@ -7,9 +7,10 @@ optimizer.step()
 
 The modules, in the order to read them: :mod:`slopes` has the backward formulas, :mod:`marks` the
 kinds of tensors and what they owe, :mod:`calls` one call of an operation, :mod:`sharing` the rules,
-:mod:`functions` and :mod:`operations` the tables of what follows which rule, :mod:`composed` and
-:mod:`recurrent` the operations that run as others, and :mod:`propagation` the context and the
-backward pass. :mod:`rewards`, :mod:`spiking`, :mod:`dead` and :mod:`pooling` stand by themselves.
+:mod:`functions` and :mod:`operations` the tables of what follows which rule, :mod:`composed`,
+:mod:`attention` and :mod:`recurrent` the operations that run as others, and :mod:`propagation` the
+context and the backward pass. :mod:`rewards`, :mod:`spiking`, :mod:`dead` and :mod:`pooling` stand
+by themselves.
 """
 
 from lfp_core import rewards

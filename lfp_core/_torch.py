@@ -57,6 +57,8 @@ VIEWS = {
 }
 
 safe_softmax = torch.ops.aten._safe_softmax.default  # 0, not NaN, where all is masked
+threshold_backward = torch.ops.aten.threshold_backward.default  # of ReLU, from its output
+softmax_backward = torch.ops.aten._softmax_backward_data.default
 #: What torch.compile calls ``x.T`` and ``x.mT``.
 TRANSPOSES = {torch.ops.aten.numpy_T, torch.ops.aten.mT}
 TENSOR_BASE = torch._C.TensorBase  # whose methods torch.compile sees in the place of Tensor's
@@ -93,6 +95,14 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
     refuses the gradient.
     """
     return torch.autocast(device, enabled=False) if device == "cuda" else nullcontext()
+
+
+def as_autocast(tensor: Tensor) -> Tensor:
+    """Return a factor of a product in the dtype that autocast, if it is on, gives to it."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensor
+    return tensor if tensor.dtype == torch.double else tensor.to(torch.get_autocast_dtype(device))
 
 
 def transform_is_active() -> bool:

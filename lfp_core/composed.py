@@ -1,4 +1,4 @@
-"""Operations that are run as others, each under its rule: fused attention, GLU, and more.
+"""Operations that are run as others, each under its rule: GLU, normalisations, and more.
 
 What torch writes in Python (most of ``torch.nn.functional``) needs nothing here: it is unfolded,
 so that the mode sees the operations in it.
@@ -43,9 +43,8 @@ def attend(
     Raises:
         RuntimeError: both a mask and `is_causal`, as in torch.
     """
-    if enable_gqa:  # heads of queries that share one of keys and values
-        groups = query.size(-3) // key.size(-3)
-        key, value = (t.repeat_interleave(groups, dim=-3) for t in (key, value))
+    if enable_gqa:
+        key, value = grouped(query, key), grouped(query, value)
     scale = query.size(-1) ** -0.5 if scale is None else scale
     scores = query @ key.transpose(-2, -1) * scale
     if is_causal:
@@ -61,6 +60,11 @@ def attend(
     if dropout_p > 0:  # or nothing is drawn
         weights = F.dropout(weights, dropout_p)
     return weights @ value
+
+
+def grouped(query: Tensor, key: Tensor) -> Tensor:
+    """Return keys or values (..., heads, tokens, features), one head for each of the queries."""
+    return key.repeat_interleave(query.size(-3) // key.size(-3), dim=-3)
 
 
 def glu(x: Tensor, dim: int = -1) -> Tensor:

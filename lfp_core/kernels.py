@@ -52,20 +52,25 @@ class Formula:
 
 
 @lru_cache(maxsize=64)
-def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a number as a tensor, which small networks would spend much of their time to make."""
-    return torch.full((), value, dtype=dtype, device=device)
+def scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a number as a tensor, which small networks would spend much of their time to make.
+
+    A positive one is not rounded to 0, whatever the dtype is.
+    """
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    return torch.full((), max(value, smallest) if value > 0 else value, dtype=dtype, device=device)
 
 
-def _quotient(a: Tensor, z: Tensor, epsilon: float) -> Tensor:
+def _quotient(a: Tensor, z: Tensor, epsilon: float, factor: float) -> Tensor:
     # Half the memory traffic of where(z < 0, z - eps, z + eps). It differs at z = -0.0 alone, where
     # all contributions are 0: then no weight is credited anyway.
     if torch.compiler.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
         stabiliser = torch.full((), epsilon, dtype=z.dtype, device=z.device)
-        return a / (torch.copysign(stabiliser, z) + z)
-    denominator = torch.copysign(_scalar(epsilon, z.dtype, z.device), z)
+        return a / (torch.copysign(stabiliser, z) + z) * factor
+    denominator = torch.copysign(scalar(epsilon, z.dtype, z.device), z)
     denominator += z
-    return torch.div(a, denominator, out=denominator)
+    quotient = torch.div(a, denominator, out=denominator)
+    return quotient if factor == 1.0 else quotient.mul_(factor)
 
 
 def _relu_slope(a: Tensor, g: Tensor, epsilon: float) -> Tensor:
@@ -75,7 +80,12 @@ def _relu_slope(a: Tensor, g: Tensor, epsilon: float) -> Tensor:
 
 def _share(z: Tensor, g: Tensor, epsilon: float, factor: float) -> Tensor:
     # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
-    g = g / z.abs().div_(epsilon).reciprocal_().add_(1.0)
+    if torch.compiler.is_compiling():
+        g = g / (epsilon / z.abs() + 1.0)
+    else:
+        denominator = z.abs()
+        torch.div(scalar(epsilon, z.dtype, z.device), denominator, out=denominator).add_(1.0)
+        g = g / denominator
     return g if factor == 1.0 else g * factor
 
 
@@ -83,13 +93,14 @@ def _scaled(weight: Tensor, g: Tensor) -> Tensor:
     return weight.abs().mul_(g)
 
 
-#: ``a / (z + eps s(z))`` with s(0) = +1.
+#: ``a / (z + eps s(z)) factor`` with s(0) = +1.
 quotient = Formula(
     _quotient,
-    """template <typename T> T lfp_quotient(T a, T z, T epsilon) {
-        return a / (z < T(0) ? z - epsilon : z + epsilon);
+    """template <typename T> T lfp_quotient(T a, T z, T epsilon, T factor) {
+        return a / (z < T(0) ? z - epsilon : z + epsilon) * factor;
     }""",
     "epsilon",
+    "factor",
 )
 #: ``a / (a + eps) g`` for a >= 0.
 relu_slope = Formula(
@@ -103,7 +114,7 @@ relu_slope = Formula(
 share = Formula(
     _share,
     """template <typename T> T lfp_share(T z, T g, T epsilon, T factor) {
-        return g / (T(1) + epsilon / (z < T(0) ? -z : z)) * factor;
+        return (z == T(0) ? z : g / (T(1) + epsilon / (z < T(0) ? -z : z)) * factor);
     }""",
     "epsilon",
     "factor",

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lfp_core import _torch, composed, functions, recurrent
+from lfp_core.attention import attention
 from lfp_core.calls import ASSIGNMENTS, Operation, Rule, name_of
-from lfp_core.composed import attend
 from lfp_core.composed import composed as composed_of
 from lfp_core.functions import named
 from lfp_core.sharing import (
@@ -182,7 +182,7 @@ _rules: dict[Operation, Rule] = dict(
         ),
         of(constant, named("detach") | getter("data")),
         of(pool, named("max_pool2d")),
-        of(composed_of(attend), {F.scaled_dot_product_attention}),
+        of(attention, {F.scaled_dot_product_attention}),
         of(composed_of(composed.glu), named("glu")),
         of(composed_of(composed.cosine_similarity), named("cosine_similarity")),
         *(of(composed_of(fn), named(name)) for name, fn in recurrent.layers()),

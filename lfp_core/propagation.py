@@ -558,9 +558,7 @@ def _seed(outputs: Tensor, reward: Tensor, name: str) -> Tensor:
     if reward.shape != outputs.shape:
         raise ValueError(f"reward has shape {list(reward.shape)}, {name} {list(outputs.shape)}")
     with torch.no_grad():
-        seed = share(-reward, outputs, mark.epsilon, limit=0.0)
-        if mark.degree != 1.0:
-            seed = seed / mark.degree
+        seed = share(reward, outputs, mark.epsilon, limit=0.0, factor=-1 / mark.degree)
     return seed.to(outputs.dtype)
 
 

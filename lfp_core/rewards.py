@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lfp_core import _torch
+from lfp_core import _torch, kernels
 
 Reduction = Literal["mean", "sum"]
 
@@ -198,15 +198,21 @@ def _of_indices(
         raise ValueError(
             f"targets must lie in [0, {classes - 1}]{also}, not in [{low}, {high}]"
         ) from None
-    gradient = _torch.nll_loss_backward(flat.new_full((), -1.0), *options, count)
+    gradient = _torch.nll_loss_backward(_minus_one(flat), *options, count)
     if label_smoothing:
         gradient = (1 - label_smoothing) * gradient + label_smoothing / classes
     reward = flat * _torch.log_softmax_backward(gradient, log_p, 1, precise)
     if reduction == "mean":
-        reward = reward.div_(count.clamp(min=1))
+        reward = reward.div_(count)  # by 0 where all are ignored
     # What is ignored may not even be finite, and the product above is not 0 then.
     reward = reward.masked_fill_((labels == ignore_index)[:, None], 0)
     return reward.to(outputs.dtype).view_as(outputs)
+
+
+def _minus_one(like: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # whose graph makes it
+        return like.new_full((), -1.0)
+    return kernels.scalar(-1.0, like.dtype, like.device)
 
 
 @torch.no_grad()

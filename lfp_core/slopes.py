@@ -28,13 +28,20 @@ KEPT_BY = "_lfp_kept_by"
 UNDIVIDED = math.inf
 
 
-def share(a: Tensor, z: Tensor, epsilon: float, limit: float | Tensor) -> Tensor:
-    """Return ``a / (z + eps s(z))`` as a new tensor like z; ``limit`` where eps = z = 0."""
+def share(
+    a: Tensor, z: Tensor, epsilon: float, limit: float | Tensor, factor: float = 1.0
+) -> Tensor:
+    """Return ``a / (z + eps s(z))`` times a factor, as a new tensor; `limit` where eps = z = 0."""
     if epsilon == UNDIVIDED:
-        return a.clone()
-    if epsilon == 0:
-        return torch.where(z == 0, limit, a / z)
-    return kernels.quotient(a, z, epsilon)
+        return a * factor
+    if epsilon:
+        return kernels.quotient(a, z, epsilon, factor)
+    slope = a / z
+    if factor != 1.0:
+        slope *= factor
+    if isinstance(limit, Tensor):
+        return torch.where(z == 0, limit, slope)
+    return slope.masked_fill_(z == 0, limit)
 
 
 class SecantSlope(torch.autograd.Function):
@@ -100,7 +107,7 @@ class ReluSlope(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
         (a,) = ctx.saved_tensors
         if ctx.epsilon == 0:
-            return torch.where(a > 0, g, 0), None, None, None
+            return _torch.threshold_backward(g, a, 0), None, None, None
         if ctx.epsilon == UNDIVIDED:
             return a * g, None, None, None
         return kernels.relu_slope(a, g, ctx.epsilon), None, None, None

@@ -18,7 +18,7 @@ from benchmarks.storage.provenance import ROOT
 
 pytestmark = pytest.mark.slow
 
-MODULES = ("steps", "ratios", "scaling", "spiking", "throughput")
+MODULES = ("launches", "steps", "ratios", "scaling", "spiking", "throughput")
 MARKS = ("time_", "track_")
 
 

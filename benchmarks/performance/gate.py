@@ -19,7 +19,7 @@ from benchmarks.storage.files import read_json
 #: The beginning of the unit of a ratio ("times SGD"), whatever it is to.
 RATIO = "times "
 #: The benchmarks that are ratios, as patterns.
-RATIOS = [r"ratios\.", r"track_ratio"]
+RATIOS = [r"ratios\.", r"track_ratio", r"launches\."]
 
 Name = tuple[str, ...]  # of a number: benchmark and values of its parameters
 

@@ -7,12 +7,14 @@ is the chain rule with a half at each product (:func:`halved_attention`).
 import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import Phase, find, given, reject, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models import (
     MaxVit,
@@ -24,7 +26,10 @@ from torchvision.models import (
 from torchvision.ops import SqueezeExcitation
 
 import lfp_core as lfp
+from benchmarks.costs.memory import peak_bytes
+from lfp_core import attention as fused
 from lfp_core import composed, operations
+from lfp_core.attention import Scores
 from lfp_core.marks import ACTIVATION, mark_of, marked, used
 from lfp_core.propagation import Attention as Treatment
 from lfp_core.propagation import Gates
@@ -67,8 +72,15 @@ def disagreement(case: Case, epsilon: float, attention: Treatment) -> float | No
     return relative_error(found, {**without, **expected.feedback})
 
 
+def in_small_parts(patch: pytest.MonkeyPatch) -> None:
+    """Let no more scores be computed at a time than there are numbers in the queries."""
+    patch.setattr(fused, "LEAST", 1)
+
+
 @pytest.mark.parametrize("attention", TREATMENTS)
-def test_engine_equals_oracle(attention: Treatment) -> None:
+def test_engine_equals_oracle(attention: Treatment, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_parts(monkeypatch)
+
     @settings(max_examples=80)
     @given(transformers(), epsilons())
     def check(case: Case, epsilon: float) -> None:
@@ -138,6 +150,20 @@ def break_mask(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(EpsilonShare, "backward", staticmethod(naive_share))
 
 
+def break_scores(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fused, "kernels", SimpleNamespace(share=lambda z, g, epsilon, factor: g))
+
+
+def break_numbers(patch: pytest.MonkeyPatch) -> None:
+    right = Scores.__getitem__
+
+    def same(self: Scores, part: Any) -> tuple[Tensor, Tensor]:
+        products, scores = right(self, part)
+        return (scores, scores) if products is not scores else (products, products.clone())
+
+    patch.setattr(Scores, "__getitem__", same)
+
+
 def break_gate(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(operations._rules, Tensor.mul, whole_epsilon)
 
@@ -146,7 +172,7 @@ def break_gate(patch: pytest.MonkeyPatch) -> None:
     "damage",
     [
         *(break_half, break_half_of_what_owes, break_centring, break_stabiliser),
-        *(break_mask, break_gate),
+        *(break_mask, break_gate, break_scores, break_numbers),
     ],
 )
 def test_a_broken_rule_is_caught(
@@ -404,6 +430,123 @@ def test_fused_attention_is_torchs_and_obeys_the_chain_rule(name: str) -> None:
         torch.testing.assert_close(tensor.grad, gradient, rtol=1e-10, atol=1e-14)
 
 
+Asked = tuple[list[tuple[int, ...]], dict[str, Any]]
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> Asked:
+    """Draw the shapes of queries, keys and values, and other arguments of fused attention."""
+    batch = tuple(draw(st.lists(st.integers(1, 3), max_size=3)))
+    queries, keys = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    sizes = [(queries, 3), (keys, 3), (keys, draw(st.integers(1, 4)))]
+    shapes = [(*batch, *size) for size in sizes]
+    options: dict[str, Any] = {"scale": draw(st.sampled_from([None, 0.0, -0.4, 1.5]))}
+    if draw(st.booleans()) and len(batch) > 1:  # which values and keys share
+        shapes[1:] = [(1, *shape[1:]) for shape in shapes[1:]]
+    if draw(st.booleans()) and batch:
+        shapes[0] = (*batch[:-1], 2 * batch[-1], *sizes[0])
+        options["enable_gqa"] = True
+    kind = draw(st.sampled_from(["", "causal", "booleans", "numbers"]))
+    if kind == "causal":
+        options["is_causal"] = True
+    elif kind:
+        of_batch = tuple(draw(st.sampled_from([1, n])) for n in shapes[0][:-2])
+        numbers = torch.randn(*draw(st.sampled_from([(), of_batch])), queries, keys)
+        options["attn_mask"] = numbers > 0 if kind == "booleans" else numbers
+    # What is drawn is the same, unless parts come in another order.
+    options["dropout_p"] = draw(st.sampled_from([0.0, 0.0, 0.4])) if kind != "causal" else 0.0
+    return shapes, options
+
+
+def arrived_through_attention(drawn: Asked, epsilon: float, attention: Treatment) -> list[Tensor]:
+    """Return the output of fused attention, and what arrives at queries, keys and values."""
+    shapes, options = drawn
+    torch.manual_seed(0)
+    with lfp.feedback(epsilon, attention=attention):
+        query, key, value = operands = [computed(*shape) for shape in shapes]
+        outputs = F.scaled_dot_product_attention(query, key, value, **options)
+    lfp.backward(outputs, torch.randn_like(outputs))
+    return [outputs.detach(), *(torch.zeros(()) if t.grad is None else t.grad for t in operands)]
+
+
+def distance_to_operations(drawn: Asked, epsilon: float, attention: Treatment) -> float:
+    """Return how far fused attention is from the operations in it, run one by one."""
+    found = arrived_through_attention(drawn, epsilon, attention)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "_fused", lambda *args, **kwargs: None)
+        expected = arrived_through_attention(drawn, epsilon, attention)
+    norms = [float(tensor.norm()) for tensor in expected]
+    return max(
+        float((a - b).norm()) / (max(norm, 1e-6 * max(norms)) or 1.0)
+        for a, b, norm in zip(found, expected, norms, strict=True)
+    )
+
+
+@pytest.mark.parametrize("attention", TREATMENTS)
+def test_fused_attention_is_the_operations_in_it(
+    attention: Treatment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_small_parts(monkeypatch)
+
+    @settings(max_examples=60)
+    @given(asked(), st.sampled_from([0.0, 1e-6, EPSILON]))
+    def check(drawn: Asked, epsilon: float) -> None:
+        assert distance_to_operations(drawn, epsilon, attention) < TOLERANCE
+
+    check()
+
+
+def break_heads(patch: pytest.MonkeyPatch) -> None:
+    right = Scores._mask_of
+
+    def of_the_first(self: Scores, mask: Tensor, heads: slice, rows: slice) -> Tensor:
+        return right(self, mask, slice(0, heads.stop - heads.start), rows)
+
+    patch.setattr(Scores, "_mask_of", of_the_first)
+
+
+@pytest.mark.parametrize("damage", [break_scores, break_numbers, break_heads])
+def test_a_part_that_is_wrong_is_noticed(
+    damage: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_small_parts(monkeypatch)
+    damage(monkeypatch)
+    find(
+        asked(),
+        lambda drawn: distance_to_operations(drawn, EPSILON, "uniform") > TOLERANCE,
+        settings=settings(phases=[Phase.generate], max_examples=1000),
+    )
+
+
+def peak_of_attention(tokens: int, fuses: bool, epsilon: float, attention: Treatment) -> int:
+    """Return the bytes that a forward and a backward pass of one head take at most."""
+    layer = nn.Linear(4, 12)
+    x = torch.randn(1, 1, tokens, 4)
+
+    def work() -> None:
+        with lfp.feedback(epsilon, attention=attention):
+            query, key, value = layer(x).chunk(3, -1)
+            outputs = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        lfp.backward(outputs, torch.ones_like(outputs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "LEAST", 2**13)
+        if not fuses:
+            patch.setattr(fused, "_fused", lambda *args, **kwargs: None)
+        return peak_bytes(work, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "attention"), [(EPSILON, "uniform"), (0.0, "uniform"), (EPSILON, "constant")]
+)
+def test_scores_are_never_held(epsilon: float, attention: Treatment) -> None:
+    """Twice as many tokens take twice as much, where their scores take four times as much."""
+    small, large = (peak_of_attention(n, True, epsilon, attention) for n in (256, 512))
+    assert large < 2.2 * small
+    assert large < 512 * 512 * 8 / 2
+    assert peak_of_attention(512, False, epsilon, attention) > 512 * 512 * 8
+
+
 def test_dropout_within_fused_attention_drops() -> None:
     q, k, v = (torch.randn(1, 1, 8, 2, requires_grad=True) for _ in range(3))
     with lfp.feedback(EPSILON):
@@ -630,6 +773,18 @@ class Block(nn.Module):
                 -1
             ) @ v
         return x + self.out(looked_at.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("epsilon", [0.0, EPSILON])
+@pytest.mark.parametrize("attention", TREATMENTS)
+def test_a_gpu_gives_the_feedback_of_the_cpu(attention: Treatment, epsilon: float) -> None:
+    model, inputs = Block(fused=True), torch.randn(2, TOKENS, FEATURES)
+    here, there = model, deepcopy(model).cuda()
+    expected = engine_feedback(here, inputs, lambda o: o.detach().cos(), epsilon, attention)
+    found = engine_feedback(there, inputs.cuda(), lambda o: o.detach().cos(), epsilon, attention)
+    pairs = zip(here.parameters(), there.parameters(), strict=True)
+    assert relative_error({p: found[q].cpu() for p, q in pairs}, expected) < TOLERANCE
 
 
 def compiled_agrees(

@@ -22,8 +22,8 @@ from lfp_core.kernels import Formula
 
 #: Every formula, with its numbers, and whether its first tensor may be negative.
 FORMULAS: dict[str, tuple[Formula, tuple[float, ...], bool]] = {
-    "quotient": (kernels.quotient, (0.3,), True),
-    "quotient by a small epsilon": (kernels.quotient, (1e-6,), True),
+    "quotient": (kernels.quotient, (0.3, 1.0), True),
+    "quotient by a small epsilon": (kernels.quotient, (1e-6, -2.0), True),
     "relu_slope": (kernels.relu_slope, (0.3,), False),
     "share": (kernels.share, (0.3, 1.0), True),
     "half a share": (kernels.share, (0.3, 0.5), True),
@@ -98,8 +98,15 @@ def test_another_text_is_caught(name: str, tmp_path: Path) -> None:
     assert not torch.allclose(found, formula(a, b, *numbers), rtol=1e-6, equal_nan=True)
 
 
+def test_an_epsilon_is_never_rounded_to_0() -> None:
+    """A half has no number as small as 1e-9, by which 0 / 0 would be shared out."""
+    z, g = torch.tensor([0.0, 1.0]).half(), torch.ones(2).half()
+    assert kernels.share(z, g, 1e-9, 1.0).tolist() == [0.0, 1.0]
+    assert kernels.quotient(z, z, 1e-9, 1.0).tolist() == [0.0, 1.0]
+
+
 @given(
-    z=st.floats(-1e3, 1e3, allow_subnormal=False),
+    z=st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda z: z + 0.0),  # not -0.0
     g=st.floats(-1e3, 1e3, allow_subnormal=False),
     epsilon=st.floats(1e-9, 1.0),
 )
@@ -108,14 +115,14 @@ def test_the_operations_are_the_formulas(z: float, g: float, epsilon: float) -> 
     z_, g_ = torch.tensor([z], dtype=torch.float64), torch.tensor([g], dtype=torch.float64)
     stabilised = z + (epsilon if z >= 0 else -epsilon)
     expected = {
-        kernels.quotient: (z_, g_, g / stabilised),
+        kernels.quotient: (z_, g_, g / stabilised * -0.5),
         kernels.share: (z_, g_, z / stabilised * g * 0.5),
         kernels.scaled: (z_, g_, abs(z) * g),
         kernels.relu_slope: (z_.relu(), g_, max(z, 0) / (max(z, 0) + epsilon) * g),
     }
     for formula, (a, b, value) in expected.items():
         if formula is kernels.quotient:
-            found = formula(b, a, epsilon)
+            found = formula(b, a, epsilon, -0.5)
         else:
             numbers = {kernels.share: (epsilon, 0.5), kernels.scaled: ()}.get(formula, (epsilon,))
             found = formula(a, b, *numbers)

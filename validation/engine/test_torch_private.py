@@ -330,6 +330,27 @@ def test_safe_softmax_of_what_is_masked_is_0() -> None:
     )
 
 
+def test_backward_pass_of_relu_needs_its_output_alone() -> None:
+    g, a = torch.randn(3), torch.tensor([0.0, 1e-30, 2.0])
+    assert torch.equal(_torch.threshold_backward(g, a, 0), g * (a > 0))
+
+
+def test_backward_pass_of_softmax_is_autograds() -> None:
+    scores, push = torch.randn(2, 3, 4, dtype=torch.float64)
+    weights = scores.requires_grad_().softmax(-1)
+    (expected,) = torch.autograd.grad((push * weights).sum(), scores)
+    found = _torch.softmax_backward(push, weights.detach(), -1, weights.dtype)
+    torch.testing.assert_close(found, expected)
+
+
+def test_autocast_lowers_what_it_lowers_for_a_product() -> None:
+    single, double = torch.randn(2, 2), torch.randn(2, 2, dtype=torch.float64)
+    assert _torch.as_autocast(single) is single
+    with torch.autocast("cpu", torch.bfloat16):
+        for factor in (single, double, torch.randn(2, 2, device="meta")):
+            assert _torch.as_autocast(factor).dtype == (factor @ factor).dtype
+
+
 def test_transposes_are_what_the_compiler_calls_them() -> None:
     x = torch.arange(6.0).view(2, 3)
     assert all(torch.equal(transpose(x), x.T) for transpose in _torch.TRANSPOSES)
