@@ -1,6 +1,7 @@
 """The page on what a study file may say, made of the models that read one."""
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -57,7 +58,8 @@ def _table(title: str, model: type[BaseModel], prose: str = "") -> Iterator[str]
     yield "| --- | --- | --- | --- |"
     told = _attributes(model)
     for name, field in schema.get("properties", {}).items():
-        default = "required" if name in schema.get("required", ()) else f"`{field.get('default')}`"
+        default = f"`{json.dumps(field.get('default'))}`"
+        default = "required" if name in schema.get("required", ()) else default
         yield _row([f"`{name}`", _type(field, schema), default, told.get(name, "")])
     yield ""
 
