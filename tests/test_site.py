@@ -20,7 +20,7 @@ from baselines import METHODS
 from benchmarks.models import ACTIVATIONS
 from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan
-from docs_site import command_line, links, study_file
+from docs_site import command_line, links, notebooks, study_file
 from lfp_core import operations, rewards, spiking
 
 DOCS = ROOT / "docs"
@@ -206,12 +206,16 @@ def test_a_public_name_is_documented(name: str) -> None:
         assert item.__doc__, "and not by what it inherits from"
 
 
-def test_the_pages_that_are_made_of_the_code_have_all_of_it() -> None:
+def test_pages_that_are_made_have_all_of_what_they_are_made_of() -> None:
     page, known = command_line.page(), command_line.commands()
     leaves = [n for n in known if not any(other.startswith(f"{n} ") for other in known)]
     assert len(leaves) > 20
     for name in leaves:
         assert f"\n## {name}\n" in page
+    assert len(notebooks.NOTEBOOKS) == 2
+    for path in notebooks.NOTEBOOKS.values():
+        assert notebooks.page(path).startswith("# ")
+        assert "data:image/png;base64," in notebooks.page(path)
     keys = study_file.page()
     for key in (*Plan.model_fields, "epsilon", "trials", "particles", "from_scratch"):
         assert f"| `{key}` |" in keys
