@@ -1,8 +1,8 @@
 """What mkdocs calls while it builds the site: pages made of the code, and of the repository.
 
 The site has, besides the pages in docs: the command line and the study file, as the code has them;
-the notebooks; README, ARCHITECTURE and the like; every file that a page links to, such as the
-tables of stored results; and the report of the study that the README quotes.
+the notebooks; the history of ratios; README, ARCHITECTURE and the like; every file that a page
+links to, such as the tables of stored results; and the report of the study that the README quotes.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from docs_site import command_line, links, notebooks, study_file
+from docs_site import command_line, history, links, notebooks, study_file
 
 REPORTED = "all-methods"
 #: A role of docstrings, like :class:`~lfp_core.feedback`, as Markdown leaves it.
@@ -38,6 +38,7 @@ def on_files(files: Files, config: Any) -> Files:
     made = {
         "reference/command-line.md": command_line.page(),
         "reference/study-file.md": study_file.page(),
+        "history.md": history.page(),
         **{name: notebooks.page(path) for name, path in notebooks.NOTEBOOKS.items()},
     }
     for name, content in made.items():

@@ -20,7 +20,7 @@ from baselines import METHODS
 from benchmarks.models import ACTIVATIONS
 from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan
-from docs_site import command_line, links, notebooks, study_file
+from docs_site import command_line, history, links, notebooks, study_file
 from lfp_core import operations, rewards, spiking
 
 DOCS = ROOT / "docs"
@@ -212,6 +212,10 @@ def test_pages_that_are_made_have_all_of_what_they_are_made_of() -> None:
     assert len(leaves) > 20
     for name in leaves:
         assert f"\n## {name}\n" in page
+    ratios = history.page()
+    for title in history.TITLES.values():
+        assert f"\n### {title}\n" in ratios
+    assert re.search(r"\| cpu lenet 16 \|( \d\.\d\d \|){8}", ratios)
     assert len(notebooks.NOTEBOOKS) == 2
     for path in notebooks.NOTEBOOKS.values():
         assert notebooks.page(path).startswith("# ")
