@@ -16,7 +16,7 @@ import yaml
 
 import baselines
 import lfp_core
-from baselines import METHODS
+from baselines import FAMILIES, METHODS
 from benchmarks.models import ACTIVATIONS
 from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan
@@ -131,6 +131,13 @@ def test_a_command_that_is_not_there_is_noticed() -> None:
     assert wrong(["lfp-bench", "run", "toy", "--sise", "cpu"], known) == ["--sise"]
     assert not wrong(["lfp-bench", "perf", "gate", "v0.1.0"], known)
     assert sum(1 for page in PAGES for _ in commands(page.read_text())) > 40
+
+
+def test_a_tutorial_names_every_method() -> None:
+    page = (DOCS / "tutorials" / "comparison.md").read_text()
+    of_families = {name for members in FAMILIES.values() for name in members}
+    for name in {*METHODS.own, *FAMILIES} - of_families:
+        assert f"`{name}`" in page, name
 
 
 # --- links ----------------------------------------------------------------------------------------
