@@ -8,7 +8,7 @@ STORED := --results benchmarks/stored
 STUDIES := all-methods authors-epsilon epsilon toy lenet snn rstdp swarms pso-ablation pruning \
   regression transfer language vit units gates initial-feedback normalisation
 
-.PHONY: compare test test-fast lint types peer coverage perf dashboard gate reproduce clean
+.PHONY: compare test test-fast lint types docs peer coverage perf dashboard gate reproduce clean
 
 compare: .venv/ready
 	LFP_JOBS=auto $(BIN)/lfp-bench compare
@@ -31,6 +31,10 @@ lint: .venv/ready
 
 types: .venv/ready
 	$(BIN)/mypy
+
+# The documentation site, into .site, with warnings as errors.
+docs: .venv/ready
+	$(BIN)/tox -e docs
 
 peer: .venv/ready
 	$(BIN)/tox -e peer

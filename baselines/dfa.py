@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.chain import generator, segments
-from baselines.trainer import DescentTrainer, NeedsDerivatives, Settings
+from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives
 
 
 class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
@@ -34,7 +34,7 @@ class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
     name: ClassVar[str] = "dfa"
     label: ClassVar[str] = "direct feedback alignment"
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Look for the layers."""
         self.segments = segments(model)
         self.random = generator(0xDFA)

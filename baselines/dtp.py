@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from baselines.chain import Segment, generator, segments
 from baselines.options import LogUniform, Search, options
-from baselines.trainer import DescentTrainer, NeedsDerivatives, Settings
+from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings
 
 
 @options
@@ -85,7 +85,7 @@ class DifferenceTargetPropagation(DescentTrainer, NeedsDerivatives):
     Options: ClassVar[type[Settings]] = DTPSettings
     settings: DTPSettings
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Draw the inverses."""
         self.segments = segments(model)
         self.random = generator(0xD79)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from baselines.activation import Activation
 from baselines.chain import Segment, generator, segments
 from baselines.options import LogUniform, Search, options
-from baselines.trainer import DescentTrainer, Settings
+from baselines.trainer import BasicSettings, DescentTrainer, Settings
 
 
 @options
@@ -57,7 +57,7 @@ class PEPITA(DescentTrainer):
     Options: ClassVar[type[Settings]] = PEPITASettings
     settings: PEPITASettings
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Look for the layers."""
         self.segments = segments(model)
         self.random = generator(0x9E917A)

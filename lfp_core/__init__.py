@@ -13,6 +13,8 @@ context and the backward pass. :mod:`rewards`, :mod:`spiking`, :mod:`dead` and :
 by themselves.
 """
 
+from pathlib import Path
+
 from lfp_core import rewards
 from lfp_core.dead import dead_parameters, start_parameters
 from lfp_core.functions import Heaviside
@@ -20,9 +22,13 @@ from lfp_core.marks import UnsupportedOperation, activation, weight
 from lfp_core.operations import register_rule, rules
 from lfp_core.propagation import backward, feedback
 
+#: A file of its own, so that a release leaves the code, which names what it measures, as it was.
+__version__ = (Path(__file__).parent / "VERSION").read_text().strip()
+
 __all__ = [
     "Heaviside",
     "UnsupportedOperation",
+    "__version__",
     "activation",
     "backward",
     "dead_parameters",

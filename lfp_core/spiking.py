@@ -31,7 +31,6 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Literal
 
-import snntorch
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -41,6 +40,13 @@ from lfp_core.calls import Args, Context, Kwargs, Operation
 from lfp_core.marks import ACTIVATION, WEIGHT, Mark, mark_of, marked, used
 from lfp_core.operations import register_rule
 from lfp_core.slopes import UNDIVIDED, share
+
+try:
+    import snntorch
+except ModuleNotFoundError as error:
+    way_out = "pip install 'lfp-core[spiking]'"
+    message = f"{__name__} needs {error.name}; {way_out}"
+    raise ModuleNotFoundError(message, name=error.name) from None
 
 Normaliser = Literal["current", "earlier"]
 

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.storage.provenance import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SOURCE = re.compile(r"\]\((?:\.\./)?(benchmarks/stored/[^)#]+\.(?:md|csv))\)")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SOURCE = re.compile(r"\]\((?:\.\./)*(benchmarks/stored/[^)#]+\.(?:md|csv))\)")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?: ± (?:\d+(?:\.\d+)?|-))?")
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 

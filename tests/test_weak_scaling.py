@@ -43,7 +43,7 @@ def test_efficiency_is_of_one_process_over_the_first_run() -> None:
 def test_wrong_options_end_with_code_2(option: list[str]) -> None:
     """Without torchrun, right options too."""
     done = subprocess.run(
-        [sys.executable, str(weak_scaling.EXAMPLE), *option],
+        [sys.executable, "-m", weak_scaling.PROGRAM, *option],
         capture_output=True,
         text=True,
         check=False,

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import lfp_core
+from benchmarks.cli.extras import missing
 from benchmarks.cli.logs import shown
 from benchmarks.cli.output import say
 
@@ -52,6 +53,10 @@ class OneLineErrors(TyperGroup):
         except KeyboardInterrupt:
             say("interrupted")
             raise typer.Exit(130) from None
+        except ModuleNotFoundError as error:
+            if (told := missing(error)) is None:
+                raise
+            raise Refused(told) from error
 
 
 @contextmanager
@@ -71,12 +76,9 @@ app = typer.Typer(
 
 
 def _tell_version(wanted: bool) -> None:
-    """Print the version of what is installed, or of the copy that this is, and exit."""
+    """Print the version of this code, installed or not, and exit."""
     if wanted:
-        try:
-            print("lfp-bench", version("lfp-bench"))
-        except PackageNotFoundError:
-            print("lfp-bench, a copy that is not installed")
+        print("lfp-bench", lfp_core.__version__)
         raise typer.Exit
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli.app import app, refusing
+from benchmarks.cli.extras import EXTRAS, way_out
 from benchmarks.cli.options import AsJson, Jobs, Results, Threads, parse_whole, prepare, split
 from benchmarks.cli.output import print_json, print_table, progress, say
 from benchmarks.experiments.options import chosen
@@ -104,7 +105,8 @@ def _installed(names: Sequence[str], groups: Mapping[str, Any]) -> list[str]:
     """Return the groups whose packages are there, and tell which are left out."""
     missing = {name: groups[name].missing for name in names if groups[name].missing}
     for name, package in missing.items():
-        say(f"{name} is left out, as {package} is not installed (pip install {package})")
+        way = way_out(package) if package in EXTRAS else f"pip install {package}"
+        say(f"{name} is left out, as {package} is not installed ({way})")
     if len(missing) == len(names):
         raise ValueError(f"group: {', '.join(missing)} cannot be run without their packages")
     return [name for name in names if name not in missing]

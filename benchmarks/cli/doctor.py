@@ -16,6 +16,7 @@ import torch
 
 import lfp_bench
 from baselines.machine import THREADS, available_memory, memory_limit, threads_for, usable_cpus
+from benchmarks.cli.extras import EXTRAS, way_out
 from benchmarks.data import ARCHIVES, DataError, default_root
 from benchmarks.storage import git
 from benchmarks.storage.provenance import PACKAGES, processor
@@ -23,9 +24,8 @@ from benchmarks.storage.provenance import PACKAGES, processor
 GIGABYTE = 1e9
 #: Bytes of disk that results, checkpoints and data sets need at most, and of memory for MNIST.
 NEEDED = 2 * GIGABYTE
-EXTRAS = {
-    "ray": "runs on a cluster: pip install 'lfp-bench[ray]'",
-    "asv": "the performance history: pip install asv",
+OPTIONAL = {
+    **{package: f"{use}: {way_out(package)}" for package, (_, use) in EXTRAS.items()},
     "lfprop": "comparison with the authors' code: tox -e peer",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -62,7 +62,7 @@ def examine(results: Path) -> Iterator[Finding]:
         yield Finding("GPU", "ok", "torch finds none; everything runs on the CPU too")
     yield _repository()
     yield from _data()
-    for module, use in EXTRAS.items():
+    for module, use in OPTIONAL.items():
         yield Finding(module, "ok" if find_spec(module) else "warning", use)
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     yield Finding("browser", "ok" if browser else "warning", browser or "to see HTML reports")

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli.app import app, refusing
+from benchmarks.cli.extras import needs_repository
 from benchmarks.cli.options import (
     Device,
     Results,
@@ -32,7 +33,9 @@ from benchmarks.performance.steps import MODELS, TORCHVISION
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import ROOT
 
-STORED = ROOT / "benchmarks" / "stored"
+#: Where the repository keeps what its documents quote; what is installed has no such folder.
+KEPT = ROOT / "benchmarks" / "stored"
+STORED = KEPT if KEPT.exists() else Path("results")
 NETWORKS = dict.fromkeys([*SHAPES, *TORCHVISION])  # whose steps can be measured
 
 perf = typer.Typer(help="Measure the project's own speed.")
@@ -171,6 +174,7 @@ def history(
     from benchmarks.performance.history import measure  # noqa: PLC0415
 
     with refusing(ValueError):
+        needs_repository("the performance history")
         code = measure(commits or ["HEAD"], bench or [])
     raise typer.Exit(code)
 
@@ -202,6 +206,7 @@ def gate(
     with refusing(ValueError, OSError):
         if not 0 <= threshold < inf:
             raise ValueError(f"threshold: {threshold}; allowed: finite, 0 and above")
+        needs_repository("the gate")
         commits = resolved(base), resolved(head)
         found = compare(results, *commits) if results else measured(*commits, bench or [])
     worse = sum(c.regressed(threshold) for c in found)
@@ -215,6 +220,8 @@ def dashboard() -> None:
     """Make a site of the performance history that opens without the network."""
     from benchmarks.performance.dashboard import HTML, localise, publish  # noqa: PLC0415
 
+    with refusing(ValueError):
+        needs_repository("the dashboard")
     if code := publish():
         raise typer.Exit(code)
     try:
@@ -227,7 +234,7 @@ def dashboard() -> None:
 @perf.command()
 def gpu_page(
     results: Results = STORED,
-    document: Annotated[Path, typer.Option(help="Page to write.")] = ROOT / "docs" / "gpu.md",
+    document: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/gpu.md"),
 ) -> None:
     """Write the page on what was measured on a GPU, from `gpu-h100` in the results."""
     from benchmarks.performance.gpu_page import page  # noqa: PLC0415

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -69,7 +70,8 @@ def fetched() -> Iterator[tuple[str, bytes]]:
 
 
 def publish() -> int:
-    """Let asv make the site; return its exit code."""
+    """Let asv make the site; return its exit code, or raise `ModuleNotFoundError`."""
+    import_module("asv")  # which is an extra, before another process misses it
     command = [sys.executable, "-m", "asv", "publish"]
     return subprocess.run(command, cwd=ROOT, env=git.environment(), check=False).returncode
 

@@ -57,11 +57,11 @@ def compare(results: Path, base: str, head: str) -> list[Comparison]:
     Raises:
         GateError: no machine has a ratio of both, or a file is not asv's.
     """
-    units = _units(results)
+    units = units_of(results)
     found = []
     for path in sorted(results.glob(f"*/{base[:8]}-*.json")):
         other = path.with_name(path.name.replace(base[:8], head[:8], 1))
-        before, after = _ratios(path, units, base), _ratios(other, units, head)
+        before, after = ratios_of(path, units, base), ratios_of(other, units, head)
         for name, (version, value) in before.items():
             new_version, new = after.get(name, (version, None))
             if after and new_version == version:
@@ -94,7 +94,7 @@ def measured(base: str, head: str, bench: Sequence[str]) -> list[Comparison]:
         return compare(Path(folder), base, head)
 
 
-def _units(results: Path) -> dict[str, str]:
+def units_of(results: Path) -> dict[str, str]:
     """Return the unit of every benchmark."""
     try:
         described = read_json(results / "benchmarks.json") or {}
@@ -103,7 +103,7 @@ def _units(results: Path) -> dict[str, str]:
         raise GateError(f"{results / 'benchmarks.json'}: not a file of asv ({error!r})") from None
 
 
-def _ratios(path: Path, units: dict[str, str], commit: str) -> dict[Name, tuple[str, float]]:
+def ratios_of(path: Path, units: dict[str, str], commit: str) -> dict[Name, tuple[str, float]]:
     """Return version and value of all ratios in a file of asv's that are numbers, if it is there.
 
     asv writes NaN for n/a, and null for what failed.

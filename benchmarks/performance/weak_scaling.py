@@ -1,8 +1,8 @@
 """Weak scaling: images a second of LFP on one process and on more, each with batches of its own.
 
-``lfp-bench perf weak-scaling`` runs the example ``examples/train_distributed.py`` with each number
-of processes in turn, one thread each, and writes scaling.json and scaling.md. With a core for every
-process, perfect scaling has the efficiency 1.
+``lfp-bench perf weak-scaling`` runs :mod:`benchmarks.performance.train_distributed` with each
+number of processes in turn, one thread each, and writes scaling.json and scaling.md. With a core
+for every process, perfect scaling has the efficiency 1.
 """
 
 import json
@@ -19,7 +19,7 @@ from benchmarks.rendering.text import Lines, document, origins
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import ROOT, describe
 
-EXAMPLE = ROOT / "examples" / "train_distributed.py"
+PROGRAM = "benchmarks.performance.train_distributed"
 
 
 def train(processes: int, steps: int, batch_size: int) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def train(processes: int, steps: int, batch_size: int) -> dict[str, Any]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(processes), str(EXAMPLE)),
+            *("--nproc-per-node", str(processes), "-m", PROGRAM),
             *("--steps", str(steps), "--batch-size", str(batch_size)),
         ],
         capture_output=True,
@@ -36,7 +36,7 @@ def train(processes: int, steps: int, batch_size: int) -> dict[str, Any]:
         cwd=ROOT,
     )
     if done.returncode:
-        raise RuntimeError(f"the example failed with code {done.returncode}:\n{done.stderr}")
+        raise RuntimeError(f"{PROGRAM} failed with code {done.returncode}:\n{done.stderr}")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 

@@ -78,7 +78,7 @@ def _summary_line(summary: Summary, records: Sequence[Record]) -> Sequence[str]:
 def section(group: str, records: Sequence[Record]) -> str:
     """Return what is told of one group."""
     names = {name: of_name for (_, name), of_name in by_name(records).items()}
-    parts = [f"## {group}\n", *_remarks(records)]
+    parts = [f"## {group}\n", "\n".join([*_remarks(records), ""])]
     if group in LISTED:
         working = [f"`{name}`" for name, found in names.items() if worst(found).verdict == "works"]
         parts.append(f"Works: {', '.join(working)}.\n" if working else "")

@@ -1,7 +1,6 @@
-"""Rules of one's own: :func:`lfp_core.register_rule`, docs/rules.md, and support for snntorch."""
+"""Rules of one's own: :func:`lfp_core.register_rule`, and support for snntorch."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,6 @@ from lfp_core import operations, spiking  # whose rules must be there before a t
 from lfp_core.calls import Args, Call, Context, Kwargs, Operation, key
 from lfp_core.sharing import linear, of_several, total
 
-GUIDE = Path(__file__).parents[2] / "docs" / "rules.md"
-
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
@@ -25,11 +22,6 @@ def restored() -> Iterator[None]:
     yield
     operations._rules.clear()
     operations._rules.update(before)
-
-
-def blocks(text: str) -> list[str]:
-    """Return the blocks of Python code in a text."""
-    return [part.split("```")[0] for part in text.split("```python\n")[1:]]
 
 
 def feedback_of(function: Any, epsilon: float = 0.1) -> list[Tensor]:
@@ -122,32 +114,6 @@ def test_what_cannot_be_called_is_no_operation_and_no_rule(operation: Any, rule:
     with pytest.raises(TypeError, match="must be callable"):
         lfp.register_rule(operation, rule)
     assert operation not in lfp.rules()
-
-
-# --- the guide ------------------------------------------------------------------------------------
-
-
-def test_examples_of_the_guide_run() -> None:
-    code = blocks(GUIDE.read_text(encoding="utf-8"))
-    assert len(code) >= 5
-    names: dict[str, Any] = {}
-    for block in code:
-        exec(compile(block, str(GUIDE), "exec"), names)
-    assert names["mixture"] in lfp.rules()
-
-
-def test_mixture_of_the_guide_agrees_with_its_formula() -> None:
-    """With ``gates="signal"`` a weight that a sigmoid made gets nothing of the product's reward."""
-    names: dict[str, Any] = {}
-    for block in blocks(GUIDE.read_text(encoding="utf-8"))[:3]:
-        exec(compile(block, str(GUIDE), "exec"), names)
-
-    def by_hand(a: Tensor, b: Tensor) -> Tensor:
-        weight = (a + b).sigmoid()
-        return weight * a + (1 - weight) * b
-
-    found = feedback_of(lambda a, b: names["mixture"](a, b, (a + b).sigmoid()))
-    assert agree(found, feedback_of(by_hand))
 
 
 WEIGHT = nn.Parameter(torch.tensor([0.5, -1.0, 2.0, 1.5]).double())

@@ -246,7 +246,7 @@ def check(study: Study) -> None:
             raise ValueError(f"{what} does not go with {study.dataset}: {error}") from None
         if issubclass(method, DescentTrainer):  # others may take long to set up
             try:
-                method(model, replace(study.settings[cell.method], schedule="constant"))
+                method(model, replace(study.settings[cell.method], total_steps=1))
             except ValueError as error:
                 told = f"methods: {method.name!r} does not go with {study.model}: {error}"
                 raise ValueError(told) from None

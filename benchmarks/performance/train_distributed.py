@@ -1,6 +1,6 @@
 """Train the VGG-like network by LFP on several processes, on GPUs where there are any.
 
-    torchrun --nproc-per-node 2 examples/train_distributed.py --dataset synthetic --steps 50
+    torchrun --nproc-per-node 2 -m benchmarks.performance.train_distributed --steps 50
 
 Every process takes batches of its own; DistributedDataParallel averages ``p.grad``, which is the
 negated feedback, as it averages gradients. Process 0 prints a line of JSON at the end.

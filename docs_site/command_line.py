@@ -1,0 +1,76 @@
+"""The page on the command line, made of the commands themselves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from benchmarks.cli import app
+
+BEGIN = """\
+# Command line
+
+`lfp-bench COMMAND --help` says the same. Reports go to stdout, or one JSON document with `--json`,
+and all else to stderr. The exit code is 0; 1 where a check fails, or if all runs that are reported
+diverged; 2 for bad input, with one line that says what is wrong; and 130 for Ctrl-C.
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    return "\n".join([BEGIN, *_described("lfp-bench", typer.main.get_command(app))])
+
+
+def commands() -> dict[str, set[str]]:
+    """Return the options of every command, by the words that call it."""
+    return dict(_options("lfp-bench", typer.main.get_command(app)))
+
+
+def _options(name: str, command: Any) -> Iterator[tuple[str, set[str]]]:
+    own = {"-h", "--help"}
+    for parameter in command.params:
+        own |= {*parameter.opts, *parameter.secondary_opts}
+    yield name, own
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from _options(f"{name} {word}", inner)
+
+
+def _described(name: str, command: Any) -> Iterator[str]:
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield from _one(name, command)
+    for word, each in inner.items():
+        yield from _described(f"{name} {word}", each)
+
+
+def _one(name: str, command: Any) -> Iterator[str]:
+    context = typer.Context(command, info_name=name)
+    yield f"## {name}\n"
+    yield f"{_prose(command.help)}\n"
+    yield f"    {' '.join(command.get_usage(context).split()[1:])}\n"
+    rows = [_row(p, context) for p in command.params if not getattr(p, "hidden", False)]
+    if rows:
+        yield "| parameter | what it is | default |"
+        yield "| --- | --- | --- |"
+        yield from rows
+        yield ""
+
+
+def _row(parameter: Any, context: typer.Context) -> str:
+    named = parameter.param_type_name == "option"
+    word = parameter.metavar or parameter.name.upper()
+    names = [*parameter.opts, *parameter.secondary_opts] if named else [word]
+    default = parameter.get_default(context, call=False)
+    shown = "" if default in (None, False, (), []) or callable(default) else f"`{default}`"
+    told = " ".join((getattr(parameter, "help", None) or "").split())
+    cells = [", ".join(f"`{one}`" for one in names), _escaped(told), shown]
+    return f"| {' | '.join(cells)} |"
+
+
+def _prose(text: str | None) -> str:
+    return _escaped((text or "").replace("\b", "").strip())
+
+
+def _escaped(text: str) -> str:
+    """Return a help text as Markdown that shows it as it is."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

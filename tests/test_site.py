@@ -1,0 +1,232 @@
+"""The documentation: code runs, commands and links are there, and so is every public name."""
+
+import doctest
+import inspect
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import baselines
+import lfp_core
+from baselines import FAMILIES, METHODS
+from benchmarks.models import ACTIVATIONS
+from benchmarks.storage.provenance import ROOT
+from benchmarks.studies.plan import Plan
+from docs_site import command_line, history, links, notebooks, study_file
+from lfp_core import operations, rewards, spiking
+
+DOCS = ROOT / "docs"
+#: Pages that are written by hand; the others are made by commands, or have no code.
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "lfp_core/README.md")),
+    *sorted(DOCS.rglob("*.md")),
+]
+BLOCK = re.compile(r"^( *)```(?P<language>\w+)\n(?P<code>.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code of a language in a page."""
+    found = BLOCK.finditer(page.read_text())
+    return [inspect.cleandoc(f["code"]) for f in found if f["language"] == language]
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take back what a page enters into the tables, and what it does to torch's random numbers."""
+    tables: list[dict[Any, Any]] = [operations._rules, METHODS.own, ACTIVATIONS.own]
+    before, state = [dict(table) for table in tables], torch.get_rng_state()
+    monkeypatch.chdir(tmp_path)
+    yield
+    torch.set_rng_state(state)
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+
+
+@pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=named)
+def test_the_code_of_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("page")  # for all blocks, which go on where the one before ended
+    monkeypatch.setitem(sys.modules, "page", module)
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(code, f"{named(page)}, block {number}", "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "yaml")], ids=named)
+def test_the_study_files_of_a_page_are_right(page: Path) -> None:
+    for code in blocks(page, "yaml"):
+        content = yaml.safe_load(code)
+        if "sizes" in content:  # else it is a part of one
+            plan = Plan.model_validate(content)
+            for size in plan.sizes:
+                assert plan.studies(size)
+
+
+def test_no_page_has_code_of_a_language_that_nothing_checks() -> None:
+    found = {f["language"] for page in PAGES for f in BLOCK.finditer(page.read_text())}
+    assert found <= {"python", "yaml", "toml", "bash"}
+    assert len([page for page in PAGES if blocks(page, "python")]) > 10
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of each `lfp-bench ...` in a page, without what follows `#`, `;` or a quote.
+
+    >>> list(commands("    lfp-bench run toy --size cpu   # hours\\n`lfp-bench data x`"))
+    [['lfp-bench', 'run', 'toy', '--size', 'cpu'], ['lfp-bench', 'data', 'x']]
+    """
+    lines = text.replace("\\\n", " ")
+    shown = re.findall(
+        r"^(?: {4,}|exec )(?:\S*/)?(lfp-bench .*)$|`(lfp-bench [^`]*)`", lines, re.MULTILINE
+    )
+    for block, inline in shown:
+        words = shlex.split(" ".join((block or inline).split()), comments=True)
+        yield words[: words.index(";")] if ";" in words else words
+
+
+def wrong(words: list[str], known: Mapping[str, set[str]]) -> list[str]:
+    """Return what of a command there is not: the command itself, or options of it."""
+    name = " ".join(words[:1])
+    for word in words[1:]:
+        if f"{name} {word}" not in known:
+            break
+        name = f"{name} {word}"
+    rest = words[len(name.split()) :]
+    if any(other.startswith(f"{name} ") for other in known) and re.match("[a-z]", " ".join(rest)):
+        return rest[:1]
+    given = [word.partition("=")[0] for word in rest if re.match(r"--\w", word)]
+    everywhere = {*known["lfp-bench"], "--install-completion", "--show-completion"}
+    return [option for option in given if option not in known[name] | everywhere]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_the_commands_of_a_page_are_there(page: Path) -> None:
+    known = command_line.commands()
+    for words in commands(page.read_text()):
+        assert not wrong(words, known), f"{' '.join(words)}: {wrong(words, known)}"
+
+
+def test_a_command_that_is_not_there_is_noticed() -> None:
+    known = command_line.commands()
+    assert wrong(["lfp-bench", "campare"], known) == ["campare"]
+    assert wrong(["lfp-bench", "perf", "roof"], known) == ["roof"]
+    assert wrong(["lfp-bench", "run", "toy", "--sise", "cpu"], known) == ["--sise"]
+    assert not wrong(["lfp-bench", "perf", "gate", "v0.1.0"], known)
+    assert sum(1 for page in PAGES for _ in commands(page.read_text())) > 40
+
+
+def test_a_tutorial_names_every_method() -> None:
+    page = (DOCS / "tutorials" / "comparison.md").read_text()
+    of_families = {name for members in FAMILIES.values() for name in members}
+    for name in {*METHODS.own, *FAMILIES} - of_families:
+        assert f"`{name}`" in page, name
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for link in links.links(page.read_text(), named(page)):
+        made = {"docs/reports/all-methods.html"} | {
+            f"docs/reference/{name}.md" for name in ("command-line", "study-file")
+        }
+        assert link.path in made or (ROOT / link.path).exists(), link.path
+        if link.anchor and link.path.endswith(".md"):
+            headings = re.findall(r"^#+ (.*)$", (ROOT / link.path).read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+            assert link.anchor[1:] in slugs, f"{link.path}{link.anchor}"
+
+
+def test_the_examples_of_links_are_right() -> None:
+    assert doctest.testmod(links) == (0, 2)
+
+
+def test_links_into_the_repository_are_kept_in_the_site() -> None:
+    text = "[a](../../ARCHITECTURE.md#words) `[b](c.md)` ![d](../../benchmarks/stored/e.png)"
+    assert links.rewritten(text, "docs/how/a.md") == (
+        "[a](../architecture.md#words) `[b](c.md)` ![d](../repository/benchmarks/stored/e.png)"
+    )
+    with pytest.raises(FileNotFoundError, match=r"docs/a\.md links to examples/none\.py"):
+        links.linked({"docs/a.md": "[a](../examples/none.py)"})
+    found = links.linked({"docs/a.md": "[a](../examples/cuda_graph.py), [b](https://c.d/e)"})
+    assert found == {"examples/cuda_graph.py"}
+
+
+# --- reference ------------------------------------------------------------------------------------
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """Yield the public names of the engine and of the methods' protocol, with what they are."""
+    for module, names in (
+        (lfp_core, [n for n in lfp_core.__all__ if not n.startswith("__")]),
+        (rewards, _own(rewards)),
+        (spiking, _own(spiking)),
+        (baselines, list(baselines.__all__)),
+    ):
+        for name in names:
+            item = getattr(module, name)
+            if not isinstance(item, ModuleType):
+                yield f"{module.__name__}.{name}", item
+
+
+def _own(module: ModuleType) -> list[str]:
+    """Return the names of the functions and classes that a module makes for others."""
+    return [
+        name
+        for name, item in vars(module).items()
+        if not name.startswith("_") and getattr(item, "__module__", "") == module.__name__
+        if inspect.isclass(item) or inspect.isfunction(item)
+    ]
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = "\n".join(page.read_text() for page in sorted((DOCS / "reference").glob("*.md")))
+    described = {*re.findall(r"^::: (\S+)$", reference, re.MULTILINE)}
+    described |= {*re.findall(r"^\| `(\S+)` \|", reference, re.MULTILINE)}
+    assert {name for name, _ in public()} <= described
+
+
+@pytest.mark.parametrize("name", sorted(name for name, _ in public()))
+def test_a_public_name_is_documented(name: str) -> None:
+    item = dict(public())[name]
+    if inspect.isclass(item) or inspect.isfunction(item):
+        assert inspect.getdoc(item)
+        assert item.__doc__, "and not by what it inherits from"
+
+
+def test_pages_that_are_made_have_all_of_what_they_are_made_of() -> None:
+    page, known = command_line.page(), command_line.commands()
+    leaves = [n for n in known if not any(other.startswith(f"{n} ") for other in known)]
+    assert len(leaves) > 20
+    for name in leaves:
+        assert f"\n## {name}\n" in page
+    ratios = history.page()
+    for title in history.TITLES.values():
+        assert f"\n### {title}\n" in ratios
+    assert re.search(r"\| cpu lenet 16 \|( \d\.\d\d \|){8}", ratios)
+    assert len(notebooks.NOTEBOOKS) == 2
+    for path in notebooks.NOTEBOOKS.values():
+        assert notebooks.page(path).startswith("# ")
+        assert "data:image/png;base64," in notebooks.page(path)
+    keys = study_file.page()
+    for key in (*Plan.model_fields, "epsilon", "trials", "particles", "from_scratch"):
+        assert f"| `{key}` |" in keys
