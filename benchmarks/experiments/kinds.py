@@ -3,6 +3,7 @@
 from typing import Any
 
 from baselines.registry import Registry, required
+from benchmarks.experiments.alignment import Alignment
 from benchmarks.experiments.base import Experiment
 from benchmarks.experiments.comparison.experiment import Comparison
 from benchmarks.experiments.initial_feedback import InitialFeedback
@@ -32,6 +33,7 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "rstdp-selection": RSTDPSelection,
         "treatments": Treatments,
         "initial-feedback": InitialFeedback,
+        "alignment": Alignment,
     },
     _as_kind,
 )

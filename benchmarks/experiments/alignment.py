@@ -1,0 +1,330 @@
+"""How far the update of LFP is one that a gradient would make, layer by layer, during training.
+
+The experiment `alignment` of study files: networks are trained with LFP, and before training and
+after every epoch the feedback of each weight matrix is compared with what others would descend on
+the same batch. These are the gradient, and |w| times the gradient; with a step function, which has
+no gradient, a surrogate gradient and |w| times it. Two numbers tell how alike two updates are: the
+cosine between them, and the share of weights that both would move in the same direction.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Annotated, Any, ClassVar
+
+import pandas as pd
+import torch
+from numpy.random import SeedSequence
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+
+from baselines import LFP, SGD, Activation, LFPSettings
+from baselines.registry import pick
+from baselines.surrogate import Surrogate, SurrogateSettings
+from baselines.trainer import DescentTrainer
+from baselines.wsgd import WeightScaledSGD
+from baselines.wsurrogate import WeightScaledSurrogate
+from benchmarks.analysis.feedback import filled, finite
+from benchmarks.data import DATASETS, Split
+from benchmarks.experiments.base import STRICT, Experiment, Found, Results
+from benchmarks.experiments.options import Seeds, Whole, refuse_repeated
+from benchmarks.models import ACTIVATIONS
+from benchmarks.rendering import curves
+from benchmarks.rendering.curves import Curve
+from benchmarks.rendering.document import Figure, Section, Table
+from benchmarks.rendering.text import Lines, number, seeds_of, spread
+from benchmarks.runs.run import Result, Run, Task
+from benchmarks.runs.training import accuracy, dataset, train
+from benchmarks.storage.checkpoint import Checkpoint
+
+SCALED = "|w| dL/dw"
+GRADIENT = "dL/dw"
+#: What is compared, by the name of what would descend it.
+REFERENCES: Mapping[str, type[DescentTrainer]] = {SCALED: WeightScaledSGD, GRADIENT: SGD}
+SURROGATES: Mapping[str, type[DescentTrainer]] = {
+    f"{SCALED}, surrogate": WeightScaledSurrogate,
+    f"{GRADIENT}, surrogate": Surrogate,
+}
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Options(BaseModel):
+    """The keys of a part in a study file.
+
+    Attributes:
+        dataset: a name.
+        activations: names of activations without time.
+        epsilons: of LFP.
+        depths: numbers of hidden layers.
+        width: of each of them, in units.
+        batches: numbers of training samples that updates are compared on.
+        slope: k of the surrogate derivative of a step.
+        learning_rate, epochs, batch_size: of the training with LFP.
+        seeds: of data, weights and order.
+    """
+
+    model_config = STRICT
+
+    dataset: str = "digits"
+    activations: Annotated[list[str], Field(min_length=1)]
+    epsilons: Annotated[
+        list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)
+    ] = [1e-6]
+    depths: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=1)] = [2]
+    width: Whole = 64
+    batches: Annotated[list[Whole], Field(min_length=1)] = [64]
+    slope: Positive = 1.0
+    learning_rate: Positive = 0.1
+    epochs: Whole = 10
+    batch_size: Whole = 64
+    seeds: Seeds = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentRun(Run):
+    """A network that is trained with LFP, and watched.
+
+    Attributes:
+        depth, width, batches, slope: as in :class:`Options`.
+    """
+
+    task: ClassVar[Task] = Task("alignment", "cross-entropy", "accuracy")
+
+    depth: int
+    width: int
+    batches: tuple[int, ...]
+    slope: float
+
+    @property
+    def label(self) -> str:
+        """See :class:`Run`."""
+        return f"{self.activation}, {self.depth} hidden layers"
+
+
+def untrained(run: AlignmentRun, input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
+    """Return the network: flat inputs, hidden layers of one width, and a layer of logits."""
+    sizes = [prod(input_shape), *[run.width] * run.depth]
+    _, weight_seed = SeedSequence(run.seed).generate_state(2)
+    model = nn.Sequential(nn.Flatten())
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(weight_seed))
+        for size in sizes[:-1]:
+            model.extend([nn.Linear(size, run.width), ACTIVATIONS[run.activation]()])
+        return model.append(nn.Linear(sizes[-1], classes))
+
+
+def references(activation: Activation) -> Mapping[str, type[DescentTrainer]]:
+    """Return what LFP is compared with, of which |w| times something comes first."""
+    return REFERENCES if activation.differentiable else SURROGATES
+
+
+def updates(trainer: DescentTrainer, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+    """Return the ``p.grad`` of every weight matrix that a method fills in for a batch."""
+    filled(trainer, inputs, targets)
+    weights = [p for p in trainer.model.parameters() if p.dim() > 1]
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
+    return [gradient.detach().double().flatten() for gradient in found]
+
+
+def agreement(ours: Tensor, theirs: Tensor) -> dict[str, float | None]:
+    """Return the cosine of two updates, and in which share of the weights their signs agree.
+
+    Weights that one of them does not move do not count. None stands for what is not defined.
+    """
+    cosine = (ours / ours.norm()) @ (theirs / theirs.norm())
+    moved = (ours != 0) & (theirs != 0)
+    signs = (ours.sign() == theirs.sign())[moved].double().mean()
+    return {"cosine": finite(float(cosine)), "signs": finite(float(signs))}
+
+
+class Watch:
+    """The metric of a run, which compares updates on the way.
+
+    Attributes:
+        measured: a list for each look, before training and after each epoch: of every number of
+            samples and every reference, the agreement in each layer.
+    """
+
+    def __init__(self, run: AlignmentRun, training: Split, validation: Split) -> None:
+        self.run, self.training, self.validation = run, training, validation
+        self.measured: list[list[dict[str, Any]]] = []
+
+    def __call__(self, model: nn.Module, split: Split) -> float:
+        """Return the accuracy; where that is of the validation split, look at the updates."""
+        if split is self.validation:
+            self.measured.append(self._look(model))
+        return accuracy(model, split)
+
+    def _look(self, model: nn.Module) -> list[dict[str, Any]]:
+        found = []
+        for size in self.run.batches:
+            batch = self.training.inputs[:size], self.training.targets[:size]
+            ours = updates(LFP(model, self.run.settings), *batch)
+            for name, method in references(ACTIVATIONS[self.run.activation]).items():
+                settings = SurrogateSettings(1.0, slope=self.run.slope)
+                theirs = updates(method(model, settings), *batch)
+                layers = [agreement(a, b) for a, b in zip(ours, theirs, strict=True)]
+                found.append({"batch": size, "reference": name, "layers": layers})
+        model.zero_grad()
+        return found
+
+
+def watch(run: AlignmentRun, device: torch.device, checkpoint: Checkpoint | None = None) -> Result:
+    """Train a network with LFP and compare its updates; an interrupted run begins anew.
+
+    Returns:
+        The result, with what :class:`Watch` measured as `details`.
+    """
+    data = dataset(run.dataset, run.seed, device.type)
+    model = untrained(run, data.input_shape, data.classes).to(device)
+    metric = Watch(run, data.train, data.validation)
+    result = train(model, run, data, device, metric=metric)
+    result.details["measured"] = metric.measured
+    return result
+
+
+class Alignment(Experiment[Options]):
+    """See the module."""
+
+    schema = Options
+    make = staticmethod(watch)
+
+    def runs(self, options: Options) -> int:
+        """See :class:`Experiment`."""
+        pick("dataset", options.dataset, DATASETS)
+        for field in ("activations", "epsilons", "depths", "batches"):
+            refuse_repeated(field, getattr(options, field))
+        for name in options.activations:
+            if pick("activations", name, ACTIVATIONS).spiking:
+                raise ValueError(f"activations: {name!r}; allowed: those without time")
+        return len(self.plan(options, {}))
+
+    def check(self, options: Options) -> None:
+        """See :class:`Experiment`; fetches the data."""
+        there = len(dataset(options.dataset, 0, "cpu").train)
+        if max(options.batches) > there:
+            raise ValueError(f"batches: {max(options.batches)}; allowed: up to {there}")
+
+    def plan(self, options: Options, results: Results) -> Sequence[Run]:
+        """See :class:`Experiment`."""
+        cells = product(options.activations, options.epsilons, options.depths, range(options.seeds))
+        return [
+            AlignmentRun(
+                kind="final",
+                dataset=options.dataset,
+                model="chain",
+                method=LFP.name,
+                activation=activation,
+                seed=seed,
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                settings=LFPSettings(options.learning_rate, epsilon=epsilon),
+                depth=depth,
+                width=options.width,
+                batches=tuple(options.batches),
+                slope=options.slope,
+            )
+            for activation, epsilon, depth, seed in cells
+        ]
+
+    def sections(self, options: Options, found: Found) -> list[Section]:
+        """See :class:`Experiment`."""
+        frame = tidy([stored.result for stored in found.runs.values()])
+        if frame.empty:
+            return []
+        caption = "Agreement of LFP's update with others"
+        table = Table("alignment", caption, lines(frame), frame, remarks(options))
+        told = "Cosine of LFP's update in the first layer with |w| times the gradient, by epoch."
+        figure = Figure(told, lambda: drawn(options, frame), "png", "alignment")
+        return [Section("Alignment", tables=[table], figures=[figure])]
+
+
+CELL = ["activation", "epsilon", "depth", "batch", "reference"]
+
+
+def tidy(results: Sequence[Result]) -> pd.DataFrame:
+    """Return a row for each run, look, number of samples, reference and layer."""
+    return pd.DataFrame(
+        {
+            "activation": run.activation,
+            "epsilon": LFPSettings.of(run.settings).epsilon,
+            "depth": run.depth,
+            "batch": one["batch"],
+            "reference": one["reference"],
+            "seed": run.seed,
+            "epoch": epoch,
+            "layer": layer,
+            **values,
+            "test_accuracy": result.test,
+        }
+        for result in results
+        if isinstance(run := result.run, AlignmentRun)
+        for epoch, look in enumerate(result.details["measured"])
+        for one in look
+        for layer, values in enumerate(one["layers"], start=1)
+    )
+
+
+def lines(frame: pd.DataFrame) -> Lines:
+    """Return a line for each network and reference, of means over the seeds."""
+    header = (
+        *("activation", "epsilon", "hidden layers", "batch", "compared with"),
+        *("cosine, first layer, at first", "at last", "least of hidden layers, at last"),
+        *("equal signs, first layer, at last", "test accuracy %"),
+    )
+    return header, [
+        (*_named(cell), *_measured(of_cell)) for cell, of_cell in frame.groupby(CELL, sort=False)
+    ]
+
+
+def _named(cell: tuple[Any, ...]) -> tuple[str, ...]:
+    activation, epsilon, depth, batch, reference = cell
+    return activation, f"{epsilon:g}", str(depth), str(batch), reference
+
+
+def _measured(cell: pd.DataFrame) -> tuple[str, ...]:
+    """Return the numbers of a line."""
+    first = cell[cell["layer"] == 1]
+    last = cell[cell["epoch"] == cell.groupby("seed")["epoch"].transform("max")]
+    hidden = last[last["layer"] < last["layer"].max()]
+    least = hidden.groupby("seed")["cosine"].min()
+    accuracies = cell.groupby("seed")["test_accuracy"].first().dropna()
+    return (
+        number(first[first["epoch"] == 0]["cosine"].mean(), ".2f"),
+        number(last[last["layer"] == 1]["cosine"].mean(), ".2f"),
+        number(least.mean(), ".2f"),
+        number(last[last["layer"] == 1]["signs"].mean(), ".2f"),
+        spread((100 * accuracies).tolist(), digits=1) if len(accuracies) else "-",
+    )
+
+
+def remarks(options: Options) -> list[str]:
+    """Return what a reader of the table has to know."""
+    return [
+        f"{options.dataset}: networks with hidden layers of {options.width} units that LFP trains "
+        f"for {options.epochs} epochs at the rate {options.learning_rate:g}, with batches of "
+        f"{options.batch_size}; means over {seeds_of(options.seeds)}. Updates are compared on the "
+        "first training samples, as many as the batch says, before training (at first) and after "
+        "it (at last).",
+        "Cosine: of two updates of a weight matrix. Equal signs: of the weights that both move. "
+        "The rate is not tuned: a network that does not learn shows what its updates are like.",
+        f"Surrogate: the fast sigmoid's derivative with the slope {options.slope:g} in place of "
+        "that of a step, which has none.",
+    ]
+
+
+def drawn(options: Options, frame: pd.DataFrame) -> bytes:
+    """Return the figure: a panel for each activation, a line for each epsilon and depth."""
+    scaled = frame[(frame["layer"] == 1) & frame["reference"].str.startswith(SCALED)]
+    scaled = scaled[scaled["batch"] == options.batches[-1]]
+    panels: dict[str, dict[str, Curve]] = {}
+    for (name, epsilon, depth), cell in scaled.groupby(CELL[:3], sort=False):
+        activation = str(name)
+        rows = [of_seed["cosine"].tolist() for _, of_seed in cell.groupby("seed")]
+        line = f"epsilon {epsilon:g}" + (f", {depth} layers" if len(options.depths) > 1 else "")
+        title = ACTIVATIONS[activation].label or activation
+        panels.setdefault(title, {})[line] = Curve.of(range(max(map(len, rows))), rows)
+    return curves.png(
+        panels, curves.highest, across="epoch", up="cosine", title=f"{options.dataset}, first layer"
+    )
