@@ -31,7 +31,7 @@ def shadows() -> Iterator[tuple[str, Path]]:
 
 
 def main() -> None:
-    """Run the command line; exit code 2 if other packages are in the way."""
+    """Run the command line; exit code 2 if packages are in the way, or the engine is missing."""
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:  # and not started in the background, where Ctrl-C is for somebody else
         signal.signal(signal.SIGINT, _leave)
@@ -39,6 +39,9 @@ def main() -> None:
         told = ", ".join(f"{path} shadows the package {name}" for name, path in found)
         way_out = "take what contains it off PYTHONPATH, or run the command in another folder"
         print(f"error: {told} of lfp-bench in {HOME}; {way_out}", file=sys.stderr)
+        sys.exit(2)
+    if find_spec("lfp_core") is None:  # a distribution of its own, unlike the others
+        print("error: lfp_core is not installed; pip install lfp-core", file=sys.stderr)
         sys.exit(2)
     from benchmarks.cli import app  # noqa: PLC0415  (not before it is known whose it is)
 

@@ -1,6 +1,7 @@
 """The two distributions: what is in them, what they depend on, and how they tell what they lack."""
 
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import lfp_bench
 import lfp_core
 from benchmarks.cli import app, extras
 from benchmarks.storage.provenance import ROOT
@@ -145,6 +147,16 @@ def test_a_command_names_the_extra_that_it_lacks(command: str) -> None:
         "error: asv is not installed, which is for the performance history; "
         "pip install 'lfp-bench[history]'\n"
     )
+
+
+def test_the_engine_is_named_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lfp_bench, "find_spec", lambda name: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    with pytest.raises(SystemExit, match="2"):
+        lfp_bench.main()
+    assert capsys.readouterr().err == "error: lfp_core is not installed; pip install lfp-core\n"
 
 
 def test_a_module_of_no_extra_stays_an_error() -> None:
