@@ -34,7 +34,8 @@ types: .venv/ready
 
 # The documentation site, into .site, with warnings as errors.
 docs: .venv/ready
-	$(BIN)/tox -e docs
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 peer: .venv/ready
 	$(BIN)/tox -e peer
@@ -82,4 +83,4 @@ reproduce: peer
 	touch $@
 
 clean:
-	rm -rf .venv .tox .asv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .tox .asv .site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
