@@ -146,21 +146,22 @@ def time(outcome: Outcome) -> Section | None:
             "Equal time: for each activation, the training time of the method that is done first "
             "(of its slowest run). Equal epochs: as many as every run has but those that end by "
             "time. Mean ± sample standard deviation of the last accuracy that was measured by "
-            "then; accuracies are measured after epochs, so a method with long epochs is told from "
-            "an earlier one.",
+            "then. Accuracies are measured after epochs: where these are long, the last one may be "
+            "of long before.",
         ]
         caption = "Accuracy at equal wall-clock time and after equally many epochs"
         tables.append(Table("equal", caption, _equal_lines(equal), equal, notes))
     if len(to_target):
         notes = [
             "Seconds of training until the test accuracy is first at least the target, median over "
-            "seeds; in brackets, how many of the runs got there. ∞: half of them or more never do.",
+            "seeds; in brackets, how many of the runs got there. ∞: at most half of them did.",
         ]
         caption = "Time to a target accuracy"
         tables.append(Table("targets", caption, _target_lines(to_target), to_target, notes))
     front = Image(
-        "Mean test accuracy after each epoch against mean training time; the grey line joins what "
-        "no method beats in both." + left_out(panels.accuracy_curves(final), highest_end),
+        "Mean test accuracy after each epoch against mean training time; the grey line joins the "
+        "points that no other one beats in both."
+        + left_out(panels.accuracy_curves(final), highest_end),
         partial(panels.fronts, final),
     )
     return Section(title, tables=tables, figures=[front], detail=True)
