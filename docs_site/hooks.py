@@ -16,7 +16,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from docs_site import command_line, history, links, notebooks, study_file
+from docs_site import command_line, history, links, methods, notebooks, study_file
 
 REPORTED = "all-methods"
 #: A role of docstrings, like :class:`~lfp_core.feedback`, as Markdown leaves it.
@@ -38,6 +38,7 @@ def on_files(files: Files, config: Any) -> Files:
     made = {
         "reference/command-line.md": command_line.page(),
         "reference/study-file.md": study_file.page(),
+        "reference/methods.md": methods.page(),
         "history.md": history.page(),
         **{name: notebooks.page(path) for name, path in notebooks.NOTEBOOKS.items()},
     }
