@@ -10,8 +10,8 @@ BEGIN = """\
 # Methods
 
 `--methods` of `lfp-bench compare`, and the key `methods` of a study file, take these names, or that
-of a family, which stands for all in it. A method that fills `p.grad` has the options of an optimiser
-besides its own; the [study file](study-file.md) has all, with their ranges.
+of a family, which stands for all in it. A method that fills `p.grad` has the options of an
+optimiser besides its own; the [study file](study-file.md) has all, with their ranges.
 [A method of your own](../tutorials/method.md) brings its options as well.
 
 | method | family | what it is | options of its own |
