@@ -43,7 +43,7 @@ from benchmarks.storage.records import Record, Records
 
 app = typer.Typer(help=(__doc__ or "").partition("\n")[0], no_args_is_help=True)
 
-RESULTS = ROOT / "results" / "gpu"
+RESULTS = Path("results/gpu")
 SECONDS = 540.0
 #: The classes of the suite: what asv is asked for at a time, as it stores nothing before the end.
 SUITE = (
@@ -255,7 +255,7 @@ def study(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the processes of the runs
     command = ["run", "activations", "--size", "smoke" if smoke else "gpu"]
     command += ["--device", device.type, "--jobs", str(jobs), "--threads", "1"]
-    command += ["--results", str(results)]
+    command += ["--results", str(results.absolute())]
     done = lfp_bench(command, seconds)
     print("the study is done" if done else "stopped; the same command goes on")
 
