@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.chain import generator, segments
-from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives
+from baselines.fa import FeedbackAlignmentSettings
+from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings
 
 
 class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
     """Descent on what each layer is told by the error of the logits.
 
     B is distributed like torch's default weights of a Linear layer from the classes to the units,
-    and depends on torch's seed alone. It is drawn in the first step, when the shapes are known.
+    times a scale, and depends on torch's seed alone. It is drawn in the first step, when the shapes
+    are known.
 
     Attributes:
         feedback: B (classes, features) for the input of every layer but the first.
@@ -33,6 +35,8 @@ class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
 
     name: ClassVar[str] = "dfa"
     label: ClassVar[str] = "direct feedback alignment"
+    Options: ClassVar[type[Settings]] = FeedbackAlignmentSettings
+    settings: FeedbackAlignmentSettings
 
     def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Look for the layers."""
@@ -62,7 +66,7 @@ class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
         """Return B for hidden outputs of this shape (batch, ...)."""
         weights = torch.empty(math.prod(shape[1:]), classes)
         nn.init.kaiming_uniform_(weights, math.sqrt(5), generator=self.random)
-        return weights.T.to(self.parameters[0])
+        return weights.mul_(self.settings.feedback_scale).T.to(self.parameters[0])
 
 
 class _Told:

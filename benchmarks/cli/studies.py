@@ -68,7 +68,7 @@ def compare(
         int | None,
         typer.Option(
             parser=parse_whole,
-            help="Trials of each method in the sweep, in its own space; by default 16.",
+            help="Trials of each method in its own space; by default 16, for swarms and R-STDP 0.",
         ),
     ] = None,
     learning_rates: Annotated[

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from baselines import METHODS, BasicSettings, FeedbackSettings
 from benchmarks.costs.memory import peak_bytes
@@ -94,9 +96,35 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
 
 
 def _macs(step: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with _Operations() as operations:
         step()
-    return counter.get_total_flops() // 2
+    return operations.flops // 2
+
+
+class _Operations(TorchDispatchMode):
+    """Counts the floating-point operations of products, by torch's own table.
+
+    torch's `FlopCounterMode` also follows the modules of a model, by hooks that do not go with
+    `autograd.grad`, which some methods call in their steps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run one operation, and count it if it is in the table."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += count(*args, **kwargs, out_val=result)
+        return result
 
 
 def _step(

@@ -440,7 +440,9 @@ OWN: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["fa", "sign-symmetry", "madam", "pso-torch-paper", "pso-stable"])
+@pytest.mark.parametrize(
+    "name", ["fa", "sign-symmetry", "dfa", "madam", "pso-torch-paper", "pso-stable"]
+)
 def test_every_option_of_a_methods_own_does_something(name: str) -> None:
     """Which the engine's options are tested for where there is something that they change."""
     own = fields_of(METHODS[name].Options).keys() - fields_of(Settings).keys()
