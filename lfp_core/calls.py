@@ -83,9 +83,10 @@ ASSIGNMENTS: set[Operation] = {
     _torch.TENSOR_BASE.__setitem__,
     operator.setitem,
 }
-#: Operations that overwrite their first argument.
-IN_PLACE: set[Operation] = ASSIGNMENTS | {
-    getattr(home, name)
+#: Operations that overwrite their first argument. The keys of a dictionary, as what torch.compile
+#: has traced asks at each call whether all members of a set are still there.
+IN_PLACE: dict[Operation, None] = dict.fromkeys(ASSIGNMENTS) | {
+    getattr(home, name): None
     for home in (torch, Tensor, _torch.TENSOR_BASE, torch.nn.functional, torch.nn.init)
     for name in dir(home)
     if name.endswith("_") and not name.startswith(("_", "resize_as_"))
