@@ -90,6 +90,9 @@ IN_PLACE: set[Operation] = ASSIGNMENTS | {
     for name in dir(home)
     if name.endswith("_") and not name.startswith(("_", "resize_as_"))
 }
+#: Whether they do, of all operations that have a rule. What torch.compile has traced asks at each
+#: call whether it still finds this one; and of a set, whether all members are still there.
+OVERWRITES: dict[Operation, bool] = {}
 
 #: Where `inplace` stands among the arguments of F's functions, which torch writes in Python.
 INPLACE_AT: dict[Operation, int] = {
@@ -103,7 +106,10 @@ def overwrites(operation: Operation, args: Args, kwargs: Kwargs) -> bool:
     """Return whether a call overwrites its first argument."""
     position = INPLACE_AT.get(operation, len(args))
     by_place = len(args) > position and args[position] is True
-    return operation in IN_PLACE or by_place or kwargs.get("inplace") is True
+    always = OVERWRITES.get(operation)
+    if always is None:
+        always = operation in IN_PLACE
+    return always or by_place or kwargs.get("inplace") is True
 
 
 def known(context: Context, tensor: Tensor) -> Mark | None:

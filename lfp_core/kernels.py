@@ -81,12 +81,11 @@ def _relu_slope(a: Tensor, g: Tensor, epsilon: float) -> Tensor:
 def _share(z: Tensor, g: Tensor, epsilon: float, factor: float) -> Tensor:
     # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
     if torch.compiler.is_compiling():
-        g = g / (epsilon / z.abs() + 1.0)
-    else:
-        denominator = z.abs()
-        torch.div(scalar(epsilon, z.dtype, z.device), denominator, out=denominator).add_(1.0)
-        g = g / denominator
-    return g if factor == 1.0 else g * factor
+        return g / (epsilon / z.abs() + 1.0) * factor
+    shared = z.abs()
+    torch.div(scalar(epsilon, z.dtype, z.device), shared, out=shared).add_(1.0)
+    torch.div(g, shared, out=shared)
+    return shared if factor == 1.0 else shared.mul_(factor)
 
 
 def _scaled(weight: Tensor, g: Tensor) -> Tensor:

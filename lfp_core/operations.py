@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lfp_core import _torch, composed, functions, recurrent
 from lfp_core.attention import attention
-from lfp_core.calls import ASSIGNMENTS, Operation, Rule, name_of
+from lfp_core.calls import ASSIGNMENTS, IN_PLACE, OVERWRITES, Operation, Rule, name_of
 from lfp_core.composed import composed as composed_of
 from lfp_core.functions import named
 from lfp_core.sharing import (
@@ -189,6 +189,7 @@ _rules: dict[Operation, Rule] = dict(
     )
     for entry in entries
 )
+OVERWRITES.update({operation: operation in IN_PLACE for operation in _rules})
 #: Methods written in Python and their rules, by name: torch.compile passes them on as objects that
 #: no table finds, and takes a table that was asked for one that it has to have changed.
 METHODS = {
@@ -233,3 +234,4 @@ def register_rule(operation: Operation, rule: Rule) -> None:
     if operation in _rules:
         raise ValueError(f"{name_of(operation)} has a rule, which registering does not replace")
     _rules[operation] = rule
+    OVERWRITES[operation] = operation in IN_PLACE

@@ -1,6 +1,7 @@
 """``torch.compile(fullgraph=True)`` traces whole networks in the context: no graph breaks."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import lfp_core as lfp
 from benchmarks.models import ACTIVATIONS as OF_MODELS
 from benchmarks.models import SHAPES, build
 from benchmarks.performance import steps
+from benchmarks.storage.provenance import ROOT
 from lfp_core import _torch
 from validation.examples import (
     EPSILON,
@@ -190,6 +192,23 @@ def test_compiled_operation_gives_the_feedback_of_eager(name: str) -> None:
         model.zero_grad()
         outputs = run()
         lfp.backward(outputs, outputs.detach().cos())
+        found.append(gradients(model))
+    assert error(found[1], found[0]) < 1e-12
+
+
+@pytest.mark.usefixtures("compiler", "tracing_of_backward")
+def test_the_documented_step_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/performance.md tells to write, which sets the option that the fixture restores."""
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    section = page.partition("## A step as one graph")[2]
+    recipe = section.partition("```python")[2].partition("```")[0]
+    model, found, compiler = dense().double(), [], torch.compile
+    for compiles in (lambda step, **_: step, partial(compiler, backend="aot_eager")):
+        model.zero_grad()
+        monkeypatch.setattr(torch, "compile", compiles)
+        names: dict[str, Any] = {"torch": torch, "lfp": lfp, "model": model}
+        exec(recipe, names)
+        names["propagate"](*batch(model))
         found.append(gradients(model))
     assert error(found[1], found[0]) < 1e-12
 
