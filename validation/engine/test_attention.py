@@ -518,6 +518,95 @@ def test_a_part_that_is_wrong_is_noticed(
     )
 
 
+#: What queries, keys and values may be.
+SOURCES: dict[str, Callable[["Mixed", int, Tensor], Tensor]] = {
+    "a layer's output": lambda m, i, x: m.layers[i](x),
+    "an activation": lambda m, i, x: m.layers[i](x).tanh(),
+    "the same as another": lambda m, i, x: m.shared,
+    "a parameter": lambda m, i, x: m.weights[i],
+    "made of a parameter": lambda m, i, x: m.weights[i] * m.constant,
+    "data": lambda m, i, x: x,
+    "a constant": lambda m, i, x: m.constant,
+    "frozen": lambda m, i, x: m.frozen(x),
+    "a gate": lambda m, i, x: m.layers[i](x).sigmoid(),
+    "a power": lambda m, i, x: m.layers[i](x).square(),
+}
+#: What is added to the scores, or where it is not.
+MASKS: dict[str, Callable[["Mixed", Tensor], Tensor | None]] = {
+    "none": lambda m, x: None,
+    "booleans": lambda m, x: m.constant[0] @ m.constant[0].T > -1,
+    "numbers": lambda m, x: m.constant[0] @ m.constant[0].T,
+    "a parameter": lambda m, x: m.bias,
+    "data": lambda m, x: x @ m.constant[0].T,
+    "an activation": lambda m, x: m.layers[0](x) @ m.constant[0].T,
+}
+
+
+class Mixed(nn.Module):
+    """Fused attention of queries, keys and values from :data:`SOURCES`, with one of the masks."""
+
+    layers: nn.ModuleList
+    weights: nn.ParameterList
+    bias: nn.Parameter
+    frozen: nn.Linear
+    constant: Tensor
+    shared: Tensor
+
+    def __init__(self, sources: list[str], mask: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.sources, self.mask = sources, mask
+        self.layers = nn.ModuleList(nn.Linear(FEATURES, FEATURES) for _ in range(4))
+        self.frozen = nn.Linear(FEATURES, FEATURES).requires_grad_(False)
+        self.weights = nn.ParameterList(torch.randn(2, TOKENS, FEATURES) for _ in range(3))
+        self.bias, self.out = nn.Parameter(torch.randn(TOKENS, TOKENS)), nn.Linear(FEATURES, 2)
+        self.register_buffer("constant", torch.randn(2, TOKENS, FEATURES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform x (2, tokens, features)."""
+        self.shared = self.layers[3](x)
+        query, key, value = (SOURCES[name](self, i, x) for i, name in enumerate(self.sources))
+        mask = MASKS[self.mask](self, x)
+        return self.out(F.scaled_dot_product_attention(query, key, value, mask))
+
+
+def feedback_or_refusal(model: nn.Module, inputs: Tensor, **options: Any) -> Feedback | str:
+    """Return the feedback of a model, or why there is none."""
+    try:
+        return engine_feedback(model, inputs, lambda o: o.detach().cos(), **options)
+    except (lfp.UnsupportedOperation, ValueError) as error:
+        return str(error).partition(" [")[0]
+
+
+@pytest.mark.parametrize("attention", TREATMENTS)
+def test_whatever_meets_in_fused_attention_is_shared_as_by_its_operations(
+    attention: Treatment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_small_parts(monkeypatch)
+    right = fused._fused
+
+    @settings(max_examples=100)
+    @given(
+        st.lists(st.sampled_from(sorted(SOURCES)), min_size=3, max_size=3),
+        st.sampled_from(sorted(MASKS)),
+        st.sampled_from([0.0, 1e-4, EPSILON]),
+        st.sampled_from(["signal", "uniform"]),
+    )
+    def check(sources: list[str], mask: str, epsilon: float, gates: Gates) -> None:
+        model, inputs = Mixed(sources, mask), torch.randn(2, TOKENS, FEATURES)
+        options: dict[str, Any] = {"epsilon": epsilon, "attention": attention, "gates": gates}
+        monkeypatch.setattr(fused, "_fused", right)
+        found = feedback_or_refusal(model, inputs, **options)
+        monkeypatch.setattr(fused, "_fused", lambda *args, **kwargs: None)
+        expected = feedback_or_refusal(model, inputs, **options)
+        if isinstance(found, str) or isinstance(expected, str):
+            assert found == expected
+        else:
+            assert relative_error(found, expected) < TOLERANCE
+
+    check()
+
+
 def peak_of_attention(tokens: int, fuses: bool, epsilon: float, attention: Treatment) -> int:
     """Return the bytes that a forward and a backward pass of one head take at most."""
     layer = nn.Linear(4, 12)
