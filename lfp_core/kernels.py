@@ -51,14 +51,26 @@ class Formula:
         return self.operations(a, b, *numbers)
 
 
-@lru_cache(maxsize=64)
-def scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a number as a tensor, which small networks would spend much of their time to make.
+def scalar(value: float, like: Tensor) -> Tensor:
+    """Return a number as a tensor (scalar) that goes with another one.
 
     A positive one is not rounded to 0, whatever the dtype is.
     """
-    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
-    return torch.full((), max(value, smallest) if value > 0 else value, dtype=dtype, device=device)
+    if type(like) not in PLAIN:
+        return like.new_full((), _representable(value, like.dtype))
+    return _kept(value, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _kept(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a plain tensor, which small networks would spend much of their time to make."""
+    with torch.inference_mode(False):  # or it could be of no use in training
+        return torch.full((), _representable(value, dtype), dtype=dtype, device=device)
+
+
+def _representable(value: float, dtype: torch.dtype) -> float:
+    info = torch.finfo(dtype)
+    return max(value, info.smallest_normal * info.eps) if value > 0 else value
 
 
 def _quotient(a: Tensor, z: Tensor, epsilon: float, factor: float) -> Tensor:
@@ -67,7 +79,7 @@ def _quotient(a: Tensor, z: Tensor, epsilon: float, factor: float) -> Tensor:
     if torch.compiler.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
         stabiliser = torch.full((), epsilon, dtype=z.dtype, device=z.device)
         return a / (torch.copysign(stabiliser, z) + z) * factor
-    denominator = torch.copysign(scalar(epsilon, z.dtype, z.device), z)
+    denominator = torch.copysign(scalar(epsilon, z), z)
     denominator += z
     quotient = torch.div(a, denominator, out=denominator)
     return quotient if factor == 1.0 else quotient.mul_(factor)
@@ -83,7 +95,7 @@ def _share(z: Tensor, g: Tensor, epsilon: float, factor: float) -> Tensor:
     if torch.compiler.is_compiling():
         return g / (epsilon / z.abs() + 1.0) * factor
     shared = z.abs()
-    torch.div(scalar(epsilon, z.dtype, z.device), shared, out=shared).add_(1.0)
+    torch.div(scalar(epsilon, z), shared, out=shared).add_(1.0)
     torch.div(g, shared, out=shared)
     return shared if factor == 1.0 else shared.mul_(factor)
 

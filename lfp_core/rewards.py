@@ -212,7 +212,7 @@ def _of_indices(
 def _minus_one(like: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # whose graph makes it
         return like.new_full((), -1.0)
-    return kernels.scalar(-1.0, like.dtype, like.device)
+    return kernels.scalar(-1.0, like)
 
 
 @torch.no_grad()

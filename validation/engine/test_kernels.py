@@ -14,7 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import lfp_core as lfp
 from lfp_core import kernels
@@ -167,3 +168,26 @@ def test_a_step_on_a_gpu_takes_the_kernels(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     monkeypatch.setitem(vars(kernels.scaled), "kernel", lambda a, b: 2 * a.abs() * b)
     assert torch.allclose(feedback(), 2 * expected, rtol=1e-12)
+
+
+def _feedback() -> Tensor:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    with lfp.feedback(3e-5):  # an epsilon that no other test has
+        outputs = model(torch.randn(8, 4))
+    lfp.backward(outputs, lfp.rewards.softmax(outputs, torch.arange(8) % 3))
+    (weight, *_) = model.parameters()
+    assert weight.grad is not None
+    return weight.grad
+
+
+def test_tensors_that_only_pretend_to_be_there_leave_nothing_behind() -> None:
+    """Numbers are kept as tensors: those of a mode are of no use after it, or in another one."""
+    kernels._kept.cache_clear()
+    for _ in range(2):  # before any number was kept, and after
+        with FakeTensorMode():
+            assert isinstance(_feedback(), FakeTensor)
+        with torch.inference_mode():
+            lfp.rewards.softmax(torch.randn(8, 3), torch.arange(8) % 3)
+        assert type(_feedback()) is Tensor
+    assert kernels._kept.cache_info().hits > 0
