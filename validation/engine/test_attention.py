@@ -899,7 +899,9 @@ def compiled_agrees(
     assert relative_error(*found) < 1e-12
 
 
-@pytest.mark.parametrize(("fused", "attention"), [(True, "uniform"), (False, "constant")])
+@pytest.mark.parametrize(
+    ("fused", "attention"), [(True, "uniform"), (True, "constant"), (False, "constant")]
+)
 @pytest.mark.compiled
 def test_compiled_attention_gives_the_feedback_of_eager(fused: bool, attention: Treatment) -> None:
     model = Block(fused)
