@@ -27,13 +27,19 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_a_shipped_study_runs_at_its_smallest_size(name: str, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["run", name, "--size", "smoke", "--json"])
-    assert result.exit_code == 0, result.stderr
     plan = read(name)
+    wanted = list(plan.studies("smoke"))
+    if plan.grid:  # whose points differ in numbers alone
+        wanted = wanted[:2]
+    asked = [name, "--size", "smoke", "--json", *(w for part in wanted for w in ("--part", part))]
+    result = CliRunner().invoke(app, ["run", *asked])
+    assert result.exit_code == 0, result.stderr
     parts = json.loads(result.stdout)["parts"]
-    assert [part["part"] for part in parts] == list(plan.studies("smoke"))
+    assert [part["part"] for part in parts] == wanted
     told = CliRunner().invoke(app, ["status", name, "--size", "smoke", "--json"])
-    for part, counted in zip(parts, json.loads(told.stdout)["parts"], strict=True):
+    counts = {part["part"]: part for part in json.loads(told.stdout)["parts"]}
+    for part in parts:
+        counted = counts[part["part"]]
         folder = tmp_path / part["folder"]
         assert part["rows"]
         table = (folder / "table.md").read_text()

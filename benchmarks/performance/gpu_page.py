@@ -46,7 +46,7 @@ With ReLU:
 - **As one CUDA graph, LFP takes {graph} times as long as SGD**: nothing is left but the kernels.
   The multiplication by |w| is a kernel for each parameter. In VGG-16 it moves 1.6 GB for 134
   million weights, which at the 3 TB/s of the device are 0.5 of the 0.7 ms that LFP adds with
-  ReLU. In the ViT, LFP's attention is not fused, and SGD's is.
+  ReLU. In the ViT, LFP's attention was not fused then, and SGD's was.
 - **Compiled, and as a graph, it takes {compiled} times as long** as SGD that is made in the same
   way.
 
