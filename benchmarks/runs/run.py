@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import TypeAdapter
@@ -64,7 +65,7 @@ class Run:
         own = self.methods[self.method].Options.of(self.settings)
         object.__setattr__(self, "settings", own)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The name of the run's file."""
         return identity({"task": self.task.name, **asdict(self)})
@@ -92,7 +93,14 @@ def run_of(task: str, stored: Mapping[str, Any]) -> Run | None:
     own = stored_settings(kind.methods[stored["method"]].Options, settings)
     if own is None:
         return None
-    return TypeAdapter(kind).validate_python({**stored, "settings": own})
+    reader = _reader(kind)  # type: ignore[arg-type]  # mypy takes a class for unhashable here
+    return reader.validate_python({**stored, "settings": own})
+
+
+@cache
+def _reader(kind: type[Run]) -> TypeAdapter[Run]:
+    """Return what reads runs of a kind, which takes longer to make than a thousand runs to read."""
+    return TypeAdapter(kind)
 
 
 @dataclass(frozen=True)
