@@ -221,7 +221,7 @@ def test_diverged_runs_are_in_the_map_with_their_reasons(tables: Rows) -> None:
 def test_sections_are_all_there_and_figures_have_words(document: Document) -> None:
     (chapter,) = document.chapters
     assert [section.title for section in chapter.sections] == [
-        *("Results", "Paired statistics", "Learning curves", "Accuracy and time"),
+        *("Verdict", "Results", "Paired statistics", "Learning curves", "Accuracy and time"),
         *("Decision boundaries", "Sparsity", "Histograms", "Divergence", "Every run"),
     ]
     figures = [figure for section in chapter.sections for figure in section.figures]
@@ -281,8 +281,9 @@ def test_what_is_partly_done_says_so(mine: Path) -> None:
     lines = Tables(html(document)).tables["results"][1:]
     assert lines[1][2].endswith("(2 of 3 seeds)")
     assert lines[2][2] == "- (not made yet)"
-    (paired,) = Tables(html(document)).tables["paired"][1:]
-    assert paired[-1] == "-", "two pairs allow no test"
+    header, paired = Tables(html(document)).tables["paired"]
+    assert header == ["activation", "method", "difference"]
+    assert paired == ["relu", "sgd", paired[2]], "two pairs allow no test, and no interval"
 
 
 def test_of_several_versions_of_the_code_the_latest_counts_and_it_is_told(mine: Path) -> None:
@@ -383,8 +384,16 @@ def test_markdown_can_be_read_back() -> None:
     assert others == []
 
 
+#: What siunitx takes as the form of a column, and in one: a number and what is braced, or braces.
+FORM = re.compile(r"[+-]?\d+(\.\d+)?(\(\d+\))?(e-?\d+)?")
+IN_S = re.compile(
+    r"[+-]?\d+(\.\d+)?( \\pm \d+(\.\d+)?)?(e-?\d+)?(\{\*\})?(\{\\textsuperscript\{\w+\}\})?|\{.*\}"
+)
+
+
 def structure(text: str) -> list[str]:
     """Return what is wrong with tables in LaTeX."""
+    text = re.sub(r"^%.*$", "", text, flags=re.M)
     plain = re.sub(r"\\[\\&%$#_{}]", lambda m: "\n" if m[0] == r"\\" else "", text)
     wrong = []
     if plain.count("{") != plain.count("}") or plain.count("$") % 2:
@@ -397,14 +406,22 @@ def structure(text: str) -> list[str]:
         elif not stack or stack.pop() != name:
             wrong.append(f"end of {name}")
     wrong += stack
-    outside = re.sub(r"\$[^$]*\$|\\label\{[^}]*\}", "", plain)
+    outside = re.sub(r"\$[^$]*\$|\\label\{[^}]*\}|>\{\\raggedright", "", plain)
     wrong += re.findall(r"[%#_^~<>±∞µ]", outside)
     for columns, body in re.findall(
-        r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.S
+        r"\\begin\{tabular\}\{@\{\}(.*?)@\{\}\}\n(.*?)\\end\{tabular\}", text, re.S
     ):
         cells = re.sub(r"\\&", "", body)
         rows = [row for row in cells.split("\n") if row.endswith(r"\\")]
-        wrong += [f"columns: {row}" for row in rows if row.count("&") != len(columns) - 1]
+        kinds = re.sub(r"\[.*?\]|>\{.*?\}|(?<=p)\{.*?\}", "", columns)
+        wrong += [f"columns: {row}" for row in rows if row.count("&") != len(kinds) - 1]
+        wrong += [f"column: {kind}" for kind in kinds if kind not in "lrpS"]
+        forms = re.findall(r"S\[table-format=(.*?)\]", columns)
+        wrong += [f"format: {form}" for form in forms if not FORM.fullmatch(form)]
+        for row in rows:
+            of_row = zip(kinds, row.removesuffix(r"\\").split("&"), strict=False)
+            found = [cell.strip() for kind, cell in of_row if kind == "S"]
+            wrong += [f"no number: {cell}" for cell in found if not IN_S.fullmatch(cell)]
     return wrong
 
 
@@ -413,8 +430,48 @@ def test_latex_is_balanced_and_escaped(document: Document) -> None:
     text = latex(document)
     assert structure(text) == []
     assert text.count(r"\toprule") == text.count(r"\bottomrule") >= 6
-    assert r"test accuracy \%" in text
-    assert r"\begin{tabular}{lr}" in latex(EVIL)
+    assert r"{\shortstack{test \\ accuracy \\ \%}}" in text
+    assert r"\arraybackslash}p{7em}S[table-format=1.1]@{}}" in latex(EVIL)
+
+
+def test_cells_in_latex_are_what_siunitx_reads() -> None:
+    cells = [
+        ("96.8 ± 0.4", "1e-05 (edge)", "+0.2*", "-0.5 to +0.1", "0/8", "long words, long words"),
+        ("6.0 ± 10.1 (last layer alone)", "0.5", "-10.0", "-", "1/8", "-"),
+        ("- (not made yet)", "-", "-", "-", "-", "-"),
+    ]
+    header = ("test accuracy %", "learning rate", "p", "95% interval", "diverged", "other options")
+    one = Table("t", "c", (header, cells), pd.DataFrame())
+    text = latex(Document("", [], [], [Chapter("", "", [], [Section("", tables=[one])])]))
+    assert structure(text) == []
+    forms = re.findall(r"table-format=([^]]*)", text)
+    assert forms == ["2.1(3)", "1.1e-1", "+2.1"]
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")][1:]
+    assert lines == [
+        r"96.8 \pm 0.4 & 1e-5{\textsuperscript{a}} & +0.2{*} & $-0.5$ to $+0.1$ & 0/8 & "
+        r"long words, long words \\",
+        r"6.0 \pm 10.1{\textsuperscript{b}} & 0.5 & -10.0 & - & 1/8 & - \\",
+        r"{--\textsuperscript{c}} & {--} & {--} & - & - & - \\",
+    ]
+    assert r"\textsuperscript{c}not made yet." in text
+    assert "{$p$}" in text
+
+
+def test_a_table_in_latex_has_the_columns_that_are_shown_and_fits_on_pages(
+    document: Document,
+) -> None:
+    rows = [(f"g{n // 10}", f"m{n}", "1.5", "2") for n in range(60)]
+    one = Table(
+        "t", "c", (("activation", "method", "a", "b"), rows), pd.DataFrame(), shown=["method", "a"]
+    )
+    text = latex(Document("", [], [], [Chapter("", "", [], [Section("", tables=[one])])]))
+    assert structure(text) == []
+    assert "(1 of 2)" in text
+    assert [part.count(r" \\") - 1 for part in text.split(r"\end{table}")[:2]] == [45, 15]
+    assert "m59 & 1.5" in text
+    assert "max width=" in latex(document)
+    assert "spikes / sample" not in latex(document).replace(r"\\ ", "")
+    assert "tab:runs" not in latex(document), "a list of every run is no table of a paper"
 
 
 @pytest.mark.parametrize("slip", ["50%", "a_b", "{", "x & y & z \\\\\n", "\\end{table}", "±"])
