@@ -95,8 +95,8 @@ def headline(found: pd.DataFrame, words: Words) -> str:
     clear, by_interval, equal = (tested[kind] for kind in _kinds(tested))
     of = counted(len(tested), "comparison")
     if len(clear):
-        told = f"After Holm's correction (p of at most {SIGNIFICANCE:g}), "
-        told += f"{_directions(clear, words)}, of {of}."
+        corrected = f"p of at most {SIGNIFICANCE:g} after Holm's correction"
+        told = f"{_directions(clear, words)} (of {of}, {corrected})."
     else:
         none = "The one comparison does not show" if len(tested) == 1 else f"None of {of} shows"
         told = f"{none} a difference after Holm's correction{_too_few(tested)}."

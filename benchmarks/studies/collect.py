@@ -147,13 +147,19 @@ def stored_size(name: str, size: str | None, results: Path) -> str:
 
 
 def find_all(results: Path) -> list[Collection]:
-    """Return all studies in the folder `results`; raises as :func:`find`."""
-    if not results.is_dir():
-        raise StoreError(f"{results}: is no folder")
+    """Return all studies in the folder `results` of which a run is stored.
+
+    Raises:
+        ValueError: a study is named that there is not.
+        StoreError: there is none, or a file cannot be read.
+    """
     names = {p.parent.name for n in ("study.json", SOURCE) for p in results.glob(f"*/{n}")}
-    if not names:
-        raise StoreError(f"{results}: no study is stored there")
-    return [find(name, None, results) for name in sorted(names)]
+    begun = [name for name in sorted(names) if any((results / name).rglob("study.json"))]
+    studies = [find(name, None, results) for name in begun]
+    found = [one for one in studies if any(part.found.runs for part in one.parts)]
+    if not found:
+        raise StoreError(f"{results}: no run of a study is stored there")
+    return found
 
 
 def _part(name: str, folder: Path) -> Part:

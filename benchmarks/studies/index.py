@@ -8,9 +8,8 @@ import pandas as pd
 from benchmarks.rendering.document import Document, Table, rendered
 from benchmarks.storage.files import write
 from benchmarks.studies.collect import Collection
-from benchmarks.studies.page import INDEX, link_to, report, write_document
+from benchmarks.studies.page import INDEX, TITLE, link_to, report, write_document
 
-TITLE = "Reports"
 MOST = 3  # parts of a study of which the page has the verdict
 
 
@@ -36,13 +35,18 @@ def write_pages(collections: Sequence[Collection], results: Path) -> tuple[Path,
 def page(documents: dict[Path, Document]) -> str:
     """Return the page on reports, by the folders of their studies."""
     rows = [
-        (folder.name, one.title, dict(one.facts).get("Parts", "-"), verdict(one))
+        (
+            folder.name,
+            one.title.removeprefix(TITLE.format("")),
+            dict(one.facts).get("Parts", "-"),
+            verdict(one),
+        )
         for folder, one in documents.items()
     ]
     header = ("study", "title", "parts", "verdict")
     frame = pd.DataFrame(rows, columns=list(header))
     table = Table("reports", "Studies, each with a report", (header, rows), frame)
-    content = {"title": TITLE, "table": table, "links": {f.name: link_to(f) for f in documents}}
+    content = {"title": "Reports", "table": table, "links": {f.name: link_to(f) for f in documents}}
     return rendered("index.html", document=content)
 
 
