@@ -58,18 +58,20 @@ def make(
     counted = divergence.count(stored.result for stored in found.runs.values())
     divergence.tell(counted)
     written = sorted(path.name for path in folder.iterdir() if path.suffix in TABLES_AND_FIGURES)
-    say(f"Tables and figures are in {folder}: {', '.join(written)}")
+    say(
+        f"Tables and figures are in {folder} ({command_of_report(folder)} makes a page of them): "
+        f"{', '.join(written)}"
+    )
     runs = [one._asdict() for one in counted]
     return {**description, "folder": str(folder), "runs": runs, "rows": rows(main.frame)}
 
 
-def tell_of_report(folder: Path) -> None:
-    """Say how to have a report on the study in this folder."""
-    folder = folder if folder.name else folder.resolve()
-    results = [] if folder.parent == Path("results") else ["--results", str(folder.parent)]
-    say(
-        f"For a report, a page of all: {shlex.join(['lfp-bench', 'report', folder.name, *results])}"
-    )
+def command_of_report(folder: Path) -> str:
+    """Return the command that writes a report on the study that this folder is, or is a part of."""
+    study = folder.parent if (folder.parent / SOURCE).exists() else folder
+    study = study if study.name else study.resolve()
+    results = [] if study.parent == Path("results") else ["--results", str(study.parent)]
+    return shlex.join(["lfp-bench", "report", study.name, *results])
 
 
 def refuse_another_file(name: str, folder: Path) -> None:

@@ -9,14 +9,7 @@ import typer
 from baselines import METHODS, Spiking
 from benchmarks.cli import divergence
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.making import (
-    Made,
-    counted,
-    describe_study,
-    make,
-    refuse_another_file,
-    tell_of_report,
-)
+from benchmarks.cli.making import Made, counted, describe_study, make, refuse_another_file
 from benchmarks.cli.method_options import with_options_of
 from benchmarks.cli.options import (
     Activations,
@@ -165,8 +158,6 @@ def compare(
         print_json(found)
     if show:
         show_report(folder.name, results)
-    else:
-        tell_of_report(folder)
     divergence.leave_if_nothing_finished(counted([found]))
 
 
@@ -235,8 +226,6 @@ def run(
         print_json({"study": name, "size": size, "parts": found})
     if show:
         show_report(folder.name, results)
-    else:
-        tell_of_report(folder)
     divergence.leave_if_nothing_finished(counted(found))
 
 
@@ -273,7 +262,6 @@ def resume(
         found.append({"part": part.name, **made})
     if as_json:
         print_json({"study": str(folder), "parts": found})
-    tell_of_report(folder)
     divergence.leave_if_nothing_finished(counted(found))
 
 

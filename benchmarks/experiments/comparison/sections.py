@@ -45,7 +45,7 @@ OLD = (
 )
 #: Columns of the results that a terminal shows at first.
 SHOWN = (
-    *("activation", "method", "test accuracy %", "learning rate", "other options"),
+    *("activation", "method", "test accuracy %", "published %", "learning rate", "other options"),
     *("time / SGD", "memory / SGD", "diverged"),
 )
 
