@@ -10,7 +10,7 @@ from benchmarks.cli import app
 BEGIN = """\
 # Command line
 
-`lfp-bench COMMAND --help` says the same. Reports go to stdout, or one JSON document with `--json`,
+`lfp-bench COMMAND --help` says the same. Results go to stdout, or one JSON document with `--json`,
 and all else to stderr. The exit code is 0; 1 where a check fails, or if all runs that are reported
 diverged; 2 for bad input, with one line that says what is wrong; and 130 for Ctrl-C.
 """

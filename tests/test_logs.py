@@ -50,7 +50,10 @@ def test_without_a_terminal_there_are_lines_and_a_log(tmp_path: Path) -> None:
     lines = [line for line in result.stderr.splitlines() if LINE.fullmatch(line)]
     assert "INFO 1 of 5 done: relu lfp" in lines[0]
     assert "INFO 5 of 5 done: relu cost" in lines[-1]
-    assert result.stderr.splitlines()[-1].startswith("The report is in results/blobs-toy-mlp: ")
+    assert result.stderr.splitlines()[-1].startswith(
+        "Tables and figures are in results/blobs-toy-mlp (lfp-bench report blobs-toy-mlp makes a "
+        "page of them): "
+    )
     log = (tmp_path / "results" / "blobs-toy-mlp.log").read_text().splitlines()
     assert all(LINE.fullmatch(line) for line in log)
     assert "begun: lfp-bench compare" in log[0]

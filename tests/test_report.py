@@ -1,9 +1,11 @@
 """The report of a study: its numbers are the runs', it is escaped, and a browser shows it."""
 
+import gzip
 import json
 import re
 import shutil
 import subprocess
+from base64 import b64decode
 from collections.abc import Iterator
 from html import escape
 from html.parser import HTMLParser
@@ -221,7 +223,7 @@ def test_diverged_runs_are_in_the_map_with_their_reasons(tables: Rows) -> None:
 def test_sections_are_all_there_and_figures_have_words(document: Document) -> None:
     (chapter,) = document.chapters
     assert [section.title for section in chapter.sections] == [
-        *("Results", "Paired statistics", "Learning curves", "Accuracy and time"),
+        *("Verdict", "Results", "Paired statistics", "Learning curves", "Accuracy and time"),
         *("Decision boundaries", "Sparsity", "Histograms", "Divergence", "Every run"),
     ]
     figures = [figure for section in chapter.sections for figure in section.figures]
@@ -281,8 +283,9 @@ def test_what_is_partly_done_says_so(mine: Path) -> None:
     lines = Tables(html(document)).tables["results"][1:]
     assert lines[1][2].endswith("(2 of 3 seeds)")
     assert lines[2][2] == "- (not made yet)"
-    (paired,) = Tables(html(document)).tables["paired"][1:]
-    assert paired[-1] == "-", "two pairs allow no test"
+    header, paired = Tables(html(document)).tables["paired"]
+    assert header == ["activation", "method", "difference"]
+    assert paired == ["relu", "sgd", paired[2]], "two pairs allow no test, and no interval"
 
 
 def test_of_several_versions_of_the_code_the_latest_counts_and_it_is_told(mine: Path) -> None:
@@ -383,8 +386,16 @@ def test_markdown_can_be_read_back() -> None:
     assert others == []
 
 
+#: What siunitx takes as the form of a column, and in one: a number and what is braced, or braces.
+FORM = re.compile(r"[+-]?\d+(\.\d+)?(\(\d+\))?(e-?\d+)?")
+IN_S = re.compile(
+    r"[+-]?\d+(\.\d+)?( \\pm \d+(\.\d+)?)?(e-?\d+)?(\{\*\})?(\{\\textsuperscript\{\w+\}\})?|\{.*\}"
+)
+
+
 def structure(text: str) -> list[str]:
     """Return what is wrong with tables in LaTeX."""
+    text = re.sub(r"^%.*$", "", text, flags=re.M)
     plain = re.sub(r"\\[\\&%$#_{}]", lambda m: "\n" if m[0] == r"\\" else "", text)
     wrong = []
     if plain.count("{") != plain.count("}") or plain.count("$") % 2:
@@ -397,14 +408,22 @@ def structure(text: str) -> list[str]:
         elif not stack or stack.pop() != name:
             wrong.append(f"end of {name}")
     wrong += stack
-    outside = re.sub(r"\$[^$]*\$|\\label\{[^}]*\}", "", plain)
+    outside = re.sub(r"\$[^$]*\$|\\label\{[^}]*\}|>\{\\raggedright", "", plain)
     wrong += re.findall(r"[%#_^~<>±∞µ]", outside)
     for columns, body in re.findall(
-        r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.S
+        r"\\begin\{tabular\}\{@\{\}(.*?)@\{\}\}\n(.*?)\\end\{tabular\}", text, re.S
     ):
         cells = re.sub(r"\\&", "", body)
         rows = [row for row in cells.split("\n") if row.endswith(r"\\")]
-        wrong += [f"columns: {row}" for row in rows if row.count("&") != len(columns) - 1]
+        kinds = re.sub(r"\[.*?\]|>\{.*?\}|(?<=p)\{.*?\}", "", columns)
+        wrong += [f"columns: {row}" for row in rows if row.count("&") != len(kinds) - 1]
+        wrong += [f"column: {kind}" for kind in kinds if kind not in "lrpS"]
+        forms = re.findall(r"S\[table-format=(.*?)\]", columns)
+        wrong += [f"format: {form}" for form in forms if not FORM.fullmatch(form)]
+        for row in rows:
+            of_row = zip(kinds, row.removesuffix(r"\\").split("&"), strict=False)
+            found = [cell.strip() for kind, cell in of_row if kind == "S"]
+            wrong += [f"no number: {cell}" for cell in found if not IN_S.fullmatch(cell)]
     return wrong
 
 
@@ -413,8 +432,48 @@ def test_latex_is_balanced_and_escaped(document: Document) -> None:
     text = latex(document)
     assert structure(text) == []
     assert text.count(r"\toprule") == text.count(r"\bottomrule") >= 6
-    assert r"test accuracy \%" in text
-    assert r"\begin{tabular}{lr}" in latex(EVIL)
+    assert r"{\shortstack{test \\ accuracy \\ \%}}" in text
+    assert r"\arraybackslash}p{7em}S[table-format=1.1]@{}}" in latex(EVIL)
+
+
+def test_cells_in_latex_are_what_siunitx_reads() -> None:
+    cells = [
+        ("96.8 ± 0.4", "1e-05 (edge)", "+0.2*", "-0.5 to +0.1", "0/8", "long words, long words"),
+        ("6.0 ± 10.1 (last layer alone)", "0.5", "-10.0", "-", "1/8", "-"),
+        ("- (not made yet)", "-", "-", "-", "-", "-"),
+    ]
+    header = ("test accuracy %", "learning rate", "p", "95% interval", "diverged", "other options")
+    one = Table("t", "c", (header, cells), pd.DataFrame())
+    text = latex(Document("", [], [], [Chapter("", "", [], [Section("", tables=[one])])]))
+    assert structure(text) == []
+    forms = re.findall(r"table-format=([^]]*)", text)
+    assert forms == ["2.1(3)", "1.1e-1", "+2.1"]
+    lines = [line for line in text.splitlines() if line.endswith(r"\\")][1:]
+    assert lines == [
+        r"96.8 \pm 0.4 & 1e-5{\textsuperscript{a}} & +0.2{*} & $-0.5$ to $+0.1$ & 0/8 & "
+        r"long words, long words \\",
+        r"6.0 \pm 10.1{\textsuperscript{b}} & 0.5 & -10.0 & - & 1/8 & - \\",
+        r"{--\textsuperscript{c}} & {--} & {--} & - & - & - \\",
+    ]
+    assert r"\textsuperscript{c}not made yet." in text
+    assert "{$p$}" in text
+
+
+def test_a_table_in_latex_has_the_columns_that_are_shown_and_fits_on_pages(
+    document: Document,
+) -> None:
+    rows = [(f"g{n // 10}", f"m{n}", "1.5", "2") for n in range(60)]
+    one = Table(
+        "t", "c", (("activation", "method", "a", "b"), rows), pd.DataFrame(), shown=["method", "a"]
+    )
+    text = latex(Document("", [], [], [Chapter("", "", [], [Section("", tables=[one])])]))
+    assert structure(text) == []
+    assert "(1 of 2)" in text
+    assert [part.count(r" \\") - 1 for part in text.split(r"\end{table}")[:2]] == [45, 15]
+    assert "m59 & 1.5" in text
+    assert "max width=" in latex(document)
+    assert "spikes / sample" not in latex(document).replace(r"\\ ", "")
+    assert "tab:runs" not in latex(document), "a list of every run is no table of a paper"
 
 
 @pytest.mark.parametrize("slip", ["50%", "a_b", "{", "x & y & z \\\\\n", "\\end{table}", "±"])
@@ -429,6 +488,94 @@ def test_csv_has_the_numbers_at_full_precision(outcome: Outcome, mine: Path) -> 
     found, summary = pd.read_csv(mine / "one" / "tables" / "results.csv"), table.summarise(outcome)
     for field in ("test_accuracy_mean", "test_accuracy_std", "sample_seconds"):
         assert found[field].tolist() == pytest.approx(summary[field].tolist(), nan_ok=True)
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+class Parts(HTMLParser):
+    """Reads what a page consists of: start tags with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        """Read the page."""
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the tag."""
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close the innermost tag, which has to be this one."""
+        assert self.open.pop() == tag
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of all tags of a name."""
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_page_has_what_a_reader_needs(document: Document) -> None:
+    page = html(document)
+    parts = Parts(page)
+    assert parts.open == []
+    assert len(parts.of("caption")) == len(parts.of("table")) == len(list(document.tables))
+    scopes = {attributes["scope"] for attributes in parts.of("th")}
+    assert scopes == {"col", "row"}
+    extra = [attributes for attributes in parts.of("th") if "data-extra" in attributes]
+    assert len(extra) >= 5, "the columns that are not shown at first"
+    assert len({a["id"] for _, a in parts.found if "id" in a}) == sum(
+        "id" in a for _, a in parts.found
+    )
+    assert page.index("Verdict</h3>") < page.index("<table") < page.index(">How it was made</h2>")
+    for needed in ("position: sticky", "@media print", "prefers-color-scheme: dark", "--dim: .8"):
+        assert needed in page
+
+
+def test_the_page_holds_its_downloads_and_leads_to_the_files_of_runs(
+    document: Document, results: Path
+) -> None:
+    links = Parts(html(document)).of("a")
+    saved = {a["download"]: str(a["href"]) for a in links if "download" in a}
+    assert {"report.md", "report.tex", "results.csv", "runs.csv"} <= set(saved)
+    _, _, coded = saved["results.csv"].partition("base64,")
+    (one,) = [one for name, _, one in document.tables if name == "results"]
+    assert b64decode(coded) == one.frame.to_csv(index=False).encode()
+    files = [a["href"] for a in links if str(a["href"]).startswith("runs/")]
+    assert len(files) == 9
+    assert all((results / "one" / str(file)).exists() for file in files)
+
+
+def test_a_large_download_is_compressed() -> None:
+    ending, uri = Table("t", "c", (("a",), []), pd.DataFrame({"a": range(50_000)})).download
+    assert ending == "csv.gz"
+    text = gzip.decompress(b64decode(uri.partition("base64,")[2])).decode()
+    assert text.splitlines()[-1] == "49999"
+
+
+def test_columns_that_say_nothing_are_not_on_the_page() -> None:
+    lines = (("method", "a", "b"), [("x", "-", "-"), ("y", "-", "1")])
+    one = Table("t", "c", lines, pd.DataFrame(), heat=[[None, None, 0.1], [None, None, 0.2]])
+    page = html(Document("", [], [], [Chapter("", "", [], [Section("", tables=[one])])]))
+    assert Tables(page).tables["t"] == [["method", "b"], ["x", "-"], ["y", "1"]]
+    assert "--h:0.200" in page
+
+
+def test_accuracies_in_figures_are_in_percent(outcome: Outcome) -> None:
+    final = [s.result for s in outcome.results if s.result.run.kind == "final"]
+    curves = panels.accuracy_curves(final)
+    assert max(c.rows.max() for of_panel in curves.values() for c in of_panel.values()) > 1
+    assert b"test accuracy (%)" in panels.accuracies(final)
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+def test_the_script_is_one(tmp_path: Path) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", html(EVIL), re.S)
+    (tmp_path / "page.js").write_text(script)
+    subprocess.run(["node", "--check", tmp_path / "page.js"], check=True)
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -464,6 +611,81 @@ def test_what_cannot_be_reported_is_refused(name: str, message: str, tmp_path: P
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages have no figures, which take seconds."""
+    monkeypatch.setattr(Figure, "uri", "data:,")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_finds_the_size_that_is_stored(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    root, name = tmp_path / "results", str(tmp_path / "results" / "grid.yaml")
+    at = ("--results", str(root))
+    result = invoke("report", name, *at)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(root / "grid-smoke" / "report.html")
+    refused = invoke("report", name, *at, "--size", "cpu")
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("nothing of this study is stored there; there is --size smoke\n")
+    shutil.copytree(root / "grid-smoke", root / "grid-paper")
+    refused = invoke("report", name, *at)
+    assert refused.exit_code == 2
+    assert "size: grid is stored in several; allowed: --size smoke or --size paper" in (
+        refused.stderr
+    )
+    status = invoke("status", name, *at)
+    assert (status.exit_code, status.stderr) == (2, refused.stderr)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_finds_a_study_by_its_folder(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    root = tmp_path / "results"
+    write_json(root / "grid-smoke" / "source.json", versioned({"study": "../grid.yaml"}))
+    result = invoke("report", "grid-smoke", "--results", str(root))
+    assert result.exit_code == 0, result.output
+    assert (root / "grid-smoke" / "report.html").exists()
+    write_json(root / "grid-smoke" / "source.json", versioned({"of": 1}))
+    refused = invoke("report", "grid-smoke", "--results", str(root))
+    assert refused.exit_code == 2
+    assert "source.json: does not say what the study is" in refused.stderr
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("named", [True, False])
+def test_several_reports_and_a_page_lead_to_each_other(
+    named: bool, results: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    root = tmp_path / "results"
+    shutil.copytree(root / "one", root / "two")
+    describe(OPTIONS, root / "begun")
+    shutil.rmtree(root / "grid-smoke")
+    result = invoke("report", *(["one", "two"] if named else []), "--results", str(root))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(root / "index.html")
+    page = (root / "index.html").read_text()
+    assert [row[0] for row in Tables(page).tables["reports"]] == ["study", "one", "two"]
+    links = [a["href"] for a in Parts(page).of("a")]
+    assert links == ["one/report.html", "two/report.html"]
+    for name in ("one", "two"):
+        assert '<a href="../index.html">' in (root / name / "report.html").read_text()
+    assert invoke("report", "one", "--results", str(root)).exit_code == 0
+    assert '<a href="../index.html">' in (root / "one" / "report.html").read_text()
+    (root / "index.html").unlink()
+    assert invoke("report", "one", "--results", str(root)).exit_code == 0
+    assert "index.html" not in (root / "one" / "report.html").read_text()
+
+
+def test_without_a_study_there_is_nothing_to_report(tmp_path: Path) -> None:
+    describe(OPTIONS, tmp_path / "begun")
+    result = invoke("report", "--results", str(tmp_path))
+    assert result.exit_code == 2
+    assert result.stderr.strip().endswith(f"{tmp_path}: no run of a study is stored there")
+    assert not (tmp_path / "index.html").exists()
 
 
 # --- in a browser ---------------------------------------------------------------------------------

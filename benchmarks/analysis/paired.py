@@ -1,13 +1,14 @@
 """Differences between methods in what a study of few runs measures, paired by seed."""
 
 from collections.abc import Iterable, Sequence
-from math import isnan, nan
+from math import nan
 
 import pandas as pd
 
 from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
+from benchmarks.analysis.verdict import Words, section
 from benchmarks.rendering.document import Section, Table
-from benchmarks.rendering.text import Lines
+from benchmarks.rendering.text import Lines, interval, number, said
 
 
 def differences(
@@ -43,29 +44,30 @@ def differences(
 def lines(found: pd.DataFrame, digits: int) -> Lines:
     """Return the differences as text; a star is for what is significant after the correction."""
     header = ("quantity", "methods", "difference", "95% interval", "effect", "p", "p (Holm)")
-
-    def number(value: float, form: str) -> str:
-        return "-" if isnan(value) else format(value, form)
-
     signed = f"+.{digits}f"
-    return header, [
+    found_lines = [
         (
             row["quantity"],
             row["methods"],
             number(row["difference"], signed) + ("*" if row["p_holm"] <= SIGNIFICANCE else ""),
-            f"{number(row['low'], signed)} to {number(row['high'], signed)}",
+            interval(row["low"], row["high"], signed),
             number(row["effect"], "+.1f"),
             number(row["p"], ".2g"),
             number(row["p_holm"], ".2g"),
         )
         for row in found.to_dict("records")
     ]
+    return said((header, found_lines))
 
 
-def sections(found: pd.DataFrame, digits: int, note: str) -> list[Section]:
-    """Return the differences with what a reader has to know; nothing if there is none.
+def sections(found: pd.DataFrame, digits: int, note: str, unit: str = "") -> list[Section]:
+    """Return the differences, and what they say in sentences; nothing if there are none.
 
-    The note tells which of them are tested, and why.
+    Args:
+        found: of :func:`differences`.
+        digits: behind the point.
+        note: tells which of the differences are tested, and why.
+        unit: of all differences.
     """
     if found.empty:
         return []
@@ -78,7 +80,10 @@ def sections(found: pd.DataFrame, digits: int, note: str) -> list[Section]:
         found,
         [*remarks(seeds), *smallest(found, digits), note],
     )
-    return [Section("Paired statistics", tables=[one])]
+    names = found["methods"].str.split(" - ", n=1, expand=True)
+    told = found.assign(group=found["quantity"], one=names[0], other=names[1])
+    words = Words("above", "below", "above", "below", unit, digits)
+    return [Section("Paired statistics", tables=[one]), section(told, words)]
 
 
 def remarks(seeds: int) -> Sequence[str]:

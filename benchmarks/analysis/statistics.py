@@ -109,6 +109,15 @@ def _p(differences: NDArray[np.float64]) -> float:
     return float(found.pvalue)
 
 
+def smallest_p(seeds: int) -> float:
+    """Return the smallest p that so many pairs can have.
+
+    >>> smallest_p(3), smallest_p(8)
+    (0.25, 0.0078125)
+    """
+    return max(2.0 ** (1 - seeds), 2 / (RESAMPLES + 1))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number (Holm 1979); NaN is no test and stays NaN.
 

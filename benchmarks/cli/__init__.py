@@ -4,15 +4,16 @@ Studies: `lfp-bench compare`, `run`, `resume`, `status`, `report` and `list`. Wi
 `speed` and `diagnose`. What is stored: `pack` and `migrate`. What is there: `verify`, `coverage`,
 `doctor` and `data`. The project's own speed: `perf` and its commands.
 
-Reports go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
+Results go to stdout (one JSON document with `--json`), everything else to stderr. Exit codes: 0,
 1 for a check that fails or if all reported runs diverged, 2 for bad input (with one line that says
 what is wrong), 130 for Ctrl-C.
-The commands are in :mod:`~benchmarks.cli.studies`, :mod:`~benchmarks.cli.measurements`,
-:mod:`~benchmarks.cli.storage`, :mod:`~benchmarks.cli.checks`, :mod:`~benchmarks.cli.coverage` and
-:mod:`~benchmarks.cli.perf`; what they share is in the other modules.
+The commands are in :mod:`~benchmarks.cli.studies`, :mod:`~benchmarks.cli.reports`,
+:mod:`~benchmarks.cli.measurements`, :mod:`~benchmarks.cli.storage`,
+:mod:`~benchmarks.cli.checks`, :mod:`~benchmarks.cli.coverage` and :mod:`~benchmarks.cli.perf`;
+what they share is in the other modules.
 """
 
-from benchmarks.cli import checks, coverage, measurements, perf, storage, studies
+from benchmarks.cli import checks, coverage, measurements, perf, reports, storage, studies
 from benchmarks.cli.app import app
 
-__all__ = ["app", "checks", "coverage", "measurements", "perf", "storage", "studies"]
+__all__ = ["app", "checks", "coverage", "measurements", "perf", "reports", "storage", "studies"]

@@ -1,6 +1,7 @@
 """How the commands carry out one part of a study, and show what was found."""
 
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,10 @@ from benchmarks.runs.store import Store
 from benchmarks.storage.files import StoreError, read_json, write_json
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.schema import versioned
-from benchmarks.studies.plan import kind_of
+from benchmarks.studies.plan import SOURCE, kind_of
 
-#: Endings of the files that a report consists of.
-REPORTS = {".csv", ".html", ".md", ".png"}
-#: Says in the folder of a study which file it was made of.
-SOURCE = "source.json"
+#: Endings of the tables and figures of a part.
+TABLES_AND_FIGURES = {".csv", ".md", ".png"}
 Made = dict[str, Any]  # what `--json` says of a part
 
 
@@ -58,10 +57,21 @@ def make(
         print_table(main.lines, [*main.notes, *remarks(found.environments, command)], shown)
     counted = divergence.count(stored.result for stored in found.runs.values())
     divergence.tell(counted)
-    written = sorted(path.name for path in folder.iterdir() if path.suffix in REPORTS)
-    say(f"The report is in {folder}: {', '.join(written)}")
+    written = sorted(path.name for path in folder.iterdir() if path.suffix in TABLES_AND_FIGURES)
+    say(
+        f"Tables and figures are in {folder} ({command_of_report(folder)} makes a page of them): "
+        f"{', '.join(written)}"
+    )
     runs = [one._asdict() for one in counted]
     return {**description, "folder": str(folder), "runs": runs, "rows": rows(main.frame)}
+
+
+def command_of_report(folder: Path) -> str:
+    """Return the command that writes a report on the study that this folder is, or is a part of."""
+    study = folder.parent if (folder.parent / SOURCE).exists() else folder
+    study = study if study.name else study.resolve()
+    results = [] if study.parent == Path("results") else ["--results", str(study.parent)]
+    return shlex.join(["lfp-bench", "report", study.name, *results])
 
 
 def refuse_another_file(name: str, folder: Path) -> None:

@@ -106,7 +106,7 @@ def speed(
         print_json(description)
     else:
         print_table(lines, remarks)
-    say(f"The report is in {folder}: speed.md, speed.json")
+    say(f"Results are in {folder}: speed.md, speed.json")
 
 
 @app.command()
@@ -176,4 +176,4 @@ def diagnose(
         print_json(description)
     else:
         print_table(lines, remarks)
-    say(f"The report is in {folder}: diagnosis.md, diagnosis.png, diagnosis.json")
+    say(f"Results are in {folder}: diagnosis.md, diagnosis.png, diagnosis.json")

@@ -15,6 +15,7 @@ from baselines.registry import pick
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.runs.executors import Executor, Here, Local, RayCluster
 from benchmarks.storage.names import checked_name
+from benchmarks.studies.plan import SIZES
 
 EXECUTORS = ("local", "ray")
 
@@ -61,7 +62,11 @@ Threads = Annotated[
 ]
 Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
 StudyName = Annotated[str | None, typer.Option(help="Folder of this study in that of all.")]
-Show = Annotated[bool, typer.Option("--open", help="Open the report as a page in the browser.")]
+Show = Annotated[bool, typer.Option("--open", help="Open the report, a page, in the browser.")]
+StoredSize = Annotated[
+    str | None,
+    typer.Option("--size", help=f"One of: {', '.join(SIZES)}; by default the one that is stored."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 COLUMNS = ("main", "all")
 

@@ -1,4 +1,4 @@
-"""What the commands say: reports on stdout, everything else on stderr."""
+"""What the commands say: results on stdout, everything else on stderr."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from benchmarks.rendering import text
 #: Width of text, where neither a terminal nor the user says one.
 WIDE = 170
 ALL = "; --columns all shows them"
-WIDER = ", for which the terminal is too narrow; the files of the report have them"
+WIDER = ", for which the terminal is too narrow; a larger $COLUMNS shows them"
 
 
 def say(message: str) -> None:

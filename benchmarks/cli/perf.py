@@ -60,7 +60,7 @@ def roofline(context: typer.Context, results: Results = STORED) -> None:
     folder = _made(results / "roofline")
     with refusing(ValueError, OSError):
         print_table(*write_report(folder, WORKLOADS, _command(context)))
-    say(f"The report is in {folder}: roofline.json, roofline.md, roofline.png")
+    say(f"Results are in {folder}: roofline.json, roofline.md, roofline.png")
 
 
 @perf.command()
@@ -71,7 +71,7 @@ def scaling(context: typer.Context, results: Results = STORED) -> None:
     folder = _made(results / "scaling-laws")
     with refusing(ValueError, OSError):
         print_table(*write_report(folder, LAWS, _command(context)))
-    say(f"The report is in {folder}: scaling.json, scaling.md, scaling.png")
+    say(f"Results are in {folder}: scaling.json, scaling.md, scaling.png")
 
 
 @perf.command()
@@ -96,7 +96,7 @@ def weak_scaling(
     with refusing(RuntimeError, OSError):
         command = _command(context)
         print_table(*write_report(folder, steps, batch_size, processes or [1, 2], command))
-    say(f"The report is in {folder}: scaling.json, scaling.md")
+    say(f"Results are in {folder}: scaling.json, scaling.md")
 
 
 # --- against other ways of doing the same ---------------------------------------------------------

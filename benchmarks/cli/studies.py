@@ -23,6 +23,7 @@ from benchmarks.cli.options import (
     RayAddress,
     Results,
     Show,
+    StoredSize,
     StudyName,
     Threads,
     by_method,
@@ -35,6 +36,7 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, say
+from benchmarks.cli.reports import show_report
 from benchmarks.data import DATASETS, DataError
 from benchmarks.models import MODELS
 from benchmarks.storage.files import StoreError
@@ -113,8 +115,9 @@ def compare(
     as_json: AsJson = False,
     **options_of_methods: Any,
 ) -> None:
-    """Train with every method and activation, and report accuracy, time and memory.
+    """Train with every method and activation, and show a table of accuracy, time and memory.
 
+    `lfp-bench report` makes a page of the same results, with the statistics and the figures.
     Learning rates are chosen on the validation split in a sweep. Every run is stored when it is
     done: the same command again makes only those that are missing.
     """
@@ -154,7 +157,7 @@ def compare(
     if as_json:
         print_json(found)
     if show:
-        _show(folder.name, "", results)
+        show_report(folder.name, results)
     divergence.leave_if_nothing_finished(counted([found]))
 
 
@@ -186,9 +189,10 @@ def run(
     columns: Columns = "main",
     as_json: AsJson = False,
 ) -> None:
-    """Carry out a study that is written down, part by part; each has a folder and a report.
+    """Carry out a study that is written down, part by part; each has a folder and a table.
 
-    The same command again goes on where it was interrupted.
+    `lfp-bench report` makes a page of all parts. The same command again goes on where it was
+    interrupted.
     """
     with refusing(ValueError, DataError):
         plan = read(name)
@@ -221,7 +225,7 @@ def run(
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
     if show:
-        _show(name, size, results)
+        show_report(folder.name, results)
     divergence.leave_if_nothing_finished(counted(found))
 
 
@@ -290,16 +294,18 @@ def list_studies(as_json: AsJson = False) -> None:
 @app.command()
 def status(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="Study as it was given to `run`.")],
-    size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
+    size: StoredSize = None,
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
     """Tell how far a study is: runs that are done, have diverged, and are under way."""
     from benchmarks.experiments.conduct import status as tell  # noqa: PLC0415  (slow)
+    from benchmarks.studies.collect import stored_size  # noqa: PLC0415
 
     with refusing(ValueError, StoreError, OSError):
-        folder = study_folder(results, f"{Path(name).stem}-{size}")
         plan, found = read(name), []
+        size = stored_size(name, size, results)
+        folder = study_folder(results, f"{Path(name).stem}-{size}")
         for part, options in plan.studies(size).items():
             told = tell(plan.kind, options, folder / part)
             found.append(
@@ -318,47 +324,3 @@ def status(
     else:
         header = tuple(found[0])
         print_table((header, [tuple(map(str, part.values())) for part in found]), [])
-
-
-@app.command()
-def report(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDY", help="Study as given to `run`, or the folder of one of `compare`."
-        ),
-    ],
-    size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
-    results: Results = Path("results"),
-    show: Show = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a page on what is stored of a study, and its tables as Markdown, LaTeX and CSV."""
-    from benchmarks.studies.collect import find  # noqa: PLC0415  (slow, as what follows)
-    from benchmarks.studies.page import write_page  # noqa: PLC0415
-
-    with refusing(ValueError, StoreError, DataError, OSError):
-        page, *others = write_page(find(name, size, results))
-    if as_json:
-        print_json({"study": name, "files": [str(path) for path in (page, *others)]})
-    else:
-        print(page)
-        say(f"Beside it: report.md, report.tex and {len(others) - 2} tables in tables")
-    if show:
-        _open(page)
-
-
-def _show(name: str, size: str, results: Path) -> None:
-    """Write the page on a study, and open it."""
-    from benchmarks.studies.collect import find  # noqa: PLC0415  (slow, as what follows)
-    from benchmarks.studies.page import write_page  # noqa: PLC0415
-
-    with refusing(ValueError, StoreError, DataError, OSError):
-        page, *_ = write_page(find(name, size, results))
-    _open(page)
-
-
-def _open(page: Path) -> None:
-    """Open a page in the browser, if this machine has one; say where it is."""
-    opened = typer.launch(str(page.absolute())) == 0
-    say(f"{page} is opened" if opened else f"{page} cannot be opened here: there is no browser")

@@ -97,6 +97,8 @@ class Experiment(ABC, Generic[O]):
     def sections(self, options: O, found: Found) -> list[Section]:
         """Return the report on what is found, which may be incomplete; the main table first.
 
+        A page begins with the section that is the verdict, wherever it is among them.
+
         Raises:
             ValueError: nothing can be said of it.
         """

@@ -356,7 +356,9 @@ def report(options: Options, results: Sequence[Result]) -> list[Section]:
     ]
     panels = {
         options.dataset: {
-            method: Curve.of(range(options.epochs + 1), [accuracies(r) for r in runs])
+            method: Curve.of(
+                range(options.epochs + 1), [[100 * a for a in accuracies(r)] for r in runs]
+            )
             for method, runs in of_methods(results).items()
         }
     }
@@ -367,7 +369,7 @@ def report(options: Options, results: Sequence[Result]) -> list[Section]:
             panels,
             curves.highest_end,
             across="epoch",
-            up="test accuracy",
+            up="test accuracy (%)",
             title=f"{options.model}, {origin}: {seeds_of(options.seeds, 'mean and range')}",
         ),
         "png",
@@ -380,5 +382,5 @@ def report(options: Options, results: Sequence[Result]) -> list[Section]:
             tables=[Table("accuracies", "Test accuracy", accuracy_lines(results), frame, remarks)],
             figures=[by_epoch],
         ),
-        *paired.sections(paired.differences(last, PAIRS), digits=1, note=note),
+        *paired.sections(paired.differences(last, PAIRS), digits=1, note=note, unit="points"),
     ]

@@ -92,6 +92,11 @@ def left_out(panels: Mapping[str, Curves], score: Score) -> str:
     return f" A panel shows LFP and the best, {MOST} lines at most. Left out are {'. '.join(told)}."
 
 
+def any_line(panels: Mapping[str, Curves]) -> bool:
+    """Return whether a curve has more than one point: there is no line of one."""
+    return any(curve.x.size > 1 for of_panel in panels.values() for curve in of_panel.values())
+
+
 def draw(axis: Axes, curves: Curves, names: Sequence[str], marker: str = "") -> None:
     """Draw the curves of these names, their points with a marker if there is one."""
     colour = colours(names, list(curves))

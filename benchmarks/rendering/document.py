@@ -1,36 +1,29 @@
 """A report as data, and as one HTML page, Markdown, LaTeX and CSV files of the same tables."""
 
+import gzip
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
+from benchmarks.rendering import latex as tex
 from benchmarks.rendering import text
 from benchmarks.rendering.text import Lines
 
-#: What is special in LaTeX, or missing from its fonts.
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": "$<$",
-        ">": "$>$",
-        "|": "$|$",
-        "±": r"$\pm$",
-        "∞": r"$\infty$",
-        "≈": r"$\approx$",
-        "µ": r"$\mu$",
-    }
-)
 #: How a cell with a number begins; a line stands for none.
 NUMBER = re.compile(r"-$|- \(|(≈ ?)?[+-]?(∞|\d+(\.\d+)?(e[+-]?\d+)?)(?!\w)")
+#: Title of the section that says first what was found; its first paragraph is the shortest form.
+VERDICT = "Verdict"
+#: Title of what says where the numbers come from.
+MADE = "How it was made"
+#: Bytes of a CSV file that is not compressed within a page.
+PLAIN = 100_000
 MEDIA = {"svg": "image/svg+xml", "png": "image/png"}
 
 
@@ -65,6 +58,36 @@ class Table:
             for i in range(len(header))
         ]
 
+    @property
+    def names(self) -> int:
+        """How many columns, from the first one on, say what a row is of."""
+        return next((i for i, numeric in enumerate(self.numeric) if numeric), len(self.numeric))
+
+    @property
+    def said(self) -> "Table":
+        """The table without columns that have a line in every row."""
+        kept = text.said(self.lines)
+        at = [i for i, name in enumerate(self.lines[0]) if name in kept[0]]
+        heat = self.heat and [[row[i] for i in at] for row in self.heat]
+        return replace(self, lines=kept, heat=heat)
+
+    @property
+    def first(self) -> "Table":
+        """The table with the columns alone that are shown at first."""
+        return replace(self, lines=text.selected(self.lines, self.shown), heat=None)
+
+    @property
+    def csv(self) -> bytes:
+        """The numbers in full, as a file."""
+        return self.frame.to_csv(index=False).encode()
+
+    @property
+    def download(self) -> tuple[str, str]:
+        """The ending of that file on a page, and the file as a link; a large one is compressed."""
+        if len(self.csv) <= PLAIN:
+            return "csv", data_uri(self.csv, "text/csv")
+        return "csv.gz", data_uri(gzip.compress(self.csv, mtime=0), "application/gzip")
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -90,7 +113,12 @@ class Figure:
     @property
     def uri(self) -> str:
         """The image as a data URI."""
-        return f"data:{MEDIA[self.media]};base64,{b64encode(self.image).decode()}"
+        return data_uri(self.image, MEDIA[self.media])
+
+
+def data_uri(content: bytes, media: str) -> str:
+    """Return a file as a link that holds it."""
+    return f"data:{media};base64,{b64encode(content).decode()}"
 
 
 @dataclass(frozen=True)
@@ -113,25 +141,57 @@ class Section:
     folded: bool = False
     detail: bool = False
 
+    @property
+    def verdict(self) -> bool:
+        """Whether it says first what was found."""
+        return self.title == VERDICT
+
 
 @dataclass(frozen=True)
 class Chapter:
-    """Sections on one part of a study; `name` begins the names of its files."""
+    """Sections on one part of a study.
+
+    Attributes:
+        name: begins the names of its files.
+        title: the heading.
+        text: paragraphs.
+        sections: the first may be the verdict.
+        links: what cells of tables lead to, by their text: files, relative to the page.
+    """
 
     name: str
     title: str
     text: Sequence[str]
     sections: Sequence[Section]
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in its shortest form; empty if there is none."""
+        return next((s.text[0] for s in self.sections if s.verdict and s.text), "")
+
+    def name_of(self, table: Table) -> str:
+        """Return the name of a table's files, which no other one of the report has."""
+        return "-".join(filter(None, (self.name, table.name)))
 
 
 @dataclass(frozen=True)
 class Document:
-    """A report; `facts` are names and values, above everything else."""
+    """A report.
+
+    Attributes:
+        title: the heading.
+        text: paragraphs.
+        facts: names and values that say how it was made, below everything else.
+        chapters: one for each part of the study.
+        index: where the page on several reports is, relative to this one; empty if there is none.
+    """
 
     title: str
     text: Sequence[str]
     facts: Sequence[tuple[str, str]]
     chapters: Sequence[Chapter] = field(default_factory=tuple)
+    index: str = ""
 
     @property
     def tables(self) -> Iterator[tuple[str, Chapter, Table]]:
@@ -139,10 +199,10 @@ class Document:
         for chapter in self.chapters:
             for section in chapter.sections:
                 for one in section.tables:
-                    yield "-".join(filter(None, (chapter.name, one.name))), chapter, one
+                    yield chapter.name_of(one), chapter, one
 
 
-def html(document: Document) -> str:
+def rendered(template: str, **content: Any) -> str:
     """Return a page that needs nothing but itself."""
     environment = Environment(
         loader=PackageLoader("benchmarks.rendering"),
@@ -150,59 +210,56 @@ def html(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(document=document)
+    return environment.get_template(template).render(**content)
+
+
+def html(document: Document) -> str:
+    """Return the page, which holds its figures and downloads."""
+    downloads = [
+        ("report.md", data_uri(markdown(document).encode(), "text/markdown")),
+        ("report.tex", data_uri(latex(document).encode(), "application/x-tex")),
+    ]
+    return rendered("report.html", document=document, downloads=downloads, made=MADE)
 
 
 def markdown(document: Document) -> str:
     """Return text and tables; figures are on the page alone."""
-    blocks = [
-        f"# {document.title}",
-        *document.text,
-        *(f"- {name}: {value}" for name, value in document.facts),
-    ]
+    blocks = [f"# {document.title}", *document.text]
+    if len(document.chapters) > 1:
+        told = [f"- {one.title}: {one.verdict}" for one in document.chapters if one.verdict]
+        blocks += ["\n".join(told)] if told else []
     for chapter in document.chapters:
         blocks += [f"## {chapter.title}", *chapter.text]
         for section in chapter.sections:
             if section.text or section.tables:
                 blocks += [f"### {section.title}", *section.text]
             for one in section.tables:
-                blocks += [f"**{one.caption}**", text.document(one.lines, one.notes).strip()]
+                lines = text.said(one.lines)
+                blocks += [f"**{one.caption}**", text.document(lines, one.notes).strip()]
+    if document.facts:
+        blocks += [f"## {MADE}", *(f"{name}: {value}" for name, value in document.facts)]
     return "\n\n".join(blocks) + "\n"
 
 
 def latex(document: Document) -> str:
-    """Return all tables as floats to `input`, which need the package booktabs."""
-    return "\n".join(
-        _latex(name, f"{chapter.title}: {one.caption}" if chapter.title else one.caption, one)
-        for name, chapter, one in document.tables
-    )
+    """Return tables as floats to `input`, with the columns that are shown at first.
 
-
-def _latex(name: str, caption: str, one: Table) -> str:
-    header, *rows = (
-        " & ".join(cell.translate(LATEX) for cell in row) + r" \\"
-        for row in (one.lines[0], *one.lines[1])
-    )
-    columns = "".join("r" if numeric else "l" for numeric in one.numeric)
-    notes = " ".join(note.translate(LATEX) for note in one.notes)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{caption.translate(LATEX)}}}",
-            rf"\label{{tab:{name}}}",
-            r"\centering",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            header,
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            *([r"\par\footnotesize " + notes] if notes else []),
-            r"\end{table}",
-            "",
-        ]
-    )
+    Tables of folded sections are long lists, and stay where they are.
+    """
+    short = [
+        replace(chapter, sections=[s for s in chapter.sections if not s.folded])
+        for chapter in document.chapters
+    ]
+    found = [
+        tex.table(
+            name,
+            f"{chapter.title}: {one.caption}" if chapter.title else one.caption,
+            one.first.said.lines,
+            one.notes,
+        )
+        for name, chapter, one in replace(document, chapters=short).tables
+    ]
+    return "\n".join([tex.PREAMBLE, *found])
 
 
 def files(document: Document) -> dict[Path, bytes]:
@@ -211,10 +268,7 @@ def files(document: Document) -> dict[Path, bytes]:
         Path("report.html"): html(document).encode(),
         Path("report.md"): markdown(document).encode(),
         Path("report.tex"): latex(document).encode(),
-        **{
-            Path("tables", f"{name}.csv"): one.frame.to_csv(index=False).encode()
-            for name, _, one in document.tables
-        },
+        **{Path("tables", f"{name}.csv"): one.csv for name, _, one in document.tables},
     }
 
 
@@ -238,9 +292,5 @@ def part_files(sections: Sequence[Section], remarks: Sequence[str]) -> dict[Path
     return {
         Path("table.md"): "\n".join(blocks).encode(),
         **{Path(f"{one.name}.{one.media}"): one.image for one in figures},
-        **{
-            Path(f"{one.name}.csv"): one.frame.to_csv(index=False).encode()
-            for section in sections
-            for one in section.tables
-        },
+        **{Path(f"{one.name}.csv"): one.csv for section in sections for one in section.tables},
     }

@@ -21,8 +21,32 @@ Lines = tuple[Sequence[str], Sequence[Sequence[str]]]  # a header, and rows of t
 
 
 def mean_and_deviation(mean: float, deviation: float) -> str:
-    """Return both in percent, as text."""
-    return f"{number(mean, '.1f', 100)} ± {number(deviation, '.1f', 100)}"
+    """Return both in percent, as text; a mean alone where there is no deviation, as of one seed."""
+    return with_deviation(number(mean, ".1f", 100), number(deviation, ".1f", 100))
+
+
+def with_deviation(mean: str, deviation: str) -> str:
+    """Return mean ± deviation, or what there is of them.
+
+    >>> with_deviation("18.9", "0.4"), with_deviation("18.9", "-"), with_deviation("-", "-")
+    ('18.9 ± 0.4', '18.9', '-')
+    """
+    return mean if deviation == "-" else f"{mean} ± {deviation}"
+
+
+def interval(low: float, high: float, form: str, times: float = 1) -> str:
+    """Return both ends in this form; a line where there is no interval."""
+    ends = (number(low, form, times), number(high, form, times))
+    return "-" if "-" in ends else " to ".join(ends)
+
+
+def counted(count: int, thing: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "pair"), counted(2, "pair")
+    ('1 pair', '2 pairs')
+    """
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def number(value: float | None, form: str, times: float = 1) -> str:
@@ -33,7 +57,7 @@ def number(value: float | None, form: str, times: float = 1) -> str:
 def spread(values: Sequence[float], digits: int) -> str:
     """Return mean ± sample standard deviation of at least one value, the latter if it has one."""
     deviation = f"{stdev(values):.{digits}f}" if len(values) > 1 else "-"
-    return f"{mean(values):.{digits}f} ± {deviation}"
+    return with_deviation(f"{mean(values):.{digits}f}", deviation)
 
 
 def seeds_of(count: int, told: str = "") -> str:
@@ -130,6 +154,14 @@ def selected(table: Lines, shown: Sequence[str] | None) -> Lines:
     """Return the columns of these names alone; all if there are none."""
     header, rows = table
     at = [i for i, name in enumerate(header) if shown is None or name in shown]
+    return [header[i] for i in at], [[row[i] for i in at] for row in rows]
+
+
+def said(table: Lines) -> Lines:
+    """Return the columns that say something: those that do not have a line in every row."""
+    header, rows = table
+    empty = {i for i in range(len(header)) if rows and all(row[i] == "-" for row in rows)}
+    at = [i for i in range(len(header)) if i not in empty]
     return [header[i] for i in at], [[row[i] for i in at] for row in rows]
 
 

@@ -11,7 +11,7 @@ from benchmarks.experiments import conduct
 from benchmarks.experiments.base import Experiment, Found
 from benchmarks.storage.files import StoreError, read_json
 from benchmarks.storage.schema import current
-from benchmarks.studies.plan import Plan, kind_of, read
+from benchmarks.studies.plan import SIZES, SOURCE, Plan, kind_of, read
 
 
 class Description(NamedTuple):
@@ -77,27 +77,89 @@ class Collection:
     size: str | None = None
 
 
-def find(name: str, size: str, results: Path) -> Collection:
+def find(name: str, size: str | None, results: Path) -> Collection:
     """Return what there is of a study in the folder `results`.
 
     Args:
-        name: of a folder there with a `study.json`, or else as `lfp-bench run` takes it.
-        size: of the latter.
+        name: of a folder there, or else as `lfp-bench run` takes it.
+        size: of the latter; by default the one that is stored.
         results: where the studies are.
 
     Raises:
-        ValueError: there is no such study.
+        ValueError: there is no such study, or several sizes of it.
         StoreError: nothing of it was begun, or a file cannot be read.
     """
-    if re.fullmatch(r"\w[\w.-]*", name) and (results / name / "study.json").exists():
-        return Collection(name, results / name, (_part("", results / name),))
+    folder = results / name
+    if re.fullmatch(r"\w[\w.-]*", name) and folder.is_dir():
+        if (folder / "study.json").exists():
+            return Collection(name, folder, (_part("", folder),))
+        if (folder / SOURCE).exists():
+            return _written_down(*_source(folder), results)
+    return _written_down(name, size, results)
+
+
+def _source(folder: Path) -> tuple[str, str]:
+    """Return which study and size the folder says that it is of."""
+    path = folder / SOURCE
+    noted = read_json(path)
+    study = noted.get("study") if isinstance(noted, dict) else None
+    size = folder.name.rpartition("-")[2]
+    if not isinstance(study, str) or size not in SIZES:
+        raise StoreError(f"{path}: does not say what the study is")
+    return str(folder / study) if study.endswith((".yaml", ".yml")) else study, size
+
+
+def _written_down(name: str, size: str | None, results: Path) -> Collection:
+    """Return a study with a file of its own."""
     plan = read(name)
+    size = stored_size(name, size, results)
     folder = results / f"{Path(name).stem}-{size}"
     begun = sorted(path.parent.name for path in folder.glob("*/study.json"))
     if not begun:
-        raise StoreError(f"{folder}: nothing of this study is stored there")
+        others = " or ".join(f"--size {one}" for one in stored_sizes(name, results))
+        told = f"; there is {others}" if others else ""
+        raise StoreError(f"{folder}: nothing of this study is stored there{told}")
     parts = dict.fromkeys([*plan.options(size), *begun])  # what the plan no longer has comes last
     return Collection(name, folder, tuple(_part(p, folder / p) for p in parts), plan, size)
+
+
+def stored_sizes(name: str, results: Path) -> list[str]:
+    """Return the sizes in which something of a study is stored."""
+    stem = Path(name).stem
+    return [size for size in SIZES if any((results / f"{stem}-{size}").glob("*/study.json"))]
+
+
+def stored_size(name: str, size: str | None, results: Path) -> str:
+    """Return a size that was asked for, or else the one that is stored, or else `cpu`.
+
+    Raises:
+        ValueError: several are stored.
+    """
+    if size is not None:
+        return size
+    found = stored_sizes(name, results)
+    if len(found) > 1:
+        raise ValueError(
+            f"size: {Path(name).stem} is stored in several; allowed: "
+            f"{' or '.join(f'--size {one}' for one in found)}"
+        )
+    return found[0] if found else "cpu"
+
+
+def find_all(results: Path) -> list[Collection]:
+    """Return all studies in the folder `results` of which a run is stored.
+
+    Raises:
+        ValueError: a study is named that there is not.
+        StoreError: there is none, or a file cannot be read.
+    """
+    names = {p.parent.name for n in ("study.json", SOURCE) for p in results.glob(f"*/{n}")}
+    begun = [name for name in sorted(names) if any((results / name).rglob("study.json"))]
+    studies = [find(name, None, results) for name in begun]
+    found = [one for one in studies if any(part.found.runs for part in one.parts)]
+    if not found:
+        raise StoreError(f"{results}: no run of a study is stored there")
+    return found
 
 
 def _part(name: str, folder: Path) -> Part:

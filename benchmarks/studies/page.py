@@ -7,6 +7,7 @@ made of the same sections.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from benchmarks.storage.files import StoreError, write
 from benchmarks.studies.collect import Collection, Description, Part
 
 FEW = " Fewer than three seeds allow no test."
+#: The page on several reports, beside the folders of their studies.
+INDEX = "index.html"
 TITLE = "Layer-wise Feedback Propagation: {}"
 
 
@@ -35,10 +38,28 @@ def write_page(collection: Collection) -> list[Path]:
     Raises:
         StoreError: no run of the study is stored, or a part's file is not readable.
     """
-    written = document.files(report(collection))
+    return write_document(report(collection), collection.folder)
+
+
+def write_document(one: Document, folder: Path) -> list[Path]:
+    """Write a report into the folder of its study.
+
+    The page leads to the page on several reports, if there is one that leads to it.
+
+    Returns:
+        The paths, the page first.
+    """
+    index = folder.parent / INDEX
+    linked = index.exists() and f'href="{link_to(folder)}"' in index.read_text(encoding="utf-8")
+    written = document.files(replace(one, index=f"../{INDEX}" if linked else ""))
     for path, content in written.items():
-        write(collection.folder / path, content)
-    return [collection.folder / path for path in written]
+        write(folder / path, content)
+    return [folder / path for path in written]
+
+
+def link_to(folder: Path) -> str:
+    """Return where a report is, seen from the page on several."""
+    return f"{folder.name}/report.html"
 
 
 def report(collection: Collection) -> Document:
@@ -89,7 +110,21 @@ def chapter(part: Part) -> Chapter:
         sections = kind.sections(options, part.found)
     except ValueError as error:
         return Chapter(part.name, title, [f"Nothing can be said of it: {error}."], [])
-    return Chapter(part.name, title, warnings(part, part.description), sections)
+    verdict_first = sorted(sections, key=lambda section: not section.verdict)
+    told = warnings(part, part.description)
+    return Chapter(part.name, title, told, verdict_first, run_files(part))
+
+
+def run_files(part: Part) -> dict[str, str]:
+    """Return where the files of runs are, seen from the page, by the runs' ids.
+
+    There are none of runs that are packed, nor of those that several versions of the code made.
+    """
+    files: dict[str, list[str]] = {}
+    for path in sorted((part.folder / "runs").glob("*.json")):
+        name = "/".join(filter(None, (part.name, "runs", path.name)))
+        files.setdefault(path.stem.partition("-")[0], []).append(name)
+    return {run: found[0] for run, found in files.items() if len(found) == 1}
 
 
 def warnings(part: Part, description: Description) -> list[str]:

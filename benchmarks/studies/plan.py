@@ -38,6 +38,8 @@ from benchmarks.studies import strict_yaml
 
 FOLDER = Path(__file__).parent
 SIZES = ("smoke", "cpu", "gpu", "paper")
+#: Says in the folder of a study which file it was made of.
+SOURCE = "source.json"
 #: What a report writes beside the folders of the parts, which so cannot have these names.
 TAKEN = ("study.json", "report.html", "report.md", "report.tex", "tables")
 Size = Literal["smoke", "cpu", "gpu", "paper"]

@@ -20,11 +20,12 @@ from benchmarks.runs.inspection import DECADES, SIDE, Layer
 from benchmarks.runs.run import Epoch, Result, of_methods
 
 SMALL = 2.1  # inches, of panels beside each other
+ACCURACY = "test accuracy (%)"
 
 
 def accuracies(results: Sequence[Result]) -> bytes:
     """Return test accuracies by epoch, a panel for each activation."""
-    return _by_epoch(accuracy_curves(results), highest_end, "test accuracy")
+    return _by_epoch(accuracy_curves(results), highest_end, ACCURACY)
 
 
 def losses(results: Sequence[Result]) -> bytes:
@@ -33,8 +34,8 @@ def losses(results: Sequence[Result]) -> bytes:
 
 
 def accuracy_curves(results: Sequence[Result]) -> dict[str, Curves]:
-    """Return test accuracies by epoch, by activation and method."""
-    return _curves(results, lambda epoch: epoch.test)
+    """Return test accuracies in percent by epoch, by activation and method."""
+    return _curves(results, lambda epoch: None if epoch.test is None else 100 * epoch.test)
 
 
 def loss_curves(results: Sequence[Result]) -> dict[str, Curves]:
@@ -92,10 +93,19 @@ def fronts(results: Sequence[Result]) -> bytes:
         names = [name for name in curves.shown(of_activation, highest_end) if timed[name].x.size]
         curves.draw(axis, timed, names, marker="o")
         _in_decades(axis, "x")
-        axis.set(title=activation, xlabel="training time (s)", ylabel="test accuracy")
+        axis.set(title=activation, xlabel="training time (s)", ylabel=ACCURACY)
 
     of_panels = accuracy_curves(results)
     return image([partial(draw, activation=a, of_activation=c) for a, c in of_panels.items()])
+
+
+def timed_curves(results: Sequence[Result]) -> dict[str, Curves]:
+    """Return mean accuracies in percent by mean training time, by activation and method."""
+    by_activation = _of_activations(results)
+    return {
+        activation: _over_time(of_activation, by_activation[activation])
+        for activation, of_activation in accuracy_curves(results).items()
+    }
 
 
 def _over_time(of_activation: Curves, results: Sequence[Result]) -> dict[str, Curve]:

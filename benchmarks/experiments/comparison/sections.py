@@ -12,6 +12,7 @@ from baselines import LFPSettings
 from benchmarks.analysis import pace
 from benchmarks.data import Split, load
 from benchmarks.experiments.comparison import figure, panels
+from benchmarks.experiments.comparison.divergence import divergences
 from benchmarks.experiments.comparison.published import published
 from benchmarks.experiments.comparison.study import Outcome
 from benchmarks.experiments.comparison.summary import (
@@ -24,21 +25,27 @@ from benchmarks.experiments.comparison.summary import (
 )
 from benchmarks.experiments.comparison.summary import lines as summary_lines
 from benchmarks.experiments.comparison.summary import notes as summary_notes
-from benchmarks.rendering.curves import highest_end, left_out, lowest_end
+from benchmarks.experiments.comparison.verdict import verdict
+from benchmarks.rendering.curves import any_line, highest_end, left_out, lowest_end
 from benchmarks.rendering.document import Figure as Image
 from benchmarks.rendering.document import Section, Table
-from benchmarks.rendering.text import Lines, mean_and_deviation, number, origins, seeds_of
+from benchmarks.rendering.text import (
+    Lines,
+    mean_and_deviation,
+    number,
+    origins,
+    seeds_of,
+    with_deviation,
+)
 from benchmarks.runs.inspection import SMALL, Layer
 from benchmarks.runs.run import Result
 
 OLD = (
     "Runs that were stored before this was recorded do not have it; delete them to make them again."
 )
-
-
 #: Columns of the results that a terminal shows at first.
 SHOWN = (
-    *("activation", "method", "test accuracy %", "learning rate", "other options"),
+    *("activation", "method", "test accuracy %", "published %", "learning rate", "other options"),
     *("time / SGD", "memory / SGD", "diverged"),
 )
 
@@ -48,6 +55,7 @@ def sections(outcome: Outcome) -> list[Section]:
     make: list[Callable[[Outcome], Section | None]] = [
         results,
         statistics,
+        verdict,
         curves,
         time,
         boundaries,
@@ -108,27 +116,20 @@ def statistics(outcome: Outcome) -> Section | None:
 
 
 def curves(outcome: Outcome) -> Section | None:
-    """Return accuracy and loss by epoch."""
+    """Return accuracy and loss by epoch, where there is more than one point of them."""
     final = _final(outcome)
-    if all(len(result.history) < 2 for result in final):
-        return None
-    spread = "mean and range over the seeds that are still running"
-    no_accuracy = left_out(panels.accuracy_curves(final), highest_end)
-    no_loss = left_out(panels.loss_curves(final), lowest_end)
-    return Section(
-        "Learning curves",
-        detail=True,
-        figures=[
-            Image(
-                f"Test accuracy by epoch: {spread}.{no_accuracy}",
-                partial(panels.accuracies, final),
-            ),
-            Image(
-                f"Training loss by epoch, logarithmic if it is over decades: {spread}.{no_loss}",
-                partial(panels.losses, final),
-            ),
-        ],
-    )
+    told = seeds_of(outcome.study.seeds, "mean and range")
+    running = f"{told}, of those that are still running" if outcome.study.seeds > 1 else told
+    accuracy, loss = panels.accuracy_curves(final), panels.loss_curves(final)
+    figures = []
+    if any_line(accuracy):
+        caption = f"Test accuracy by epoch: {running}.{left_out(accuracy, highest_end)}"
+        figures.append(Image(caption, partial(panels.accuracies, final)))
+    if any_line(loss):
+        caption = f"Training loss by epoch, logarithmic if it is over decades: {running}."
+        caption += left_out(loss, lowest_end)
+        figures.append(Image(caption, partial(panels.losses, final)))
+    return Section("Learning curves", figures=figures, detail=True) if figures else None
 
 
 def time(outcome: Outcome) -> Section | None:
@@ -164,7 +165,10 @@ def time(outcome: Outcome) -> Section | None:
         + left_out(panels.accuracy_curves(final), highest_end),
         partial(panels.fronts, final),
     )
-    return Section(title, tables=tables, figures=[front], detail=True)
+    figures = [front] if any_line(panels.timed_curves(final)) else []
+    if not tables and not figures:
+        return None
+    return Section(title, tables=tables, figures=figures, detail=True)
 
 
 def _equal_lines(frame: pd.DataFrame) -> Lines:
@@ -247,7 +251,7 @@ def sparsity(outcome: Outcome) -> Section | None:
             row["activation"],
             row["method"],
             mean_and_deviation(row["small_mean"], row["small_std"]),
-            f"{number(row['gini_mean'], '.3f')} ± {number(row['gini_std'], '.3f')}",
+            with_deviation(number(row["gini_mean"], ".3f"), number(row["gini_std"], ".3f")),
         )
         for row in rows
     ]
@@ -296,78 +300,6 @@ def histograms(outcome: Outcome) -> Section | None:
         for of_activation in [[r for r in inspected if r.run.activation == activation]]
     ]
     return Section("Histograms", figures=images, folded=True, detail=True) if images else None
-
-
-def divergences(outcome: Outcome) -> Section:
-    """Return which runs diverged, sweeps included, and why."""
-    every = tidy(outcome)
-    bad = every[every["diverged"]]
-    if bad.empty:
-        return Section("Divergence", text=[f"None of {len(every)} runs diverged."], detail=True)
-    final = every[every["kind"] == "final"]
-    tables = [_divergence_map(outcome, final)] if len(final) else []
-    rows = []
-    grouping = ["kind", "activation", "method", "learning_rate"]
-    for key, of_key in every.groupby(grouping, sort=False):
-        diverged = of_key[of_key["diverged"]]
-        if len(diverged):
-            rows.append(
-                {
-                    **dict(zip(grouping, key, strict=True)),
-                    "diverged": len(diverged),
-                    "runs": len(of_key),
-                    "first_step": int(diverged["diverged_step"].min()),
-                    "reason": ", ".join(dict.fromkeys(diverged["diverged_reason"])),
-                    "feedback_norm_max": diverged["feedback_norm_max"].max(),
-                }
-            )
-    frame = pd.DataFrame(rows)
-    header = (
-        *("activation", "method", "kind", "learning rate"),
-        *("diverged", "first step", "largest norm", "reason"),
-    )
-    lines = [
-        (
-            row["activation"],
-            row["method"],
-            row["kind"],
-            number(row["learning_rate"], "g"),
-            f"{row['diverged']}/{row['runs']}",
-            str(row["first_step"]),
-            number(row["feedback_norm_max"], ".2g"),
-            row["reason"],
-        )
-        for row in rows
-    ]
-    notes = [
-        "Kind: final runs are reported, those of a sweep only choose a rate. First step: the "
-        "earliest, from 1, after which a run could not go on. Largest norm: finite, of the "
-        "feedback of any step until then, before clipping."
-    ]
-    tables.append(Table("diverged", "Where and why", (header, lines), frame, notes))
-    return Section("Divergence", tables=tables, detail=True)
-
-
-def _divergence_map(outcome: Outcome, final: pd.DataFrame) -> Table:
-    """Return how many of the reported runs diverged, by activation and method."""
-    study = outcome.study
-    methods = list(dict.fromkeys(cell.method for cell in study.cells))
-    frame = (
-        final.groupby(["activation", "method"], sort=False)["diverged"]
-        .agg(diverged="sum", runs="size")
-        .reset_index()
-    )
-    counts = {
-        (row["activation"], row["method"]): (row["diverged"], row["runs"])
-        for row in frame.to_dict("records")
-    }
-    lines, heat = [], []
-    for activation in dict.fromkeys(cell.activation for cell in study.cells):
-        found = [counts.get((activation, method)) for method in methods]
-        lines.append((activation, *(f"{one[0]}/{one[1]}" if one else "-" for one in found)))
-        heat.append([None, *(one[0] / one[1] if one and one[0] else None for one in found)])
-    caption = "Reported runs that diverged, of all"
-    return Table("divergence", caption, (("activation", *methods), lines), frame, heat=heat)
 
 
 def runs(outcome: Outcome) -> Section | None:

@@ -19,8 +19,10 @@ from benchmarks.rendering.text import (
     NEAR_EDGE,
     Lines,
     at_edge,
+    interval,
     mean_and_deviation,
     number,
+    said,
     seeds_of,
 )
 from benchmarks.runs.store import Stored
@@ -179,18 +181,19 @@ def comparisons(outcome: Outcome) -> pd.DataFrame:
 def comparison_lines(comparisons: pd.DataFrame) -> Lines:
     """Return the comparisons as text; a star is for what is significant after the correction."""
     header = ("activation", "method", "difference", "95% interval", "effect", "p", "p (Holm)")
-    return header, [
+    found = [
         (
             row["activation"],
             row["method"],
             number(100 * row["difference"], "+.1f") + ("*" if _significant(row) else ""),
-            f"{number(100 * row['low'], '+.1f')} to {number(100 * row['high'], '+.1f')}",
+            interval(row["low"], row["high"], "+.1f", 100),
             number(row["effect"], "+.1f"),
             number(row["p"], ".2g"),
             number(row["p_holm"], ".2g"),
         )
         for row in comparisons.to_dict("records")
     ]
+    return said((header, found))
 
 
 def comparison_notes(study: Study, comparisons: pd.DataFrame) -> list[str]:
@@ -276,8 +279,8 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
     study = outcome.study
     found = [
         f"{study.dataset}, {study.model}: test accuracy after {study.epochs} epochs with batches "
-        f"of {study.batch_size}, mean ± sample standard deviation over "
-        f"{_seeds(0, study.seeds)}; a diverged run counts with the last accuracy it reached.",
+        f"of {study.batch_size}, {_over(study.seeds)}; a diverged run counts with the last "
+        "accuracy it reached.",
         *_note_on_the_optimizer(study),
         *_note_on_options(study),
         *_notes_on_rates(study, summary),
@@ -381,6 +384,12 @@ def _spaces(study: Study) -> str:
             told = ", ".join(f"{name} {search[name]}" for name in study.searched[method])
             methods.setdefault(told, []).append(method)
     return "; ".join(f"{', '.join(names)}: {space}" for space, names in methods.items())
+
+
+def _over(seeds: int) -> str:
+    """Return what a number of the table is, of so many reported runs."""
+    spread = "mean ± sample standard deviation over " if seeds > 1 else "of "
+    return spread + _seeds(0, seeds)
 
 
 def _seeds(first: int, count: int) -> str:

@@ -163,11 +163,11 @@ def correlation_lines(frame: pd.DataFrame) -> Lines:
 
 
 def panels_of(frame: pd.DataFrame, shares: Sequence[float]) -> dict[str, Curves]:
-    """Return accuracy against sparsity in percent, by criterion and method."""
+    """Return accuracy against sparsity, both in percent, by criterion and method."""
     names, percent = [column(share) for share in shares], [100 * share for share in shares]
     return {
         str(criterion): {
-            str(method): Curve.of(percent, of_both[names].to_numpy().tolist())
+            str(method): Curve.of(percent, (100 * of_both[names]).to_numpy().tolist())
             for method, of_both in of_criterion.groupby("method", sort=False)
         }
         for criterion, of_criterion in frame.groupby("criterion", sort=False)
@@ -221,7 +221,7 @@ def report(
             panels,
             curves.highest,
             across="weights pruned (%)",
-            up="test accuracy",
+            up="test accuracy (%)",
             title=f"{study.dataset}, {study.model}: {seeds_of(study.seeds, 'mean and range')}",
         ),
         "png",
@@ -233,7 +233,7 @@ def report(
             tables=[Table("curves", "Accuracy after pruning", lines, frame, remarks)],
             figures=[curve],
         ),
-        *paired.sections(differences_of(frame), digits=1, note=of_tests),
+        *paired.sections(differences_of(frame), digits=1, note=of_tests, unit="points"),
         Section(
             "Weights",
             tables=[

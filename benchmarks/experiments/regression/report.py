@@ -135,7 +135,7 @@ def report(
         Section(
             "Regression",
             tables=[Table("errors", "Test error", lines, frame, remarks)],
-            figures=[by_epoch],
+            figures=[by_epoch] if curves.any_line(panels) else [],
         ),
         *paired.sections(differences, digits=3, note=note),
     ]
