@@ -127,9 +127,10 @@ class MethodOptions(BaseModel):
         return {method: self.settings(method) for method in chosen}
 
     def told(self, option: str, methods: Iterable[str]) -> str:
-        """Return what methods have for an option that all of them have, in words."""
-        values = [getattr(self.settings(method), option) for method in methods]
-        return " or ".join(dict.fromkeys(map(str, values)))
+        """Return what those of the methods that have an option have for it, in words."""
+        every = map(self.settings, methods)
+        values = [str(getattr(own, option)) for own in every if hasattr(own, option)]
+        return " or ".join(dict.fromkeys(values)) or "their own"
 
 
 def _meant(name: str, value: Any, field: FieldInfo) -> Any:
