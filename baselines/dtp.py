@@ -123,6 +123,8 @@ class DifferenceTargetPropagation(DescentTrainer, NeedsDerivatives):
                 noisy = inputs + self.settings.noise * noise
                 outputs = segment(noisy)
             distance = (inverse(outputs) - noisy).square().sum() / len(noisy)
+            if not distance.requires_grad:  # below a step function, which has no derivative
+                continue
             own = list(inverse.parameters())
             gradients = torch.autograd.grad(distance, own)
             with torch.no_grad():

@@ -68,6 +68,18 @@ def test_what_is_drawn_once_stays_and_depends_on_the_seed(name: str) -> None:
     assert not any(map(torch.equal, drawn[0], drawn[2]))
 
 
+@pytest.mark.parametrize("activation", ["heaviside", "sigmoid"])
+@pytest.mark.parametrize("name", CHAINED)
+def test_a_network_of_steps_is_trained_as_far_as_the_method_can(name: str, activation: str) -> None:
+    """All but PEPITA leave the layers below a step function as they are."""
+    model = build("mlp", activation=activation, input_shape=(5,), classes=3, seed=0).double()
+    before = [p.detach().clone() for p in model.parameters()]
+    METHODS[name](model, METHODS[name].Options(0.1)).step(*batch(0, 5))
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    below = name == "pepita" or activation == "sigmoid"
+    assert moved == [below] * 4 + [True] * 2
+
+
 def _drawn(trainer: object) -> list[Tensor]:
     if isinstance(trainer, DifferenceTargetPropagation):  # which trains what it has drawn
         trainer.settings = DTPSettings(0.1, inverse_rate=1e-300)
