@@ -1,7 +1,6 @@
 """What the options of experiments have in common, above all those that go to methods."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,7 +8,8 @@ from pydantic.fields import FieldInfo
 
 from baselines import FAMILIES, METHODS, BasicSettings, Trainer
 from baselines.options import allowed, allows_none, allows_zero, fields_of, names_of, parts_of
-from baselines.registry import pick
+from baselines.registry import pick, unknown_key
+from benchmarks.storage.names import refuse_repeated
 
 #: A number of things to be done, bounded so that a slip of the finger cannot fill the memory.
 Whole = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -23,15 +23,6 @@ Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
 DECIDED = ("learning_rate", "total_steps")
 
 V = TypeVar("V")
-
-
-def refuse_repeated(field: str, values: Iterable[Any]) -> None:
-    """Raise `ValueError` for a value that equals an earlier one, as 1 and 1.0 do."""
-    seen: list[Any] = []
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{field}: {value!r} is given twice; allowed: each once")
-        seen.append(value)
 
 
 class Option(NamedTuple):
@@ -149,14 +140,6 @@ def _meant(name: str, value: Any, field: FieldInfo) -> Any:
 def zero_is_none(field: FieldInfo) -> bool:
     """Return whether 0 can only mean None, which a command line has no word for."""
     return allows_none(field) and not allows_zero(field)
-
-
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Return what to say of a key that there is not."""
-    keys = list(known)
-    nearest = get_close_matches(key, keys, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"{key}: unknown key{hint} Allowed: {', '.join(keys)}"
 
 
 def chosen(
