@@ -154,7 +154,9 @@ def diagnose(
     with refusing(ValueError, DataError, OSError):
         # The slope of a spike depends on what came before it.
         without = {name: slope for name, slope in ACTIVATIONS.items() if not slope.spiking}
-        kinds = chosen("activations", split(activations), without)
+        asked = split(activations)
+        ours = [name for name in without if name in ACTIVATIONS.own]
+        kinds = chosen("activations", ours if asked == "all" else asked, without)
         settings = LFPSettings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
         pick("model", model, MODELS)
         data = load(dataset)

@@ -18,6 +18,8 @@ MODELS = (
     *("toy-mlp", "mlp", "lenet", "vgg-like", "mlp-1000", "mlp-1000-1000", "conv-12-64"),
     "vit-tiny",
 )
+#: Whose training steps can be measured: ours, and some of torchvision.
+NETWORKS = (*MODELS, "resnet18", "vgg16")
 DATASETS = ("digits", "blobs", "circles", "swirls", "mnist", "fashion-mnist", "cifar10")
 
 

@@ -33,7 +33,6 @@ from benchmarks.storage.git import ROOT
 #: Where the repository keeps what its documents quote; what is installed has no such folder.
 KEPT = ROOT / "benchmarks" / "stored"
 STORED = KEPT if KEPT.exists() else Path("results")
-NETWORKS = (*names.MODELS, "resnet18", "vgg16")  # whose steps can be measured
 
 
 class Measurements(LaterGroup):
@@ -154,8 +153,8 @@ def steps(
     models: Annotated[
         str,
         typer.Option(
-            help=f"'all', or a list like a,b of: {', '.join(NETWORKS)}.",
-            autocompletion=completion.some_of(lambda: NETWORKS),
+            help=f"'all', or a list like a,b of: {', '.join(names.NETWORKS)}.",
+            autocompletion=completion.some_of(lambda: names.NETWORKS),
         ),
     ] = "mlp,lenet,vgg-like",
     rounds: Rounds = 50,
@@ -169,7 +168,7 @@ def steps(
 
     path = results / "speed-compiled.json"
     with refusing(ValueError, OSError):
-        measured = chosen("models", split(models), dict.fromkeys(NETWORKS))
+        measured = chosen("models", split(models), dict.fromkeys(names.NETWORKS))
         _made(results)
         measure_missing(path, measured, prepare(device, threads, measured), rounds, VARIANTS)
     say(f"The results are in {path}")

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from baselines import FAMILIES, METHODS, BasicSettings, Trainer
 from baselines.options import allowed, allows_none, allows_zero, fields_of, names_of, parts_of
-from baselines.registry import pick, unknown_key
+from baselines.registry import Registry, pick, unknown_key
 from benchmarks.storage.names import refuse_repeated
 
 #: A number of things to be done, bounded so that a slip of the finger cannot fill the memory.
@@ -150,11 +150,13 @@ def chosen(
 ) -> tuple[str, ...]:
     """Return the names in the order of the known ones; a family stands for all in it.
 
+    "all" are ours: a package that is installed changes no study that does not name what it adds.
+
     Raises:
         ValueError: a name is not known, or given twice.
     """
     if names == "all":
-        return tuple(known)
+        return tuple(known.own if isinstance(known, Registry) else known)
     refuse_repeated(field, names)
     there = {**(families or {}), **{name: (name,) for name in known}}
     picked = {n for given in names for n in pick(field, given, there)}
