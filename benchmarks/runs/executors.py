@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
@@ -120,7 +121,9 @@ class Local(Executor):
             # Forked processes would share the locks of threads that they do not have.
             self._pool = ProcessPoolExecutor(self.jobs, get_context("spawn"), _end_with_parent)
         try:
-            for future in as_completed([self._pool.submit(worker, run) for run in runs]):
+            with _without_interrupts():  # which the processes that begin now inherit
+                made = [self._pool.submit(worker, run) for run in runs]
+            for future in as_completed(made):
                 yield future.result()
         except BaseException:  # Ctrl-C too: nobody waits for the runs that are under way
             for process in multiprocessing.active_children():
@@ -130,9 +133,23 @@ class Local(Executor):
             raise
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back in this thread, and in threads and processes that it begins meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with_parent() -> None:
-    """Leave Ctrl-C to the parent process, and end when it does."""
+    """Leave Ctrl-C to the parent process, and end when it does.
+
+    It was held back since the process began, as its imports take seconds.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     if parent is None:
         return
