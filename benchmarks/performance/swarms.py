@@ -12,10 +12,8 @@ for pyswarms. It measures
 
 import re
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +151,12 @@ def update(recipe: Recipe, dimensions: int, repeats: int) -> dict[str, Any]:
 
 def memory(trainer: type[PSO], particles: int, samples: int) -> dict[str, Any]:
     """Return the peak resident memory of two steps on the MLP, and what was stated, in bytes."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(peak_of_steps, trainer, particles, samples).result()
+    pool = pool_of(1)
+    try:
+        (peak,) = submitted(pool, partial(peak_of_steps, trainer, particles), [samples])
+        return peak.result()
+    finally:
+        ended(pool)
 
 
 def peak_of_steps(trainer: type[PSO], particles: int, samples: int) -> dict[str, Any]:
