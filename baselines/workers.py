@@ -34,10 +34,13 @@ def pool_of(
 def submitted(
     pool: ProcessPoolExecutor, work: Callable[[T], R], items: Iterable[T]
 ) -> dict[Future[R], T]:
-    """Give the pool the work on each item; return the items by what their results will be in.
+    """Give the pool the work on each item.
 
     Processes that begin now inherit that Ctrl-C is held back, or it would be told by each of them
     while it imports, which takes seconds.
+
+    Returns:
+        The items by what their results will be in.
     """
     with _without_interrupts():
         return {pool.submit(work, item): item for item in items}

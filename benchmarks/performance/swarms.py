@@ -34,6 +34,7 @@ from baselines.pso import (
 )
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
+from baselines.workers import ended, pool_of, submitted
 from benchmarks.costs.timing import compared, interleaved
 from benchmarks.models import CLASSES, SHAPES, build
 from benchmarks.storage.provenance import describe
