@@ -285,5 +285,3 @@ def resume(
     if as_json:
         print_json({"study": str(folder), "parts": found})
     divergence.leave_if_nothing_finished(counted(found))
-
-
