@@ -31,7 +31,8 @@ class Commands(LaterGroup):
     later: ClassVar = {
         "compare": Later(
             "benchmarks.cli.studies",
-            "Train with every method and activation, and show a table of accuracy, time and memory.",
+            "Train with every method and activation, and show a table of accuracy, time and "
+            "memory.",
         ),
         "run": Later(
             "benchmarks.cli.studies",
