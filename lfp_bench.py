@@ -34,7 +34,7 @@ def main() -> None:
     """Run the command line; exit code 2 if packages are in the way, or the engine is missing."""
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:  # and not started in the background, where Ctrl-C is for somebody else
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, _heed)
     if found := list(shadows()):
         told = ", ".join(f"{path} shadows the package {name}" for name, path in found)
         way_out = "take what contains it off PYTHONPATH, or run the command in another folder"
@@ -45,16 +45,29 @@ def main() -> None:
         sys.exit(2)
     from benchmarks.cli import app  # noqa: PLC0415  (not before it is known whose it is)
 
-    if heeded:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    app(prog_name="lfp-bench")
+    try:
+        app(prog_name="lfp-bench")
+    finally:  # what is left to do is to end
+        if heeded:
+            signal.signal(signal.SIGINT, _leave)
+
+
+def _heed(number: int, frame: FrameType | None) -> None:
+    """Raise `KeyboardInterrupt`; end at once where modules are being imported.
+
+    An exception could be lost on its way through the imports, or become another one; and no file
+    is being written then.
+    """
+    at = frame
+    while at is not None:
+        if at.f_code.co_filename.startswith("<frozen importlib"):
+            _leave(number, frame)
+        at = at.f_back
+    signal.default_int_handler(number, frame)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End at once: modules are being imported, and there is nothing to be saved.
-
-    An exception could be lost on its way through the imports, or become another one.
-    """
+    """End at once, and say so."""
     print("interrupted", file=sys.stderr, flush=True)
     os._exit(130)
 

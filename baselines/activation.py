@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from baselines.registry import required
-from baselines.spiking_network import Spiking
+from baselines.spiking import Spiking
 
 
 @dataclass(frozen=True)

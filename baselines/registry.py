@@ -1,7 +1,7 @@
 """Names and what they stand for: looked up with an error that helps, and open to other packages."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
@@ -118,3 +118,11 @@ def pick(field: str, name: str, table: Mapping[str, T]) -> T:
     nearest = get_close_matches(str(name).lower(), table, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     raise ValueError(f"{field}: unknown name {name!r}{hint} Allowed: {', '.join(table)}")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return what to say of a key that there is not."""
+    keys = list(known)
+    nearest = get_close_matches(key, keys, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"{key}: unknown key{hint} Allowed: {', '.join(keys)}"

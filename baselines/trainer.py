@@ -182,6 +182,9 @@ class DescentTrainer(Trainer):
     #: Whether :meth:`fill_and_clip` gives the device the same work for every batch of one size, so
     #: that a CUDA graph can repeat it. Each class says it for itself.
     graphable: ClassVar[bool] = False
+    #: Whether the size of the gradient does not matter to a step, as where only its signs count:
+    #: then the sum of a batch's losses gives the step that their mean gives.
+    normalised: ClassVar[bool] = False
     Options: ClassVar[type[Settings]] = Settings
 
     def __init__(self, model: nn.Module, settings: BasicSettings) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from benchmarks.cli import app
 
@@ -31,12 +32,20 @@ def _options(name: str, command: Any) -> Iterator[tuple[str, set[str]]]:
     for parameter in command.params:
         own |= {*parameter.opts, *parameter.secondary_opts}
     yield name, own
-    for word, inner in getattr(command, "commands", {}).items():
+    for word, inner in _inner(command).items():
         yield from _options(f"{name} {word}", inner)
 
 
+def _inner(command: Any) -> dict[str, Any]:
+    """Return the commands of a group, imported; nothing of a command."""
+    if not isinstance(command, TyperGroup):
+        return {}
+    context = typer.Context(command)
+    return {word: command.resolve_command(context, [word])[1] for word in command.commands}
+
+
 def _described(name: str, command: Any) -> Iterator[str]:
-    inner = getattr(command, "commands", {})
+    inner = _inner(command)
     if not inner:
         yield from _one(name, command)
     for word, each in inner.items():

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from benchmarks import data
 from benchmarks.analysis import diagnosis
-from benchmarks.cli import app, measurements, perf
+from benchmarks.cli import app
+from benchmarks.costs import step
 from benchmarks.data import DATASETS, Dataset, Split
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.runs.store import Store
@@ -291,7 +292,8 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_timed(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(perf, "load", lambda name: data.load("blobs"))
+    blobs = data.load("blobs")
+    monkeypatch.setattr(data, "load", lambda name: blobs)
     for module, name in {
         "swarms": "measure",
         "rstdp": "measure",
@@ -311,7 +313,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(
     def measured(*arguments: object) -> None:
         raise AssertionError("measured for nothing")
 
-    monkeypatch.setattr(measurements, "measure", measured)
+    monkeypatch.setattr(step, "measure", measured)
     monkeypatch.setattr(diagnosis, "before_and_after", measured)
     own = ("--dataset", "blobs", "--model", "toy-mlp") if command == "diagnose" else ()
     assert "/proc/none" in refused(command, *own, "--results", "/proc/none")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from benchmarks.cli import app, measurements
+from benchmarks.cli import app
 from benchmarks.costs import step
 from benchmarks.experiments.comparison import study
 from benchmarks.performance.gpu_session import HEED
@@ -113,7 +113,7 @@ def test_cuda_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_speed_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measurements, "peer_is_installed", lambda: False)
+    monkeypatch.setattr(step, "peer_is_installed", lambda: False)
     arguments = ("--models", "toy-mlp", "--activations", "relu,tanh", "--repeats", "2", "--peer")
     result = invoke("speed", *arguments, "--json")
     assert result.exit_code == 0, result.output

@@ -74,7 +74,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(delay: float, tmp_path: P
     (tmp_path / "sitecustomize.py").write_text("")
     program = "import lfp_bench, sys; print('begun', flush=True); lfp_bench.main()"
     with subprocess.Popen(
-        [sys.executable, "-c", f"{lfp_heed()}{program}", "list"],
+        [sys.executable, "-c", f"{lfp_heed()}{program}", "compare", "--help"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

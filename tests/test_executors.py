@@ -20,6 +20,7 @@ from benchmarks.experiments.comparison import Comparison
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison.study import Study
 from benchmarks.experiments.options import MethodOptions
+from benchmarks.performance.gpu_session import HEED
 from benchmarks.runs import training
 from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.runs.run import Result, Run
@@ -165,6 +166,34 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         started = children(parent.pid)
         parent.kill()
     assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_ctrl_c_while_a_worker_imports_is_for_the_parent(held_back: bool, tmp_path: Path) -> None:
+    """A script that workers import gets Ctrl-C there, where they have not yet said a word."""
+    script = (
+        "import contextlib, os, signal\n"
+        "if __name__ != '__main__':\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "from baselines import workers\n"
+        "if __name__ == '__main__':\n"
+        f"    if not {held_back}:\n"
+        "        workers._without_interrupts = contextlib.nullcontext\n"
+        "    pool = workers.pool_of(1)\n"
+        "    print([future.result() for future in workers.submitted(pool, abs, [-1])])\n"
+    )
+    (tmp_path / "parent.py").write_text(f"{HEED}\n{script}")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "parent.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, "KeyboardInterrupt" in done.stderr) == (
+        ("[1]\n", False) if held_back else ("", True)
+    ), done.stderr
 
 
 # --- a killed study -------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ from benchmarks.storage.files import StoreError
 from benchmarks.storage.names import checked_name
 from benchmarks.storage.schema import VERSION
 from benchmarks.studies.migration import migrate
-from benchmarks.studies.plan import PlanError, read
+from benchmarks.studies.plan import read
+from benchmarks.studies.written import PlanError
 from tests.studies import SHORT
 
 EXAMPLES = int(os.environ.get("LFP_FUZZ", "0"))

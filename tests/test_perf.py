@@ -11,7 +11,6 @@ import torch
 from typer.testing import CliRunner, Result
 
 from benchmarks.cli import app
-from benchmarks.cli import perf as commands
 from benchmarks.data import Dataset, Split
 from benchmarks.performance import dashboard, history, rstdp, scaling, steps, swarms
 from benchmarks.performance.roofline import measurement
@@ -70,7 +69,7 @@ def test_rstdp_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     generator = torch.Generator().manual_seed(0)
     images = Split(torch.rand(9, 1, 28, 28, generator=generator), torch.arange(9))
     data = Dataset("random", train=images, validation=images, test=images, classes=10)
-    monkeypatch.setattr(commands, "load", lambda name: data)
+    monkeypatch.setattr("benchmarks.data.load", lambda name: data)
     monkeypatch.setattr(rstdp, "STARTS", {"first layer": 3})
     monkeypatch.setattr(rstdp, "CHUNK", 2)
     found = stored(tmp_path, "speed-rstdp.json", "rstdp", "--rounds", "1")

@@ -10,7 +10,8 @@ import yaml
 
 from benchmarks.experiments.comparison.experiment import Options
 from benchmarks.storage.provenance import ROOT
-from benchmarks.studies.plan import SIZES, Plan, PlanError, names, read
+from benchmarks.studies.plan import Plan, read
+from benchmarks.studies.written import SIZES, PlanError, names
 
 GOOD: dict[str, Any] = {
     "title": "a study",

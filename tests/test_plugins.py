@@ -57,6 +57,17 @@ class Slow(SGD):
         return F.cross_entropy(logits.detach(), targets)
 
 
+class SignSGD(SGD):
+    name = "sign-sgd"
+    normalised = True
+
+    def fill_gradients(self, inputs, targets):
+        loss = super().fill_gradients(inputs, targets)
+        for parameter in self.parameters:
+            parameter.grad.sign_()
+        return loss
+
+
 def reward(logits, targets, reduction):
     return F.one_hot(targets, logits.shape[1]) * logits.sign().detach() / len(logits)
 
@@ -104,6 +115,7 @@ ENTRY_POINTS = """
 slow = other_package:Slow
 sgd = other_package:Slow
 broken = other_package.missing:Broken
+sign-sgd = other_package:SignSGD
 [lfp_bench.rewards]
 grow = other_package:reward
 [lfp_bench.activations]
@@ -123,6 +135,8 @@ common: {dataset: spots, model: tiny, methods: [slow, lfp], activations: [softpl
 parts: {one: {strength: 0.25, options: {lfp: {reward: grow}}}}
 sizes: {smoke: {seeds: 1, epochs: 1, time_steps: 3, learning_rate: {slow: 0.1, lfp: 0.01}}}
 """
+#: Some of the tests of one method, and all of those of a normalised one.
+KINDS = "(slow and (dtype or sum or same)) or sign-sgd"
 COMMAND = "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
 
 
@@ -172,7 +186,8 @@ def test_a_package_adds_one_of_each(tmp_path: Path, call: Call) -> None:
     settings = found["configuration"]["settings"]
     assert (settings["lfp"]["reward"], settings["slow"]["strength"]) == ("grow", 0.75)
     assert "strength" not in settings["lfp"]
-    told = [line for line in compared.stderr.splitlines() if "lfp_bench.methods" in line]
+    lines = compared.stderr.splitlines()
+    told = [line.partition(" WARNING ")[2] for line in lines if "lfp_bench.methods" in line]
     assert told == [
         "other_package:Slow is not 'sgd' of lfp_bench.methods: the name is taken",
         "other_package.missing:Broken is not 'broken' of lfp_bench.methods: "
@@ -181,10 +196,38 @@ def test_a_package_adds_one_of_each(tmp_path: Path, call: Call) -> None:
     ran = call("-c", COMMAND, "run", "mine.yaml", "--size", "smoke", "--json")
     assert json.loads(ran.stdout)["parts"][0]["rows"] == [{"found": "nothing"}]
     # What docs/plugins.md tells the author of a method to do.
-    asked = ("--pyargs", "validation.methods.test_methods", "-k", "slow and (dtype or sum or same)")
+    asked = ("--pyargs", "validation.methods.test_methods", "-k", KINDS)
     tested = call("-m", "pytest", "-q", *asked)
     assert tested.returncode == 0, tested.stdout
     assert " passed" in tested.stdout
+
+
+def test_a_normalised_method_that_does_not_say_so_is_noticed(call: Call, tmp_path: Path) -> None:
+    package = tmp_path / "other_package" / "__init__.py"
+    package.write_text(package.read_text().replace("normalised = True", ""))
+    asked = ("--pyargs", "validation.methods.test_methods", "-k", "sign-sgd and sum")
+    tested = call("-m", "pytest", "-q", *asked)
+    assert tested.returncode == 1, tested.stdout
+    assert "test_sum_is_mean" in tested.stdout
+
+
+def test_what_is_installed_changes_no_default_and_is_offered_by_tab(call: Call) -> None:
+    program = (
+        "from baselines import METHODS; from benchmarks.experiments.comparison import Options\n"
+        "from benchmarks.models import ACTIVATIONS\n"
+        "default, every = Options().study(), Options(methods='all').study()\n"
+        "print(list(default.activations) == list(ACTIVATIONS.own), 'snap' in ACTIVATIONS)\n"
+        "print(list(every.methods) == list(METHODS.own), 'slow' in METHODS)"
+    )
+    assert call("-c", program).stdout.split() == ["True"] * 4
+    tab = (
+        "import os, lfp_bench\n"
+        "line = 'lfp-bench compare {} '\n"
+        "os.environ.update(_LFP_BENCH_COMPLETE='complete_bash', COMP_CWORD='3', COMP_WORDS=line)\n"
+        "lfp_bench.main()"
+    )
+    for option, name in {"--methods": "slow", "--activations": "snap", "--model": "tiny"}.items():
+        assert name in call("-c", tab.format(option)).stdout.split()
 
 
 def test_options_and_neurons_of_a_package_are_in_the_help_a_study_and_a_report(

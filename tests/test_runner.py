@@ -10,7 +10,7 @@ from torch import nn
 
 from baselines import METHODS, LFPSettings, Settings, Spiking
 from baselines.sgd import SGD
-from baselines.spiking_network import Encoding
+from baselines.spiking import Encoding
 from baselines.trainer import Step
 from benchmarks.data import Dataset, Split
 from benchmarks.runs import training

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from benchmarks.cli import app
 from benchmarks.experiments.comparison import study as study_module
-from benchmarks.studies.plan import names, read
+from benchmarks.studies.plan import read
+from benchmarks.studies.written import names
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,9 @@ from benchmarks.cli.options import by_method
 from benchmarks.experiments.options import by_method as by_family
 from benchmarks.storage.names import checked_name
 from benchmarks.studies import strict_yaml
-from benchmarks.studies.plan import PlanError, names, read
+from benchmarks.studies.plan import read
 from benchmarks.studies.strict_yaml import StrictYAMLError
+from benchmarks.studies.written import PlanError, names
 
 GOOD = """title: a study
 common: {model: toy-mlp, methods: [lfp, sgd], activations: [relu], dataset: blobs}

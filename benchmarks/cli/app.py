@@ -1,16 +1,20 @@
-"""The application that the commands enter themselves in, and how it tells errors."""
+"""The application that the commands enter themselves in, and how it tells errors.
+
+A command is imported when it is run, or asked for its own help (:mod:`benchmarks.cli.later`).
+"""
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from io import TextIOWrapper
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
-import lfp_core
 from benchmarks.cli.extras import missing
+from benchmarks.cli.later import Later, LaterGroup
 from benchmarks.cli.logs import shown
 from benchmarks.cli.output import say
 
@@ -21,8 +25,85 @@ class Refused(typer.TyperException):
     exit_code = 2
 
 
-class OneLineErrors(TyperGroup):
+class Commands(LaterGroup):
     """A command line that reports every error in one line, instead of a box with a usage text."""
+
+    later: ClassVar = {
+        "compare": Later(
+            "benchmarks.cli.studies",
+            "Train with every method and activation, and show a table of accuracy, time and "
+            "memory.",
+        ),
+        "run": Later(
+            "benchmarks.cli.studies",
+            "Carry out a study that is written down, part by part; each has a folder and a table.",
+        ),
+        "resume": Later(
+            "benchmarks.cli.studies",
+            "Go on with what was interrupted, as the folder says; no option has to be repeated.",
+        ),
+        "list": Later(
+            "benchmarks.cli.listing", "List the studies that are written down, with their sizes."
+        ),
+        "status": Later(
+            "benchmarks.cli.listing",
+            "Tell how far a study is: runs that are done, have diverged, and are under way.",
+        ),
+        "report": Later(
+            "benchmarks.cli.reports",
+            "Write a page on what is stored of a study, and its tables as Markdown, LaTeX and CSV.",
+        ),
+        "speed": Later(
+            "benchmarks.cli.measurements",
+            "Measure time and peak memory of a training step against SGD's, on random inputs.",
+        ),
+        "diagnose": Later(
+            "benchmarks.cli.measurements",
+            "Show why LFP learns or does not: secant slopes and feedback norms, before and after.",
+        ),
+        "verify": Later(
+            "benchmarks.cli.checks",
+            "Check the engine on this machine against Theorem 1 and an oracle; exit code 1: it "
+            "differs.",
+        ),
+        "coverage": Later(
+            "benchmarks.cli.coverage",
+            "Run the modules of torch.nn and zoos of models; exit code 1: one fails without a "
+            "reason.",
+        ),
+        "doctor": Later(
+            "benchmarks.cli.checks",
+            "Tell what this machine has, what is in the way, and the way out; exit code 1: an "
+            "error.",
+        ),
+        "data": Later(
+            "benchmarks.cli.checks",
+            "Fetch a data set, or verify it if it is there; without a name, tell which are there.",
+        ),
+        "migrate": Later(
+            "benchmarks.cli.storage",
+            "Bring what an older version has stored to the present form; nothing is deleted.",
+        ),
+        "clean": Later(
+            "benchmarks.cli.storage",
+            "Delete what a study no longer needs: results of other code, and states of runs that "
+            "are done.",
+        ),
+        "diff": Later(
+            "benchmarks.cli.storage",
+            "Compare the runs that two folders have both, by what they measured.",
+        ),
+        "pack": Later(
+            "benchmarks.cli.storage",
+            "Put the results of a study that is to be kept into one small file for each part.",
+        ),
+        "perf": Later("benchmarks.cli.perf", "Measure the project's own speed."),
+    }
+
+    @staticmethod
+    def home() -> typer.Typer:
+        """Return the application, which is made of this class."""
+        return app
 
     def main(self, args: Sequence[str] | None = None, *other: Any, **options: Any) -> Any:
         """Run and exit; the arguments become the context's `obj`, to be quoted in reports.
@@ -69,7 +150,7 @@ def refusing(*errors: type[Exception]) -> Iterator[None]:
 
 
 app = typer.Typer(
-    cls=OneLineErrors,
+    cls=Commands,
     help="Benchmark Layer-wise Feedback Propagation against its rivals.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -78,7 +159,10 @@ app = typer.Typer(
 def _tell_version(wanted: bool) -> None:
     """Print the version of this code, installed or not, and exit."""
     if wanted:
-        print("lfp-bench", lfp_core.__version__)
+        found = find_spec("lfp_core")  # which imports nothing, as the engine needs torch
+        assert found is not None
+        assert found.origin is not None
+        print("lfp-bench", Path(found.origin).with_name("VERSION").read_text().strip())
         raise typer.Exit
 
 

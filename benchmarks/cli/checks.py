@@ -4,18 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from baselines.registry import pick
-from benchmarks import data as data_sets
+from benchmarks.cli import completion, names
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.doctor import examine
 from benchmarks.cli.options import AsJson, Device, Results, prepare
 from benchmarks.cli.output import print_json, print_table
-from benchmarks.data import ARCHIVES, DATASETS, DataError
 from benchmarks.rendering.text import origins
-from benchmarks.storage.provenance import describe
 
 
 @app.command()
@@ -36,13 +32,20 @@ def verify(
         ),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="Precision of the check: float32 or float64.")
+        str,
+        typer.Option(
+            help="Precision of the check: float32 or float64.",
+            autocompletion=completion.given("float32", "float64"),
+        ),
     ] = "float32",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Check the engine on this machine against Theorem 1 and an oracle; exit code 1: it differs."""
-    from validation import verify as checks  # noqa: PLC0415  (tests, of no use to other commands)
+    import torch  # noqa: PLC0415  (slow, as what follows)
+
+    from benchmarks.storage.provenance import describe  # noqa: PLC0415
+    from validation import verify as checks  # noqa: PLC0415
 
     with refusing(ValueError, TypeError, RuntimeError):
         precision = pick("dtype", dtype, {"float32": torch.float32, "float64": torch.float64})
@@ -66,6 +69,8 @@ def verify(
 @app.command()
 def doctor(results: Results = Path("results"), as_json: AsJson = False) -> None:
     """Tell what this machine has, what is in the way, and the way out; exit code 1: an error."""
+    from benchmarks.cli.doctor import examine  # noqa: PLC0415  (slow)
+
     found = list(examine(results))
     if as_json:
         print_json({"found": [asdict(finding) for finding in found]})
@@ -80,11 +85,18 @@ def doctor(results: Results = Path("results"), as_json: AsJson = False) -> None:
 def data(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME|all]", help=f"One of: {', '.join(DATASETS)}; or all."),
+        typer.Argument(
+            metavar="[NAME|all]",
+            help=f"One of: {', '.join(names.datasets())}; or all.",
+            autocompletion=completion.one_of(lambda: [*names.datasets(), "all"]),
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch a data set, or verify it if it is there; without a name, tell which are there."""
+    from benchmarks import data as data_sets  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.data import DATASETS, DataError  # noqa: PLC0415
+
     with refusing(ValueError, DataError, OSError):
         pick("name", name or "all", {"all": None, **DATASETS})
         wanted = list(DATASETS) if name in ("all", None) else [str(name)]
@@ -108,7 +120,9 @@ def data(
 
 def _data_set(name: str, fetch: bool) -> dict[str, Any]:
     """Return what is known of a data set, after fetching or verifying it if that is asked for."""
-    archive, root = ARCHIVES.get(name), data_sets.default_root()
+    from benchmarks import data as data_sets  # noqa: PLC0415  (slow)
+
+    archive, root = data_sets.ARCHIVES.get(name), data_sets.default_root()
     examples = {}
     if fetch:
         loaded = data_sets.load(name)

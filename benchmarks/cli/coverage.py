@@ -9,14 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.cli import completion
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.extras import EXTRAS, way_out
 from benchmarks.cli.options import AsJson, Jobs, Results, Threads, parse_whole, prepare, split
 from benchmarks.cli.output import print_json, print_table, progress, say
-from benchmarks.experiments.options import chosen
 from benchmarks.rendering import text
 from benchmarks.storage.files import read_json, write, write_json
-from benchmarks.storage.provenance import describe
+
+#: Those of :mod:`validation.coverage.suite`, which imports whole zoos.
+GROUPS = ("nn", "torchvision", "timm", "transformers")
 
 
 @app.command()
@@ -24,7 +26,10 @@ def coverage(
     context: typer.Context,
     group: Annotated[
         str,
-        typer.Option(help="Groups of models: 'all', or some of nn,torchvision,timm,transformers."),
+        typer.Option(
+            help="Groups of models: 'all', or some of nn,torchvision,timm,transformers.",
+            autocompletion=completion.some_of(lambda: GROUPS),
+        ),
     ] = "all",
     name: Annotated[
         str,
@@ -46,7 +51,8 @@ def coverage(
     as_json: AsJson = False,
 ) -> None:
     """Run the modules of torch.nn and zoos of models; exit code 1: one fails without a reason."""
-    # These are tests, of no use to other commands, and import whole zoos.
+    from benchmarks.experiments.options import chosen  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.storage.provenance import describe  # noqa: PLC0415
     from validation.coverage import suite  # noqa: PLC0415
     from validation.coverage.document import summary_lines  # noqa: PLC0415
     from validation.coverage.records import Record, faults, summaries, worst  # noqa: PLC0415

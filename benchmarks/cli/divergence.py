@@ -5,12 +5,14 @@ that are reported have diverged, as there is no number then that means anything.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from benchmarks.cli.output import say
-from benchmarks.runs.run import Result
+
+if TYPE_CHECKING:
+    from benchmarks.runs.run import Result
 
 
 class Counted(NamedTuple):
@@ -21,7 +23,7 @@ class Counted(NamedTuple):
     of: int
 
 
-def count(results: Iterable[Result]) -> list[Counted]:
+def count(results: "Iterable[Result]") -> list[Counted]:
     """Return the counts by method and activation; runs of a sweep are not reported."""
     found: dict[str, list[bool]] = {}
     for result in results:

@@ -1,6 +1,6 @@
 """What some commands need and not everybody has: extras of the package, and the repository."""
 
-from benchmarks.storage.provenance import ROOT
+from benchmarks.storage.git import ROOT
 
 #: Packages that are imported by some commands alone: the extra that has them, and what it is for.
 EXTRAS = {

@@ -19,7 +19,8 @@ from benchmarks.runs.store import Store
 from benchmarks.storage.files import StoreError, read_json, write_json
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.schema import versioned
-from benchmarks.studies.plan import SOURCE, kind_of
+from benchmarks.studies.plan import kind_of
+from benchmarks.studies.written import SOURCE
 
 #: Endings of the tables and figures of a part.
 TABLES_AND_FIGURES = {".csv", ".md", ".png"}

@@ -5,15 +5,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
-from baselines import FAMILIES, METHODS, LFPSettings, Spiking
 from baselines.registry import pick
+from benchmarks.cli import completion, names
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
     AsJson,
+    DataSet,
     Device,
     Methods,
     Results,
@@ -26,22 +26,22 @@ from benchmarks.cli.options import (
     study_folder,
 )
 from benchmarks.cli.output import print_json, print_table, progress, say
-from benchmarks.costs import report
-from benchmarks.costs.step import measure, peer_is_installed
-from benchmarks.costs.workloads import PEER, SETTINGS, Measurement, Workload
-from benchmarks.data import DATASETS, DataError, load
-from benchmarks.experiments.options import chosen
-from benchmarks.models import ACTIVATIONS, CLASSES, MODELS
 from benchmarks.rendering import text
 from benchmarks.storage.files import write, write_json
-from benchmarks.storage.provenance import describe, processor
+
+#: The authors' package.
+PEER = "lfprop"
 
 
 @app.command()
 def speed(
     context: typer.Context,
     models: Annotated[
-        str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(MODELS)}.")
+        str,
+        typer.Option(
+            help=f"'all', or a list like a,b of: {', '.join(names.models())}.",
+            autocompletion=completion.models,
+        ),
     ] = ("lenet,vgg-like"),
     activations: Activations = "all",
     methods: Methods = "lfp,sgd,wsgd",
@@ -59,20 +59,29 @@ def speed(
     as_json: AsJson = False,
 ) -> None:
     """Measure time and peak memory of a training step against SGD's, on random inputs."""
+    import torch  # noqa: PLC0415  (slow, as what follows)
+
+    from baselines import FAMILIES, METHODS, Spiking  # noqa: PLC0415
+    from benchmarks.costs import report, step  # noqa: PLC0415
+    from benchmarks.costs.workloads import SETTINGS, Measurement, Workload  # noqa: PLC0415
+    from benchmarks.experiments.options import chosen  # noqa: PLC0415
+    from benchmarks.models import ACTIVATIONS, CLASSES, MODELS  # noqa: PLC0415
+    from benchmarks.storage.provenance import describe, processor  # noqa: PLC0415
+
     with refusing(ValueError):
-        names = chosen("models", split(models), MODELS)
+        measured = chosen("models", split(models), MODELS)
         kinds = chosen("activations", split(activations), ACTIVATIONS)
         compared = chosen("methods", split(methods), METHODS, FAMILIES)
         folder = study_folder(results, "speed" if study is None else study)
-        chosen_device = prepare(device, threads, names)
-    if peer and not peer_is_installed():
+        chosen_device = prepare(device, threads, measured)
+    if peer and not step.peer_is_installed():
         say(f"{PEER} is missing or does not import here, so it is left out (see `make peer`)")
         peer = False
     found = []
     with refusing(OSError):
         folder.mkdir(parents=True, exist_ok=True)  # or all would be measured for nothing
-    with refusing(OSError), progress(len(names) * len(kinds)) as tick:
-        for name in names:
+    with refusing(OSError), progress(len(measured) * len(kinds)) as tick:
+        for name in measured:
             for kind in kinds:
                 # Of all activations, the authors' package knows only its own step function, and of
                 # neurons only its own layers (see `lfp-bench perf spiking`).
@@ -88,7 +97,7 @@ def speed(
                     processor=processor(chosen_device),
                     threads=torch.get_num_threads(),
                 )
-                costs = measure(measurement, chosen_device)
+                costs = step.measure(measurement, chosen_device)
                 found += [{"model": name, "activation": kind, **asdict(c)} for c in costs]
                 tick(f"{name} {kind}")
         environment, command = describe(chosen_device), shlex.join(["lfp-bench", *context.obj])
@@ -112,14 +121,21 @@ def speed(
 @app.command()
 def diagnose(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(DATASETS)}.")] = "mnist",
-    model: Annotated[str, typer.Option(help=f"One of: {', '.join(MODELS)}.")] = "mlp",
+    dataset: DataSet = "mnist",
+    model: Annotated[
+        str,
+        typer.Option(help=f"One of: {', '.join(names.models())}.", autocompletion=completion.model),
+    ] = "mlp",
     activations: Activations = "all",
     learning_rate: Annotated[
         float, typer.Option(parser=parse_real, help="Learning rate of LFP.")
     ] = 0.01,
     reduction: Annotated[
-        str, typer.Option(help="How a batch's rewards are put together: mean or sum.")
+        str,
+        typer.Option(
+            help="How a batch's rewards are put together: mean or sum.",
+            autocompletion=completion.given("mean", "sum"),
+        ),
     ] = "sum",
     epsilon: Annotated[float, typer.Option(parser=parse_real, help="Stabiliser of LFP.")] = 1e-6,
     epochs: Annotated[int, typer.Option(parser=parse_whole, help="Epochs of training.")] = 2,
@@ -128,12 +144,19 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Show why LFP learns or does not: secant slopes and feedback norms, before and after."""
-    from benchmarks.analysis import diagnosis  # noqa: PLC0415  (loads matplotlib)
+    from baselines import LFPSettings  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.analysis import diagnosis  # noqa: PLC0415
+    from benchmarks.data import DataError, load  # noqa: PLC0415
+    from benchmarks.experiments.options import chosen  # noqa: PLC0415
+    from benchmarks.models import ACTIVATIONS, MODELS  # noqa: PLC0415
+    from benchmarks.storage.provenance import describe  # noqa: PLC0415
 
     with refusing(ValueError, DataError, OSError):
         # The slope of a spike depends on what came before it.
         without = {name: slope for name, slope in ACTIVATIONS.items() if not slope.spiking}
-        kinds = chosen("activations", split(activations), without)
+        asked = split(activations)
+        ours = [name for name in without if name in ACTIVATIONS.own]
+        kinds = chosen("activations", ours if asked == "all" else asked, without)
         settings = LFPSettings(learning_rate, reduction=reduction, epsilon=epsilon)  # type: ignore[arg-type]
         pick("model", model, MODELS)
         data = load(dataset)

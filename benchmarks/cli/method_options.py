@@ -1,51 +1,88 @@
-"""The options of methods on the command line, made of what the methods declare."""
+"""The options of methods on the command line, made of what the methods declare.
+
+To know them, methods are imported, which takes seconds. So a command has them when it is run or
+explained, and where a shell completes the name of an option; where it completes a value, the
+command's own are enough.
+"""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Annotated, Any
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baselines import Trainer
 from baselines.options import names_of, parts_of
 from benchmarks.cli.options import parse_integer, parse_real
-from benchmarks.experiments.options import Option, options_of, zero_is_none
+
+if TYPE_CHECKING:
+    from baselines import Trainer
+    from benchmarks.experiments.options import Option
 
 #: What parses a value, where typer's own message would not say what was given.
 PARSERS: Mapping[type, Callable[..., Any]] = {int: parse_integer, float: parse_real}
+#: How shells tell the words that are typed: bash, and others.
+WORDS = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
+
+Methods = Mapping[str, "type[Trainer]"]
 
 
 def with_options_of(
-    methods: Mapping[str, type[Trainer]],
+    methods: Methods | Callable[[], Methods],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command a parameter for each option of the methods.
 
     The command has to end with ``**options``, and gets those that are given. An option with the
     name of one of the command's own parameters is left out.
+
+    Args:
+        methods: by name, or what imports them.
+
+    Returns:
+        The decorator.
     """
+    known = methods if callable(methods) else lambda: methods
+    return lambda command: _WithOptions(command, known)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command)
+
+class _WithOptions:
+    """A command whose signature is made when it is asked for."""
+
+    def __init__(self, command: Callable[..., None], methods: Callable[[], Methods]) -> None:
+        self.command, self.methods = command, methods
+        update_wrapper(self, command)
+        del self.__dict__["__wrapped__"]  # whose signature is another one
+
+    def __call__(self, **given: Any) -> None:
+        """Call the command with its own parameters, and with those options that are given."""
+        own = inspect.signature(self.command).parameters
+        self.command(**{n: v for n, v in given.items() if n in own or v is not None})
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The command's own parameters, and the options of methods where they are needed."""
+        signature = inspect.signature(self.command)
         *own, _ = signature.parameters.values()
-        options = {
-            name: option
-            for name, option in options_of(methods).items()
-            if name not in signature.parameters
-        }
+        more = [] if completes_a_value() else self._made(signature.parameters)
+        return signature.replace(parameters=[*own, *more])
 
-        @wraps(command)
-        def call(**given: Any) -> None:
-            command(**{n: v for n, v in given.items() if n not in options or v is not None})
+    def _made(self, own: Mapping[str, Any]) -> list[inspect.Parameter]:
+        """Return the parameters of the options of methods."""
+        from benchmarks.experiments.options import options_of  # noqa: PLC0415  (slow)
 
-        made = [_parameter(name, option, len(methods)) for name, option in options.items()]
-        call.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
-        return call
-
-    return decorate
+        methods = self.methods()
+        found = options_of(methods)
+        return [_parameter(n, found[n], len(methods)) for n in found if n not in own]
 
 
-def _parameter(name: str, option: Option, methods: int) -> inspect.Parameter:
+def completes_a_value() -> bool:
+    """Return whether a shell has called, and completes something else than an option's name."""
+    typed = next((os.environ[name] for name in WORDS if name in os.environ), None)
+    return typed is not None and not typed.split(" ")[-1].startswith("-")
+
+
+def _parameter(name: str, option: "Option", methods: int) -> inspect.Parameter:
     """Return the parameter of an option, which is None where it is not given."""
     parts = list(parts_of(option.field))
     kind = next((part for part in parts if part in (bool, int, float)), str)
@@ -61,8 +98,10 @@ def _parameter(name: str, option: Option, methods: int) -> inspect.Parameter:
     )
 
 
-def _help(option: Option, methods: int) -> str:
+def _help(option: "Option", methods: int) -> str:
     """Return what the option is, what it allows, and who has it, if not all methods do."""
+    from benchmarks.experiments.options import zero_is_none  # noqa: PLC0415  (slow)
+
     field = option.field
     said = [field.description] if field.description else []
     if names := names_of(field):
@@ -74,7 +113,7 @@ def _help(option: Option, methods: int) -> str:
     return " ".join(said)
 
 
-def _default(option: Option) -> str:
+def _default(option: "Option") -> str:
     """Return the defaults that methods have, which may differ."""
     told = ("none" if default is None else str(default) for default in option.defaults.values())
     return " or ".join(dict.fromkeys(told))

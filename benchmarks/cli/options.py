@@ -4,18 +4,20 @@ import os
 from collections.abc import Iterable
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import typer
 
-from baselines import FAMILIES, METHODS
 from baselines.machine import threads_for, usable_cpus
 from baselines.registry import pick
-from benchmarks.models import ACTIVATIONS, MODELS
-from benchmarks.runs.executors import Executor, Here, Local, RayCluster
+from benchmarks.cli import completion, names
 from benchmarks.storage.names import checked_name
-from benchmarks.studies.plan import SIZES
+from benchmarks.studies.written import SIZES
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.runs.executors import Executor
 
 EXECUTORS = ("local", "ray")
 
@@ -52,7 +54,13 @@ def parse_real(text: str | float) -> float:
         raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
-Device = Annotated[str, typer.Option(help="Device to work on: auto, cpu or cuda.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Device to work on: auto, cpu or cuda.",
+        autocompletion=completion.given("auto", "cpu", "cuda"),
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(
@@ -65,7 +73,11 @@ StudyName = Annotated[str | None, typer.Option(help="Folder of this study in tha
 Show = Annotated[bool, typer.Option("--open", help="Open the report, a page, in the browser.")]
 StoredSize = Annotated[
     str | None,
-    typer.Option("--size", help=f"One of: {', '.join(SIZES)}; by default the one that is stored."),
+    typer.Option(
+        "--size",
+        help=f"One of: {', '.join(SIZES)}; by default the one that is stored.",
+        autocompletion=completion.sizes,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 COLUMNS = ("main", "all")
@@ -79,10 +91,20 @@ def parse_columns(text: str) -> str:
 
 
 Columns = Annotated[
-    str, typer.Option(parser=parse_columns, help="Columns of the table to show: main or all.")
+    str,
+    typer.Option(
+        parser=parse_columns,
+        help="Columns of the table to show: main or all.",
+        autocompletion=completion.given(*COLUMNS),
+    ),
 ]
 ExecutorName = Annotated[
-    str, typer.Option("--executor", help=f"Where runs are made: {' or '.join(EXECUTORS)}.")
+    str,
+    typer.Option(
+        "--executor",
+        help=f"Where runs are made: {' or '.join(EXECUTORS)}.",
+        autocompletion=completion.given(*EXECUTORS),
+    ),
 ]
 Jobs = Annotated[
     int,
@@ -102,10 +124,25 @@ GpuShare = Annotated[
 ]
 Methods = Annotated[
     str,
-    typer.Option(help=f"'all', or a list like a,b of: {', '.join([*FAMILIES, *METHODS])}."),
+    typer.Option(
+        help=f"'all', or a list like a,b of: {', '.join(names.methods_and_families())}.",
+        autocompletion=completion.methods,
+    ),
 ]
 Activations = Annotated[
-    str, typer.Option(help=f"'all', or a list like a,b of: {', '.join(ACTIVATIONS)}.")
+    str,
+    typer.Option(
+        help=f"'all', or a list like a,b of: {', '.join(names.activations())}.",
+        autocompletion=completion.activations,
+    ),
+]
+DataSet = Annotated[
+    str,
+    typer.Option(help=f"One of: {', '.join(names.datasets())}.", autocompletion=completion.dataset),
+]
+Size = Annotated[
+    str,
+    typer.Option(help=f"One of: {', '.join(SIZES)}.", autocompletion=completion.sizes),
 ]
 
 
@@ -140,8 +177,14 @@ def study_folder(results: Path, study: str) -> Path:
     return results / checked_name("study", study)
 
 
-def prepare(device: str, threads: int | None, models: Iterable[str], jobs: int = 1) -> torch.device:
+def prepare(
+    device: str, threads: int | None, models: Iterable[str], jobs: int = 1
+) -> "torch.device":
     """Return the device, after setting the number of threads, of each of as many jobs."""
+    import torch  # noqa: PLC0415  (slow, as what follows)
+
+    from benchmarks.models import MODELS  # noqa: PLC0415
+
     available = ["auto", "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     if device == "cuda" and device not in available:
         raise ValueError("device: 'cuda' is not available on this machine; allowed: auto, cpu")
@@ -157,9 +200,11 @@ def prepare(device: str, threads: int | None, models: Iterable[str], jobs: int =
 
 
 def executor_named(
-    name: str, device: torch.device, jobs: int, address: str, share: float
-) -> Executor:
+    name: str, device: "torch.device", jobs: int, address: str, share: float
+) -> "Executor":
     """Return what makes the runs."""
+    from benchmarks.runs.executors import Here, Local, RayCluster  # noqa: PLC0415  (slow)
+
     pick("executor", name, dict.fromkeys(EXECUTORS))
     if name == "ray" and not 0 < share < inf:
         raise ValueError(f"gpu_share: {share}; allowed: above 0, 1 for a whole one")

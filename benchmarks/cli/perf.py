@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
+from benchmarks.cli import completion, names
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.extras import needs_repository
+from benchmarks.cli.later import Later, LaterGroup
 from benchmarks.cli.options import (
     Device,
     Results,
@@ -25,22 +27,32 @@ from benchmarks.cli.options import (
     split,
 )
 from benchmarks.cli.output import print_table, say
-from benchmarks.data import DataError, load
-from benchmarks.experiments.options import chosen
-from benchmarks.models import SHAPES
-from benchmarks.performance import gpu_session
-from benchmarks.performance.steps import MODELS, TORCHVISION
 from benchmarks.storage.files import write, write_json
-from benchmarks.storage.provenance import ROOT
+from benchmarks.storage.git import ROOT
 
 #: Where the repository keeps what its documents quote; what is installed has no such folder.
 KEPT = ROOT / "benchmarks" / "stored"
 STORED = KEPT if KEPT.exists() else Path("results")
-NETWORKS = dict.fromkeys([*SHAPES, *TORCHVISION])  # whose steps can be measured
 
-perf = typer.Typer(help="Measure the project's own speed.")
+
+class Measurements(LaterGroup):
+    """The commands below, and those of a session on a GPU, which need torch to be described."""
+
+    later: ClassVar = {
+        "gpu": Later(
+            "benchmarks.cli.perf_gpu",
+            "What is to be measured on a machine with a GPU, in parts of less than ten minutes.",
+        )
+    }
+
+    @staticmethod
+    def home() -> typer.Typer:
+        """Return the application, which is made of this class."""
+        return perf
+
+
+perf = typer.Typer(cls=Measurements, help="Measure the project's own speed.")
 app.add_typer(perf, name="perf")
-perf.add_typer(gpu_session.app, name="gpu", no_args_is_help=False)
 
 Rounds = Annotated[
     int,
@@ -120,6 +132,7 @@ def swarms(
 @perf.command()
 def rstdp(rounds: Rounds = 15, results: Results = Path("results")) -> None:
     """Measure R-STDP next to a simulation of every time step, on MNIST."""
+    from benchmarks.data import DataError, load  # noqa: PLC0415
     from benchmarks.performance.rstdp import measure  # noqa: PLC0415
 
     with refusing(DataError, OSError):
@@ -139,21 +152,25 @@ def spiking(rounds: Rounds = 15, results: Results = Path("results")) -> None:
 def steps(
     models: Annotated[
         str,
-        typer.Option(help=f"'all', or a list like a,b of: {', '.join(NETWORKS)}."),
-    ] = ",".join(MODELS),
+        typer.Option(
+            help=f"'all', or a list like a,b of: {', '.join(names.NETWORKS)}.",
+            autocompletion=completion.some_of(lambda: names.NETWORKS),
+        ),
+    ] = "mlp,lenet,vgg-like",
     rounds: Rounds = 50,
     device: Device = "auto",
     threads: Threads = None,
     results: Results = Path("results"),
 ) -> None:
     """Measure steps eagerly, compiled and in bfloat16; what is stored is kept."""
+    from benchmarks.experiments.options import chosen  # noqa: PLC0415
     from benchmarks.performance.steps import VARIANTS, measure_missing  # noqa: PLC0415
 
     path = results / "speed-compiled.json"
     with refusing(ValueError, OSError):
-        names = chosen("models", split(models), NETWORKS)
+        measured = chosen("models", split(models), dict.fromkeys(names.NETWORKS))
         _made(results)
-        measure_missing(path, names, prepare(device, threads, names), rounds, VARIANTS)
+        measure_missing(path, measured, prepare(device, threads, measured), rounds, VARIANTS)
     say(f"The results are in {path}")
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.cli import completion
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import AsJson, Results, Show, StoredSize
 from benchmarks.cli.output import print_json, say
-from benchmarks.data import DataError
 from benchmarks.storage.files import StoreError
 
 
@@ -19,6 +19,7 @@ def report(
         typer.Argument(
             metavar="[STUDY]...",
             help="Studies as given to `run`, or folders in that of all; by default all of these.",
+            autocompletion=completion.study,
         ),
     ] = None,
     size: StoredSize = None,
@@ -30,7 +31,8 @@ def report(
 
     Of several studies there is a page each, and a page `index.html` that leads to them.
     """
-    from benchmarks.studies.collect import find, find_all  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.data import DataError  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.studies.collect import find, find_all  # noqa: PLC0415
     from benchmarks.studies.index import write_pages  # noqa: PLC0415
     from benchmarks.studies.page import write_page  # noqa: PLC0415
 
@@ -59,7 +61,8 @@ def report(
 
 def show_report(folder: str, results: Path) -> None:
     """Write the report on the study in a folder of `results`, and open it."""
-    from benchmarks.studies.collect import find  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.data import DataError  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.studies.collect import find  # noqa: PLC0415
     from benchmarks.studies.page import write_page  # noqa: PLC0415
 
     with refusing(ValueError, StoreError, DataError, OSError):

@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import AsJson
 from benchmarks.cli.output import print_json, print_table, say
-from benchmarks.runs.run import Result
-from benchmarks.runs.store import PACKED, Store
 from benchmarks.storage.files import StoreError
+
+if TYPE_CHECKING:
+    from benchmarks.runs.run import Result
 
 Folder = Annotated[Path, typer.Argument(help="Folder of a study, with all of its parts.")]
 
@@ -27,7 +28,8 @@ def parts_of(folder: Path) -> list[Path]:
 @app.command()
 def migrate(folder: Folder) -> None:
     """Bring what an older version has stored to the present form; nothing is deleted."""
-    from benchmarks.studies.migration import migrate as bring_on  # noqa: PLC0415  (slow)
+    from benchmarks.runs.store import Store  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.studies.migration import migrate as bring_on  # noqa: PLC0415
 
     with refusing(ValueError, StoreError, OSError):
         for part in parts_of(folder):
@@ -44,7 +46,8 @@ def clean(
 
     What is packed stays, and so do reports.
     """
-    from benchmarks.studies.collect import described  # noqa: PLC0415  (slow)
+    from benchmarks.runs.store import Store  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.studies.collect import described  # noqa: PLC0415
 
     with refusing(ValueError, StoreError, OSError):
         total = 0
@@ -106,6 +109,8 @@ class Differences(NamedTuple):
 
 def compared(one: Path, other: Path) -> Differences:
     """Compare what is stored in two folders; raises `StoreError` if a file cannot be read."""
+    from benchmarks.runs.store import Store  # noqa: PLC0415  (slow)
+
     ours, theirs = ({s.run: s.result for s in Store(part).all()} for part in (one, other))
     different, equal = [], 0
     for run in ours.keys() & theirs.keys():
@@ -118,7 +123,7 @@ def compared(one: Path, other: Path) -> Differences:
     return Differences(equal, *alone, sorted(different, key=lambda row: row[1]))
 
 
-def measured(result: Result) -> tuple[object, ...]:
+def measured(result: "Result") -> tuple[object, ...]:
     """Return all that a run measured but for times."""
     history = tuple(replace(epoch, seconds=None) for epoch in result.history)
     return history, result.divergence, result.steps, result.spikes, repr(result.details)
@@ -130,6 +135,8 @@ def pack(folder: Folder) -> None:
 
     They are found there as before, and new ones are added to them when it is packed again.
     """
+    from benchmarks.runs.store import PACKED, Store  # noqa: PLC0415  (slow)
+
     with refusing(ValueError, StoreError, OSError):
         for part in parts_of(folder):
             with Store(part).locked():

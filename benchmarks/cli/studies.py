@@ -1,20 +1,21 @@
-"""The commands that carry out studies, and tell of them."""
+"""The commands that carry out studies, and report on them."""
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baselines import METHODS, Spiking
-from benchmarks.cli import divergence
+import baselines
+from baselines.spiking import Spiking
+from benchmarks.cli import completion, divergence, names
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.making import Made, counted, describe_study, make, refuse_another_file
 from benchmarks.cli.method_options import with_options_of
 from benchmarks.cli.options import (
     Activations,
     AsJson,
     Columns,
+    DataSet,
     Device,
     ExecutorName,
     GpuShare,
@@ -23,7 +24,7 @@ from benchmarks.cli.options import (
     RayAddress,
     Results,
     Show,
-    StoredSize,
+    Size,
     StudyName,
     Threads,
     by_method,
@@ -35,21 +36,26 @@ from benchmarks.cli.options import (
     split,
     study_folder,
 )
-from benchmarks.cli.output import print_json, print_table, say
+from benchmarks.cli.output import print_json, say
 from benchmarks.cli.reports import show_report
-from benchmarks.data import DATASETS, DataError
-from benchmarks.models import MODELS
 from benchmarks.storage.files import StoreError
-from benchmarks.studies.plan import SIZES, changed, names, read
+from benchmarks.studies.written import path_of
+
+if TYPE_CHECKING:
+    from benchmarks.cli.making import Made
 
 
 @app.command()
-@with_options_of(METHODS)
+@with_options_of(lambda: baselines.METHODS)
 def compare(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(DATASETS)}.")] = "digits",
+    dataset: DataSet = "digits",
     model: Annotated[
-        str | None, typer.Option(help=f"One of: {', '.join(MODELS)}; by default the data set's.")
+        str | None,
+        typer.Option(
+            help=f"One of: {', '.join(names.models())}; by default the data set's.",
+            autocompletion=completion.model,
+        ),
     ] = None,
     methods: Methods = "lfp,sgd,wsgd",
     activations: Activations = "all",
@@ -96,7 +102,11 @@ def compare(
         int, typer.Option(parser=parse_whole, help="Time steps T of spiking networks.")
     ] = Spiking.steps,
     encoding: Annotated[
-        str, typer.Option(help="How spiking networks get their input: constant, rate or latency.")
+        str,
+        typer.Option(
+            help="How spiking networks get their input: constant, rate or latency.",
+            autocompletion=completion.given("constant", "rate", "latency"),
+        ),
     ] = Spiking.encoding,
     seconds: Annotated[
         list[str] | None,
@@ -121,7 +131,9 @@ def compare(
     Learning rates are chosen on the validation split in a sweep. Every run is stored when it is
     done: the same command again makes only those that are missing.
     """
-    from benchmarks.experiments.comparison import Comparison, Options  # noqa: PLC0415  (slow)
+    from benchmarks.cli.making import counted, make  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.data import DataError  # noqa: PLC0415
+    from benchmarks.experiments.comparison import Comparison, Options  # noqa: PLC0415
 
     with refusing(ValueError, DataError):
         options = Options(
@@ -167,16 +179,21 @@ def run(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="STUDY", help="A name of `lfp-bench list`, or a YAML file of your own."
+            metavar="STUDY",
+            help="A name of `lfp-bench list`, or a YAML file of your own.",
+            autocompletion=completion.study,
         ),
     ],
     changes: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Options that replace those of all parts."),
     ] = None,
-    size: Annotated[str, typer.Option(help=f"One of: {', '.join(SIZES)}.")] = "cpu",
+    size: Size = "cpu",
     part: Annotated[
-        list[str] | None, typer.Option(help="Part to make; can be repeated. By default all.")
+        list[str] | None,
+        typer.Option(
+            help="Part to make; can be repeated. By default all.", autocompletion=completion.parts
+        ),
     ] = None,
     executor: ExecutorName = "local",
     jobs: Jobs = 1,
@@ -194,6 +211,12 @@ def run(
     `lfp-bench report` makes a page of all parts. The same command again goes on where it was
     interrupted.
     """
+    with refusing(ValueError):
+        path_of(name)  # before what is slow to import
+    from benchmarks.cli import making  # noqa: PLC0415
+    from benchmarks.data import DataError  # noqa: PLC0415
+    from benchmarks.studies.plan import changed, read  # noqa: PLC0415
+
     with refusing(ValueError, DataError):
         plan = read(name)
         studies = plan.studies(size, changed(changes or []), part or [])
@@ -202,31 +225,27 @@ def run(
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         for options in studies.values():
             plan.kind.check(options)
-    command, found = shlex.join(["lfp-bench", *context.obj]), list[Made]()
+    command, found = shlex.join(["lfp-bench", *context.obj]), list["Made"]()
     told = None if as_json else columns
     with refusing(ValueError, OSError):
-        refuse_another_file(name, folder)
+        making.refuse_another_file(name, folder)
     for each, options in studies.items():  # so that `resume` knows of those not begun yet
         if not (folder / each / "study.json").exists():
             with refusing(OSError):
-                describe_study(plan.experiment, options, folder / each, chosen_device, command)
+                making.describe_study(
+                    plan.experiment, options, folder / each, chosen_device, command
+                )
     for each, options in studies.items():
         say(f"{name}: {each}")
-        made = make(
-            plan.experiment,
-            options,
-            folder / each,
-            chosen_device,
-            at,
-            command,
-            told,
+        made = making.make(
+            plan.experiment, options, folder / each, chosen_device, at, command, told
         )
         found.append({"part": each, **made})
     if as_json:
         print_json({"study": name, "size": size, "parts": found})
     if show:
         show_report(folder.name, results)
-    divergence.leave_if_nothing_finished(counted(found))
+    divergence.leave_if_nothing_finished(making.counted(found))
 
 
 @app.command()
@@ -244,17 +263,20 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with what was interrupted, as the folder says; no option has to be repeated."""
-    from benchmarks.studies.collect import described  # noqa: PLC0415  (slow)
-
-    with refusing(ValueError, DataError, StoreError, OSError):
+    with refusing(ValueError):
         paths = sorted([*folder.glob("study.json"), *folder.glob("*/study.json")])
         if not paths:
             raise ValueError(f"folder: {folder} holds no study.json; allowed: one with a study")
+    from benchmarks.cli.making import counted, make  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.data import DataError  # noqa: PLC0415
+    from benchmarks.studies.collect import described  # noqa: PLC0415
+
+    with refusing(ValueError, DataError, StoreError, OSError):
         studies = {path.parent: s for path in paths if (s := described(path)) is not None}
         models = [s.kind.model(s.options) for s in studies.values()]
         chosen_device = prepare(device, threads, models, jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
-    found, told = list[Made](), None if as_json else columns
+    found, told = list["Made"](), None if as_json else columns
     for part, s in studies.items():
         say(f"{part}: {s.command}")
         name = s.content["experiment"]
@@ -263,64 +285,3 @@ def resume(
     if as_json:
         print_json({"study": str(folder), "parts": found})
     divergence.leave_if_nothing_finished(counted(found))
-
-
-@app.command("list")
-def list_studies(as_json: AsJson = False) -> None:
-    """List the studies that are written down, with the number of runs that each size has."""
-    with refusing(ValueError):
-        plans = {name: read(name) for name in names()}
-    runs = {
-        name: {
-            str(size): sum(map(plan.kind.runs, plan.studies(size).values())) for size in plan.sizes
-        }
-        for name, plan in plans.items()
-    }
-    if as_json:
-        found = [
-            {"study": name, "title": plan.title, "source": plan.source, "runs": runs[name]}
-            for name, plan in plans.items()
-        ]
-        print_json({"studies": found})
-    else:
-        header = ("study", "title", *(f"runs, {size}" for size in SIZES))
-        lines = [
-            (name, plan.title, *(str(runs[name].get(size, "-")) for size in SIZES))
-            for name, plan in plans.items()
-        ]
-        print_table((header, lines), [])
-
-
-@app.command()
-def status(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="Study as it was given to `run`.")],
-    size: StoredSize = None,
-    results: Results = Path("results"),
-    as_json: AsJson = False,
-) -> None:
-    """Tell how far a study is: runs that are done, have diverged, and are under way."""
-    from benchmarks.experiments.conduct import status as tell  # noqa: PLC0415  (slow)
-    from benchmarks.studies.collect import stored_size  # noqa: PLC0415
-
-    with refusing(ValueError, StoreError, OSError):
-        plan, found = read(name), []
-        size = stored_size(name, size, results)
-        folder = study_folder(results, f"{Path(name).stem}-{size}")
-        for part, options in plan.studies(size).items():
-            told = tell(plan.kind, options, folder / part)
-            found.append(
-                {
-                    "part": part,
-                    "done": told.done,
-                    "of": plan.kind.runs(options),
-                    "diverged": told.diverged,
-                    "under way": told.under_way,
-                    "of other code": told.of_other_code,
-                    "of other options": told.of_other_options,
-                }
-            )
-    if as_json:
-        print_json({"study": name, "size": size, "parts": found})
-    else:
-        header = tuple(found[0])
-        print_table((header, [tuple(map(str, part.values())) for part in found]), [])

@@ -28,7 +28,7 @@ from baselines.wsurrogate import WeightScaledSurrogate
 from benchmarks.analysis.feedback import filled, finite
 from benchmarks.data import DATASETS, Split
 from benchmarks.experiments.base import STRICT, Experiment, Found, Results
-from benchmarks.experiments.options import Seeds, Whole, refuse_repeated
+from benchmarks.experiments.options import Seeds, Whole
 from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering import curves
 from benchmarks.rendering.curves import Curve
@@ -37,6 +37,7 @@ from benchmarks.rendering.text import Lines, number, seeds_of, spread
 from benchmarks.runs.run import Result, Run, Task
 from benchmarks.runs.training import accuracy, dataset, train
 from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.names import refuse_repeated
 
 SCALED = "|w| dL/dw"
 GRADIENT = "dL/dw"

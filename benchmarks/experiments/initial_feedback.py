@@ -20,12 +20,13 @@ from baselines.options import fields_of
 from baselines.registry import pick
 from benchmarks.analysis.feedback import beside, between, filled, scaled_gradient
 from benchmarks.experiments.base import STRICT, Experiment, Found, Results
-from benchmarks.experiments.options import DECIDED, Seeds, Whole, refuse_repeated
+from benchmarks.experiments.options import DECIDED, Seeds, Whole
 from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import Lines, seeds_of
 from benchmarks.runs.run import Epoch, Result, Run, Task
 from benchmarks.runs.training import reproducible
 from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.names import refuse_repeated
 
 CLASSES = 5
 

@@ -1,7 +1,6 @@
 """What the options of experiments have in common, above all those that go to methods."""
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,7 +8,8 @@ from pydantic.fields import FieldInfo
 
 from baselines import FAMILIES, METHODS, BasicSettings, Trainer
 from baselines.options import allowed, allows_none, allows_zero, fields_of, names_of, parts_of
-from baselines.registry import pick
+from baselines.registry import Registry, pick, unknown_key
+from benchmarks.storage.names import refuse_repeated
 
 #: A number of things to be done, bounded so that a slip of the finger cannot fill the memory.
 Whole = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -23,15 +23,6 @@ Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
 DECIDED = ("learning_rate", "total_steps")
 
 V = TypeVar("V")
-
-
-def refuse_repeated(field: str, values: Iterable[Any]) -> None:
-    """Raise `ValueError` for a value that equals an earlier one, as 1 and 1.0 do."""
-    seen: list[Any] = []
-    for value in values:
-        if value in seen:
-            raise ValueError(f"{field}: {value!r} is given twice; allowed: each once")
-        seen.append(value)
 
 
 class Option(NamedTuple):
@@ -151,14 +142,6 @@ def zero_is_none(field: FieldInfo) -> bool:
     return allows_none(field) and not allows_zero(field)
 
 
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Return what to say of a key that there is not."""
-    keys = list(known)
-    nearest = get_close_matches(key, keys, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"{key}: unknown key{hint} Allowed: {', '.join(keys)}"
-
-
 def chosen(
     field: str,
     names: list[str] | str,
@@ -167,11 +150,13 @@ def chosen(
 ) -> tuple[str, ...]:
     """Return the names in the order of the known ones; a family stands for all in it.
 
+    "all" are ours: a package that is installed changes no study that does not name what it adds.
+
     Raises:
         ValueError: a name is not known, or given twice.
     """
     if names == "all":
-        return tuple(known)
+        return tuple(known.own if isinstance(known, Registry) else known)
     refuse_repeated(field, names)
     there = {**(families or {}), **{name: (name,) for name in known}}
     picked = {n for given in names for n in pick(field, given, there)}

@@ -23,13 +23,14 @@ from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork, RSTDPSett
 from baselines.trainer import Settings
 from benchmarks.data import DATASETS, Dataset, load
 from benchmarks.experiments.base import STRICT, Experiment, Found, Results
-from benchmarks.experiments.options import Whole, refuse_repeated
+from benchmarks.experiments.options import Whole
 from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import Lines
 from benchmarks.runs.run import Epoch, Result, Run, Task
 from benchmarks.runs.training import accuracy, train_epoch
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED
 from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.names import refuse_repeated
 
 SEED = FIRST_SWEEP_SEED
 BATCH = 128  # only a number of images in a row

@@ -21,7 +21,8 @@ import lfp_core as lfp
 from baselines import METHODS, Activation
 from baselines.activation import as_activation
 from baselines.registry import Registry, pick, required
-from baselines.spiking_network import Spiking, SpikingNetwork, leaky
+from baselines.spiking import Spiking
+from baselines.spiking_network import SpikingNetwork, leaky
 from benchmarks.models.transformer import Block, Patches, Positions, TokenMean
 
 #: Makes the hidden units of a layer.

@@ -12,10 +12,8 @@ for pyswarms. It measures
 
 import re
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from baselines.pso import (
 )
 from baselines.swarm_fitness import SwarmFitness
 from baselines.trainer import Settings
+from baselines.workers import ended, pool_of, submitted
 from benchmarks.costs.timing import compared, interleaved
 from benchmarks.models import CLASSES, SHAPES, build
 from benchmarks.storage.provenance import describe
@@ -153,8 +152,12 @@ def update(recipe: Recipe, dimensions: int, repeats: int) -> dict[str, Any]:
 
 def memory(trainer: type[PSO], particles: int, samples: int) -> dict[str, Any]:
     """Return the peak resident memory of two steps on the MLP, and what was stated, in bytes."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(peak_of_steps, trainer, particles, samples).result()
+    pool = pool_of(1)
+    try:
+        (peak,) = submitted(pool, partial(peak_of_steps, trainer, particles), [samples])
+        return peak.result()
+    finally:
+        ended(pool)
 
 
 def peak_of_steps(trainer: type[PSO], particles: int, samples: int) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Columns of names: rows that differ in one of them but the last are set apart.
 GROUPING = (
@@ -51,6 +53,8 @@ def counted(count: int, thing: str) -> str:
 
 def number(value: float | None, form: str, times: float = 1) -> str:
     """Return the number, times another one, in this form; a line where there is none."""
+    import pandas as pd  # noqa: PLC0415  (slow, and most tables of text need none)
+
     return "-" if value is None or pd.isna(value) else format(times * value, form)
 
 
@@ -88,6 +92,8 @@ def edge_notes(edges: Iterable[object]) -> list[str]:
 
 def at_edge(edge: str | None) -> str:
     """Return what is written behind a learning rate that ends the grid it was chosen from."""
+    import pandas as pd  # noqa: PLC0415  (slow)
+
     return "" if pd.isna(edge) else " (edge)"
 
 
@@ -144,7 +150,7 @@ def busy(environments: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return the rows of a frame in plain JSON types, NaN as None."""
     found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
     return found

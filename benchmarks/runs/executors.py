@@ -1,20 +1,16 @@
 """Where the runs of a study are made: in this process, in several, or on a Ray cluster."""
 
-import multiprocessing
-import os
-import signal
-import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from baselines.workers import ended, pool_of, submitted
 from benchmarks.runs import cluster
 from benchmarks.runs.cluster import ExecutorError as ExecutorError  # noqa: PLC0414  (for others)
 from benchmarks.runs.run import Result, Run
@@ -117,31 +113,14 @@ class Local(Executor):
     def _results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
         """Yield the results of the runs as they are done, until a process is killed."""
         if self._pool is None:
-            # Forked processes would share the locks of threads that they do not have.
-            self._pool = ProcessPoolExecutor(self.jobs, get_context("spawn"), _end_with_parent)
+            self._pool = pool_of(self.jobs)
         try:
-            for future in as_completed([self._pool.submit(worker, run) for run in runs]):
+            for future in as_completed(submitted(self._pool, worker, runs)):
                 yield future.result()
-        except BaseException:  # Ctrl-C too: nobody waits for the runs that are under way
-            for process in multiprocessing.active_children():
-                process.terminate()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:  # Ctrl-C too
+            ended(self._pool)
             self._pool = None
             raise
-
-
-def _end_with_parent() -> None:
-    """Leave Ctrl-C to the parent process, and end when it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(frozen=True)

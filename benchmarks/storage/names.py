@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 #: Bytes of a name. File systems allow 255, of which a size and an ending take some.
 LONGEST = 200
@@ -37,6 +38,15 @@ def distinct(field: str, names: Iterable[str]) -> None:
                 "allowed: names that differ by more than case"
             )
         seen[key] = name
+
+
+def refuse_repeated(field: str, values: Iterable[Any]) -> None:
+    """Raise `ValueError` for a value that equals an earlier one, as 1 and 1.0 do."""
+    seen: list[Any] = []
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{field}: {value!r} is given twice; allowed: each once")
+        seen.append(value)
 
 
 def _shown(name: str) -> str:

@@ -11,7 +11,8 @@ from benchmarks.experiments import conduct
 from benchmarks.experiments.base import Experiment, Found
 from benchmarks.storage.files import StoreError, read_json
 from benchmarks.storage.schema import current
-from benchmarks.studies.plan import SIZES, SOURCE, Plan, kind_of, read
+from benchmarks.studies.plan import Plan, kind_of, read
+from benchmarks.studies.written import SIZES, SOURCE
 
 
 class Description(NamedTuple):

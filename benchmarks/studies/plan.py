@@ -23,30 +23,15 @@ that have them or, in ``options: {lfp: {epsilon: 0.1}}``, for one.
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import product
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from baselines.registry import pick
-from benchmarks.experiments.base import STRICT, Experiment
-from benchmarks.experiments.options import refuse_repeated, unknown_key
-from benchmarks.storage.names import checked_name, distinct
+from benchmarks.experiments.base import Experiment
 from benchmarks.studies import strict_yaml
-
-FOLDER = Path(__file__).parent
-SIZES = ("smoke", "cpu", "gpu", "paper")
-#: Says in the folder of a study which file it was made of.
-SOURCE = "source.json"
-#: What a report writes beside the folders of the parts, which so cannot have these names.
-TAKEN = ("study.json", "report.html", "report.md", "report.tex", "tables")
-Size = Literal["smoke", "cpu", "gpu", "paper"]
-
-
-class PlanError(ValueError):
-    """A study file that does not say what it has to."""
+from benchmarks.studies.written import PlanError, Written, first, read_as
 
 
 def kind_of(experiment: str) -> Experiment[Any]:
@@ -57,43 +42,13 @@ def kind_of(experiment: str) -> Experiment[Any]:
     return pick("experiment", experiment, EXPERIMENTS)()
 
 
-class Plan(BaseModel):
-    """The content of a study file; see the module."""
-
-    model_config = STRICT
-
-    title: str
-    source: str = ""
-    experiment: str = "comparison"
-    common: dict[str, Any] = {}
-    parts: dict[str, dict[str, Any]] = {}
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    sizes: dict[Size, dict[str, Any]]
+class Plan(Written):
+    """The content of a study file, of which every part is what its kind of experiment asks for."""
 
     @property
     def kind(self) -> Experiment[Any]:
         """What all parts are; raises `ValueError` if there is no such experiment."""
         return kind_of(self.experiment)
-
-    def options(self, size: str) -> dict[str, dict[str, Any]]:
-        """Return the options of every part, by its name, as the size has them.
-
-        Raises `ValueError` for a size or one of its parts that there is not, for one that is named
-        twice, and for a name that a folder cannot have.
-        """
-        changes = dict(pick("size", size, {str(name): own for name, own in self.sizes.items()}))
-        parts = _named_parts(self.parts, changes.pop("parts", None))
-        for field, values in self.grid.items():
-            refuse_repeated(f"grid.{field}", values)
-        found = {}
-        for (part, own), *point in product(
-            (parts or {"": {}}).items(),
-            *([(field, value) for value in values] for field, values in self.grid.items()),
-        ):
-            name = "-".join([*([part] if part else []), *(f"{f}-{v}" for f, v in point)])
-            found[checked_name("grid", name)] = {**self.common, **own, **dict(point), **changes}
-        distinct("grid", found)
-        return found
 
     def studies(
         self, size: str, changes: Mapping[str, Any] | None = None, parts: Sequence[str] = ()
@@ -122,7 +77,7 @@ class Plan(BaseModel):
                 found[name] = kind.schema.model_validate_json(json.dumps(options), strict=True)
                 kind.runs(found[name])
             except ValidationError as error:
-                raise PlanError(f"{name} ({size}): {_first(error, kind.schema)}") from None
+                raise PlanError(f"{name} ({size}): {first(error, kind.schema)}") from None
             except ValueError as error:
                 raise PlanError(f"{name} ({size}): {error}") from None
         return found
@@ -134,42 +89,13 @@ def read(name: str) -> Plan:
     Raises:
         PlanError: there is none, it is not YAML, or a field is wrong in one of the sizes.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if path.parent == FOLDER:
-        pick("study", path.stem, dict.fromkeys(names()))
+    plan = read_as(Plan, name)
     try:
-        content = strict_yaml.load(path.read_text("utf-8-sig"))
-        plan = Plan.model_validate(content)
-        if not plan.parts and not plan.grid:
-            raise PlanError("parts: there is none, and no grid; allowed: at least one")
         for size in plan.sizes:
             plan.studies(size)
-    except FileNotFoundError:
-        raise PlanError(f"{name}: there is no such file") from None
-    except OSError as error:
-        raise PlanError(f"{name}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlanError(f"{name}: not YAML; {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        raise PlanError(f"{name}: {_first(error, Plan)}") from None
     except ValueError as error:
         raise PlanError(f"{name}: {error}") from None
     return plan
-
-
-def _named_parts(parts: Mapping[str, dict[str, Any]], chosen: Any) -> dict[str, dict[str, Any]]:
-    """Return the parts that a size has chosen, or all; raise `ValueError` for a name."""
-    for part in parts:
-        checked_name("parts", part)
-        if part in TAKEN or part.endswith(".log"):
-            raise ValueError(f"parts: {part!r} is what a file of the report is called, or a log")
-    distinct("parts", parts)
-    if chosen is None:
-        return dict(parts)
-    if not isinstance(chosen, list) or not chosen or not all(isinstance(c, str) for c in chosen):
-        raise ValueError(f"parts: {chosen!r}; allowed: a list of {', '.join(parts)}")
-    refuse_repeated("parts", chosen)
-    return {part: pick("parts", part, parts) for part in chosen}
 
 
 def changed(given: Sequence[str]) -> dict[str, Any]:
@@ -190,22 +116,3 @@ def changed(given: Sequence[str]) -> dict[str, Any]:
         except (ValueError, yaml.YAMLError) as error:
             raise PlanError(f"{key}: {' '.join(str(error).split())}") from None
     return found
-
-
-def names() -> list[str]:
-    """Return the names of the studies in the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return one of pydantic's complaints: where, what was given, and what is allowed.
-
-    A key that is unknown explains one that is missing.
-    """
-    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    path = ".".join(str(part) for part in found["loc"]) or "the file"
-    if found["type"] == "extra_forbidden":
-        return unknown_key(path, model.model_fields)
-    if found["type"] == "value_error":  # of a validator of ours, which says all
-        return str(found["ctx"]["error"])
-    return f"{path}: {found['msg']}, not {found['input']!r}"

@@ -2,17 +2,18 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.util import find_spec
-from multiprocessing import get_context
 from types import FrameType
 
 import torch
 
+from baselines.workers import ended, pool_of, submitted
 from validation.coverage import families, models, modules
 from validation.coverage.records import Record, TimeLimit
 
@@ -65,12 +66,9 @@ def run(
         for name in names:
             yield name, examine(group, name, limit)
         return
-    # Forked processes would share the locks of threads that they do not have.
-    context, threads = get_context("spawn"), (torch.get_num_threads(),)
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, threads) as pool:
-        futures: dict[Future[list[Record]], str] = {
-            pool.submit(examine, group, name, limit): name for name in names
-        }
+    pool = pool_of(jobs, torch.set_num_threads, torch.get_num_threads())
+    try:
+        futures = submitted(pool, partial(examine, group, limit=limit), names)
         for future in as_completed(futures):
             name = futures[future]
             try:
@@ -78,6 +76,8 @@ def run(
             except BrokenProcessPool:
                 killed = "a process was killed, as happens where memory is short; try fewer jobs"
                 yield name, [Record(group, name, "", "error", reason=killed)]
+    finally:
+        ended(pool)
 
 
 def examine(group: str, name: str, limit: float) -> list[Record]:

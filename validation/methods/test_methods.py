@@ -278,14 +278,25 @@ def test_generous_clip_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", DESCENT)
 def test_sum_is_mean_at_a_learning_rate_smaller_by_the_batch_size(name: str) -> None:
+    """Or at the same rate, where a method says that it normalises."""
+    normalised = getattr(METHODS[name], "normalised", False)
     changes = {"clip_norm": None, "momentum": 0.9}
     mean = trajectory(
         name, network(torch.float64), 5, reduction="mean", learning_rate=0.1, **changes
     )
+    rate = 0.1 if normalised else 0.1 / 96
     total = trajectory(
-        name, network(torch.float64), 5, reduction="sum", learning_rate=0.1 / 96, **changes
+        name, network(torch.float64), 5, reduction="sum", learning_rate=rate, **changes
     )
     assert torch.allclose(total, mean, rtol=1e-10)
+
+
+def test_a_method_that_normalises_by_its_word_alone_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(METHODS["sgd"], "normalised", True)
+    with pytest.raises(AssertionError):
+        test_sum_is_mean_at_a_learning_rate_smaller_by_the_batch_size("sgd")
 
 
 @pytest.mark.parametrize("name", DESCENT)

@@ -10,8 +10,9 @@ from baselines import LFP, SGD, LFPSettings, Settings
 from baselines.options import fields_of
 from baselines.registry import pick
 from benchmarks.experiments.base import STRICT
-from benchmarks.experiments.options import DECIDED, Seeds, Whole, refuse_repeated
+from benchmarks.experiments.options import DECIDED, Seeds, Whole
 from benchmarks.experiments.treatments.networks import NETWORKS
+from benchmarks.storage.names import refuse_repeated
 
 #: The arm that every study has besides those of LFP.
 GRADIENT = "gradient"

@@ -1,0 +1,80 @@
+"""Processes that work for this one: Ctrl-C is this one's to hear, and they end when it does."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import connection, get_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def pool_of(
+    jobs: int, prepare: Callable[..., Any] | None = None, *given: Any
+) -> ProcessPoolExecutor:
+    """Return a pool of processes, which begin when there is work.
+
+    Args:
+        jobs: how many processes there are.
+        prepare: what each of them calls first, if anything.
+        given: to that.
+
+    Returns:
+        The pool; work goes to it by :func:`submitted` alone.
+    """
+    # Forked processes would share the locks of threads that they do not have.
+    return ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (prepare, *given))
+
+
+def submitted(
+    pool: ProcessPoolExecutor, work: Callable[[T], R], items: Iterable[T]
+) -> dict[Future[R], T]:
+    """Give the pool the work on each item.
+
+    Processes that begin now inherit that Ctrl-C is held back, or it would be told by each of them
+    while it imports, which takes seconds.
+
+    Returns:
+        The items by what their results will be in.
+    """
+    with _without_interrupts():
+        return {pool.submit(work, item): item for item in items}
+
+
+def ended(pool: ProcessPoolExecutor) -> None:
+    """End the processes at once; nobody waits for the work that is under way."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back in this thread, and in threads and processes that it begins meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(prepare: Callable[..., Any] | None, *given: Any) -> None:
+    """Leave Ctrl-C to the parent process, which was held back so far, and end when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    if prepare is not None:
+        prepare(*given)
+
+
+def _end_with(sentinel: int) -> None:
+    """Wait for the end of the parent process, and end then."""
+    connection.wait([sentinel])
+    os._exit(1)

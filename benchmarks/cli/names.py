@@ -1,0 +1,54 @@
+"""Names that commands list and complete, known without importing what they stand for.
+
+The registries hold what the names stand for, and importing them takes seconds; a test compares
+both. Of packages, the names are those that they announce, whether or not they can be imported.
+"""
+
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+METHODS = (
+    *("lfp", "sgd", "wsgd", "fa", "sign-symmetry", "dfa", "dtp", "pepita", "eg", "madam"),
+    *("surrogate", "wsurrogate", "pso-paper", "pso-stable", "pso-torch-paper", "pso-torch-stable"),
+    *("rstdp", "rstdp-tuned", "rstdp-batched", "rstdp-dense"),
+)
+FAMILIES = ("pso", "pso-torch")
+ACTIVATIONS = ("relu", "silu", "elu", "tanh", "sigmoid", "heaviside", "lif")
+MODELS = (
+    *("toy-mlp", "mlp", "lenet", "vgg-like", "mlp-1000", "mlp-1000-1000", "conv-12-64"),
+    "vit-tiny",
+)
+#: Whose training steps can be measured: ours, and some of torchvision.
+NETWORKS = (*MODELS, "resnet18", "vgg16")
+DATASETS = ("digits", "blobs", "circles", "swirls", "mnist", "fashion-mnist", "cifar10")
+
+
+def methods() -> list[str]:
+    """Return the names of all methods."""
+    return _announced("methods", METHODS)
+
+
+def methods_and_families() -> list[str]:
+    """Return what may stand in a list of methods."""
+    return [*FAMILIES, *methods()]
+
+
+def activations() -> list[str]:
+    """Return the names of all activations."""
+    return _announced("activations", ACTIVATIONS)
+
+
+def models() -> list[str]:
+    """Return the names of all models."""
+    return _announced("models", MODELS)
+
+
+def datasets() -> list[str]:
+    """Return the names of all data sets."""
+    return _announced("datasets", DATASETS)
+
+
+def _announced(group: str, own: Sequence[str]) -> list[str]:
+    """Return our names, then those that packages announce."""
+    added = (point.name for point in entry_points(group=f"lfp_bench.{group}"))
+    return list(dict.fromkeys([*own, *added]))

@@ -1,0 +1,138 @@
+"""Study files as they are written: titles, sizes and parts, without what a part asks for.
+
+This needs neither torch nor the kinds of experiments, so a list or a name comes at once. What is in
+a file says :mod:`benchmarks.studies.plan`.
+"""
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from baselines.registry import pick, unknown_key
+from benchmarks.storage.names import checked_name, distinct, refuse_repeated
+from benchmarks.studies import strict_yaml
+
+FOLDER = Path(__file__).parent
+SIZES = ("smoke", "cpu", "gpu", "paper")
+#: Says in the folder of a study which file it was made of.
+SOURCE = "source.json"
+#: What a report writes beside the folders of the parts, which so cannot have these names.
+TAKEN = ("study.json", "report.html", "report.md", "report.tex", "tables")
+Size = Literal["smoke", "cpu", "gpu", "paper"]
+
+
+class PlanError(ValueError):
+    """A study file that does not say what it has to."""
+
+
+class Written(BaseModel):
+    """The content of a study file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    source: str = ""
+    experiment: str = "comparison"
+    common: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    sizes: dict[Size, dict[str, Any]]
+
+    def options(self, size: str) -> dict[str, dict[str, Any]]:
+        """Return the options of every part, by its name, as the size has them.
+
+        Raises `ValueError` for a size or one of its parts that there is not, for one that is named
+        twice, and for a name that a folder cannot have.
+        """
+        changes = dict(pick("size", size, {str(name): own for name, own in self.sizes.items()}))
+        parts = _named_parts(self.parts, changes.pop("parts", None))
+        for field, values in self.grid.items():
+            refuse_repeated(f"grid.{field}", values)
+        found = {}
+        for (part, own), *point in product(
+            (parts or {"": {}}).items(),
+            *([(field, value) for value in values] for field, values in self.grid.items()),
+        ):
+            name = "-".join([*([part] if part else []), *(f"{f}-{v}" for f, v in point)])
+            found[checked_name("grid", name)] = {**self.common, **own, **dict(point), **changes}
+        distinct("grid", found)
+        return found
+
+
+W = TypeVar("W", bound=Written)
+
+
+def path_of(name: str) -> Path:
+    """Return the file of the study of this name in the package, or one that ends with .yaml.
+
+    Raises:
+        ValueError: there is no such study in the package.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if path.parent == FOLDER:
+        pick("study", path.stem, dict.fromkeys(names()))
+    return path
+
+
+def read_as(form: type[W], name: str) -> W:
+    """Return the study of this name in the package, or in a file that ends with .yaml.
+
+    Raises:
+        PlanError: there is none, it is not YAML, or a field is wrong.
+    """
+    path = path_of(name)
+    try:
+        written = form.model_validate(strict_yaml.load(path.read_text("utf-8-sig")))
+        if not written.parts and not written.grid:
+            raise PlanError("parts: there is none, and no grid; allowed: at least one")
+        for size in written.sizes:
+            written.options(size)
+    except FileNotFoundError:
+        raise PlanError(f"{name}: there is no such file") from None
+    except OSError as error:
+        raise PlanError(f"{name}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanError(f"{name}: not YAML; {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise PlanError(f"{name}: {first(error, form)}") from None
+    except ValueError as error:
+        raise PlanError(f"{name}: {error}") from None
+    return written
+
+
+def names() -> list[str]:
+    """Return the names of the studies in the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def first(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return one of pydantic's complaints: where, what was given, and what is allowed.
+
+    A key that is unknown explains one that is missing.
+    """
+    found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    path = ".".join(str(part) for part in found["loc"]) or "the file"
+    if found["type"] == "extra_forbidden":
+        return unknown_key(path, model.model_fields)
+    if found["type"] == "value_error":  # of a validator of ours, which says all
+        return str(found["ctx"]["error"])
+    return f"{path}: {found['msg']}, not {found['input']!r}"
+
+
+def _named_parts(parts: Mapping[str, dict[str, Any]], chosen: Any) -> dict[str, dict[str, Any]]:
+    """Return the parts that a size has chosen, or all; raise `ValueError` for a name."""
+    for part in parts:
+        checked_name("parts", part)
+        if part in TAKEN or part.endswith(".log"):
+            raise ValueError(f"parts: {part!r} is what a file of the report is called, or a log")
+    distinct("parts", parts)
+    if chosen is None:
+        return dict(parts)
+    if not isinstance(chosen, list) or not chosen or not all(isinstance(c, str) for c in chosen):
+        raise ValueError(f"parts: {chosen!r}; allowed: a list of {', '.join(parts)}")
+    refuse_repeated("parts", chosen)
+    return {part: pick("parts", part, parts) for part in chosen}
