@@ -52,7 +52,9 @@ def _as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     tables: list[dict[Any, Any]] = [operations._rules, METHODS.own, ACTIVATIONS.own]
     before, state = [dict(table) for table in tables], torch.get_rng_state()
     monkeypatch.chdir(tmp_path)
+    tracing = torch._dynamo.config.trace_autograd_ops
     yield
+    torch._dynamo.config.trace_autograd_ops = tracing
     torch.set_rng_state(state)
     for table, content in zip(tables, before, strict=True):
         table.clear()
