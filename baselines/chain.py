@@ -6,7 +6,6 @@ methods do not say what then becomes of it.
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
 #: Layers that such methods train.
@@ -74,12 +73,3 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
             )
         else:
             yield child
-
-
-def generator(tag: int) -> torch.Generator:
-    """Return a generator that depends on torch's seed alone, for what a method draws once.
-
-    Args:
-        tag: of the method, as a model that is drawn from torch's generator has the same seed.
-    """
-    return torch.Generator().manual_seed(torch.initial_seed() ^ tag)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.chain import generator, segments
+from baselines.chain import segments
 from baselines.fa import FeedbackAlignmentSettings
-from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings
+from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings, generator
 
 
 class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
@@ -54,7 +54,7 @@ class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
                 outputs = _tell(outputs, told)
             outputs = segment(outputs)
         loss = F.cross_entropy(outputs, targets)
-        objective = loss * len(targets) if self.settings.reduction == "sum" else loss
+        objective = self.objective(loss, targets)
         (told.error,) = torch.autograd.grad(objective, outputs, retain_graph=True)
         if not self.feedback:
             self.feedback = [self._drawn(outputs.shape[1], shape) for shape in told.shapes]

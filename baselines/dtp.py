@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.chain import Segment, generator, segments
+from baselines.chain import Segment, segments
 from baselines.options import LogUniform, Search, options
-from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings
+from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings, generator
 
 
 @options

@@ -32,7 +32,7 @@ from torch.overrides import TorchFunctionMode
 
 from baselines.options import LogUniform, Search, options
 from baselines.sgd import SGD
-from baselines.trainer import BasicSettings, Settings
+from baselines.trainer import BasicSettings, Settings, generator
 
 LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -95,7 +95,7 @@ class FeedbackAlignment(SGD):
         self.weights = list(_weights(model))
         super().__init__(model, settings)
         # With the seed that the model was drawn with, B could equal W.
-        random = torch.Generator().manual_seed(torch.initial_seed() ^ 0xFA)
+        random = generator(0xFA)
         found = [(weight.name, weight.tensor()) for weight in self.weights]
         drawn: dict[Tensor, Tensor] = {
             w: nn.init.kaiming_uniform_(

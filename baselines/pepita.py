@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baselines.activation import Activation
-from baselines.chain import Segment, generator, segments
+from baselines.chain import Segment, segments
 from baselines.options import LogUniform, Search, options
-from baselines.trainer import BasicSettings, DescentTrainer, Settings
+from baselines.trainer import BasicSettings, DescentTrainer, Settings, generator
 
 
 @options

@@ -18,8 +18,7 @@ class SGD(DescentTrainer, NeedsDerivatives):
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Backpropagate the cross-entropy."""
         loss = self.loss_of(inputs, targets)
-        objective = loss * len(targets) if self.settings.reduction == "sum" else loss
-        objective.backward()
+        self.objective(loss, targets).backward()
         return loss
 
     def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -211,6 +211,10 @@ class DescentTrainer(Trainer):
         loss = self.fill_gradients(inputs, targets)
         return Step(loss.detach(), self._clip().detach())
 
+    def objective(self, loss: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of a batch (scalar) as the reduction has it."""
+        return loss * len(targets) if self.settings.reduction == "sum" else loss
+
     def update(self) -> None:
         """Take a step of the optimiser, and of the schedule."""
         self.optimizer.step()
@@ -256,3 +260,12 @@ def scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler | None:
         total_steps=max(settings.total_steps + 1, 2),
         cycle_momentum=False,
     )
+
+
+def generator(tag: int) -> torch.Generator:
+    """Return a generator that depends on torch's seed alone, for what a method draws once.
+
+    Args:
+        tag: of the method, as a model that is drawn from torch's generator has the same seed.
+    """
+    return torch.Generator().manual_seed(torch.initial_seed() ^ tag)

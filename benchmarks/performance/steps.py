@@ -26,6 +26,7 @@ import lfp_core as lfp
 from benchmarks.costs.memory import peak_bytes
 from benchmarks.costs.timing import interleaved, quartiles
 from benchmarks.models import ACTIVATIONS, CLASSES, SHAPES, build, replace_relus
+from benchmarks.runs.graphs import recorded
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.records import Records
 
@@ -38,7 +39,6 @@ CLIP = 3.0
 INDUCTOR = "inductor"  # the default of torch.compile
 GROUP = 10  # steps that a GPU is given at once
 PATIENCE = 2.0  # seconds after which a variant sits the other rounds out, on a GPU
-WARM_UP = 3  # steps before a graph is captured: its memory and the optimiser's must be there
 
 
 class Variant(NamedTuple):
@@ -147,19 +147,11 @@ def scale_by_weights(model: nn.Module) -> None:
 
 def captured(step: Callable[[], None]) -> Callable[[], None]:
     """Return what replays a step as one CUDA graph, with the tensors that the step is bound to."""
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
-        for _ in range(WARM_UP):
-            step()
-    torch.cuda.current_stream().wait_stream(beside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    repeat, _ = recorded(step)
 
     def replay(kept: Callable[[], None] = step) -> None:
         """Replay the graph, which writes to memory of what the step is bound to."""
-        graph.replay()
+        repeat()
 
     return replay
 

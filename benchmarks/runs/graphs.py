@@ -6,6 +6,7 @@ the device never waits (docs/gpu.md has the times).
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from baselines import Step, Trainer
 from baselines.spiking_network import SpikingNetwork
 from baselines.trainer import DescentTrainer
 
+T = TypeVar("T")
 MakeStep = Callable[[Tensor, Tensor], Step]
 Record = Callable[[Callable[[], Step]], tuple[Callable[[], None], Step]]
 WARM_UP = 3  # steps before a graph is recorded: libraries choose their kernels and workspaces
@@ -94,7 +96,7 @@ class Graphed:
         return replay
 
 
-def recorded(step: Callable[[], Step]) -> tuple[Callable[[], None], Step]:
+def recorded(step: Callable[[], T]) -> tuple[Callable[[], None], T]:
     """Record a CUDA graph of the work that a function gives the current device.
 
     Returns:
