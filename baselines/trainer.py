@@ -77,9 +77,12 @@ class GradientSettings(BasicSettings):
         Reduction, Field(description="Whether a batch's losses or rewards are averaged or summed.")
     ] = "mean"
     #: "one-cycle": the rate climbs to `learning_rate` for the first 30% of the steps and then falls
-    #: to almost 0 (Smith and Topin 2019, as torch has it; momentum stays constant).
+    #: to almost 0 (Smith and Topin 2019, as torch has it), while momentum stays constant;
+    #: "one-cycle-momentum": besides, momentum falls from 0.95 to 0.85 and climbs again, whatever
+    #: `momentum` says, which is torch's default and the authors' setting.
     schedule: Annotated[
-        Literal["constant", "one-cycle"], Field(description="How the learning rate changes.")
+        Literal["constant", "one-cycle", "one-cycle-momentum"],
+        Field(description="How the learning rate changes."),
     ] = "constant"
     #: Lambda of :func:`baselines.clipping.clip_adaptively`, which comes before `clip_norm`.
     adaptive_clip: Annotated[
@@ -251,14 +254,14 @@ def scheduler(optimizer: Optimizer, settings: Settings) -> LRScheduler | None:
     if settings.schedule == "constant":
         return None
     if settings.total_steps is None:
-        raise ValueError("total_steps must be given for the schedule 'one-cycle'")
+        raise ValueError(f"total_steps must be given for the schedule {settings.schedule!r}")
     return OneCycleLR(
         optimizer,
         max_lr=settings.learning_rate,
         # One more than the steps, as OneCycleLR counts the rate before the first one too, and two
         # at least, or its phases have no length.
         total_steps=max(settings.total_steps + 1, 2),
-        cycle_momentum=False,
+        cycle_momentum=settings.schedule == "one-cycle-momentum",
     )
 
 

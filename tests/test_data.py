@@ -489,6 +489,15 @@ def test_cifar_is_read_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found = dataset.train.inputs[number, colour, row, column]
         assert float(found) == pytest.approx(2 * pixel / 255 - 1, abs=1e-6)
 
+    of_channels = transforms.Normalize((0.4911, 0.4820, 0.4467), (0.2022, 0.1993, 0.2009))
+    expected = of_channels(dataset.test.inputs.double() / 2 + 0.5)
+    standardised = images.cifar10(
+        "cifar10-standardised", 0, tmp_path / "root", archive=archive, standardised=True
+    )
+    assert torch.allclose(standardised.test.inputs.double(), expected, atol=1e-6)
+    assert not torch.allclose(dataset.test.inputs.double(), expected, atol=1e-1)
+    assert torch.equal(standardised.train.targets, dataset.train.targets)
+
 
 @pytest.mark.parametrize(
     ("value", "expected"), [("/data/x", Path("/data/x")), ("", Path.home() / ".cache/lfp-bench")]

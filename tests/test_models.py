@@ -164,7 +164,8 @@ def test_weights_are_drawn_on_the_cpu_whatever_the_default_device() -> None:
         ),
         (
             {"input_shape": (1, 8, 8)},
-            "input_shape: lenet does not take (1, 8, 8); allowed: (channels, 28, 28)",
+            "input_shape: lenet does not take (1, 8, 8); "
+            "allowed: (channels, 28, 28) or (channels, 32, 32)",
         ),
         ({"input_shape": (28, 28)}, "allowed: (channels, 28, 28)"),
         ({"name": "vgg-like"}, "allowed: (channels, 32, 32)"),

@@ -3,18 +3,19 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from baselines import METHODS, LFPSettings, Settings, Spiking
 from baselines.sgd import SGD
 from baselines.spiking import Encoding
-from baselines.trainer import Step
+from baselines.trainer import Step, scheduler
 from benchmarks.data import Dataset, Split
 from benchmarks.runs import training
-from benchmarks.runs.run import Divergence, Epoch, Result, Run
+from benchmarks.runs.run import Convolutions, Divergence, Epoch, Result, Run
 from benchmarks.runs.training import accuracy, execute
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError
@@ -203,6 +204,51 @@ def test_a_one_cycle_run_ends_at_a_rate_of_almost_nothing(
     assert rates[0] == pytest.approx(0.05 / 25)
     assert rates.index(max(rates)) in (3, 4)
     assert rates[-1] < 0.05 / 10
+
+
+def test_the_rate_and_the_momentum_of_the_paper_cycle_against_each_other() -> None:
+    """Momentum falls from 0.95 to 0.85 while the rate climbs, as in Smith and Topin 2019."""
+    found = {}
+    for schedule in ("one-cycle", "one-cycle-momentum"):
+        parameter = torch.nn.Parameter(torch.ones(1))
+        optimizer = torch.optim.SGD([parameter], lr=1.0, momentum=0.9)
+        cycle = scheduler(optimizer, Settings(0.1, schedule=schedule, total_steps=9))
+        assert cycle is not None
+        steps = []
+        for _ in range(9):
+            steps.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
+            optimizer.step()
+            cycle.step()
+        found[schedule] = list(zip(*steps, strict=True))
+    rates, momenta = found["one-cycle-momentum"]
+    assert rates == found["one-cycle"][0]
+    assert set(found["one-cycle"][1]) == {0.9}
+    highest = rates.index(max(rates))
+    assert (momenta[0], momenta[highest], max(momenta)) == (0.95, pytest.approx(0.85), 0.95)
+    by_rate = sorted(range(9), key=lambda step: rates[step])[
+        2:
+    ]  # the first two are after the cycle
+    assert [momenta[step] for step in by_rate] == sorted(
+        (momenta[s] for s in by_rate), reverse=True
+    )
+
+
+@pytest.mark.parametrize("convolutions", ["float32", "tf32"])
+def test_a_run_has_the_precision_of_convolutions_that_it_says(
+    noise: Dataset, monkeypatch: pytest.MonkeyPatch, convolutions: Convolutions
+) -> None:
+    allowed = set()
+    step = METHODS["sgd"].step
+
+    def note(self: Any, inputs: Tensor, targets: Tensor) -> Any:
+        allowed.add(torch.backends.cudnn.allow_tf32)
+        return step(self, inputs, targets)
+
+    monkeypatch.setattr(METHODS["sgd"], "step", note)
+    before = torch.backends.cudnn.allow_tf32
+    execute(replace(RUN, method="sgd", convolutions=convolutions), noise, CPU)
+    assert allowed == {convolutions == "tf32"}
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_a_sweep_never_sees_the_test_split(noise: Dataset) -> None:

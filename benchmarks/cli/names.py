@@ -20,7 +20,16 @@ MODELS = (
 )
 #: Whose training steps can be measured: ours, and some of torchvision.
 NETWORKS = (*MODELS, "resnet18", "vgg16")
-DATASETS = ("digits", "blobs", "circles", "swirls", "mnist", "fashion-mnist", "cifar10")
+DATASETS = (
+    "digits",
+    "blobs",
+    "circles",
+    "swirls",
+    "mnist",
+    "fashion-mnist",
+    "cifar10",
+    "cifar10-standardised",
+)
 
 
 def methods() -> list[str]:

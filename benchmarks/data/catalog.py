@@ -96,6 +96,10 @@ DATASETS: Registry[Source] = Registry(
             partial(cifar10, archive=ARCHIVES["cifar10"]),
             Preset("vgg-like", epochs=50, sweep_epochs=5),
         ),
+        "cifar10-standardised": Source(
+            partial(cifar10, archive=ARCHIVES["cifar10"], standardised=True),
+            Preset("vgg-like", epochs=50, sweep_epochs=5),
+        ),
     },
     _as_source,
 )

@@ -108,12 +108,11 @@ def _convolutions(
             channels = width
 
 
-def _channels(model: str, input_shape: tuple[int, ...], side: int) -> int:
+def _channels(model: str, input_shape: tuple[int, ...], *sides: int) -> int:
     """Return the C of (C, side, side); raise `ValueError` for any other input shape."""
-    if len(input_shape) != 3 or input_shape[1:] != (side, side):
-        raise ValueError(
-            f"input_shape: {model} does not take {input_shape}; allowed: (channels, {side}, {side})"
-        )
+    if len(input_shape) != 3 or input_shape[1:] not in [(side, side) for side in sides]:
+        shapes = " or ".join(f"(channels, {side}, {side})" for side in sides)
+        raise ValueError(f"input_shape: {model} does not take {input_shape}; allowed: {shapes}")
     return input_shape[0]
 
 
@@ -131,11 +130,12 @@ def _mlp(input_shape: tuple[int, ...], classes: int, act: Hidden) -> Iterator[nn
 
 
 def _lenet(input_shape: tuple[int, ...], classes: int, act: Hidden) -> Iterator[nn.Module]:
-    """conv16-P-conv16-P with 5x5 kernels, then 256-120-84-n with dropout; for 28x28 images."""
-    channels = _channels("lenet", input_shape, side=28)
+    """conv16-P-conv16-P with 5x5 kernels, then 120-84-n with dropout; for 28x28 or 32x32 images."""
+    channels = _channels("lenet", input_shape, 28, 32)
     yield from _convolutions(channels, (16, None, 16, None), kernel=5, padding=0, act=act)
     yield nn.Flatten()
-    yield from _dense(16 * 4 * 4, 120, 84, classes, act=act, dropout=0.5)
+    left = ((input_shape[1] - 4) // 2 - 4) // 2  # pixels on a side
+    yield from _dense(16 * left**2, 120, 84, classes, act=act, dropout=0.5)
 
 
 def _vgg_like(input_shape: tuple[int, ...], classes: int, act: Hidden) -> Iterator[nn.Module]:
@@ -146,7 +146,7 @@ def _vgg_like(input_shape: tuple[int, ...], classes: int, act: Hidden) -> Iterat
     Yields:
         The layers.
     """
-    channels = _channels("vgg-like", input_shape, side=32)
+    channels = _channels("vgg-like", input_shape, 32)
     plan = (32, 64, None, 128, 128, None, 256, 256, None)
     yield from _convolutions(channels, plan, kernel=3, padding=1, act=act)
     yield nn.Flatten()
@@ -173,7 +173,7 @@ def _conv_12_64(input_shape: tuple[int, ...], classes: int, act: Hidden) -> Iter
     Yields:
         The layers.
     """
-    channels = _channels("conv-12-64", input_shape, side=28)
+    channels = _channels("conv-12-64", input_shape, 28)
     for width in (12, 64):
         yield nn.Conv2d(channels, width, 5)
         yield nn.MaxPool2d(2)

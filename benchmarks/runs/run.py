@@ -13,6 +13,10 @@ from benchmarks.runs.inspection import Inspection
 from benchmarks.storage.provenance import identity
 from lfp_core.dead import DeadParameters
 
+#: Torch's default is TF32, with ten bits of precision, of which nothing may be left where LFP
+#: divides by pre-activations near 0 (docs/gpu.md has the errors).
+Convolutions = Literal["float32", "tf32"]
+
 
 class Task(NamedTuple):
     """What networks are trained for.
@@ -55,6 +59,7 @@ class Run:
     settings: BasicSettings  # of the method's own class
     spiking: Spiking | None = None  # of an activation that spikes
     budget: float | None = None  # seconds of training, after which it ends whatever `epochs` says
+    convolutions: Convolutions = "float32"  # their precision on a GPU; on a CPU it is float32
 
     def __init_subclass__(cls) -> None:
         """Enter the class under the name of its task, so that its runs can be read."""

@@ -20,7 +20,7 @@ from benchmarks.data import Dataset, Split, load
 from benchmarks.models import network
 from benchmarks.runs.graphs import MakeStep, step_of
 from benchmarks.runs.inspection import inspect
-from benchmarks.runs.run import Divergence, Epoch, Result, Run
+from benchmarks.runs.run import Convolutions, Divergence, Epoch, Result, Run
 from benchmarks.storage.checkpoint import Checkpoint
 from lfp_core.dead import DeadParameters, dead_parameters
 
@@ -107,7 +107,7 @@ def train(
         What the run measured.
     """
     order_seed, dropout_seed = (int(s) for s in SeedSequence(run.seed).generate_state(2))
-    with reproducible(device, dropout_seed):
+    with reproducible(device, dropout_seed, run.convolutions):
         in_all = run.epochs * math.ceil(len(dataset.train) / run.batch_size)
         settings = replace(run.settings, total_steps=in_all)
         final = run.kind == "final"
@@ -249,19 +249,18 @@ def _spikes(model: nn.Module, split: Split) -> float | None:
 
 
 @contextmanager
-def reproducible(device: torch.device, dropout_seed: int) -> Iterator[None]:
-    """Use deterministic kernels and a random state of one's own; leave torch as it was.
-
-    Convolutions are made in full float32. By default torch makes them in TF32 on a GPU, with ten
-    bits of precision; LFP divides by pre-activations near 0, and of its feedback nothing may be
-    left then (docs/performance.md has the errors).
-    """
+def reproducible(
+    device: torch.device, dropout_seed: int, convolutions: Convolutions = "float32"
+) -> Iterator[None]:
+    """Use deterministic kernels and a random state of one's own; leave torch as it was."""
     before = torch.are_deterministic_algorithms_enabled()
     debugging: Any = torch.utils.deterministic
     filled = debugging.fill_uninitialized_memory
     gpus = [device] if device.type == "cuda" else []
-    full = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with torch.random.fork_rng(devices=gpus), full:
+    cudnn = torch.backends.cudnn.flags(
+        enabled=True, deterministic=True, allow_tf32=convolutions == "tf32"
+    )
+    with torch.random.fork_rng(devices=gpus), cudnn:
         torch.manual_seed(dropout_seed)
         # On a GPU some kernels have no deterministic twin: better a warning than no result.
         torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")

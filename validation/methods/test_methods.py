@@ -156,7 +156,7 @@ def saved(model: nn.Module, method: Any) -> tuple[Any, Any]:
     return states
 
 
-@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle", "one-cycle-momentum"])
 @pytest.mark.parametrize(("name", "optimizer"), OPTIMIZED)
 def test_saved_state_goes_on_bit_for_bit(name: str, optimizer: str, schedule: str) -> None:
     changes = {"optimizer": optimizer, "schedule": schedule, "total_steps": 8}

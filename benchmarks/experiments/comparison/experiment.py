@@ -17,7 +17,7 @@ from benchmarks.experiments.comparison.study import Study, check, measurements, 
 from benchmarks.experiments.options import MethodOptions, Names, Seeds, Whole, by_method, chosen
 from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering.document import Section
-from benchmarks.runs.run import Run
+from benchmarks.runs.run import Convolutions, Run
 
 #: Trials of each method in a sweep, where a study says nothing.
 TRIALS = 16
@@ -41,6 +41,7 @@ class Options(MethodOptions):
         sweep_epochs, sweep_seeds: of the sweep.
         beta, time_steps, encoding: of activations that spike.
         seconds: time budget of a run, by method.
+        convolutions: their precision on a GPU.
     """
 
     dataset: str = "digits"
@@ -59,6 +60,7 @@ class Options(MethodOptions):
     time_steps: int = Spiking.steps
     encoding: str = Spiking.encoding
     seconds: dict[str, float] = Field(default={})
+    convolutions: Convolutions = "float32"
 
     def study(self) -> Study:
         """Return the study; raises `ValueError` naming a field, its value and what is allowed."""
@@ -79,6 +81,7 @@ class Options(MethodOptions):
             rates=tuple(self.learning_rates or ()),
             fixed_rates=by_method(self.learning_rate),
             budgets=by_method(self.seconds),
+            convolutions=self.convolutions,
             sweep_epochs=self.sweep_epochs or preset.sweep_epochs,
             sweep_seeds=self.sweep_seeds,
             trials=None if self.learning_rates else self.trials or TRIALS,

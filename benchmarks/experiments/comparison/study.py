@@ -17,7 +17,7 @@ from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, Dataset
 from benchmarks.experiments.base import Found, Results
 from benchmarks.models import ACTIVATIONS, MODELS, network
-from benchmarks.runs.run import Run
+from benchmarks.runs.run import Convolutions, Run
 from benchmarks.runs.store import Stored
 from benchmarks.runs.training import dataset
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, choose, grid, sampled
@@ -73,6 +73,7 @@ class Study:
     budgets: dict[str, float]
     trials: int | None = None
     searched: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    convolutions: Convolutions = "float32"
 
     def __post_init__(self) -> None:
         """Raise `ValueError` naming a field that is wrong, its value and what is allowed."""
@@ -182,6 +183,7 @@ class Study:
             settings=settings,
             spiking=self.spiking_of(cell.activation),
             budget=self.budgets.get(cell.method),
+            convolutions=self.convolutions,
         )
 
     @property
