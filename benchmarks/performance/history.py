@@ -67,8 +67,8 @@ def measure(
         register(host, results)
         command = [sys.executable, "-m", "asv", "run", "--machine", host, "--no-pull"]
         command += ["--config", str(_configuration(Path(folder), results))]
-        # Forked processes start at once; importing the suite does nothing on a GPU before the fork.
-        command += ["--launch-method", "forkserver", "--show-stderr"]
+        # Forked processes start at once, but cannot use a GPU.
+        command += ["--launch-method", "spawn" if on_gpu else "forkserver", "--show-stderr"]
         command += [f"--bench={pattern}" for pattern in bench]
         command += ["--skip-existing-successful"] * new_only + ["--dry-run"] * (not store)
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
