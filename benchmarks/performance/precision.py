@@ -5,6 +5,7 @@ gradient does. By default torch makes convolutions on a GPU in TF32, with ten bi
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -69,14 +70,17 @@ CONTEXTS: dict[str, Callable[[torch.device], AbstractContextManager[Any]]] = {
 
 
 def measure(name: str, activation: str, device: torch.device) -> dict[str, Any]:
-    """Return relative errors by method and precision: of LFP with each epsilon, and of SGD."""
+    """Return relative errors by method and precision: of LFP with each epsilon, and of SGD.
+
+    An error is None where the feedback overflows, as JSON has no infinite numbers.
+    """
     model = network_of(name, activation).eval()
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(SAMPLES, *shape_of(name), generator=generator)
     targets = torch.arange(SAMPLES) % CLASSES
     ways: dict[str, Vector] = {"sgd": gradient}
     ways |= {f"lfp epsilon {epsilon:g}": partial(feedback, epsilon=epsilon) for epsilon in EPSILONS}
-    errors: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float | None]] = {}
     for way, vector in ways.items():
         exact = vector(copy.deepcopy(model).double(), inputs.double(), targets)
 
@@ -88,5 +92,6 @@ def measure(name: str, activation: str, device: torch.device) -> dict[str, Any]:
         for precision, context in CONTEXTS.items():
             with context(device):
                 there = found(torch.float64 if precision == "float64" else torch.float32)
-            errors[way][precision] = float((there - exact).norm() / exact.norm())
+            error = float((there - exact).norm() / exact.norm())
+            errors[way][precision] = error if math.isfinite(error) else None
     return {"environment": describe(device), "errors": errors}
