@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from baselines import METHODS, SGD, BasicSettings, LFPSettings, Settings, Trainer
 from baselines.options import options
 from baselines.pso import SwarmSettings
-from benchmarks.cli.method_options import with_options_of
+from benchmarks.cli.method_options import described, with_options_of
 from benchmarks.experiments import comparison, transfer
 from benchmarks.experiments.comparison.experiment import TRIALS
 from benchmarks.experiments.comparison.study import Outcome
@@ -161,7 +161,7 @@ app = Typer()
 
 
 @app.command()
-@with_options_of(TABLE)
+@with_options_of(lambda: described(TABLE))
 def command(seeds: int = 3, **chosen: Any) -> None:
     """Keep what was given."""
     got.clear()
