@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from baselines.options import names_of, parts_of
+from baselines.options import is_list, names_of, parts_of
 from baselines.registry import Registry
 from benchmarks.cli import completion, remembered
-from benchmarks.cli.options import parse_integer, parse_real
+from benchmarks.cli.options import parse_integer, parse_numbers, parse_real
 
 if TYPE_CHECKING:
     from baselines import Trainer
     from benchmarks.experiments.options import Option
 
-#: The types that a value may have, by name.
-KINDS: Mapping[str, type] = {kind.__name__: kind for kind in (bool, int, float, str)}
+#: The types that a value may have on the command line, by the kind of the option.
+KINDS: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "list": str}
 #: What parses a value, where typer's own message would not say what was given.
-PARSERS: Mapping[str, Callable[..., Any]] = {"int": parse_integer, "float": parse_real}
+PARSERS: Mapping[str, Callable[..., Any]] = {
+    "int": parse_integer,
+    "float": parse_real,
+    "list": parse_numbers,
+}
 #: How shells tell the words that are typed: bash, and others.
 WORDS = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 
@@ -43,7 +47,7 @@ class Described(NamedTuple):
     """
 
     name: str
-    kind: Literal["bool", "int", "float", "str"]
+    kind: Literal["bool", "int", "float", "str", "list"]
     told: str
     default: str
     names: list[str]
@@ -157,8 +161,9 @@ def _described(name: str, option: "Option", methods: int) -> Described:
     """Return what is shown of an option; there are so many methods in all."""
     parts = list(parts_of(option.field))
     kind: Any = next((part for part in parts if part in (bool, int, float)), str)
+    kind = "list" if is_list(option.field) else kind.__name__
     names = [str(value) for value in names_of(option.field)]
-    return Described(name, kind.__name__, _help(option, names, methods), _default(option), names)
+    return Described(name, kind, _help(option, names, methods), _default(option), names)
 
 
 def _parameter(option: Described) -> inspect.Parameter:
@@ -184,6 +189,8 @@ def _help(option: "Option", names: list[str], methods: int) -> str:
     said = [field.description] if field.description else []
     if names:
         said.append(f"One of: {', '.join(names)}.")
+    if is_list(field):
+        said.append("A list like 1,2.")
     if zero_is_none(field):
         said.append("0: none.")
     if len(option.methods) < methods:
@@ -193,5 +200,11 @@ def _help(option: "Option", names: list[str], methods: int) -> str:
 
 def _default(option: "Option") -> str:
     """Return the defaults that methods have, which may differ."""
-    told = ("none" if default is None else str(default) for default in option.defaults.values())
-    return " or ".join(dict.fromkeys(told))
+    return " or ".join(dict.fromkeys(map(_written, option.defaults.values())))
+
+
+def _written(value: Any) -> str:
+    """Return a value as the command line has it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)
