@@ -76,10 +76,12 @@ reproduce: peer
 	  "steps --models mlp,lenet --rounds 200 --device cpu --threads 1"; do \
 	  $(BIN)/lfp-bench perf $$what $(STORED) || exit; done
 
-# Written last, so that an interrupted installation is done again.
+# Written last, so that an interrupted installation is done again. The first help of `compare` imports
+# the methods, to learn their options; what it learns is kept, and all that follow come at once.
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/lfp-bench compare --help > /dev/null
 	touch $@
 
 clean:

@@ -109,9 +109,15 @@ def names_of(field: FieldInfo) -> list[str]:
     return []
 
 
+def is_list(field: FieldInfo) -> bool:
+    """Return whether the field has several values, however many, as a tuple."""
+    return ... in parts_of(field)
+
+
 def allowed(field: FieldInfo) -> str:
     """Return what the field allows, as what follows "must" in a message."""
-    return f"{_range(field)}{_or_none(field)}"
+    told = f"{_range(field)}{_or_none(field)}"
+    return f"list values, each of which must {told}" if is_list(field) else told
 
 
 def _or_none(field: FieldInfo) -> str:

@@ -66,6 +66,10 @@ class Registry(Mapping[str, T]):
         """Return the number of names."""
         return len(list(iter(self)))
 
+    def announced(self) -> list[str]:
+        """Return the names that there should be; those are missing that cannot be imported."""
+        return announced(self.group, self.own)
+
     def _packages(self) -> dict[str, Any]:
         """Return what other packages add; they are imported once."""
         if self._added is None:
@@ -83,6 +87,11 @@ class Registry(Mapping[str, T]):
                 except (Exception, SystemExit) as error:
                     log.warning("%s: %s: %s", told, type(error).__name__, error)
         return self._added
+
+
+def announced(group: str, own: Iterable[str]) -> list[str]:
+    """Return our names, then those that packages announce, none of which is imported."""
+    return list(dict.fromkeys([*own, *(point.name for point in entry_points(group=group))]))
 
 
 def required(item: I, wanted: str, *, given: bool) -> I:

@@ -133,8 +133,9 @@ class Trainer(Protocol):
     learning_rate: ClassVar[float | None] = None
     #: Whether it keeps arrays of NumPy, which torch knows nothing of.
     numpy: ClassVar[bool] = False
-    #: Makes the method's own network of (input_shape, classes, seed), where it has to have one.
-    network: ClassVar[Callable[[tuple[int, ...], int, int], nn.Module] | None] = None
+    #: Makes the method's own network of (input_shape, classes, seed), where it has to have one; the
+    #: options come as `settings`, and without them they have their defaults.
+    network: ClassVar[Callable[..., nn.Module] | None] = None
 
     def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Prepare to train the model, in place."""

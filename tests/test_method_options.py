@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from baselines import METHODS, SGD, BasicSettings, LFPSettings, Settings, Trainer
 from baselines.options import options
 from baselines.pso import SwarmSettings
-from benchmarks.cli.method_options import with_options_of
+from benchmarks.cli.method_options import described, with_options_of
 from benchmarks.experiments import comparison, transfer
 from benchmarks.experiments.comparison.experiment import TRIALS
 from benchmarks.experiments.comparison.study import Outcome
@@ -33,6 +33,7 @@ class MineSettings(Settings):
     rounds: Annotated[int, Field(ge=0)] | None = 2
     careful: bool = True
     epsilon: Annotated[float, Field(ge=0)] = 0.125  # type: ignore[misc]
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = (3, 5)
     seeds: int = 7  # which studies have as well
 
 
@@ -87,6 +88,15 @@ def test_an_option_of_one_method_comes_before_a_flat_one() -> None:
 def test_0_is_none_where_it_can_be_nothing_else(option: str, given: Any, expected: Any) -> None:
     assert getattr(settings(**{option: given})["mine"], option) is expected
     assert getattr(settings(options={"mine": {option: given}})["mine"], option) is expected
+
+
+def test_an_option_may_be_a_list() -> None:
+    (found,) = (one for one in settings(widths=[2, 4]).values() if isinstance(one, MineSettings))
+    assert found.widths == (2, 4)
+    for wrong in ([2, 0], [True], ["2"], 3):
+        told = "widths must list values, each of which must be >= 1, not (0|True|'2'|3)"
+        with pytest.raises(ValueError, match=told):
+            settings(options={"mine": {"widths": wrong}})
 
 
 def test_families_stand_for_their_methods() -> None:
@@ -161,7 +171,7 @@ app = Typer()
 
 
 @app.command()
-@with_options_of(TABLE)
+@with_options_of(lambda: described(TABLE))
 def command(seeds: int = 3, **chosen: Any) -> None:
     """Keep what was given."""
     got.clear()
@@ -175,11 +185,18 @@ def test_a_command_gets_what_was_given() -> None:
     given = ["--strength", "2", "--limit", "4", "--no-careful", "--units", "shifted"]
     assert runner.invoke(app, [*given, "--seeds", "5"]).exit_code == 0
     assert got == {"strength": 2.0, "limit": 4, "careful": False, "units": "shifted", "own": 5}
+    for text, several in {"1": (1,), "4,0.5": (4, 0.5), "": ()}.items():
+        assert runner.invoke(app, ["--widths", text]).exit_code == 0
+        assert got == {"widths": several, "own": 3}
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [("--strength", "'x' is not a number"), ("--limit", "'x' is not a whole number")],
+    [
+        ("--strength", "'x' is not a number"),
+        ("--limit", "'x' is not a whole number"),
+        ("--widths", "'x' is not a number"),
+    ],
 )
 def test_a_command_names_what_is_no_number(given: str, message: str) -> None:
     result = CliRunner().invoke(app, [given, "x"], env={"COLUMNS": "200"})
@@ -202,6 +219,8 @@ def test_the_help_says_what_an_option_is_and_who_has_it(monkeypatch: pytest.Monk
     assert "0: none." not in told("--rounds")
     assert "(lfp, mine)" in told("--epsilon")
     assert "One of: sgd, adam." in told("--optimizer")
+    assert "A list like 1,2." in told("--widths")
+    assert "3,5" in told("--widths")
     assert "mine" not in told("--momentum"), "all methods have it"
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,7 +149,13 @@ def installed(folder: Path) -> dict[str, str]:
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "300",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
 
 
 @pytest.fixture
@@ -222,12 +229,14 @@ def test_what_is_installed_changes_no_default_and_is_offered_by_tab(call: Call) 
     assert call("-c", program).stdout.split() == ["True"] * 4
     tab = (
         "import os, lfp_bench\n"
-        "line = 'lfp-bench compare {} '\n"
-        "os.environ.update(_LFP_BENCH_COMPLETE='complete_bash', COMP_CWORD='3', COMP_WORDS=line)\n"
-        "lfp_bench.main()"
+        "from contextlib import suppress\n"
+        "for option in ('--methods', '--activations', '--model'):\n"
+        "    os.environ.update(_LFP_BENCH_COMPLETE='complete_bash', COMP_CWORD='3')\n"
+        "    os.environ['COMP_WORDS'] = f'lfp-bench compare {option} '\n"
+        "    with suppress(SystemExit):\n"
+        "        lfp_bench.main()"
     )
-    for option, name in {"--methods": "slow", "--activations": "snap", "--model": "tiny"}.items():
-        assert name in call("-c", tab.format(option)).stdout.split()
+    assert {"slow", "snap", "tiny"} <= set(call("-c", tab).stdout.split())
 
 
 def test_options_and_neurons_of_a_package_are_in_the_help_a_study_and_a_report(
@@ -264,6 +273,36 @@ def test_options_and_neurons_of_a_package_are_in_the_help_a_study_and_a_report(
     assert "strength: not an option of lfp; allowed with: slow" in wrong.stderr
     wrong = call("-c", COMMAND, "compare", "--methods", "slow", "--strength", "2")
     assert "strength must lie in (0, 1], not 2.0" in wrong.stderr
+
+
+def test_the_help_is_remembered_until_a_package_changes(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (points,) = tmp_path.glob("*.dist-info/entry_points.txt")
+    points.write_text("[lfp_bench.methods]\nslow = other_package:Slow\n")
+    package = tmp_path / "other_package" / "__init__.py"
+    for path in tmp_path.rglob("*.*"):
+        wait_until_old(path)
+    program = (
+        f"import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); {COMMAND}"
+    )
+
+    def told() -> tuple[str, str]:
+        lines = call("-c", program, "compare", "--help").stdout.splitlines()
+        (line,) = (line for line in lines if "--strength" in line)
+        return line, lines[-1]
+
+    (first, slow), (again, quick) = told(), told()
+    assert "[default: (0.5)]" in first
+    assert (again, slow, quick) == (first, "True", "False")
+    package.write_text(package.read_text().replace("] = 0.5", "] = 0.7"))
+    changed, slow = told()
+    assert ("[default: (0.7)]" in changed, slow) == (True, "True")
+
+
+def wait_until_old(path: Path) -> None:
+    """Wait until nobody takes a file for one that is being changed."""
+    time.sleep(max(path.stat().st_ctime_ns + 1.1e9 - time.time_ns(), 0) / 1e9)
 
 
 def test_a_method_that_has_changed_makes_its_runs_anew(tmp_path: Path, call: Call) -> None:

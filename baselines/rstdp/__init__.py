@@ -39,7 +39,12 @@ from baselines.rstdp.network import (
     Winner,
     receptive_fields,
 )
-from baselines.rstdp.options import DecisionSettings, RSTDPSettings, TunedRSTDPSettings
+from baselines.rstdp.options import (
+    DecisionSettings,
+    DenseRSTDPSettings,
+    RSTDPSettings,
+    TunedRSTDPSettings,
+)
 from baselines.rstdp.recipe import CANONICAL, DENSE, TUNED, FeatureLayer, Recipe, resolution
 from baselines.rstdp.trainer import RSTDP, AdaptiveRates, BatchedRSTDP, DenseRSTDP, TunedRSTDP
 
@@ -54,6 +59,7 @@ __all__ = [
     "DecisionSettings",
     "DenseRSTDP",
     "DenseRSTDPNetwork",
+    "DenseRSTDPSettings",
     "FeatureLayer",
     "RSTDPNetwork",
     "RSTDPSettings",

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from baselines.rstdp.options import DecisionSettings
 from baselines.rstdp.recipe import CANONICAL, DENSE, TUNED, FeatureLayer, Recipe, resolution
 from baselines.spike_encoding import RankOrderEncoder
+from baselines.trainer import BasicSettings
 
 Bits: TypeAlias = NDArray[np.bool_]
 Indices: TypeAlias = NDArray[np.int64]
@@ -53,18 +55,28 @@ class RSTDPNetwork(nn.Module):
         classes: number of classes, at least 2.
         seed: of the weights; torch's default generator is not used.
         recipe: what to build; by default the one of the class.
+        settings: options that come before the recipe.
 
     Raises:
-        ValueError: an input shape or a number of classes that cannot be.
+        ValueError: an input shape or a number of classes that cannot be, or options that do not go
+            together.
     """
 
     recipe: Recipe = CANONICAL
 
     def __init__(
-        self, input_shape: tuple[int, ...], classes: int, seed: int, recipe: Recipe | None = None
+        self,
+        input_shape: tuple[int, ...],
+        classes: int,
+        seed: int,
+        recipe: Recipe | None = None,
+        settings: BasicSettings | None = None,
     ) -> None:
         super().__init__()
-        self.recipe = recipe = self.recipe if recipe is None else recipe
+        recipe = self.recipe if recipe is None else recipe
+        if isinstance(settings, DecisionSettings):
+            recipe = settings.built(recipe)
+        self.recipe = recipe
         self.shapes = _shapes(tuple(input_shape), recipe)
         if classes < 2:
             raise ValueError(f"classes: {classes} is too few; allowed: 2 and above")

@@ -15,7 +15,12 @@ from baselines.rstdp.network import (
     TunedRSTDPNetwork,
     rounded,
 )
-from baselines.rstdp.options import DecisionSettings, RSTDPSettings, TunedRSTDPSettings
+from baselines.rstdp.options import (
+    DecisionSettings,
+    DenseRSTDPSettings,
+    RSTDPSettings,
+    TunedRSTDPSettings,
+)
 from baselines.rstdp.recipe import resolution
 from baselines.trainer import BasicSettings, Step, Trainer
 
@@ -61,11 +66,12 @@ class RSTDP(Trainer):
     The feedback norm is the 2-norm of the change of all weights in the step.
 
     The options (:class:`~baselines.rstdp.options.RSTDPSettings`) come before the recipe of the
-    network; settings without them leave it. The learning rate multiplies the rates of the decision
-    layer: 1 is canonical. Rates that fade need `total_steps`, without which they stay.
+    network; settings without them leave it. Those that say what the network is have to be those
+    that it was made with. The learning rate multiplies the rates of the decision layer: 1 is
+    canonical. Rates that fade need `total_steps`, without which they stay.
 
     Raises:
-        ValueError: the model is not the method's network.
+        ValueError: the model is not the method's network, or was made with other options.
     """
 
     Options: ClassVar[type[BasicSettings]] = RSTDPSettings
@@ -78,7 +84,7 @@ class RSTDP(Trainer):
     learning_rate: ClassVar[float | None] = 1.0
     #: Images that the decision layer learns from at a time; None takes all of a batch.
     together: ClassVar[int | None] = 1
-    #: Builds the network from (input_shape, classes, seed).
+    #: Builds the network from (input_shape, classes, seed) and, as `settings`, the options.
     network: ClassVar[type[RSTDPNetwork]] = RSTDPNetwork
 
     @classmethod
@@ -100,6 +106,10 @@ class RSTDP(Trainer):
         self.model = model
         recipe = model.recipe
         if isinstance(settings, DecisionSettings):
+            if settings.built(recipe) != recipe:
+                raise ValueError(
+                    f"model: the network was made with other options than {self.name} is given"
+                )
             recipe = settings.applied(recipe)
         self.recipe = recipe
         self.rate = settings.learning_rate
@@ -235,7 +245,7 @@ class TunedRSTDP(RSTDP):
 class DenseRSTDP(RSTDP):
     """Online R-STDP of a dense decision layer on the encoded spikes, without any features."""
 
-    Options: ClassVar[type[BasicSettings]] = DecisionSettings
+    Options: ClassVar[type[BasicSettings]] = DenseRSTDPSettings
     name: ClassVar[str] = "rstdp-dense"
     label: ClassVar[str] = "R-STDP, dense"
     kind: ClassVar[str] = "readout alone"

@@ -4,8 +4,7 @@ The registries hold what the names stand for, and importing them takes seconds; 
 both. Of packages, the names are those that they announce, whether or not they can be imported.
 """
 
-from collections.abc import Sequence
-from importlib.metadata import entry_points
+from baselines.registry import announced
 
 METHODS = (
     *("lfp", "sgd", "wsgd", "fa", "sign-symmetry", "dfa", "dtp", "pepita", "eg", "madam"),
@@ -34,7 +33,7 @@ DATASETS = (
 
 def methods() -> list[str]:
     """Return the names of all methods."""
-    return _announced("methods", METHODS)
+    return announced("lfp_bench.methods", METHODS)
 
 
 def methods_and_families() -> list[str]:
@@ -44,20 +43,14 @@ def methods_and_families() -> list[str]:
 
 def activations() -> list[str]:
     """Return the names of all activations."""
-    return _announced("activations", ACTIVATIONS)
+    return announced("lfp_bench.activations", ACTIVATIONS)
 
 
 def models() -> list[str]:
     """Return the names of all models."""
-    return _announced("models", MODELS)
+    return announced("lfp_bench.models", MODELS)
 
 
 def datasets() -> list[str]:
     """Return the names of all data sets."""
-    return _announced("datasets", DATASETS)
-
-
-def _announced(group: str, own: Sequence[str]) -> list[str]:
-    """Return our names, then those that packages announce."""
-    added = (point.name for point in entry_points(group=f"lfp_bench.{group}"))
-    return list(dict.fromkeys([*own, *added]))
+    return announced("lfp_bench.datasets", DATASETS)

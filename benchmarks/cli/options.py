@@ -54,6 +54,14 @@ def parse_real(text: str | float) -> float:
         raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
+def parse_numbers(text: str | tuple[float, ...]) -> tuple[float, ...]:
+    """Parse a list of numbers with commas, which has none if it is empty."""
+    if isinstance(text, tuple):
+        return text
+    words = text.split(",") if text else []
+    return tuple(int(word) if word.strip().isdecimal() else parse_real(word) for word in words)
+
+
 Device = Annotated[
     str,
     typer.Option(

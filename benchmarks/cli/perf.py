@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.cli import completion, names
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.extras import needs_repository
-from benchmarks.cli.later import Later, LaterGroup
 from benchmarks.cli.options import (
     Device,
     Results,
@@ -27,6 +26,7 @@ from benchmarks.cli.options import (
     split,
 )
 from benchmarks.cli.output import print_table, say
+from benchmarks.performance import gpu_session
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.git import ROOT
 
@@ -35,24 +35,9 @@ KEPT = ROOT / "benchmarks" / "stored"
 STORED = KEPT if KEPT.exists() else Path("results")
 
 
-class Measurements(LaterGroup):
-    """The commands below, and those of a session on a GPU, which need torch to be described."""
-
-    later: ClassVar = {
-        "gpu": Later(
-            "benchmarks.cli.perf_gpu",
-            "What is to be measured on a machine with a GPU, in parts of less than ten minutes.",
-        )
-    }
-
-    @staticmethod
-    def home() -> typer.Typer:
-        """Return the application, which is made of this class."""
-        return perf
-
-
-perf = typer.Typer(cls=Measurements, help="Measure the project's own speed.")
+perf = typer.Typer(help="Measure the project's own speed.")
 app.add_typer(perf, name="perf")
+perf.add_typer(gpu_session.app, name="gpu", no_args_is_help=False)
 
 Rounds = Annotated[
     int,

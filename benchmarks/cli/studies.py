@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import baselines
 from baselines.spiking import Spiking
 from benchmarks.cli import completion, divergence, names
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.method_options import with_options_of
+from benchmarks.cli.method_options import known, with_options_of
 from benchmarks.cli.options import (
     Activations,
     AsJson,
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
-@with_options_of(lambda: baselines.METHODS)
+@with_options_of(known)
 def compare(
     context: typer.Context,
     dataset: DataSet = "digits",

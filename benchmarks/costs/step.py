@@ -130,7 +130,7 @@ class _Operations(TorchDispatchMode):
 def _step(
     name: str, workload: Workload, settings: BasicSettings, device: torch.device
 ) -> TrainingStep:
-    model = network_of(name, workload).to(device)
+    model = network_of(name, workload, settings).to(device)
     if name == PEER:
         own = FeedbackSettings.of(settings)
         optimizer = torch.optim.SGD(model.parameters(), lr=own.learning_rate, momentum=own.momentum)

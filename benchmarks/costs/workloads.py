@@ -77,9 +77,9 @@ def random_batch(name: str, workload: Workload, device: torch.device) -> tuple[T
     return inputs.to(device), targets.to(device)
 
 
-def network_of(name: str, workload: Workload) -> nn.Module:
-    """Return the network that the method trains, on the CPU."""
-    make = build if name == PEER else partial(network, name)
+def network_of(name: str, workload: Workload, settings: BasicSettings) -> nn.Module:
+    """Return the network that the method trains with these options, on the CPU."""
+    make = build if name == PEER else partial(network, name, settings=settings)
     return make(
         workload.model,
         activation=workload.activation,

@@ -7,7 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from baselines import FAMILIES, METHODS, BasicSettings, Trainer
-from baselines.options import allowed, allows_none, allows_zero, fields_of, names_of, parts_of
+from baselines.options import (
+    allowed,
+    allows_none,
+    allows_zero,
+    fields_of,
+    is_list,
+    names_of,
+    parts_of,
+)
 from baselines.registry import Registry, pick, unknown_key
 from benchmarks.storage.names import refuse_repeated
 
@@ -132,8 +140,9 @@ def _meant(name: str, value: Any, field: FieldInfo) -> Any:
             number of them.
     """
     types = [*parts_of(field), *map(type, names_of(field))]
-    if isinstance(value, bool | str) and type(value) not in types and Any not in types:
-        raise ValueError(f"{name} must {allowed(field)}, not {value!r}")
+    for one in value if is_list(field) and isinstance(value, list | tuple) else [value]:
+        if isinstance(one, bool | str) and type(one) not in types and Any not in types:
+            raise ValueError(f"{name} must {allowed(field)}, not {one!r}")
     return None if value == 0 and zero_is_none(field) else value
 
 

@@ -19,8 +19,8 @@ import torch
 from pydantic import BaseModel, Field
 
 from baselines.registry import pick
-from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork, RSTDPSettings
-from baselines.trainer import Settings
+from baselines.rstdp import DENSE, RSTDP, TUNED, Recipe, RSTDPNetwork
+from baselines.trainer import BasicSettings, Settings
 from benchmarks.data import DATASETS, Dataset, load
 from benchmarks.experiments.base import STRICT, Experiment, Found, Results
 from benchmarks.experiments.options import Whole
@@ -172,8 +172,8 @@ def learn(run: SelectionRun, features: Features) -> Result:
     data, network = features.data, features.network(run.candidate)
     network.features(data.train.inputs)  # so that the time is of learning alone
     steps = run.epochs * ceil(len(data.train) / run.batch_size)
-    assert isinstance(run.settings, RSTDPSettings)
-    trainer = RSTDP(network, replace(run.settings, total_steps=steps, fading=run.fading))
+    # Settings without the options of R-STDP, which are the recipe's.
+    trainer = RSTDP(network, BasicSettings(run.settings.learning_rate, steps))
     trainer.images = feature_images(network.recipe)
     order = torch.Generator().manual_seed(run.seed)
     history, seconds = [Epoch(seconds=0.0)], 0.0

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import lfp_core as lfp
-from baselines import METHODS, Activation
+from baselines import METHODS, Activation, BasicSettings
 from baselines.activation import as_activation
 from baselines.registry import Registry, pick, required
 from baselines.spiking import Spiking
@@ -266,14 +266,15 @@ def network(
     classes: int,
     seed: int,
     spiking: Spiking | None,
+    settings: BasicSettings,
 ) -> nn.Module:
-    """Return the model, or the network that the method has of its own.
+    """Return the model, or the network that the method has of its own, with these options.
 
     Raises `ValueError` as :func:`build` does.
     """
     own = METHODS[method].network
     if own is not None:
-        return own(input_shape, classes, seed)
+        return own(input_shape, classes, seed, settings=settings)
     return build(
         model,
         activation=activation,

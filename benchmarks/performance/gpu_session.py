@@ -25,21 +25,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
-from benchmarks.performance import precision
-from benchmarks.performance import steps as step_table
-from benchmarks.performance.steps import (
-    COMPILED_GRAPHS,
-    EAGER_AND_GRAPH,
-    WITHOUT_COMPILER,
-    Variant,
-)
-from benchmarks.storage.provenance import ROOT
+from benchmarks.storage.git import ROOT
 from benchmarks.storage.records import Record, Records
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.performance.steps import Variant
 
 app = typer.Typer(help=(__doc__ or "").partition("\n")[0], no_args_is_help=True)
 
@@ -93,8 +89,10 @@ def lfp_bench(command: Sequence[str], seconds: float) -> bool:
     return code == 0
 
 
-def device_of(smoke: bool) -> torch.device:
+def device_of(smoke: bool) -> "torch.device":
     """Return the device; leave with exit code 2 if it is missing."""
+    import torch  # noqa: PLC0415  (slow, and not needed for help)
+
     if not smoke and not torch.cuda.is_available():
         print(
             "error: device: no CUDA device here; --smoke does the same on the CPU", file=sys.stderr
@@ -125,6 +123,8 @@ def precisions(
     seconds: Seconds = SECONDS, smoke: Smoke = False, results: Results = RESULTS
 ) -> None:
     """Measure how far feedback is from float64's in the precisions that a GPU offers."""
+    from benchmarks.performance import precision  # noqa: PLC0415  (slow)
+
     device = device_of(smoke)
     tasks = [
         (
@@ -192,8 +192,15 @@ def gpu_tests(seconds: Seconds = 90.0, smoke: Smoke = False, results: Results = 
     print("\n".join(log.read_text().splitlines()[-15:]))
 
 
-def cases(smoke: bool) -> Iterator[tuple[str, str, list[Variant]]]:
+def cases(smoke: bool) -> "Iterator[tuple[str, str, list[Variant]]]":
     """Yield networks, activations and the ways of making a step, the most valuable first."""
+    from benchmarks.performance.steps import (  # noqa: PLC0415  (slow)
+        COMPILED_GRAPHS,
+        EAGER_AND_GRAPH,
+        WITHOUT_COMPILER,
+        Variant,
+    )
+
     if smoke:
         yield "toy-mlp", "relu", [Variant("lfp"), Variant("sgd")]
         return
@@ -215,6 +222,10 @@ def steps(
     rounds: Annotated[int, typer.Option(help="Rounds of ten steps.")] = 12,
 ) -> None:
     """Measure training steps: time and memory, stored after every network and activation."""
+    import torch  # noqa: PLC0415  (slow, as what follows)
+
+    from benchmarks.performance import steps as step_table  # noqa: PLC0415
+
     device = device_of(smoke)
     torch.set_num_threads(1)
     tasks = [

@@ -83,6 +83,7 @@ def untrained(run: Run, dataset: Dataset, device: torch.device) -> nn.Module:
         classes=dataset.classes,
         seed=run.seed,
         spiking=run.spiking,
+        settings=run.settings,
     ).to(device)
 
 

@@ -56,6 +56,13 @@ SMALL = Recipe(
     doubling=20,
     window=20,
 )
+#: The options that say that the network is that one.
+OF_SMALL: dict[str, Any] = {
+    "contrast_windows": (3, 5), "contrast_radius": 2, "time_bins": 6, "decision_kernel": 3,
+    "cutoff": 6, "neurons_per_class": 2, "feature_maps": (4, 6), "feature_kernels": (3, 3),
+    "feature_thresholds": (12, 12), "feature_pooling": (2, 2), "feature_winners": (2, 3),
+    "feature_radius": (1, 0), "feature_images": (100, 100),
+}  # fmt: skip
 SHORT = replace(SMALL, layers=tuple(replace(layer, images=20) for layer in SMALL.layers))
 
 
@@ -526,7 +533,7 @@ def test_options_come_before_the_recipe_of_the_network_and_other_settings_leave_
     own = RSTDPSettings(
         1.0, reward_plus=0.2, reward_minus=0.1, punish_minus=0.3, punish_plus=0.05, window=7,
         depression=0.5, feature_rate=SMALL.rate, feature_rate_limit=SMALL.rate_limit,
-        doubling=SMALL.doubling, fading=SMALL.fading,
+        doubling=SMALL.doubling, fading=SMALL.fading, **OF_SMALL,
     )  # fmt: skip
     assert own.applied(SMALL) == doubled
     ways = [
@@ -540,7 +547,62 @@ def test_options_come_before_the_recipe_of_the_network_and_other_settings_leave_
 @pytest.mark.parametrize("name", [name for name in METHODS if issubclass(METHODS[name], RSTDP)])
 def test_the_defaults_of_the_options_are_the_recipe_of_the_network(name: str) -> None:
     method: Any = METHODS[name]
-    assert method.Options(1.0).applied(method.network.recipe) == method.network.recipe
+    options, recipe = method.Options(1.0), method.network.recipe
+    assert options.applied(recipe) == options.built(recipe) == recipe
+    assert method.network((1, 28, 28), 10, 0, settings=options).recipe == recipe
+
+
+def test_a_network_is_made_as_its_options_say() -> None:
+    """From any recipe, as the options say all of it, and with the weights of this recipe."""
+    own = RSTDPSettings(1.0, **OF_SMALL)
+    made = RSTDPNetwork((1, 8, 8), CLASSES, 3, settings=own)
+    assert own.built(CANONICAL) == made.recipe
+    assert replace(made.recipe, doubling=SMALL.doubling, window=SMALL.window) == SMALL
+    assert not different(weights_of(made), weights_of(network(seed=3)))
+    others: dict[str, Any] = {
+        "contrast_windows": (3, 7), "contrast_threshold": 20.0, "contrast_radius": 3,
+        "time_bins": 9, "cutoff": 5, "decision_kernel": None, "neurons_per_class": 3,
+        "weight_mean": 0.5, "weight_deviation": 0.1, "lowest_weight": 0.1, "highest_weight": 0.9,
+        "feature_maps": (5, 6), "feature_kernels": (5, 3), "feature_thresholds": (11, 12),
+        "feature_pooling": (2, 1), "feature_winners": (1, 3), "feature_radius": (1, 1),
+        "feature_images": (100, 50),
+    }  # fmt: skip
+    assert others.keys() >= OF_SMALL.keys()
+    for option, value in others.items():
+        assert replace(own, **{option: value}).built(SMALL) != SMALL, option
+        with pytest.raises(ValueError, match="made with other options than rstdp is given"):
+            RSTDP(made, replace(own, **{option: value}))
+    fewer = replace(own, **{name: OF_SMALL[name][:1] for name in OF_SMALL if "feature" in name})
+    assert len(RSTDPNetwork((1, 8, 8), CLASSES, 0, settings=fewer).synapses) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("contrast_windows", (3, 4), "contrast_windows: must be odd, not 4"),
+        ("contrast_windows", (), r"contrast_windows must list values, each of which must be >= 3"),
+        (
+            "feature_maps",
+            (0, 6),
+            "feature_maps must list values, each of which must be >= 1, not 0",
+        ),
+        ("feature_kernels", (2, 3), "feature_kernels: must be odd, not 2"),
+        ("decision_kernel", 2, "decision_kernel: must be odd, not 2"),
+        ("time_bins", 256, r"time_bins must lie in \[1, 255\], not 256"),
+        ("cutoff", 16, r"cutoff must lie in 1 ... 6 \(bins\), not 16"),
+        ("lowest_weight", 0.9, "lowest_weight must be <= highest_weight, which is 0.8, not 0.9"),
+        (
+            "feature_maps",
+            (4,),
+            "need a value of each option, not: feature_maps 1, feature_kernels 2",
+        ),
+    ],
+)
+def test_an_option_of_the_network_out_of_range_is_refused(
+    option: str, value: Any, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        RSTDPSettings(1.0, **{**OF_SMALL, option: value}).built(SMALL)
 
 
 def test_without_a_number_of_steps_rates_do_not_fade() -> None:

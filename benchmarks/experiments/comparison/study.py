@@ -240,6 +240,7 @@ def check(study: Study) -> None:
                 classes=data.classes,
                 seed=0,
                 spiking=study.spiking,
+                settings=study.settings[cell.method],
             )
         except ValueError as error:
             what = (
