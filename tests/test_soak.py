@@ -1,8 +1,5 @@
 """A study that is killed, and that has no space left at times, ends with the same tables."""
 
-import os
-import shutil
-import sys
 from pathlib import Path
 
 import pytest

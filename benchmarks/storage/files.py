@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-
 #: The names of temporary files.
 LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
