@@ -268,15 +268,19 @@ def parts(results: Path) -> dict[str, Description]:
     return {name: one for name, one in sorted(found.items()) if one is not None}
 
 
-def timeless(found: Found, costs: Found) -> Found:
-    """Return what was found as if every clock had gone alike, with the costs of another one."""
+def timeless(found: Found, other: Found) -> Found:
+    """Return what was found as if every clock had gone alike, and the costs were another's."""
+    if list(found.runs) != list(other.runs):
+        raise SoakError(f"{len(found.runs)} runs were made instead of {len(other.runs)}")
     runs = {}
     for run, stored in found.runs.items():
         history = [replace(one, seconds=float(at)) for at, one in enumerate(stored.result.history)]
         result = replace(stored.result, history=tuple(history), seconds=float(len(history)))
-        runs[run] = Stored(result, stored.environment)
-    assert [one for one, _ in found.costs] == [one for one, _ in costs.costs]
-    return Found(runs, costs.costs)
+        runs[run] = Stored(result, other.runs[run].environment)  # which has a date, too
+    measured, expected = ([one for one, _ in costs] for costs in (found.costs, other.costs))
+    if len(measured) != len(expected) or not all(one in expected for one in measured):
+        raise SoakError("other costs were measured")
+    return Found(runs, other.costs)
 
 
 def compare(results: Path, expected: Path) -> int:

@@ -46,10 +46,17 @@ class Written(BaseModel):
     sizes: dict[Size, dict[str, Any]]
 
     def options(self, size: str) -> dict[str, dict[str, Any]]:
-        """Return the options of every part, by its name, as the size has them.
+        """Return the options of parts as a size has them.
 
-        Raises `ValueError` for a size or one of its parts that there is not, for one that is named
-        twice, and for a name that a folder cannot have.
+        Args:
+            size: of the study.
+
+        Returns:
+            The options by the names of the parts.
+
+        Raises:
+            ValueError: there is no such size or part, one is named twice, there are too many, or a
+                folder cannot have a name.
         """
         changes = dict(pick("size", size, {str(name): own for name, own in self.sizes.items()}))
         parts = _named_parts(self.parts, changes.pop("parts", None))
@@ -121,7 +128,7 @@ def first(error: ValidationError, model: type[BaseModel]) -> str:
     A key that is unknown explains one that is missing.
     """
     found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    # Of types that are allowed one beside the other, pydantic puts the one that it tried into the path.
+    # Of types that are allowed one beside the other, pydantic adds the one that it tried.
     path = ".".join(part for part in map(str, found["loc"]) if "[" not in part) or "the file"
     if found["type"] == "extra_forbidden":
         return unknown_key(path, model.model_fields)
