@@ -171,7 +171,7 @@ sizes: {smoke: {seeds: 1}}
         ("epochs: 1", "clip_norm: -1", "clip_norm must be > 0 or None, not -1"),
         ("epochs: 1", "reward: max", "reward: unknown name 'max'"),
         ("epochs: 1", "dataset: blob", "dataset: unknown name 'blob'; did you mean 'blobs'?"),
-        ("[lfp]", "[]", "methods.list[str]: List should have at least 1 item"),
+        ("[lfp]", "[]", "methods: List should have at least 1 item"),
         ("[lfp]", "[lpf]", "methods: unknown name 'lpf'; did you mean 'lfp'?"),
         ("[relu]", "[relou]", "activations: unknown name 'relou'; did you mean 'relu'?"),
         ("parts: {one: {epochs: 1}}", "grid: {epsilon: []}", "grid.epsilon: List should have"),

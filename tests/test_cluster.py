@@ -23,6 +23,7 @@ import pytest
 from benchmarks.runs.executors import ExecutorError, RayCluster, Worker
 from benchmarks.storage.files import StoreError
 from benchmarks.storage.provenance import ROOT
+from benchmarks.studies.plan import read
 from tests.studies import SHORT as RUN
 
 
@@ -193,17 +194,13 @@ esac""",
 }
 
 
-def script() -> str:
-    """Return the script of the page on clusters."""
-    (found,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", CLUSTER.read_text(), re.DOTALL)
-    return str(found)
-
-
 CLUSTER = ROOT / "docs" / "cluster.md"
+#: The scripts of the page on clusters: a Ray cluster, and an array job.
+RAY, ARRAY = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", CLUSTER.read_text(), re.DOTALL)
 
 
-def submitted(folder: Path, nodes: int) -> tuple[int, list[str]]:
-    """Run the script as SLURM would, with stubs; return its exit code and the calls."""
+def submitted(folder: Path, script: str, **given: str) -> tuple[int, list[str]]:
+    """Run a script as SLURM would, with stubs; return its exit code and the calls."""
     stubs = folder / "stubs"
     stubs.mkdir()
     for name, body in STUBS.items():
@@ -215,16 +212,17 @@ def submitted(folder: Path, nodes: int) -> tuple[int, list[str]]:
     environment = folder / "environment" / "bin" / "activate"
     environment.parent.mkdir(parents=True)
     environment.write_text('echo activated >> "$STUBS/calls"\n')
-    (folder / "job.sh").write_text(script())
+    (folder / "job.sh").write_text(script)
     variables = {
         "PATH": f"{stubs}{os.pathsep}{os.environ['PATH']}",
         "STUBS": str(stubs),
         "SLURM_JOB_NODELIST": "node[1-3]",
-        "SLURM_JOB_NUM_NODES": str(nodes),
         "SLURM_CPUS_PER_TASK": "16",
         "SLURM_JOB_ID": "12345",
+        "ENVIRONMENT": "BATCH",  # as SLURM has it in every job
         "SHARED": str(folder / "shared"),
-        "ENVIRONMENT": str(folder / "environment"),
+        "VENV": str(folder / "environment"),
+        **given,
     }
     with subprocess.Popen(
         ["bash", "job.sh"],
@@ -238,7 +236,8 @@ def submitted(folder: Path, nodes: int) -> tuple[int, list[str]]:
         time.sleep(0.5)  # in which what was begun in the background writes its line
         with suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGTERM)  # as SLURM ends the steps of a job
-    return code, (stubs / "calls").read_text().splitlines()
+    calls = stubs / "calls"
+    return code, calls.read_text().splitlines() if calls.exists() else []
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="is written for bash")
@@ -246,7 +245,7 @@ def submitted(folder: Path, nodes: int) -> tuple[int, list[str]]:
 def test_the_slurm_script_starts_a_cluster_on_any_number_of_nodes(
     nodes: int, tmp_path: Path
 ) -> None:
-    code, calls = submitted(tmp_path, nodes)
+    code, calls = submitted(tmp_path, RAY, SLURM_JOB_NUM_NODES=str(nodes))
     assert code == 7, "the command's own exit code"
     assert calls[0] == "activated"
     assert "too-early" not in calls
@@ -262,9 +261,31 @@ def test_the_slurm_script_starts_a_cluster_on_any_number_of_nodes(
     assert "--executor ray --ray-address node1:" in command
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="is written for bash")
+@pytest.mark.parametrize("part", ["blobs", "circles", "swirls"])
+def test_each_task_of_an_array_job_makes_a_part(part: str, tmp_path: Path) -> None:
+    task = list(read("toy").parts).index(part)
+    code, calls = submitted(tmp_path, ARRAY, SLURM_ARRAY_TASK_ID=str(task))
+    assert code == 7, "the command's own exit code"
+    assert calls[0] == "activated"
+    (command,) = [call for call in calls if call.startswith("lfp-bench")]
+    assert f"run toy --size paper --part {part} --results {tmp_path}/shared/results" in command
+    assert f"--array=0-{len(read('toy').parts) - 1} " in ARRAY
+
+
+@pytest.mark.parametrize("script", [RAY, ARRAY])
+def test_a_slurm_script_ends_where_something_is_missing(script: str, tmp_path: Path) -> None:
+    given = {"SLURM_JOB_NUM_NODES": "1", "SLURM_ARRAY_TASK_ID": "0"}
+    for number, missing in enumerate(({"VENV": "/nowhere"}, {"SHARED": ""})):
+        (folder := tmp_path / str(number)).mkdir()
+        code, calls = submitted(folder, script, **{**given, **missing})
+        assert code not in (0, 7)
+        assert not [call for call in calls if call.startswith("lfp-bench")]
+
+
 def test_the_slurm_script_waits_for_nothing_by_the_clock() -> None:
-    assert not re.search(r"^sleep", script(), re.MULTILINE)
-    checked = subprocess.run(["bash", "-n"], input=script(), text=True, check=False)
+    assert not re.search(r"^sleep", RAY, re.MULTILINE)
+    checked = subprocess.run(["bash", "-n"], input=RAY, text=True, check=False)
     assert checked.returncode == 0
 
 

@@ -121,6 +121,17 @@ def test_shipped_studies_mean_what_pyyaml_reads(name: str) -> None:
         ("epochs: 1", "epochs: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
         ("epochs: 1", "epochs: " + "9" * 5000, "parts.one.epochs: a number of 5000 digits"),
         ("title: a study", "title: a study\n---\ntitle: b", "not YAML"),
+        ("epochs: 1", "epsilon: 1e-400", "parts.one.epsilon: 1e-400 is 0 in 64 bits; allowed: 0"),
+        ("[relu]", str(["relu"] * 1001), "common.activations: a list of 1001 values; allowed: at"),
+        (
+            "parts:",
+            f"grid: {{seeds: {list(range(100))}, epochs: {list(range(100))}}}\nparts:",
+            "grid: 10000 parts; allowed: at most 1000",
+        ),
+        # The path is that of the value, without what was expected there.
+        ("[lfp, sgd]", "lfp", "one (smoke): methods: Input should be a valid array, not 'lfp'"),
+        ("[lfp, sgd]", "[]", "methods: List should have at least 1 item after validation, not []"),
+        ("[lfp, sgd]", "[[lfp]]", "methods.0: Input should be a valid string, not ['lfp']"),
         # Types are those that are written.
         ("epochs: 1", "epochs: true", "one (smoke): epochs: Input should be a valid integer"),
         ("epochs: 1", "epochs: '1'", "one (smoke): epochs: Input should be a valid integer"),
@@ -213,9 +224,11 @@ def test_a_part_must_have_such_a_name(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ("{tables: {}}", "parts: 'tables' is what a file of the report is called"),
-        ("{one.log: {}}", "parts: 'one.log' is what a file of the report is called, or a log"),
+        ("{tables: {}}", "parts: 'tables' is what a file beside the parts is called"),
+        ("{one.log: {}}", "parts: 'one.log' is what a file beside the parts is called"),
         ("{study.json: {}}", "parts: 'study.json' is what a file"),
+        ("{source.json: {}}", "parts: 'source.json' is what a file"),
+        ("{Report.HTML: {}}", "parts: 'Report.HTML' is what a file"),
         ("{One: {}, one: {}}", "parts: 'One' and 'one' are one folder on some machines"),
         ("{one: {}}\ngrid: {reward: [../../x]}", "grid: 'one-reward-../../x' is no name"),
         ("{one: {}}\ngrid: {methods: [[lfp], [sgd]]}", "is no name for a folder"),

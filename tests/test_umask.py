@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from benchmarks.cli import app
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.storage.checkpoint import Checkpoint
-from benchmarks.storage.files import replacing, write, write_json
+from benchmarks.storage.files import remove_leftovers, replacing, write, write_json
 
 QUICK = (
     *("compare", "--dataset", "blobs", "--methods", "lfp", "--activations", "relu"),
@@ -75,7 +75,7 @@ def test_a_name_as_long_as_a_name_may_be_is_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x" * 255]
 
 
-def test_a_kill_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_kill_leaves_what_was_there_and_what_it_had_begun_is_removed(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from benchmarks.storage.files import replacing\n"
         "with replacing(Path('file')) as file:\n    file.write(b'half'); os._exit(1)\n"
@@ -84,3 +84,7 @@ def test_a_kill_leaves_what_was_there(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
     assert (tmp_path / "file").read_bytes() == b"whole"
+    (tmp_path / ".mine.tmp").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_leftovers(tmp_path.parent)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", ".mine.tmp"}

@@ -16,7 +16,7 @@ from benchmarks.data import DataError
 from benchmarks.rendering.text import remarks, rows
 from benchmarks.runs.executors import Executor, ExecutorError
 from benchmarks.runs.store import Store
-from benchmarks.storage.files import StoreError, read_json, write_json
+from benchmarks.storage.files import StoreError, read_json, remove_leftovers, write_json
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.schema import versioned
 from benchmarks.studies.plan import kind_of
@@ -46,6 +46,7 @@ def make(
         Store(folder).locked(),
         logs.stored(folder, command),
     ):
+        remove_leftovers(folder)
         description = describe_study(experiment, options, folder, device, command)
         if others := status(kind, options, folder).of_other_code:
             say(f"{folder}: {others} results of other code are kept, and not used")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
+
+#: The names of temporary files.
+LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 class StoreError(RuntimeError):
@@ -46,8 +50,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file that takes the place of `path` in one step when it is complete.
 
     At no time is there a part of it: if the block raises, `path` stays as it was. Ctrl-C takes
-    effect afterwards. A kill can leave a temporary file beside it, never half a file. Who may read
-    and write it is for the umask to say, as for every file that a program makes.
+    effect afterwards. A kill can leave a temporary file beside it (:func:`remove_leftovers`), never
+    half a file. Who may read and write it is for the umask to say, as for every file that a program
+    makes.
     """
     with _uninterrupted():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +66,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what :func:`replacing` had begun in the folder, and below it, when it was killed.
+
+    Nobody else may be writing there.
+    """
+    for path in folder.rglob(".*.tmp"):
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

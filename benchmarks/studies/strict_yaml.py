@@ -22,6 +22,8 @@ TOO_DEEP = f"nested too deeply; allowed: {DEEPEST} levels"
 LARGEST = 10**6  # letters of a file
 #: Digits of a whole number: more than fits into 64 bits, and fewer than take time.
 LONGEST = 20
+#: Values of a list: more than any study needs, and fewer than take time.
+MOST = 1000
 
 NULL = re.compile(r"null|Null|NULL|~")
 TRUE = re.compile(r"true|True|TRUE")
@@ -89,6 +91,8 @@ def _value(node: Node, path: tuple[str, ...]) -> Any:
         case MappingNode():
             return dict(_items(node, path))
         case SequenceNode():
+            if len(node.value) > MOST:
+                raise _refusal(path, f"a list of {len(node.value)} values", f"at most {MOST}")
             return [_value(one, (*path, str(i))) for i, one in enumerate(node.value)]
         case ScalarNode(style=None):
             return _plain(node.value, path)
@@ -128,7 +132,10 @@ def _plain(text: str, path: tuple[str, ...]) -> Any:
     if INFINITE.fullmatch(text) or (REAL.fullmatch(text) and not math.isfinite(float(text))):
         raise _refusal(path, text, "finite numbers")
     if REAL.fullmatch(text):
-        return float(text)
+        number = float(text)
+        if number == 0 and re.search("[1-9]", text.lower().partition("e")[0]):
+            raise _refusal(path, f"{text} is 0 in 64 bits", "0, or numbers that differ from it")
+        return number
     if AMBIGUOUS.fullmatch(text) or OLDER.resolve(ScalarNode, text, (True, False)) != STRING:
         told = f"{text} does not mean the same in all versions of YAML"
         raise _refusal(path, told, f"true, false, 10, 0.5, 1e-3, or {_quoted(text)}")

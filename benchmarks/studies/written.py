@@ -6,6 +6,7 @@ a file says :mod:`benchmarks.studies.plan`.
 
 from collections.abc import Mapping
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,8 +21,10 @@ FOLDER = Path(__file__).parent
 SIZES = ("smoke", "cpu", "gpu", "paper")
 #: Says in the folder of a study which file it was made of.
 SOURCE = "source.json"
-#: What a report writes beside the folders of the parts, which so cannot have these names.
-TAKEN = ("study.json", "report.html", "report.md", "report.tex", "tables")
+#: What is written beside the folders of the parts, which so cannot have these names.
+TAKEN = (SOURCE, "study.json", "report.html", "report.md", "report.tex", "tables")
+#: Parts with the points of a grid: more than any study needs, and fewer than take time.
+MOST_PARTS = 1000
 Size = Literal["smoke", "cpu", "gpu", "paper"]
 
 
@@ -43,22 +46,32 @@ class Written(BaseModel):
     sizes: dict[Size, dict[str, Any]]
 
     def options(self, size: str) -> dict[str, dict[str, Any]]:
-        """Return the options of every part, by its name, as the size has them.
+        """Return the options of parts as a size has them.
 
-        Raises `ValueError` for a size or one of its parts that there is not, for one that is named
-        twice, and for a name that a folder cannot have.
+        Args:
+            size: of the study.
+
+        Returns:
+            The options by the names of the parts.
+
+        Raises:
+            ValueError: there is no such size or part, one is named twice, there are too many, or a
+                folder cannot have a name.
         """
         changes = dict(pick("size", size, {str(name): own for name, own in self.sizes.items()}))
         parts = _named_parts(self.parts, changes.pop("parts", None))
         for field, values in self.grid.items():
             refuse_repeated(f"grid.{field}", values)
+        points = prod([len(parts) or 1, *map(len, self.grid.values())])
+        if points > MOST_PARTS:
+            raise ValueError(f"grid: {points} parts; allowed: at most {MOST_PARTS}")
         found = {}
         for (part, own), *point in product(
             (parts or {"": {}}).items(),
             *([(field, value) for value in values] for field, values in self.grid.items()),
         ):
             name = "-".join([*([part] if part else []), *(f"{f}-{v}" for f, v in point)])
-            found[checked_name("grid", name)] = {**self.common, **own, **dict(point), **changes}
+            found[_checked_part("grid", name)] = {**self.common, **own, **dict(point), **changes}
         distinct("grid", found)
         return found
 
@@ -115,20 +128,30 @@ def first(error: ValidationError, model: type[BaseModel]) -> str:
     A key that is unknown explains one that is missing.
     """
     found = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    path = ".".join(str(part) for part in found["loc"]) or "the file"
+    # Of types that are allowed one beside the other, pydantic adds the one that it tried.
+    path = ".".join(part for part in map(str, found["loc"]) if "[" not in part) or "the file"
     if found["type"] == "extra_forbidden":
         return unknown_key(path, model.model_fields)
     if found["type"] == "value_error":  # of a validator of ours, which says all
         return str(found["ctx"]["error"])
-    return f"{path}: {found['msg']}, not {found['input']!r}"
+    told = found["msg"].partition(", not ")[0]
+    return f"{path}: {told}, not {found['input']!r}"
+
+
+def _checked_part(field: str, name: str) -> str:
+    """Return the name of a part's folder; raise `ValueError` if something else has it."""
+    checked_name(field, name)
+    if name.casefold() in TAKEN or name.casefold().endswith(".log"):
+        raise ValueError(
+            f"{field}: {name!r} is what a file beside the parts is called; allowed: another name"
+        )
+    return name
 
 
 def _named_parts(parts: Mapping[str, dict[str, Any]], chosen: Any) -> dict[str, dict[str, Any]]:
     """Return the parts that a size has chosen, or all; raise `ValueError` for a name."""
     for part in parts:
-        checked_name("parts", part)
-        if part in TAKEN or part.endswith(".log"):
-            raise ValueError(f"parts: {part!r} is what a file of the report is called, or a log")
+        _checked_part("parts", part)
     distinct("parts", parts)
     if chosen is None:
         return dict(parts)
