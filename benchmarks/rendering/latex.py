@@ -15,7 +15,7 @@ from benchmarks.rendering.text import Lines
 PREAMBLE = "% \\usepackage{booktabs, siunitx, adjustbox}\n"
 #: A deviation of 0.0 is written as well, and each sign and remark stands at its own number.
 SETUP = (
-    "separate-uncertainty, retain-explicit-plus, retain-zero-uncertainty, "
+    "separate-uncertainty, retain-explicit-plus, retain-zero-uncertainty, group-digits = none, "
     "table-align-uncertainty = false, table-align-text-after = false"
 )
 #: What is special in LaTeX, or missing from its fonts.
@@ -104,15 +104,17 @@ def _float(
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{adjustbox}",
-            *(
-                [rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {' '.join(notes)}}}"]
-                if notes
-                else []
-            ),
+            *_below(notes),
             r"\end{table}",
             "",
         ]
     )
+
+
+def _below(notes: Sequence[str]) -> list[str]:
+    """Return the notes as a paragraph below a table."""
+    told = " ".join(notes)
+    return [rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {told}}}"] if notes else []
 
 
 def _heights(rows: Sequence[Sequence[str]], kinds: Sequence[str]) -> list[int]:
