@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from typer.testing import CliRunner
 
 from baselines import METHODS, REWARDS, LFPSettings
@@ -27,6 +28,7 @@ from benchmarks.experiments.comparison.published import EXPERIMENTS, published
 from benchmarks.experiments.comparison.study import Outcome
 from benchmarks.experiments.comparison.study import outcome as found_of
 from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.rendering import panels as panels_module
 from benchmarks.rendering.document import (
     Chapter,
     Document,
@@ -37,6 +39,8 @@ from benchmarks.rendering.document import (
     latex,
     markdown,
 )
+from benchmarks.rendering.inline import inline, of_line
+from benchmarks.rendering.latex import PREAMBLE
 from benchmarks.runs.store import Store
 from benchmarks.storage.files import write_json
 from benchmarks.storage.schema import versioned
@@ -379,6 +383,38 @@ def test_names_are_text_on_the_page() -> None:
     assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched"
 
 
+def test_a_figure_is_a_part_of_its_page() -> None:
+    """Its names are its own, and a name of a line is text, whatever there is in it."""
+
+    def draw(axis: Axes) -> None:
+        axis.fill_between([0, 1], [0, 1], [1, 2]).set_gid(of_line(HOSTILE))
+        axis.plot([0, 1], [1, 0], label=HOSTILE)
+        axis.plot([0, 1], [0, 1], label="other")
+
+    image = panels_module.image([draw, draw])
+    pieces = [inline(image, prefix, HOSTILE) for prefix in ("c1s1f1", "c1s1f2")]
+    found = [Parts(piece) for piece in pieces]
+    first, second = ({a["id"] for tag in TAGS for a in one.of(tag) if "id" in a} for one in found)
+    assert first
+    assert not first & second
+    for one, ids in zip(found, (first, second), strict=True):
+        used = {a["xlink:href"][1:] for a in one.of("use")}
+        assert used
+        assert used <= ids
+        (svg,) = one.of("svg")
+        assert (svg["role"], svg["aria-label"]) == ("img", HOSTILE)
+        lines = [a["data-line"] for a in one.of("g") if "data-line" in a]
+        # In each of the panels: the line, its label, a sample, what joins both; and the area.
+        assert (lines.count(HOSTILE), lines.count("other")) == (10, 8)
+        assert not one.of("script")
+        assert not one.of("style"), "it would be for the whole page"
+    assert image.count(b"data-line=") == 18, "no id is there twice in a file by itself"
+
+
+#: Elements of a figure that can have a name.
+TAGS = ("g", "path", "clippath", "use", "svg", "text", "defs", "image", "lineargradient")
+
+
 def test_markdown_can_be_read_back() -> None:
     (_, lines, remarks), *others = parse(markdown(EVIL))
     assert lines == ((HOSTILE, "n"), [(HOSTILE, "1.5"), ("a", "-")])
@@ -418,7 +454,7 @@ def structure(text: str) -> list[str]:
         kinds = re.sub(r"\[.*?\]|>\{.*?\}|(?<=p)\{.*?\}", "", columns)
         wrong += [f"columns: {row}" for row in rows if row.count("&") != len(kinds) - 1]
         wrong += [f"column: {kind}" for kind in kinds if kind not in "lrpS"]
-        forms = re.findall(r"S\[table-format=(.*?)\]", columns)
+        forms = re.findall(r"S\[table-format=(.*?)[],]", columns)
         wrong += [f"format: {form}" for form in forms if not FORM.fullmatch(form)]
         for row in rows:
             of_row = zip(kinds, row.removesuffix(r"\\").split("&"), strict=False)
@@ -446,8 +482,9 @@ def test_cells_in_latex_are_what_siunitx_reads() -> None:
     one = Table("t", "c", (header, cells), pd.DataFrame())
     text = latex(Document("", [], [], [Chapter("", "", [], [Section("", tables=[one])])]))
     assert structure(text) == []
-    forms = re.findall(r"table-format=([^]]*)", text)
-    assert forms == ["2.1(3)", "1.1e-1", "+2.1"]
+    forms = re.findall(r"table-format=([^],]*)(.*?)\]", text)
+    assert [form for form, _ in forms] == ["2.1(3)", "1.1e-1", "+2.1"]
+    assert all("table-space-text-post" in more for _, more in forms), "room for letters and stars"
     lines = [line for line in text.splitlines() if line.endswith(r"\\")][1:]
     assert lines == [
         r"96.8 \pm 0.4 & 1e-5{\textsuperscript{a}} & +0.2{*} & $-0.5$ to $+0.1$ & 0/8 & "
@@ -457,6 +494,46 @@ def test_cells_in_latex_are_what_siunitx_reads() -> None:
     ]
     assert r"\textsuperscript{c}not made yet." in text
     assert "{$p$}" in text
+
+
+def paper(text: str, folder: Path) -> str:
+    """Return what pdflatex says of these tables in an article, whose text is 345 pt wide."""
+    used = PREAMBLE.removeprefix("% ")
+    source = f"\\documentclass{{article}}\n{used}\\begin{{document}}\n{text}\\end{{document}}\n"
+    (folder / "article.tex").write_text(source)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "article"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=120)
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, said
+    return said
+
+
+def has_latex() -> bool:
+    """Return whether pdflatex is installed, with the packages that the tables need."""
+    if not shutil.which("pdflatex"):
+        return False
+    command = ["kpsewhich", "siunitx.sty", "adjustbox.sty", "booktabs.sty"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not has_latex(), reason="LaTeX with siunitx and adjustbox is not installed")
+def test_latex_makes_pages_of_it(document: Document, tmp_path: Path) -> None:
+    rows = [
+        ("relu", f"method-{n}", "97.2 ± 0.0 (last layer alone)", "1e-05 (edge)", "+0.2*", LONG)
+        for n in range(40)
+    ]
+    header = ("activation", "method", "test accuracy %", "learning rate", "difference", "options")
+    long = Table("long", "A long table", (header, rows), pd.DataFrame(), [LONG * 20])
+    many = [f"column {n}" for n in range(14)]
+    wide = Table("many", "Many columns", (many, [["0.5"] * 14]), pd.DataFrame())
+    made = Document("", [], [], [Chapter("", "", [], [Section("", tables=[long, wide])])])
+    paper(latex(EVIL), tmp_path)
+    for given in (document, made):
+        said = paper(latex(given), tmp_path)
+        assert not re.findall(r"too wide|too large", said), said
+
+
+LONG = "epsilon 0.312 (edge), units reverse. "
 
 
 def test_a_table_in_latex_has_the_columns_that_are_shown_and_fits_on_pages(
@@ -527,11 +604,15 @@ def test_the_page_has_what_a_reader_needs(document: Document) -> None:
     assert scopes == {"col", "row"}
     extra = [attributes for attributes in parts.of("th") if "data-extra" in attributes]
     assert len(extra) >= 5, "the columns that are not shown at first"
-    assert len({a["id"] for _, a in parts.found if "id" in a}) == sum(
-        "id" in a for _, a in parts.found
-    )
+    ids = [a["id"] for _, a in parts.found if "id" in a]
+    assert [one for one in {*ids} if ids.count(one) > 1] == []
     assert page.index("Verdict</h3>") < page.index("<table") < page.index(">How it was made</h2>")
-    for needed in ("position: sticky", "@media print", "prefers-color-scheme: dark", "--dim: .8"):
+    for needed in (
+        "position: sticky",
+        "@media print",
+        "prefers-color-scheme: dark",
+        "--dark: invert(",
+    ):
         assert needed in page
 
 
@@ -616,7 +697,7 @@ def test_what_cannot_be_reported_is_refused(name: str, message: str, tmp_path: P
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages have no figures, which take seconds."""
-    monkeypatch.setattr(Figure, "uri", "data:,")
+    monkeypatch.setattr(Figure, "element", lambda figure, prefix: "")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -709,8 +790,34 @@ addEventListener("load", () => {
   const up = column();
   document.querySelectorAll("details").forEach(d => { d.open = true; });
   const images = Array.from(document.images, i => i.naturalWidth > 0 && i.alt.length > 0);
+  const seen = one => one.getBoundingClientRect().width > 0;
+  const boxes = title => Array.from(document.querySelectorAll(".tools details"))
+    .filter(one => one.querySelector("summary").textContent.startsWith(title))
+    .map(one => [one.parentElement.parentElement, one.querySelectorAll("input")]);
+  const drawings = Array.from(document.querySelectorAll("figure svg"),
+    one => seen(one) && one.getAttribute("aria-label").length > 0 &&
+      one.getBoundingClientRect().width <= one.parentElement.clientWidth);
+  const toggle = () => {
+    const [figure, lines] = boxes("Lines")[0];
+    const of = Array.from(figure.querySelectorAll("[data-line]"));
+    lines[0].click();
+    const left = of.filter(part => part.style.display !== "none").map(part => part.dataset.line);
+    const named = lines[0].parentElement.textContent.trim();
+    lines[0].click();
+    const back = of.every(part => part.style.display !== "none");
+    const [holder, chosen] = boxes("Columns")[0];
+    const shut = Array.from(chosen).findIndex(box => box.checked);
+    const visible = () => Array.from(holder.querySelectorAll("tr"),
+      row => Array.from(row.cells).filter(seen).length);
+    const begun = visible();
+    chosen[shut].click();
+    const fewer = visible();
+    const saves = Array.from(document.querySelectorAll("a[download]"), a => a.download);
+    return {named, left, back, begun, fewer, saves, drawings};
+  };
+  const toggled = boxes("Lines").length ? toggle() : null;
   const wide = Array.from(document.querySelectorAll(".scroll"), s => s.scrollWidth > s.clientWidth);
-  const found = {problems, before, down, told, up, images, wide, width: innerWidth,
+  const found = {toggled, problems, before, down, told, up, images, wide, width: innerWidth,
     page: document.documentElement.scrollWidth};
   const out = parent.document.createElement("pre");
   out.id = "found";
@@ -755,7 +862,15 @@ browser = pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is n
 def test_a_browser_shows_the_page(width: int, document: Document, tmp_path: Path) -> None:
     found = shown(html(document), tmp_path, width)
     assert found["problems"] == []
-    assert found["images"] == [True] * 7
+    toggled = found["toggled"]
+    assert (found["images"], toggled["drawings"]) == ([True], [True] * 6)
+    assert toggled["left"], "other lines are still there"
+    assert toggled["named"] not in toggled["left"]
+    assert toggled["back"]
+    assert toggled["fewer"] == [cells - 1 for cells in toggled["begun"]], "in every row"
+    saves = toggled["saves"]
+    assert {"report.md", "results.csv", "learning-curves-1.svg"} <= {*saves}
+    assert len({*saves}) == len(saves), "no two files have the same name"
     assert found["width"] == width
     assert found["page"] <= width, "the page does not scroll sideways"
     assert any(found["wide"]) or width > 390, "tables do, within themselves"

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from benchmarks.rendering import panels
+from benchmarks.rendering.inline import of_line
 from benchmarks.rendering.style import colours, label_of, strokes
 
 MOST = 6  # lines in a panel; more cannot be followed
@@ -103,7 +104,8 @@ def draw(axis: Axes, curves: Curves, names: Sequence[str], marker: str = "") -> 
     for name, stroke in zip(names, strokes(len(names)), strict=True):
         curve = curves[name]
         low, high = np.nanmin(curve.rows, axis=0), np.nanmax(curve.rows, axis=0)
-        axis.fill_between(curve.x, low, high, color=colour[name], alpha=0.12, linewidth=0)
+        area = axis.fill_between(curve.x, low, high, color=colour[name], alpha=0.12, linewidth=0)
+        area.set_gid(of_line(label_of(name)))
         axis.plot(
             curve.x,
             curve.mean,

@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from benchmarks.rendering import latex as tex
 from benchmarks.rendering import text
+from benchmarks.rendering.inline import inline
 from benchmarks.rendering.text import Lines
 
 #: How a cell with a number begins; a line stands for none.
@@ -24,7 +26,6 @@ VERDICT = "Verdict"
 MADE = "How it was made"
 #: Bytes of a CSV file that is not compressed within a page.
 PLAIN = 100_000
-MEDIA = {"svg": "image/svg+xml", "png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Figure:
     Attributes:
         caption: what it shows.
         draw: returns the image; called when the image is first asked for.
-        media: what kind of image that is.
+        media: what kind of image that is, svg or png.
         name: of its file.
     """
 
@@ -110,10 +111,12 @@ class Figure:
         """The content of its file."""
         return self.draw()
 
-    @property
-    def uri(self) -> str:
-        """The image as a data URI."""
-        return data_uri(self.image, MEDIA[self.media])
+    def element(self, prefix: str) -> Markup:
+        """Return the image as an element of a page; names within it begin with the prefix."""
+        if self.media == "svg":
+            return inline(self.image, prefix, self.caption)
+        uri = data_uri(self.image, "image/png")
+        return Markup('<img src="{}" alt="{}">').format(uri, self.caption)
 
 
 def data_uri(content: bytes, media: str) -> str:

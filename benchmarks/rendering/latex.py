@@ -6,11 +6,18 @@ letters that a note below the table explains, and a table of many rows becomes s
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from math import ceil
 
 from benchmarks.rendering.text import Lines
 
-#: What the document that inputs the tables has to have in its preamble.
+#: What the document that inputs the tables has to have in its preamble: siunitx is of version 3.
 PREAMBLE = "% \\usepackage{booktabs, siunitx, adjustbox}\n"
+#: A deviation of 0.0 is written as well, and each sign and remark stands at its own number.
+SETUP = (
+    "separate-uncertainty, retain-explicit-plus, retain-zero-uncertainty, group-digits = none, "
+    "table-align-uncertainty = false, table-align-text-after = false"
+)
 #: What is special in LaTeX, or missing from its fonts.
 SPECIAL = str.maketrans(
     {
@@ -39,9 +46,11 @@ NUMBER = re.compile(
 REFUSAL = re.compile(r"- \((?P<remark>[^()]*)\)")
 #: A number with a sign, which has a minus in math alone.
 SIGNED = re.compile(r"(?<![\w.$-])[+-]\d+(\.\d+)?")
-MOST_ROWS = 45  # of a float, which does not break between pages
+MOST_LINES = 45  # of a float, which does not break between pages
 LONGEST = 18  # characters of a cell of words on one line
-WIDE = "7em"  # of a column with longer ones
+WIDE = "p{7em}"  # the kind of a column with longer ones
+IN_WIDE = 14  # characters on a line of such a column
+IN_NOTE = 100  # characters on a line below the table
 
 
 def table(name: str, caption: str, lines: Lines, notes: Sequence[str]) -> str:
@@ -62,8 +71,9 @@ def table(name: str, caption: str, lines: Lines, notes: Sequence[str]) -> str:
         for row in rows
     ]
     heads = [_head(title) for title in header]
-    pieces = _pieces(rows, written) or [[]]
     below = [*remarks.told, *(note.translate(SPECIAL) for note in notes)]
+    firsts = [row[0] for row in rows]
+    pieces = _pieces(firsts, written, _heights(rows, kinds), ceil(len(" ".join(notes)) / IN_NOTE))
     return "\n".join(
         _float(
             caption.translate(SPECIAL) + (f" ({n} of {len(pieces)})" if len(pieces) > 1 else ""),
@@ -86,7 +96,7 @@ def _float(
             rf"\label{{{label}}}",
             r"\centering\footnotesize",
             r"\setlength{\tabcolsep}{3pt}",
-            r"\sisetup{separate-uncertainty = true, retain-explicit-plus = true}",
+            rf"\sisetup{{{SETUP}}}",
             r"\begin{adjustbox}{max width=\linewidth}",
             rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
@@ -94,33 +104,63 @@ def _float(
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{adjustbox}",
-            *([r"\par\smallskip " + " ".join(notes)] if notes else []),
+            *_below(notes),
             r"\end{table}",
             "",
         ]
     )
 
 
-def _pieces(rows: Sequence[Sequence[str]], written: Sequence[str]) -> list[list[str]]:
-    """Return the rows of each float, which ends with a group of rows where it can.
+def _below(notes: Sequence[str]) -> list[str]:
+    """Return the notes as a paragraph below a table."""
+    told = " ".join(notes)
+    return [rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {told}}}"] if notes else []
+
+
+def _heights(rows: Sequence[Sequence[str]], kinds: Sequence[str]) -> list[int]:
+    """Return how many lines each row takes on paper, where long cells of words are broken."""
+    wide = [i for i, kind in enumerate(kinds) if kind.endswith(WIDE)]
+    return [max([1, *(ceil(len(row[i]) / IN_WIDE) for i in wide)]) for row in rows]
+
+
+def _pieces(
+    firsts: Sequence[str], written: Sequence[str], heights: Sequence[int], notes: int
+) -> list[list[str]]:
+    """Return the lines of each float, which ends with a group of rows where it can.
 
     A group has the same first cell. Groups are set apart where one of them has several rows.
+
+    Args:
+        firsts: the first cell of each row.
+        written: the rows.
+        heights: how many lines on paper each of them takes.
+        notes: how many lines the notes take, which are below the last rows.
     """
-    firsts = [row[0] for row in rows]
-    groups = [list[str]()]
-    for i, line in enumerate(written):
-        if i and firsts[i] != firsts[i - 1]:
-            groups.append([])
-        groups[-1].append(line)
+    groups = [list(group) for _, group in groupby(range(len(firsts)), key=firsts.__getitem__)]
     apart = [r"\addlinespace"] if len(groups) < len(written) else []
-    found = list[list[str]]()
+    found, used = [list[str]()], 0
     for group in groups:
-        for start in range(0, len(group), MOST_ROWS):
-            part = group[start : start + MOST_ROWS]
-            if found and len(found[-1]) + len(part) <= MOST_ROWS:
-                found[-1] += [*apart, *part]
-            elif part:
-                found.append(part)
+        for part in _parts(group, heights):
+            lines = sum(heights[i] for i in part)
+            below = notes if part[-1] == len(firsts) - 1 else 0
+            if found[-1] and used + lines + below > MOST_LINES:
+                found.append([])
+                used = 0
+            begins = bool(found[-1]) and part[0] == group[0]
+            found[-1] += [*(apart if begins else []), *(written[i] for i in part)]
+            used += lines
+    return found
+
+
+def _parts(group: Sequence[int], heights: Sequence[int]) -> list[list[int]]:
+    """Return the rows of a group, in parts that a float has room for."""
+    found, used = [list[int]()], 0
+    for i in group:
+        if found[-1] and used + heights[i] > MOST_LINES:
+            found.append([])
+            used = 0
+        found[-1].append(i)
+        used += heights[i]
     return found
 
 
@@ -167,9 +207,11 @@ def _kind(cells: Sequence[str]) -> str:
     numbers = [one for cell in cells if (one := NUMBER.fullmatch(cell))]
     lines = [cell for cell in cells if cell == "-" or REFUSAL.fullmatch(cell)]
     if numbers and len(numbers) + len(lines) == len(cells):
-        return f"S[table-format={_form(numbers)}]"
+        marks = any(one["remark"] or one["star"] for one in numbers)
+        room = r", table-space-text-post = {\textsuperscript{a}}" if marks else ""
+        return f"S[table-format={_form(numbers)}{room}]"
     if any(len(cell) > LONGEST for cell in cells):
-        return rf">{{\raggedright\arraybackslash}}p{{{WIDE}}}"
+        return rf">{{\raggedright\arraybackslash}}{WIDE}"
     return "r" if cells and all(re.match(r"[-+≈∞\d]", cell) for cell in cells) else "l"
 
 

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import AutoLocator, MaxNLocator
 
+from benchmarks.rendering.inline import marked, of_line
 from benchmarks.rendering.labels import height_of, spread, width_of, wrapped
 from benchmarks.rendering.style import GRID, LINE, RC, SIZE, WIDTH
 
@@ -53,6 +54,8 @@ def image(
         axes = axes[: len(panels)]
         for axis, draw in zip(axes, panels, strict=True):
             draw(axis)
+            for line in _lines(axis):
+                line.set_gid(of_line(str(line.get_label())))
             _bare(axis, columns, height)
         title = wrapped(title, 72 * WIDTH - SIZE)
         above = LINE / 72 * height_of(title) if title else 0.0
@@ -68,7 +71,7 @@ def image(
         file = BytesIO()
         metadata = {"Date": None, "Creator": None} if media == "svg" else None
         figure.savefig(file, format=media, dpi=150, metadata=metadata)
-    return file.getvalue()
+    return marked(file.getvalue()) if media == "svg" else file.getvalue()
 
 
 def _bare(axis: Axes, columns: int, height: float) -> None:
@@ -160,8 +163,11 @@ def _place(axis: Axes, ends: Sequence[tuple[Line2D, Annotation]], dots: float) -
         joint = Line2D([x, begin], [y, height], linewidth=0.6, alpha=0.7, color=line.get_color())
         sample = Line2D([begin, end], [height, height])
         sample.update_from(line)
+        label.set_gid(line.get_gid())
         for one in (joint, sample):
-            one.set(transform=axis.transAxes, clip_on=False, label="_", marker="")
+            one.set(
+                transform=axis.transAxes, clip_on=False, label="_", marker="", gid=line.get_gid()
+            )
             axis.add_artist(one)
 
 

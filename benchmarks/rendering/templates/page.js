@@ -40,41 +40,76 @@ function show(table, column, shown) {
   for (const row of table.rows) row.cells[column].hidden = !shown;
   stick(table);
 }
-// A box for each column that can be hidden; those that are "extra" are so at first.
-function choosable(table) {
-  const headers = Array.from(table.tHead.rows[0].cells);
-  if (!headers.some(header => header.hasAttribute("data-extra"))) return;
-  const chooser = document.createElement("details"), summary = document.createElement("summary");
+// What opens to a box for each of the things that can be hidden: {name, shown, set(shown)}.
+function chooser(title, of, things) {
+  const found = document.createElement("details"), summary = document.createElement("summary");
   const group = document.createElement("fieldset"), legend = document.createElement("legend");
-  legend.textContent = "Columns of “" + table.caption.textContent + "”";
+  legend.textContent = title + " of “" + of + "”";
   group.append(legend);
-  const boxes = [];
-  const count = () => {
-    const hidden = headers.filter(header => header.hidden).length;
-    summary.textContent = "Columns" + (hidden ? " (" + hidden + " more)" : "");
-  };
-  headers.forEach((header, column) => {
-    if (header.classList.contains("name")) return;
+  const boxes = things.map(thing => {
     const label = document.createElement("label"), box = document.createElement("input");
     box.type = "checkbox";
-    box.checked = !header.hasAttribute("data-extra");
-    box.addEventListener("change", () => { show(table, column, box.checked); count(); });
-    label.append(box, " " + header.textContent.trim());
+    box.checked = thing.shown;
+    label.append(box, " " + thing.name);
     group.append(label);
-    boxes.push(box);
-    show(table, column, box.checked);
+    thing.set(box.checked);
+    box.addEventListener("change", () => { thing.set(box.checked); count(); });
+    return box;
   });
+  const count = () => {
+    const hidden = boxes.filter(box => !box.checked).length;
+    summary.textContent = title + (hidden ? " (" + hidden + " more)" : "");
+  };
   const all = document.createElement("button");
   all.type = "button";
   all.textContent = "All";
   all.addEventListener("click", () => boxes.filter(box => !box.checked).forEach(box => box.click()));
   group.append(all);
-  chooser.append(summary, group);
+  found.append(summary, group);
   count();
-  table.closest(".table").querySelector(".tools").prepend(chooser);
+  return found;
+}
+// Columns that are "extra" are hidden at first.
+function choosable(table) {
+  const headers = Array.from(table.tHead.rows[0].cells);
+  if (!headers.some(header => header.hasAttribute("data-extra"))) return;
+  const columns = headers.map((header, column) => ({
+    name: header.textContent.trim(),
+    shown: !header.hasAttribute("data-extra"),
+    set: shown => show(table, column, shown),
+    fixed: header.classList.contains("name"),
+  })).filter(column => !column.fixed);
+  const chosen = chooser("Columns", table.caption.textContent, columns);
+  table.closest(".table").querySelector(".tools").prepend(chosen);
+}
+// A figure can be saved, and its lines can be hidden.
+function drawn(figure) {
+  const svg = figure.querySelector("svg");
+  if (!svg) return;
+  const tools = document.createElement("div"), save = document.createElement("a");
+  tools.className = "tools";
+  const parts = Array.from(svg.querySelectorAll("[data-line]"));
+  const names = Array.from(new Set(parts.map(part => part.dataset.line)));
+  const lines = names.map(name => ({
+    name: name.replace(/\s+/g, " "),
+    shown: true,
+    set: shown => parts.filter(part => part.dataset.line === name)
+      .forEach(part => { part.style.display = shown ? "" : "none"; }),
+  }));
+  const caption = figure.querySelector("figcaption").textContent;
+  if (lines.length > 1) tools.append(chooser("Lines", caption, lines));
+  save.download = save.textContent = figure.dataset.name + ".svg";
+  save.href = "#";
+  save.addEventListener("click", () => {
+    const file = new Blob([new XMLSerializer().serializeToString(svg)], {type: "image/svg+xml"});
+    save.href = URL.createObjectURL(file);
+  });
+  tools.append(save);
+  figure.prepend(tools);
 }
 const tables = Array.from(document.querySelectorAll("table"));
 tables.forEach(table => { sortable(table); choosable(table); stick(table); });
+document.querySelectorAll("figure").forEach(drawn);
 // What is folded has no width until it is open.
 addEventListener("toggle", () => tables.forEach(stick), true);
 addEventListener("resize", () => tables.forEach(stick));
