@@ -194,7 +194,11 @@ def plain_normalised(patch: pytest.MonkeyPatch) -> None:
 def deaf_outputs(patch: pytest.MonkeyPatch) -> None:
     """Let the outputs have the epsilon of the rule that made them, whatever they are given."""
     seed = propagation._seed
-    patch.setattr(propagation, "_seed", lambda *args: seed(*args[:-1], None))
+
+    def deaf(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> Tensor:
+        return seed(outputs, reward, name, None)
+
+    patch.setattr(propagation, "_seed", deaf)
 
 
 def epsilon_everywhere(patch: pytest.MonkeyPatch) -> None:
