@@ -116,6 +116,7 @@ def test_a_step_has_a_surrogate_gradient_beside_lfp(tmp_path: Path) -> None:
     assert {(s.run.method, s.run.kind) for s in found.runs.values()} == {
         (method, kind) for method in ("lfp", "surrogate") for kind in ("sweep", "final")
     }
+    assert arms.figures[0].draw().startswith(b"\x89PNG")
     frame = arms.tables[0].frame
     assert frame["slope"].notna().tolist() == [False, True] * 2
     differences = paired.tables[0].frame

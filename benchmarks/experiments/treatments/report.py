@@ -9,7 +9,9 @@ from baselines import LFPSettings
 from benchmarks.analysis import paired
 from benchmarks.experiments.treatments.options import GRADIENT, Options
 from benchmarks.experiments.treatments.runs import BATCH
-from benchmarks.rendering.document import Section, Table
+from benchmarks.rendering import curves
+from benchmarks.rendering.curves import Curve
+from benchmarks.rendering.document import Figure, Section, Table
 from benchmarks.rendering.text import (
     Lines,
     at_edge,
@@ -43,7 +45,29 @@ def report(options: Options, arms: Sequence[Arm]) -> list[Section]:
         return []
     caption = f"{options.dataset.capitalize()} by arm"
     table = Table("arms", caption, lines(rows), pd.DataFrame(rows), notes(options, rows))
-    return [Section("Treatments", tables=[table]), *_differences(options, arms)]
+    told = "Test accuracy by epoch: mean over the seeds, and their range."
+    figure = Figure(told, lambda: drawn(options, arms), "png", "curves")
+    main = Section("Treatments", tables=[table], figures=[figure])
+    return [main, *_differences(options, arms)]
+
+
+def drawn(options: Options, arms: Sequence[Arm]) -> bytes:
+    """Return the figure: a panel for each network, a line for each arm."""
+    panels: dict[str, dict[str, Curve]] = {}
+    for arm in arms:
+        rows = [
+            [None if epoch.test is None else 100 * epoch.test for epoch in result.history]
+            for result in arm.results
+        ]
+        epochs = range(max(map(len, rows), default=0))
+        panels.setdefault(arm.network, {})[arm.name] = Curve.of(epochs, rows)
+    return curves.png(
+        panels,
+        curves.highest_end,
+        across="epoch",
+        up="test accuracy (%)",
+        title=options.dataset.capitalize(),
+    )
 
 
 def _differences(options: Options, arms: Sequence[Arm]) -> list[Section]:
