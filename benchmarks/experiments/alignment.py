@@ -249,7 +249,7 @@ class Alignment(Experiment[Options]):
         shown = (
             "Cosine of LFP's update in the first layer with |w| times the gradient, by epoch: mean "
             "over the seeds, and their range. Crosses below the lines are epochs at which no seed "
-            "has a cosine, as one of the updates is 0 in float32."
+            "has a cosine, as an update is 0 in float32; a line ends where all runs have diverged."
         )
         figure = Figure(shown, lambda: drawn(options, frame), "png", "alignment")
         return [Section("Alignment", tables=[table], figures=[figure])]
@@ -273,6 +273,7 @@ def tidy(results: Sequence[Result]) -> pd.DataFrame:
             "layer": layer,
             **values,
             "test_accuracy": result.test,
+            "diverged": result.diverged,
         }
         for result in results
         if isinstance(run := result.run, AlignmentRun)
@@ -306,6 +307,7 @@ def _measured(cell: pd.DataFrame) -> dict[str, float]:
         "undefined_at_last": int(at_last["cosine"].isna().sum()),
         "test_accuracy_mean": accuracies.mean(),
         "test_accuracy_std": accuracies.std(ddof=1),
+        "diverged": int(cell.groupby("seed")["diverged"].first().sum()),
         "seeds": len(at_last),
     }
 
@@ -315,7 +317,7 @@ def lines(told: pd.DataFrame) -> Lines:
     header = (
         *("activation", "epsilon", "hidden layers", "batch", "compared with"),
         *("cosine, first layer, at first", "at last", "least of hidden layers, at last"),
-        *("equal signs, first layer, at last", "test accuracy %"),
+        *("equal signs, first layer, at last", "test accuracy %", "diverged"),
     )
     return header, [
         (
@@ -326,6 +328,7 @@ def lines(told: pd.DataFrame) -> Lines:
             number(row["least_hidden_at_last"], ".2f"),
             number(row["signs_first_at_last"], ".2f"),
             mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"]),
+            f"{row['diverged']}/{row['seeds']}",
         )
         for row in told.to_dict("records")
     ]
@@ -344,7 +347,8 @@ def remarks(options: Options, told: pd.DataFrame) -> list[str]:
         "first training samples, as many as the batch says, before training (at first) and after "
         "it (at last).",
         "Cosine: of two updates of a weight matrix. Equal signs: of the weights that both move. "
-        "The rate is not tuned: a network that does not learn shows what its updates are like.",
+        "The rate is not tuned: a network that does not learn shows what its updates are like, and "
+        "the last ones of a run that diverged are those before that.",
         f"Surrogate: the fast sigmoid's derivative with the slope {options.slope:g} in place of "
         "that of a step, which has none.",
         *([undefined] if told["undefined_at_last"].any() else []),
