@@ -64,6 +64,11 @@ class LFPSettings(FeedbackSettings):
         Named(REWARDS),
         Field(description="Reward of the logits; spiking networks have their own."),
     ] = "softmax"
+    #: No part of the search, of which every stored choice by trials would be another one.
+    output_epsilon: Annotated[
+        Annotated[float, Field(ge=0, allow_inf_nan=False)] | None,
+        Field(description="Stabiliser of the logits alone, if not epsilon; spikes have none."),
+    ] = None
     normaliser: Annotated[
         Literal["current", "earlier"],
         Field(description="Which N_t divides the rewards of spiking neurons."),
@@ -89,7 +94,8 @@ class LFP(DescentTrainer):
         with self.settings.feedback():
             logits = self.model(inputs)
         reward_of = REWARDS[self.settings.reward]
-        lfp.backward(logits, reward_of(logits, targets, self.settings.reduction))
+        reward = reward_of(logits, targets, self.settings.reduction)
+        lfp.backward(logits, reward, epsilon=self.settings.output_epsilon)
         with torch.no_grad():
             return F.cross_entropy(logits, targets)
 

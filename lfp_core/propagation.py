@@ -48,7 +48,7 @@ from lfp_core.marks import (
     tensors,
 )
 from lfp_core.operations import METHODS, UNFOLDED, _rules
-from lfp_core.slopes import before_overwriting, share
+from lfp_core.slopes import UNDIVIDED, before_overwriting, share
 
 Attention = Literal["uniform", "constant"]
 Gates = Literal["signal", "uniform"]
@@ -125,17 +125,14 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         normalisation: Normalisation = "gradient",
         parameters: Iterable[Tensor] = (),
     ) -> None:
-        if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
-            raise ValueError(f"epsilon must be a number >= 0, not {epsilon!r}")
-        if not (math.isfinite(epsilon) and epsilon >= 0):
-            raise ValueError(f"epsilon must be finite and >= 0, not {epsilon!r}")
+        stabiliser = _checked(epsilon)
         chosen = (attention, gates, units, normalisation)
         for (name, allowed), value in zip(ALLOWED.items(), chosen, strict=True):
             if value not in allowed:
                 options = " or ".join(map(repr, allowed))
                 raise ValueError(f"{name} must be {options}, not {value!r}")
         super().__init__()
-        self.epsilon = float(epsilon)
+        self.epsilon = stabiliser
         self._text = repr(self.epsilon)
         self._owing = Mark("activation", epsilon=self.epsilon)
         self.strict = strict
@@ -382,6 +379,15 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return put(tensor, ACTIVATION)
 
 
+def _checked(epsilon: float) -> float:
+    """Return a stabiliser; raise ValueError if it cannot be one."""
+    if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
+        raise ValueError(f"epsilon must be a number >= 0, not {epsilon!r}")
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        raise ValueError(f"epsilon must be finite and >= 0, not {epsilon!r}")
+    return float(epsilon)
+
+
 #: Of tensors that a function made from activations, where the engine cannot see into it.
 HIDDEN_ACTIVATION = (
     ", which made an operand outside of the context, or where it cannot see into: in a custom "
@@ -474,7 +480,9 @@ def _hides_data(structure: Any) -> bool:
     return not isinstance(structure, (Tensor, *PLAIN))
 
 
-def backward(outputs: Any, reward: Any, *, retain_graph: bool = False) -> None:
+def backward(
+    outputs: Any, reward: Any, *, epsilon: float | None = None, retain_graph: bool = False
+) -> None:
     """Propagate the reward and add the negated feedback to ``p.grad`` of every trainable parameter.
 
     So any ``torch.optim`` optimiser, which minimises, moves each parameter along its feedback.
@@ -486,16 +494,21 @@ def backward(outputs: Any, reward: Any, *, retain_graph: bool = False) -> None:
             reward, or for a dict the keys that get one. Positive rewards ask for outputs of larger
             magnitude. An output that is exactly 0 takes none, unless it is the result of an epsilon
             rule with eps > 0, or the spike or membrane of a neuron, which take it as it is.
+        epsilon: stabiliser >= 0 of the outputs alone, which share out ``R / (o + eps s(o))``; None
+            for that of the rule which made them. With the context's own, an output takes the part
+            ``|o| / (|o| + eps)`` of its reward, which is little of it as long as outputs are small.
         retain_graph: keep what a second call for outputs of the same forward pass needs.
 
     Raises:
-        ValueError: outputs do not come from :class:`feedback`, or structures or shapes differ.
+        ValueError: outputs do not come from :class:`feedback`, or structures or shapes differ;
+            epsilon is out of its range, or given for spikes, which share out all of their reward.
         UnsupportedOperation: a reward arrives at an operation without a rule.
         CheckpointError: ``torch.utils.checkpoint`` ran a part of the model again outside of the
             context.
     """
+    own = None if epsilon is None else _checked(epsilon)
     pairs = list(_pairs(outputs, reward, "outputs"))
-    seeds = [_seed(output, r, name) for output, r, name in pairs]
+    seeds = [_seed(output, r, name, own) for output, r, name in pairs]
     try:
         _torch.run_backward([output for output, _, _ in pairs], seeds, retain_graph)
     except CheckpointError as error:
@@ -546,8 +559,8 @@ def _items(structure: Any) -> dict[Any, Any] | None:
     return None
 
 
-def _seed(outputs: Tensor, reward: Tensor, name: str) -> Tensor:
-    """Return the gradient that starts the backward pass: ``-R / o``."""
+def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> Tensor:
+    """Return the gradient that starts the backward pass: ``-R / o``, with what stabilises it."""
     mark = mark_of(outputs) if outputs.requires_grad else None
     if mark is None or mark.hidden or (mark.kind == "weight" or mark.leaf):
         raise ValueError(
@@ -557,8 +570,12 @@ def _seed(outputs: Tensor, reward: Tensor, name: str) -> Tensor:
         )
     if reward.shape != outputs.shape:
         raise ValueError(f"reward has shape {list(reward.shape)}, {name} {list(outputs.shape)}")
+    if epsilon is None:
+        epsilon = mark.epsilon
+    elif mark.epsilon == UNDIVIDED:
+        raise ValueError(f"epsilon: {epsilon!r}; allowed for {name}, which are spikes: None")
     with torch.no_grad():
-        seed = share(reward, outputs, mark.epsilon, limit=0.0, factor=-1 / mark.degree)
+        seed = share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.degree)
     return seed.to(outputs.dtype)
 
 

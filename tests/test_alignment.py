@@ -1,9 +1,11 @@
 """The study of how far LFP's update is one that a gradient would make."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from baselines import SGD, LFPSettings, Settings
 from baselines.wsgd import WeightScaledSGD
@@ -22,7 +24,7 @@ from benchmarks.experiments.alignment import (
     watch,
 )
 from benchmarks.experiments.base import Found
-from benchmarks.runs.run import Result, Run
+from benchmarks.runs.run import Epoch, Result, Run
 from benchmarks.runs.store import Stored
 
 CPU = torch.device("cpu")
@@ -121,6 +123,43 @@ def test_the_report_has_a_line_for_each_network_and_reference() -> None:
     assert [row[0] for row in rows] == ["relu"] * 2 + ["heaviside"] * 2
     assert figure.draw().startswith(b"\x89PNG")
     assert Alignment().sections(options, Found()) == []
+
+
+@pytest.mark.parametrize("undefined", [0, 1, 3])
+def test_an_epoch_without_a_cosine_is_told_and_drawn(
+    undefined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three seeds, some have an update of 0 in the first layer: at every epoch."""
+    options = Options(activations=["relu"], depths=[1, 2], epochs=1, seeds=3)
+    runs = [run for run in Alignment().plan(options, {}) if isinstance(run, AlignmentRun)]
+    found = Found({run: Stored(_made_up(run, run.seed < undefined), {}) for run in runs})
+    lines: list[tuple[list[float], list[float]]] = []
+    plot = Axes.plot
+
+    def seen(axis: Axes, x: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
+        lines.append((list(x), list(y))) if args == ("x",) else None
+        return plot(axis, x, y, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", seen)
+    (section,) = Alignment().sections(options, found)
+    table, figure = section.tables[0], section.figures[0]
+    assert figure.draw().startswith(b"\x89PNG")
+    assert table.frame["undefined_at_last"].tolist() == [undefined] * 4
+    expected = "-" if undefined == 3 else "0.50"
+    assert {row[5] for row in table.lines[1]} == {expected}
+    assert any("has no cosine" in note for note in table.notes) == (undefined > 0)
+    across = [0, 1] if undefined == 3 else []
+    assert [x for x, _ in lines] == [across] * 2
+    assert all(y < 0 for _, of_line in lines for y in of_line)
+
+
+def _made_up(run: AlignmentRun, undefined: bool) -> Result:
+    """Return a result in whose first layer cosines are a half, or undefined."""
+    first = None if undefined else 0.5
+    layers = [{"cosine": first, "signs": first}, *[{"cosine": 1.0, "signs": 1.0}] * run.depth]
+    look = [{"batch": 64, "reference": name, "layers": layers} for name in (SCALED, GRADIENT)]
+    history = (Epoch(validation=0.5, test=0.5),) * 2
+    return Result(run, history, None, 1, 1.0, details={"measured": [look, look]})
 
 
 def _watched(run: AlignmentRun) -> Result:

@@ -70,8 +70,8 @@ def test_every_arm_has_as_many_trials_and_the_best_is_chosen(tmp_path: Path) -> 
 def test_a_trial_that_diverged_counts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost() -> nn.Module:
-        model = NETWORKS["softplus"].build()
+    def lost(input_shape: tuple[int, ...]) -> nn.Module:
+        model = NETWORKS["softplus"].build(input_shape)
         nn.init.constant_(next(model.parameters()), float("nan"))
         return model
 
@@ -92,11 +92,39 @@ def test_a_trial_that_diverged_counts_nothing(
         ({"arms": {"a": {"epsilon": 0.1}}}, "arms.a: unknown name 'epsilon'"),
         ({"learning_rates": [-1.0]}, "learning_rate must be finite and > 0, not -1.0"),
         ({"epsilons": [0.1, 0.1]}, "epsilons: 0.1 is given twice"),
+        ({"dataset": "mnist", "networks": ["lstm"]}, "networks: 'lstm' with mnist; allowed: with"),
+        ({"dataset": "minst"}, "dataset: unknown name 'minst'"),
+        ({"against": "shifted"}, "against: unknown name 'shifted'"),
+        ({"slopes": [1.0]}, "slopes: 1 values; allowed: as many as epsilons, 2"),
+        ({"slopes": [1.0, 2.0]}, "slopes: [1.0, 2.0] with the network 'sigmoid'; allowed: none"),
+        ({"networks": ["heaviside"], "slopes": [0.0, 2.0]}, "slope must be finite and > 0"),
+        ({"arms": {"a": {"output_epsilon": -1.0}}}, "output_epsilon must be finite and >= 0"),
     ],
 )
 def test_wrong_options_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Treatments().runs(SMALL.model_copy(update=changes))
+
+
+@pytest.mark.slow
+def test_a_step_has_a_surrogate_gradient_beside_lfp(tmp_path: Path) -> None:
+    changes = {"arms": {"lfp": {}}, "against": "gradient", "slopes": [1.0, 10.0], "seeds": 3}
+    networks = ["heaviside, noise", "heaviside to the outputs"]
+    options = SMALL.model_copy(update={**changes, "networks": networks})
+    found, sections = treated(tmp_path, options)
+    arms, paired, _ = sections
+    assert {(s.run.method, s.run.kind) for s in found.runs.values()} == {
+        (method, kind) for method in ("lfp", "surrogate") for kind in ("sweep", "final")
+    }
+    assert arms.figures[0].draw().startswith(b"\x89PNG")
+    frame = arms.tables[0].frame
+    assert frame["slope"].notna().tolist() == [False, True] * 2
+    differences = paired.tables[0].frame
+    assert differences["quantity"].tolist() == networks
+    means = frame["test_accuracy_mean"].tolist()
+    assert differences["difference"].tolist() == pytest.approx(
+        [100 * (means[0] - means[1]), 100 * (means[2] - means[3])]
+    )
 
 
 def test_feedback_is_compared_on_the_same_draw(monkeypatch: pytest.MonkeyPatch) -> None:

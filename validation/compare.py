@@ -18,6 +18,7 @@ def engine_feedback(
     reward_of: Callable[[Tensor], Tensor],
     epsilon: float,
     attention: Attention = "uniform",
+    output_epsilon: float | None = None,
     **options: Any,
 ) -> Feedback:
     """Return the engine's feedback, minus ``p.grad``, of every parameter (zeros for None).
@@ -28,12 +29,13 @@ def engine_feedback(
         reward_of: the reward as a function of the outputs.
         epsilon: stabiliser.
         attention: as in :class:`lfp_core.feedback`.
+        output_epsilon: stabiliser of the outputs, as in :func:`lfp_core.backward`.
         options: the other options of :class:`lfp_core.feedback`.
     """
     model.zero_grad(set_to_none=True)
     with lfp.feedback(epsilon, attention=attention, **options):
         outputs = model(inputs)
-    lfp.backward(outputs, reward_of(outputs))
+    lfp.backward(outputs, reward_of(outputs), epsilon=output_epsilon)
     return {
         p: torch.zeros_like(p) if p.grad is None else -p.grad.detach() for p in model.parameters()
     }

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,7 @@ def run(
     gates: str = "signal",
     units: str = "identity",
     normalisation: str = "gradient",
+    output_epsilon: float | None = None,
 ) -> Trace:
     """Propagate the reward of the outputs through the model; return the feedback.
 
@@ -112,18 +113,37 @@ def run(
         gates: "signal", where a gate that scales a signal gets no reward, or "uniform".
         units: "identity", "reverse" or "shifted" where f(0) != 0 (:func:`_activation`).
         normalisation: "gradient", or "identity" for a constant scale (:func:`_centred`).
+        output_epsilon: stabiliser of the last layer, if it has one of its own.
 
     Returns:
         The trace, with the feedback and the outputs.
 
     Raises:
-        TypeError: a module has no definition here.
+        TypeError: a module has no definition here, or an epsilon of its own is asked for what does
+            not end with a layer.
     """
     trace = Trace(epsilon, attention, gates, units, normalisation)
-    trace.outputs, backward = walk(model, inputs.detach().numpy(), trace)
+    if output_epsilon is None:
+        trace.outputs, backward = walk(model, inputs.detach().numpy(), trace)
+    else:
+        trace.outputs, backward = _with_last_layer(model, inputs, trace, output_epsilon)
     reward = reward_of(torch.from_numpy(trace.outputs)).numpy()
     trace.input_reward = backward(reward)
     return trace
+
+
+def _with_last_layer(
+    model: nn.Module, inputs: torch.Tensor, trace: Trace, epsilon: float
+) -> tuple[Array, Backward]:
+    """Walk all but the last layer with the trace's epsilon, and that one with its own."""
+    if not isinstance(model, nn.Sequential) or type(model[-1]) not in CONNECTIONS:
+        raise TypeError(f"an epsilon of its own is for a last layer, not for {model}")
+    last = replace(trace, epsilon=epsilon)  # the same feedback, as the dict is the same
+    hidden, to_inputs = walk(model[:-1], inputs.detach().numpy(), trace)
+    outputs, to_hidden = walk(model[-1], hidden, last)
+    trace.condition = max(trace.condition, last.condition)
+    trace.smallest = min(trace.smallest, last.smallest)
+    return outputs, lambda r: to_inputs(to_hidden(r))
 
 
 def walk(module: nn.Module, a: Array, trace: Trace) -> tuple[Array, Backward]:  # noqa: PLR0911, PLR0912

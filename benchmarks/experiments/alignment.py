@@ -9,12 +9,14 @@ cosine between them, and the share of weights that both would move in the same d
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from numpy.random import SeedSequence
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
@@ -30,10 +32,11 @@ from benchmarks.data import DATASETS, Split
 from benchmarks.experiments.base import STRICT, Experiment, Found, Results
 from benchmarks.experiments.options import Seeds, Whole
 from benchmarks.models import ACTIVATIONS
-from benchmarks.rendering import curves
+from benchmarks.rendering import curves, panels
 from benchmarks.rendering.curves import Curve
 from benchmarks.rendering.document import Figure, Section, Table
-from benchmarks.rendering.text import Lines, number, seeds_of, spread
+from benchmarks.rendering.style import colours
+from benchmarks.rendering.text import Lines, mean_and_deviation, number, seeds_of
 from benchmarks.runs.run import Result, Run, Task
 from benchmarks.runs.training import accuracy, dataset, train
 from benchmarks.storage.checkpoint import Checkpoint
@@ -47,6 +50,7 @@ SURROGATES: Mapping[str, type[DescentTrainer]] = {
     f"{SCALED}, surrogate": WeightScaledSurrogate,
     f"{GRADIENT}, surrogate": Surrogate,
 }
+DIGITS = 6  # behind the point, of what is stored
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -139,6 +143,11 @@ def agreement(ours: Tensor, theirs: Tensor) -> dict[str, float | None]:
     return {"cosine": finite(float(cosine)), "signs": finite(float(signs))}
 
 
+def rounded(values: dict[str, float | None]) -> dict[str, float | None]:
+    """Return the values with the digits that are stored, as a run has thousands of them."""
+    return {n: value if value is None else round(value, DIGITS) for n, value in values.items()}
+
+
 class Watch:
     """The metric of a run, which compares updates on the way.
 
@@ -165,7 +174,7 @@ class Watch:
             for name, method in references(ACTIVATIONS[self.run.activation]).items():
                 settings = SurrogateSettings(1.0, slope=self.run.slope)
                 theirs = updates(method(model, settings), *batch)
-                layers = [agreement(a, b) for a, b in zip(ours, theirs, strict=True)]
+                layers = [rounded(agreement(a, b)) for a, b in zip(ours, theirs, strict=True)]
                 found.append({"batch": size, "reference": name, "layers": layers})
         model.zero_grad()
         return found
@@ -235,12 +244,18 @@ class Alignment(Experiment[Options]):
         if frame.empty:
             return []
         caption = "Agreement of LFP's update with others"
-        table = Table("alignment", caption, lines(frame), frame, remarks(options))
-        told = "Cosine of LFP's update in the first layer with |w| times the gradient, by epoch."
-        figure = Figure(told, lambda: drawn(options, frame), "png", "alignment")
+        told = summary(frame)
+        table = Table("alignment", caption, lines(told), told, remarks(options, told))
+        shown = (
+            "Cosine of LFP's update in the first layer with |w| times the gradient, by epoch: mean "
+            "over the seeds, and their range. Crosses below the lines are epochs at which no seed "
+            "has a cosine, as an update is 0 in float32; a line ends where all runs have diverged."
+        )
+        figure = Figure(shown, lambda: drawn(options, frame), "png", "alignment")
         return [Section("Alignment", tables=[table], figures=[figure])]
 
 
+CROSSES = 0.09  # between two lines' crosses
 CELL = ["activation", "epsilon", "depth", "batch", "reference"]
 
 
@@ -258,6 +273,7 @@ def tidy(results: Sequence[Result]) -> pd.DataFrame:
             "layer": layer,
             **values,
             "test_accuracy": result.test,
+            "diverged": result.diverged,
         }
         for result in results
         if isinstance(run := result.run, AlignmentRun)
@@ -267,41 +283,63 @@ def tidy(results: Sequence[Result]) -> pd.DataFrame:
     )
 
 
-def lines(frame: pd.DataFrame) -> Lines:
-    """Return a line for each network and reference, of means over the seeds."""
-    header = (
-        *("activation", "epsilon", "hidden layers", "batch", "compared with"),
-        *("cosine, first layer, at first", "at last", "least of hidden layers, at last"),
-        *("equal signs, first layer, at last", "test accuracy %"),
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each network and reference, of means over the seeds that have a value."""
+    return pd.DataFrame(
+        {**dict(zip(CELL, cell, strict=True)), **_measured(of_cell)}
+        for cell, of_cell in frame.groupby(CELL, sort=False)
     )
-    return header, [
-        (*_named(cell), *_measured(of_cell)) for cell, of_cell in frame.groupby(CELL, sort=False)
-    ]
 
 
-def _named(cell: tuple[Any, ...]) -> tuple[str, ...]:
-    activation, epsilon, depth, batch, reference = cell
-    return activation, f"{epsilon:g}", str(depth), str(batch), reference
-
-
-def _measured(cell: pd.DataFrame) -> tuple[str, ...]:
+def _measured(cell: pd.DataFrame) -> dict[str, float]:
     """Return the numbers of a line."""
     first = cell[cell["layer"] == 1]
     last = cell[cell["epoch"] == cell.groupby("seed")["epoch"].transform("max")]
     hidden = last[last["layer"] < last["layer"].max()]
     least = hidden.groupby("seed")["cosine"].min()
-    accuracies = cell.groupby("seed")["test_accuracy"].first().dropna()
-    return (
-        number(first[first["epoch"] == 0]["cosine"].mean(), ".2f"),
-        number(last[last["layer"] == 1]["cosine"].mean(), ".2f"),
-        number(least.mean(), ".2f"),
-        number(last[last["layer"] == 1]["signs"].mean(), ".2f"),
-        spread((100 * accuracies).tolist(), digits=1) if len(accuracies) else "-",
+    at_last = last[last["layer"] == 1]
+    accuracies = cell.groupby("seed")["test_accuracy"].first()
+    return {
+        "first_at_first": first[first["epoch"] == 0]["cosine"].mean(),
+        "first_at_last": at_last["cosine"].mean(),
+        "least_hidden_at_last": least.mean(),
+        "signs_first_at_last": at_last["signs"].mean(),
+        "undefined_at_last": int(at_last["cosine"].isna().sum()),
+        "test_accuracy_mean": accuracies.mean(),
+        "test_accuracy_std": accuracies.std(ddof=1),
+        "diverged": int(cell.groupby("seed")["diverged"].first().sum()),
+        "seeds": len(at_last),
+    }
+
+
+def lines(told: pd.DataFrame) -> Lines:
+    """Return the summary as text."""
+    header = (
+        *("activation", "epsilon", "hidden layers", "batch", "compared with"),
+        *("cosine, first layer, at first", "at last", "least of hidden layers, at last"),
+        *("equal signs, first layer, at last", "test accuracy %", "diverged"),
     )
+    return header, [
+        (
+            *(row["activation"], f"{row['epsilon']:g}", str(row["depth"]), str(row["batch"])),
+            row["reference"],
+            number(row["first_at_first"], ".2f"),
+            number(row["first_at_last"], ".2f"),
+            number(row["least_hidden_at_last"], ".2f"),
+            number(row["signs_first_at_last"], ".2f"),
+            mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"]),
+            f"{row['diverged']}/{row['seeds']}",
+        )
+        for row in told.to_dict("records")
+    ]
 
 
-def remarks(options: Options) -> list[str]:
+def remarks(options: Options, told: pd.DataFrame) -> list[str]:
     """Return what a reader of the table has to know."""
+    undefined = (
+        "An update that is 0 in float32 has no cosine: means are of the seeds that have one, and a "
+        "line stands for none."
+    )
     return [
         f"{options.dataset}: networks with hidden layers of {options.width} units that LFP trains "
         f"for {options.epochs} epochs at the rate {options.learning_rate:g}, with batches of "
@@ -309,23 +347,49 @@ def remarks(options: Options) -> list[str]:
         "first training samples, as many as the batch says, before training (at first) and after "
         "it (at last).",
         "Cosine: of two updates of a weight matrix. Equal signs: of the weights that both move. "
-        "The rate is not tuned: a network that does not learn shows what its updates are like.",
+        "The rate is not tuned: a network that does not learn shows what its updates are like, and "
+        "the last ones of a run that diverged are those before that.",
         f"Surrogate: the fast sigmoid's derivative with the slope {options.slope:g} in place of "
         "that of a step, which has none.",
+        *([undefined] if told["undefined_at_last"].any() else []),
     ]
 
 
 def drawn(options: Options, frame: pd.DataFrame) -> bytes:
-    """Return the figure: a panel for each activation, a line for each epsilon and depth."""
+    """Return the figure: a panel for each activation, a line for each epsilon.
+
+    With several depths there is a panel for each activation and epsilon, and a line for each depth.
+    """
     scaled = frame[(frame["layer"] == 1) & frame["reference"].str.startswith(SCALED)]
     scaled = scaled[scaled["batch"] == options.batches[-1]]
-    panels: dict[str, dict[str, Curve]] = {}
+    of_panels: dict[str, dict[str, pd.DataFrame]] = {}
     for (name, epsilon, depth), cell in scaled.groupby(CELL[:3], sort=False):
-        activation = str(name)
-        rows = [of_seed["cosine"].tolist() for _, of_seed in cell.groupby("seed")]
-        line = f"epsilon {epsilon:g}" + (f", {depth} layers" if len(options.depths) > 1 else "")
-        title = ACTIVATIONS[activation].label or activation
-        panels.setdefault(title, {})[line] = Curve.of(range(max(map(len, rows))), rows)
-    return curves.png(
-        panels, curves.highest, across="epoch", up="cosine", title=f"{options.dataset}, first layer"
-    )
+        title, line = ACTIVATIONS[str(name)].label or str(name), f"epsilon {epsilon:g}"
+        if len(options.depths) > 1:
+            title, line = f"{title}, {line}", f"{depth} layers"
+        wide = cell.pivot_table(index="seed", columns="epoch", values="cosine", dropna=False)
+        of_panels.setdefault(title, {})[line] = wide
+    lowest = min(0.0, scaled["cosine"].min())
+    draw = [partial(_panel, title=t, lines=one, lowest=lowest) for t, one in of_panels.items()]
+    return panels.image(draw, share=True, title=f"{options.dataset}, first layer", media="png")
+
+
+def _panel(axis: Axes, title: str, lines: Mapping[str, pd.DataFrame], lowest: float) -> None:
+    """Draw a line for each table of seeds by epochs, and below all what no seed has a value of."""
+    found = {
+        name: Curve.of(range(wide.shape[1]), wide.to_numpy().tolist())
+        for name, wide in lines.items()
+    }
+    curves.draw(axis, found, [name for name, curve in found.items() if curve.x.size])
+    for row, (name, wide) in enumerate(lines.items(), start=1):
+        nowhere = wide.columns[wide.isna().all()]
+        axis.plot(
+            nowhere,
+            [lowest - CROSSES * row] * len(nowhere),
+            "x",
+            color=colours([*found], [*found])[name],
+            label="_" if found[name].x.size else name,
+            markersize=4,
+        )
+    curves.whole_numbers(axis)
+    axis.set(title=title, xlabel="epoch", ylabel="cosine")

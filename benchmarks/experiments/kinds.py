@@ -6,6 +6,7 @@ from baselines.registry import Registry, required
 from benchmarks.experiments.alignment import Alignment
 from benchmarks.experiments.base import Experiment
 from benchmarks.experiments.comparison.experiment import Comparison
+from benchmarks.experiments.depth import Depth
 from benchmarks.experiments.initial_feedback import InitialFeedback
 from benchmarks.experiments.language import Language
 from benchmarks.experiments.pruning import Pruning
@@ -34,6 +35,7 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "treatments": Treatments,
         "initial-feedback": InitialFeedback,
         "alignment": Alignment,
+        "depth": Depth,
     },
     _as_kind,
 )

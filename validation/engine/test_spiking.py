@@ -634,6 +634,14 @@ def test_an_unknown_normaliser_raises_value_error() -> None:
         spiking.feedback(-1.0)
 
 
+def test_spikes_share_out_all_of_their_reward_and_have_no_epsilon() -> None:
+    model, x = network([5, 3]).double(), torch.randn(4, 5).double()
+    with lfp.feedback():
+        spikes = spiking.unroll(model, x, steps=2)
+    with pytest.raises(ValueError, match=r"^epsilon: 0\.1; allowed for outputs, which are spikes"):
+        lfp.backward(spikes, torch.ones_like(spikes), epsilon=0.1)
+
+
 # --- the reward of a rate code --------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import calls, functions, sharing
+from lfp_core import calls, functions, propagation, sharing
 from lfp_core.calls import Call, Operation
 from lfp_core.marks import ACTIVATION, Mark, used
 from lfp_core.propagation import Gates, Normalisation, Units
@@ -112,6 +112,16 @@ def test_all_of_them_together(case: Case, epsilon: float, gates: Gates, units: U
     assert_agreement(case, epsilon, gates=gates, units=units, normalisation="identity")
 
 
+@pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
+def test_an_epsilon_of_the_outputs_equals_the_oracle(train: bool) -> None:
+    @settings(max_examples=60)
+    @given(cases(train=train), epsilons(), epsilons())
+    def check(case: Case, epsilon: float, own: float) -> None:
+        assert_agreement(case, epsilon, output_epsilon=own)
+
+    check()
+
+
 # --- what must be caught --------------------------------------------------------------------------
 
 
@@ -181,6 +191,22 @@ def plain_normalised(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sharing, "normalised", through)
 
 
+def deaf_outputs(patch: pytest.MonkeyPatch) -> None:
+    """Let the outputs have the epsilon of the rule that made them, whatever they are given."""
+    seed = propagation._seed
+
+    def deaf(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> Tensor:
+        return seed(outputs, reward, name, None)
+
+    patch.setattr(propagation, "_seed", deaf)
+
+
+def epsilon_everywhere(patch: pytest.MonkeyPatch) -> None:
+    """Let every layer have the epsilon of the outputs."""
+    patch.setattr(lfp.feedback, "owing", lambda _: Mark("activation", epsilon=OF_OUTPUTS))
+
+
+OF_OUTPUTS = 0.5
 Damage = Callable[[pytest.MonkeyPatch], None]
 BROKEN: dict[str, tuple[Damage, st.SearchStrategy[Case], dict[str, Any]]] = {
     "no gates": (no_gates, products(("gated",)), {"gates": "signal"}),
@@ -193,6 +219,8 @@ BROKEN: dict[str, tuple[Damage, st.SearchStrategy[Case], dict[str, Any]]] = {
     "reverse": (deaf_units, products(("unit",)), {"units": "reverse"}),
     "shifted": (deaf_units, products(("unit",)), {"units": "shifted"}),
     "statistics": (plain_normalised, cases(train=True), {"normalisation": "identity"}),
+    "outputs": (deaf_outputs, cases(), {"output_epsilon": OF_OUTPUTS}),
+    "outputs alone": (epsilon_everywhere, cases(), {"output_epsilon": OF_OUTPUTS}),
 }
 
 
@@ -220,6 +248,7 @@ def test_a_broken_treatment_is_caught(name: str, monkeypatch: pytest.MonkeyPatch
         (products(("unit",)), {"units": "identity"}, {"units": "shifted"}),
         (products(("unit",)), {"units": "reverse"}, {"units": "shifted"}),
         (cases(train=True), {"normalisation": "gradient"}, {"normalisation": "identity"}),
+        (cases(), {"output_epsilon": None}, {"output_epsilon": OF_OUTPUTS}),
     ],
 )
 def test_options_are_not_the_same(
@@ -280,6 +309,43 @@ def test_gates_by_hand(gates: Gates, parts: tuple[float, float]) -> None:
     model = nn.Sequential(Gated(nn.Sequential(line(2.0), nn.Sigmoid()), line(-3.0)))
     expected = parts[0] * 2 / (2 + EPSILON) + parts[1] * 3 / (3 + EPSILON)
     assert rewards_by_hand(model, 1.0, gates=gates) == pytest.approx((expected,) * 2, rel=1e-14)
+
+
+def of_outputs(model: nn.Module, epsilon: float, own: float | None) -> Tensor:
+    """Return the feedback of a layer of one weight, 3, for an output of 0.6 and a reward of 1."""
+    layer = line(3.0)
+    inputs = torch.tensor([[0.2]], dtype=torch.float64)
+    with lfp.feedback(epsilon):
+        outputs = nn.Sequential(layer, model)(inputs)
+    lfp.backward(outputs, torch.ones_like(outputs), epsilon=own)
+    assert layer.weight.grad is not None
+    return -layer.weight.grad
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 5.0])
+@pytest.mark.parametrize("own", [0.0, 0.3])
+def test_outputs_with_an_epsilon_by_hand(epsilon: float, own: float) -> None:
+    """o = 0.6: the weight gets 0.2 * 3 / (0.6 + own); behind ReLU, its own factor comes to it."""
+    expected = 0.2 * 3 / (0.6 + own)
+    assert of_outputs(nn.Identity(), epsilon, own).item() == pytest.approx(expected, rel=1e-14)
+    behind_relu = expected * 0.6 / (0.6 + epsilon)
+    assert of_outputs(nn.ReLU(), epsilon, own).item() == pytest.approx(behind_relu, rel=1e-14)
+
+
+@settings(max_examples=40)
+@given(cases(), epsilons())
+def test_the_context_s_own_epsilon_changes_nothing(case: Case, epsilon: float) -> None:
+    found = [
+        engine_feedback(case.model, case.inputs, lambda _: case.reward, epsilon, output_epsilon=own)
+        for own in (None, epsilon)
+    ]
+    assert relative_error(*found) == 0
+
+
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, True, "0.1"])
+def test_what_is_no_epsilon_of_outputs_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^epsilon must be .*not "):
+        of_outputs(nn.Identity(), 0.1, wrong)
 
 
 # --- constants ------------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ from pydantic import BaseModel, Field
 from baselines import LFP, SGD, LFPSettings, Settings
 from baselines.options import fields_of
 from baselines.registry import pick
+from baselines.surrogate import Surrogate, SurrogateSettings
+from benchmarks.data import DATASETS
 from benchmarks.experiments.base import STRICT
 from benchmarks.experiments.options import DECIDED, Seeds, Whole
-from benchmarks.experiments.treatments.networks import NETWORKS
+from benchmarks.experiments.treatments.networks import NETWORKS, Network
+from benchmarks.models import ACTIVATIONS
 from benchmarks.storage.names import refuse_repeated
 
 #: The arm that every study has besides those of LFP.
@@ -22,22 +25,29 @@ class Options(BaseModel):
     """The keys of a part in a study file.
 
     Attributes:
+        dataset: of ten classes.
         networks: of :data:`~benchmarks.experiments.treatments.networks.NETWORKS`.
         arms: options of LFP by the name of the arm; the gradient is one more.
+        against: the arm that the others are compared with, paired by seed; none if it is empty.
         optimizer: that steps on ``p.grad``.
         learning_rates, epsilons: the grid that each arm of LFP is chosen from; the gradient has as
             many rates over the same decades.
+        slopes: of the surrogate derivative, as many as epsilons: the gradient is then that of a
+            surrogate, chosen from the same rates with these.
         epochs, seeds: of the reported runs.
         sweep_epochs, sweep_seeds: of the runs that an arm is chosen by.
     """
 
     model_config = STRICT
 
+    dataset: str = "digits"
     networks: Annotated[list[str], Field(min_length=1)]
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    against: str = ""
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rates: Annotated[list[float], Field(min_length=1)]
     epsilons: Annotated[list[float], Field(min_length=1)]
+    slopes: list[float] = []
     epochs: Whole
     seeds: Seeds = 5
     sweep_epochs: Whole
@@ -45,10 +55,16 @@ class Options(BaseModel):
 
     def check(self) -> None:
         """Raise `ValueError` naming a field that is wrong."""
-        for field in ("networks", "learning_rates", "epsilons"):
+        pick("dataset", self.dataset, DATASETS)
+        for field in ("networks", "learning_rates", "epsilons", "slopes"):
             refuse_repeated(field, getattr(self, field))
+        if self.slopes and len(self.slopes) != len(self.epsilons):
+            raise ValueError(
+                f"slopes: {len(self.slopes)} values; allowed: as many as epsilons, "
+                f"{len(self.epsilons)}, so that every arm has as many trials"
+            )
         for name in self.networks:
-            pick("networks", name, NETWORKS)
+            self._check_network(name, pick("networks", name, NETWORKS))
         for arm, own in self.arms.items():
             if arm == GRADIENT:
                 raise ValueError(f"arms: {arm!r} is always there; allowed: other names")
@@ -58,6 +74,18 @@ class Options(BaseModel):
                 pick(f"arms.{arm}", name, known)
             self.trials(arm)
         self.trials(GRADIENT)
+        if self.against:
+            pick("against", self.against, dict.fromkeys(self.every_arm))
+
+    def _check_network(self, name: str, network: Network) -> None:
+        """Raise `ValueError` for a network that does not go with the other keys."""
+        if network.digits and self.dataset != "digits":
+            raise ValueError(f"networks: {name!r} with {self.dataset}; allowed: with digits")
+        if self.slopes and ACTIVATIONS[network.activation].differentiable:
+            raise ValueError(
+                f"slopes: {self.slopes} with the network {name!r}; allowed: none, as its units "
+                "have a derivative"
+            )
 
     @property
     def every_arm(self) -> list[str]:
@@ -71,12 +99,18 @@ class Options(BaseModel):
                 LFPSettings(rate, epsilon=epsilon, optimizer=self.optimizer, **self.arms[arm])
                 for rate, epsilon in product(self.learning_rates, self.epsilons)
             ]
+        if self.slopes:
+            return [
+                SurrogateSettings(rate, slope=slope, optimizer=self.optimizer)
+                for rate, slope in product(self.learning_rates, self.slopes)
+            ]
         count = len(self.learning_rates) * len(self.epsilons)
         rates = np.geomspace(min(self.learning_rates), max(self.learning_rates), count)
         rounded = dict.fromkeys(float(f"{rate:.3g}") for rate in rates)
         return [Settings(rate, optimizer=self.optimizer) for rate in rounded]
 
-
-def method_of(arm: str) -> str:
-    """Return the name of the arm's method."""
-    return SGD.name if arm == GRADIENT else LFP.name
+    def method_of(self, arm: str) -> str:
+        """Return the name of the arm's method."""
+        if arm != GRADIENT:
+            return LFP.name
+        return Surrogate.name if self.slopes else SGD.name

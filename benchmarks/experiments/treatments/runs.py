@@ -10,13 +10,12 @@ from torch import nn
 
 from baselines import BasicSettings
 from benchmarks.experiments.treatments.networks import NETWORKS
-from benchmarks.experiments.treatments.options import Options, method_of
+from benchmarks.experiments.treatments.options import Options
 from benchmarks.runs import training
 from benchmarks.runs.run import Result, Run, Task
 from benchmarks.runs.tuning import FIRST_SWEEP_SEED
 from benchmarks.storage.checkpoint import Checkpoint
 
-DATASET = "digits"
 BATCH = 64
 
 
@@ -36,12 +35,12 @@ class TreatedRun(Run):
         return f"{self.model} {self.arm}"
 
 
-def untrained(run: TreatedRun) -> nn.Module:
+def untrained(run: TreatedRun, input_shape: tuple[int, ...]) -> nn.Module:
     """Return the network that the run begins with; torch's random state stays as it was."""
     _, weight_seed = SeedSequence(run.seed).generate_state(2)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(weight_seed))
-        return NETWORKS[run.model].build()
+        return NETWORKS[run.model].build(input_shape)
 
 
 def train(run: TreatedRun, device: torch.device, checkpoint: Checkpoint | None = None) -> Result:
@@ -51,7 +50,8 @@ def train(run: TreatedRun, device: torch.device, checkpoint: Checkpoint | None =
         What the run measured.
     """
     data = training.dataset(run.dataset, run.seed, device.type)
-    return training.train(untrained(run).to(device), run, data, device, checkpoint)
+    model = untrained(run, data.input_shape).to(device)
+    return training.train(model, run, data, device, checkpoint)
 
 
 def sweep(network: str, arm: str, options: Options) -> list[TreatedRun]:
@@ -60,13 +60,13 @@ def sweep(network: str, arm: str, options: Options) -> list[TreatedRun]:
     return [
         run
         for settings in options.trials(arm)
-        for run in _runs("sweep", network, arm, settings, seeds, options.sweep_epochs)
+        for run in _runs("sweep", network, arm, settings, seeds, options)
     ]
 
 
 def final(network: str, arm: str, settings: BasicSettings, options: Options) -> list[TreatedRun]:
     """Return the reported runs of an arm."""
-    return _runs("final", network, arm, settings, range(options.seeds), options.epochs)
+    return _runs("final", network, arm, settings, range(options.seeds), options)
 
 
 def _runs(
@@ -75,17 +75,17 @@ def _runs(
     arm: str,
     settings: BasicSettings,
     seeds: Iterable[int],
-    epochs: int,
+    options: Options,
 ) -> list[TreatedRun]:
     return [
         TreatedRun(
             kind=kind,
-            dataset=DATASET,
+            dataset=options.dataset,
             model=network,
-            method=method_of(arm),
+            method=options.method_of(arm),
             activation=NETWORKS[network].activation,
             seed=seed,
-            epochs=epochs,
+            epochs=options.epochs if kind == "final" else options.sweep_epochs,
             batch_size=BATCH,
             settings=settings,
             arm=arm,

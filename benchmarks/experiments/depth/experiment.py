@@ -1,0 +1,63 @@
+"""The experiment `depth` of study files; see :mod:`benchmarks.experiments.depth`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.experiments.base import Experiment, Found, Results
+from benchmarks.experiments.depth.options import Cell, Options
+from benchmarks.experiments.depth.report import Reached, report
+from benchmarks.experiments.depth.runs import runs_of, sweep_of, train_deep
+from benchmarks.rendering.document import Section
+from benchmarks.runs.run import Run
+from benchmarks.runs.tuning import Choice, choose
+from benchmarks.storage.provenance import code_version
+
+
+class Depth(Experiment[Options]):
+    """See the module."""
+
+    schema = Options
+    make = staticmethod(train_deep)
+
+    @property
+    def code(self) -> str:
+        """See :class:`Experiment`; of all modules of the package."""
+        return code_version(*sorted(Path(__file__).parent.glob("*.py")))
+
+    def model(self, options: Options) -> str:
+        """See :class:`Experiment`; the layers are as small as that one's."""
+        return "mlp"
+
+    def runs(self, options: Options) -> int:
+        """See :class:`Experiment`."""
+        options.check()
+        trials = len(options.learning_rates) * options.sweep_seeds
+        return len(options.cells) * (trials + options.seeds)
+
+    def plan(self, options: Options, results: Results) -> Sequence[Run]:
+        """See :class:`Experiment`; a cell's reported runs follow its sweep."""
+        found: list[Run] = []
+        for cell in options.cells:
+            found += sweep_of(cell, options)
+            if choice := choice_of(cell, options, results):
+                found += runs_of(cell, options, choice.settings, sweep=False)
+        return found
+
+    def sections(self, options: Options, found: Found) -> list[Section]:
+        """See :class:`Experiment`; of the cells that have a reported run."""
+        reached = []
+        for cell in options.cells:
+            if choice := choice_of(cell, options, found.runs):
+                runs = runs_of(cell, options, choice.settings, sweep=False)
+                results = [found.runs[run].result for run in runs if run in found.runs]
+                if results:
+                    reached.append(Reached(cell, choice, results))
+        return report(options, reached) if reached else []
+
+
+def choice_of(cell: Cell, options: Options, results: Results) -> Choice | None:
+    """Return what a cell's sweep chooses; None if one of its runs is still to be made."""
+    runs = sweep_of(cell, options)
+    if any(run not in results for run in runs):
+        return None
+    return choose(results[run].result for run in runs)
