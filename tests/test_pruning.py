@@ -135,7 +135,7 @@ def test_a_change_of_what_prunes_is_a_change_of_code(monkeypatch: pytest.MonkeyP
 
 def test_a_diverged_run_is_left_out_and_told(tmp_path: Path) -> None:
     options = Options(**{**TINY, "learning_rate": {"sgd": 1e30}, "clip_norm": 0.0})
-    (one,) = Pruning().sections(options, carry_out(options, tmp_path))[0].tables
+    one = Pruning().sections(options, carry_out(options, tmp_path))[0].tables[0]
     assert set(one.frame["method"]) == {"lfp"}
     assert "Diverged, and left out: 2 of 4 runs." in one.notes
     assert status(options, tmp_path).diverged >= 2
@@ -201,7 +201,9 @@ def test_only_the_primary_criterion_is_tested() -> None:
         for seed in range(4)
     ]
     found = differences_of(curves_of(records, [0.0, 0.5]))
-    assert len(found) == 2 * 3 * len(CRITERIA)
+    assert len(found) == 2 * 3 * len(CRITERIA) + 3
+    level = found[found["quantity"] == "accuracy % without pruning"]
+    assert level["difference"].tolist() == [0, 0, 0]
     tested = found[found["p"].notna()]
     assert tested["quantity"].str.endswith(f"by {PRIMARY}").all()
     assert len(tested) == 2 * len(PAIRS)
