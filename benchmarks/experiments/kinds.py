@@ -6,6 +6,7 @@ from baselines.registry import Registry, required
 from benchmarks.experiments.alignment import Alignment
 from benchmarks.experiments.base import Experiment
 from benchmarks.experiments.comparison.experiment import Comparison
+from benchmarks.experiments.importance import Importance
 from benchmarks.experiments.initial_feedback import InitialFeedback
 from benchmarks.experiments.language import Language
 from benchmarks.experiments.pruning import Pruning
@@ -14,6 +15,7 @@ from benchmarks.experiments.rstdp_selection import RSTDPSelection
 from benchmarks.experiments.swarm_ablation import SwarmAblation
 from benchmarks.experiments.transfer import Transfer
 from benchmarks.experiments.treatments import Treatments
+from benchmarks.experiments.two_weights import TwoWeights
 
 
 def _as_kind(item: Any) -> type[Experiment[Any]]:
@@ -34,6 +36,8 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "treatments": Treatments,
         "initial-feedback": InitialFeedback,
         "alignment": Alignment,
+        "two-weights": TwoWeights,
+        "importance": Importance,
     },
     _as_kind,
 )
