@@ -12,6 +12,7 @@ from benchmarks.experiments.language import Language
 from benchmarks.experiments.pruning import Pruning
 from benchmarks.experiments.regression import Regression
 from benchmarks.experiments.rstdp_selection import RSTDPSelection
+from benchmarks.experiments.samples import Samples
 from benchmarks.experiments.swarm_ablation import SwarmAblation
 from benchmarks.experiments.transfer import Transfer
 from benchmarks.experiments.treatments import Treatments
@@ -38,6 +39,7 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "alignment": Alignment,
         "two-weights": TwoWeights,
         "importance": Importance,
+        "samples": Samples,
     },
     _as_kind,
 )
