@@ -6,7 +6,8 @@ BIN := .venv/bin
 STORED := --results benchmarks/stored
 # The studies in benchmarks/studies that `reproduce` makes at size cpu; each says what it is.
 STUDIES := all-methods authors-epsilon epsilon toy lenet snn rstdp swarms pso-ablation pruning \
-  regression transfer language vit units gates initial-feedback normalisation alignment
+  regression transfer language vit units gates initial-feedback normalisation alignment two-weights \
+  importance samples
 
 .PHONY: compare test test-fast lint types docs peer coverage perf dashboard gate reproduce clean
 

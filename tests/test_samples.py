@@ -113,9 +113,10 @@ def test_a_sweep_decides_for_its_number_of_examples_alone() -> None:
     sweep = [run for run in kind.plan(options, {}) if isinstance(run, Sampled)]
     assert {run.kind for run in sweep} == {"sweep"}
     epoch = (Epoch(validation=0.5),)
-    of_eight = {run: Stored(Result(run, epoch, None, 1, 0.0), {}) for run in sweep if run.samples}
-    runs: dict[Run, Stored] = {**of_eight}
-    reported = [run for run in kind.plan(options, runs) if run.kind == "final"]
+    of_eight: dict[Run, Stored] = {
+        run: Stored(Result(run, epoch, None, 1, 0.0), {}) for run in sweep if run.samples
+    }
+    reported = [run for run in kind.plan(options, of_eight) if run.kind == "final"]
     assert {run.samples for run in reported if isinstance(run, Sampled)} == {8}
     assert len(reported) == 3 * 3
 
