@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from baselines import Settings
 from benchmarks.analysis import sparsity
@@ -21,6 +22,8 @@ from benchmarks.experiments.pruning.report import (
     curves_of,
     differences_of,
     tolerated,
+    training_lines,
+    training_of,
 )
 from benchmarks.experiments.pruning.runs import CRITERIA, Pruned
 from benchmarks.runs.run import Result
@@ -29,6 +32,7 @@ from tests.studies import place
 
 pytestmark = pytest.mark.slow
 
+CPU = torch.device("cpu")
 TINY: dict[str, Any] = {
     "dataset": "blobs",
     "methods": ["lfp", "sgd"],
@@ -135,7 +139,7 @@ def test_a_change_of_what_prunes_is_a_change_of_code(monkeypatch: pytest.MonkeyP
 
 def test_a_diverged_run_is_left_out_and_told(tmp_path: Path) -> None:
     options = Options(**{**TINY, "learning_rate": {"sgd": 1e30}, "clip_norm": 0.0})
-    (one,) = Pruning().sections(options, carry_out(options, tmp_path))[0].tables
+    one = Pruning().sections(options, carry_out(options, tmp_path))[0].tables[0]
     assert set(one.frame["method"]) == {"lfp"}
     assert "Diverged, and left out: 2 of 4 runs." in one.notes
     assert status(options, tmp_path).diverged >= 2
@@ -201,7 +205,9 @@ def test_only_the_primary_criterion_is_tested() -> None:
         for seed in range(4)
     ]
     found = differences_of(curves_of(records, [0.0, 0.5]))
-    assert len(found) == 2 * 3 * len(CRITERIA)
+    assert len(found) == 2 * 3 * len(CRITERIA) + 3
+    level = found[found["quantity"] == "accuracy % without pruning"]
+    assert level["difference"].tolist() == [0, 0, 0]
     tested = found[found["p"].notna()]
     assert tested["quantity"].str.endswith(f"by {PRIMARY}").all()
     assert len(tested) == 2 * len(PAIRS)
@@ -219,3 +225,29 @@ def test_a_rate_that_ends_the_grid_is_marked() -> None:
     }
     _, found = accuracy_lines(frame, [0.0, 0.5], choices)
     assert {(row[1], row[2]) for row in found} == {("lfp", "0.1 (edge)"), ("sgd", "0.1")}
+
+
+def test_networks_are_pruned_when_they_have_converged() -> None:
+    few = {**TINY, "learning_rate": {"lfp": 0.1, "sgd": 0.1}, "seeds": 1, "epochs": 6}
+    options = Options(**{**few, "patience": 2, "fall": 5.0})
+    results = [runs.make(run, CPU, None) for run in Pruning().plan(options, {})]
+    assert [len(result.history) for result in results] == [1 + 3] * 2, "one that falls, and two"
+    _, rows = training_lines(training_of(results))
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        ("lfp", "3.0", "1/1"),
+        ("sgd", "3.0", "1/1"),
+    ]
+    assert "had not fallen by 5 for 2 epochs in a row; 6 epochs at most" in options.trained
+    whole = [runs.make(run, CPU, None) for run in Pruning().plan(Options(**few), {})]
+    assert [len(result.history) for result in whole] == [1 + 6] * 2
+    _, rows = training_lines(training_of(whole))
+    assert {row[-1] for row in rows} == {"0/1"}
+    assert "whether they had converged or not" in Options(**few).trained
+
+
+def test_a_schedule_and_patience_do_not_go_together() -> None:
+    with pytest.raises(
+        ValueError, match="schedule: 'one-cycle'; allowed with patience: 'constant'"
+    ):
+        Pruning().runs(Options(**{**TINY, "schedule": "one-cycle", "patience": 2}))
+    assert Pruning().runs(Options(**{**TINY, "schedule": "one-cycle"}))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks.analysis import sparsity
+from benchmarks.analysis.importance import weights_of
 from benchmarks.analysis.sparsity import (
     correlation,
     curve,
@@ -18,7 +19,6 @@ from benchmarks.analysis.sparsity import (
     merged,
     pruned,
     relevance,
-    weights_of,
     without,
 )
 from benchmarks.data import Split
@@ -334,13 +334,3 @@ def test_the_correlation_leaves_the_model_as_it_was() -> None:
     split = Split(images().inputs.float(), images().targets)
     correlation(model, split, sample=5, seed=0)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-def test_weights_are_numbered_through() -> None:
-    layers = [torch.zeros(2), torch.zeros(3)]
-    for number in range(5):
-        layer, place = sparsity._find(layers, number)
-        layer[place] = number
-    assert torch.cat(layers).tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(IndexError):
-        sparsity._find(layers, 5)

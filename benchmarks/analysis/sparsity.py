@@ -25,19 +25,18 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 import lfp_core as lfp
+from benchmarks.analysis.importance import effects, spearman, weights_of
 from benchmarks.data import Split
-from benchmarks.runs.training import EVALUATION_BATCH, accuracy
+from benchmarks.runs.training import accuracy
 
 Scope = Literal["global", "layer"]
 Weights = Mapping[str, Tensor]  # by the name of the layer
 Scores = Mapping[str, Tensor]  # one for each weight: the lowest go first
 
-PRUNED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RELEVANCE_BATCH = 500  # a backward pass needs more memory than an evaluation
 
 
@@ -51,12 +50,6 @@ def merged(model: nn.Module) -> nn.Module:
     if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return model
     return fuse(model)
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights that may be pruned, by the name of their layer."""
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, PRUNED)}
-    return {name: layer.weight for name, layer in layers.items()}
 
 
 # --- which weights go -----------------------------------------------------------------------------
@@ -163,55 +156,17 @@ class Correlation:
 def correlation(model: nn.Module, split: Split, sample: int, seed: int) -> Correlation:
     """Remove `sample` weights, drawn evenly from all of the model's, one at a time.
 
-    It is computed in float64, as the effect of one weight is small, on the whole split.
-
     Returns:
-        How the magnitudes go with the effects of the weights.
+        How the magnitudes go with the effects of the weights
+        (:func:`benchmarks.analysis.importance.effects`).
     """
-    exact = copy.deepcopy(model).eval().double()
-    split = Split(split.inputs.double(), split.targets)
-    flat = [weight.detach().view(-1) for weight in weights_of(exact).values()]
+    count = sum(weight.numel() for weight in weights_of(model).values())
     random = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(sum(map(len, flat)), generator=random)[:sample].tolist()
-    loss, share = _loss_and_accuracy(exact, split)
-    magnitudes, losses, accuracies = [], [], []
-    for number in drawn:
-        layer, place = _find(flat, number)
-        value = float(layer[place])
-        layer[place] = 0
-        loss_without, share_without = _loss_and_accuracy(exact, split)
-        layer[place] = value
-        magnitudes.append(abs(value))
-        losses.append(loss_without - loss)
-        accuracies.append(share - share_without)
-    return Correlation(_spearman(magnitudes, losses), _spearman(magnitudes, accuracies))
-
-
-def _find(layers: Sequence[Tensor], number: int) -> tuple[Tensor, int]:
-    """Return which layer (n,) has a weight, and where, if all layers were one after the other."""
-    for layer in layers:
-        if number < len(layer):
-            return layer, number
-        number -= len(layer)
-    raise IndexError(number)
-
-
-@torch.no_grad()
-def _loss_and_accuracy(model: nn.Module, split: Split) -> tuple[float, float]:
-    loss = right = 0.0
-    for inputs, targets in _batches(split, EVALUATION_BATCH):
-        logits = model(inputs)
-        loss += float(F.cross_entropy(logits, targets, reduction="sum"))
-        right += int((logits.argmax(dim=1) == targets).sum())
-    return loss / len(split), right / len(split)
+    found = effects(model, split, torch.randperm(count, generator=random)[:sample].tolist())
+    return Correlation(
+        spearman(found.magnitude, found.loss), spearman(found.magnitude, found.accuracy)
+    )
 
 
 def _batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(split.inputs.split(size), split.targets.split(size), strict=True)
-
-
-def _spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Return the rank correlation; None where one of the two is constant."""
-    if len(set(one)) < 2 or len(set(other)) < 2:
-        return None
-    return float(stats.spearmanr(one, other).statistic)

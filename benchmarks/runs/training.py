@@ -1,7 +1,7 @@
 """How a training run is executed."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +26,8 @@ from lfp_core.dead import DeadParameters, dead_parameters
 
 #: Measures what a task is judged by, on a split.
 Metric = Callable[[nn.Module, Split], float]
+#: Says of a run's history whether it is to end before its epochs are over.
+Ended = Callable[[Sequence[Epoch]], bool]
 Batch = tuple[Tensor, Tensor]  # inputs and targets
 
 EVALUATION_BATCH = 2000
@@ -94,11 +96,12 @@ def train(
     device: torch.device,
     checkpoint: Checkpoint | None = None,
     metric: Metric | None = None,
+    ended: Ended | None = None,
 ) -> Result:
     """Train a model in place as `run` says on `dataset`; both must be on `device`.
 
     The metric is measured before training and after each epoch, on the splits that are not empty;
-    by default it is the accuracy.
+    by default it is the accuracy. `ended` is asked after each epoch, and by default never ends it.
 
     The same run gives the same bits on the same machine, whatever ran before it, and however often
     it was interrupted, if it has a checkpoint: then it goes on from there. The device is waited for
@@ -126,7 +129,10 @@ def train(
         budget = math.inf if run.budget is None else run.budget
         divergence, last_saved = None, perf_counter()
         while (
-            divergence is None and len(training.history) <= run.epochs and training.seconds < budget
+            divergence is None
+            and len(training.history) <= run.epochs
+            and training.seconds < budget
+            and not (ended and ended(training.history))
         ):
             if checkpoint is not None and perf_counter() > last_saved + CHECKPOINT_SECONDS:
                 checkpoint.save(training.state_dict())

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis import sparsity
+from benchmarks.analysis import importance, sparsity
 from benchmarks.experiments.base import Experiment, Found, Results
 from benchmarks.experiments.comparison.study import check, choices
 from benchmarks.experiments.comparison.study import plan as comparison_plan
@@ -26,8 +26,9 @@ class Pruning(Experiment[Options]):
 
     @property
     def code(self) -> str:
-        """See :class:`Experiment`; what prunes is in a module of its own."""
-        return code_version(Path(runs.__file__), Path(sparsity.__file__))
+        """See :class:`Experiment`; what prunes is in modules of its own."""
+        own = (runs, sparsity, importance)
+        return code_version(*(Path(str(module.__file__)) for module in own))
 
     def runs(self, options: Options) -> int:
         """See :class:`Experiment`."""
@@ -43,7 +44,8 @@ class Pruning(Experiment[Options]):
 
     def configuration(self, options: Options) -> dict[str, Any]:
         """See :class:`Experiment`; with all that a preset decides."""
-        own = {field: getattr(options, field) for field in ("step", "removed", "examples")}
+        names = ("step", "removed", "examples", "patience", "fall")
+        own = {field: getattr(options, field) for field in names}
         return {**asdict(options.study()), **own}
 
     def plan(self, options: Options, results: Results) -> Sequence[Run]:

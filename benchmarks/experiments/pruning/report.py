@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks.analysis import paired
 from benchmarks.experiments.pruning.options import Options
-from benchmarks.experiments.pruning.runs import CRITERIA
+from benchmarks.experiments.pruning.runs import CRITERIA, Pruned
 from benchmarks.rendering import curves
 from benchmarks.rendering.curves import Curve, Curves
 from benchmarks.rendering.document import Figure, Section, Table
@@ -117,16 +117,57 @@ def measured(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def unpruned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracies at the share 0, in percent, for :func:`paired.differences`."""
+    once = frame[frame["criterion"] == PRIMARY]
+    values = once[["method", "seed"]].assign(value=100 * once[column(0)])
+    return values.assign(quantity="accuracy % without pruning")
+
+
 def differences_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the differences of both summaries: those of :data:`PRIMARY` tested, then the rest."""
+    """Return the differences of both summaries: those of :data:`PRIMARY` tested, then the rest.
+
+    The rest begins with the accuracies before pruning, which should be level.
+    """
     primary = frame["criterion"] == PRIMARY
     return pd.concat(
         [
             paired.differences(measured(frame[primary]), PAIRS),
+            paired.differences(unpruned(frame), PAIRS, tested=False),
             paired.differences(measured(frame[~primary]), PAIRS, tested=False),
         ],
         ignore_index=True,
     )
+
+
+def training_of(results: Sequence[Result]) -> pd.DataFrame:
+    """Return a row for each run: how long it was trained, and what it reached."""
+    return pd.DataFrame(
+        {
+            "method": result.run.method,
+            "seed": result.run.seed,
+            "epochs": len(result.history) - 1,
+            "train_loss": result.train_loss,
+            "test_accuracy": result.test,
+            "at_rest": isinstance(result.run, Pruned) and result.run.ended(result.history),
+        }
+        for result in results
+    )
+
+
+def training_lines(frame: pd.DataFrame) -> Lines:
+    """Return how networks were trained as text, a row for each method."""
+    header = ("method", "epochs", "training loss", "test accuracy %", "converged")
+    return header, [
+        (
+            str(method),
+            spread(of_method["epochs"].tolist(), 1),
+            spread(of_method["train_loss"].tolist(), 4),
+            spread((100 * of_method["test_accuracy"]).tolist(), 1),
+            f"{of_method['at_rest'].sum()}/{len(of_method)}",
+        )
+        for method, of_method in frame.groupby("method", sort=False)
+    ]
 
 
 def layer_lines(layers: pd.DataFrame) -> Lines:
@@ -188,8 +229,8 @@ def report(
     remarks = [
         f"{study.dataset}, {study.model}: accuracy on {examples} test "
         "examples after pruning, mean ± sample standard deviation over the seeds 0 to "
-        f"{study.seeds - 1}. Trained for {study.epochs} epochs, and not again in between. Weights "
-        "of linear and convolutional layers, ranked once; see `benchmarks/analysis/sparsity.py`.",
+        f"{study.seeds - 1}, without any training in between. Weights of linear and convolutional "
+        "layers, ranked once; see `benchmarks/analysis/sparsity.py`.",
         f"Mean: over the shares {column(shares[0])} to {column(shares[-1])} in steps of "
         f"{column(options.step)}. Tolerated: the largest share up to which at most "
         f"{100 * TOLERANCE:g} points of accuracy are lost.",
@@ -201,6 +242,7 @@ def report(
         layers_of(healthy),
         correlations_of(healthy),
     )
+    training = training_of(healthy)
     of_tests = (
         f"Tested is what the code says beforehand: {PRIMARY}, the paper's claim. The other "
         "criteria have intervals alone, as correcting for all rows would ask for more seeds."
@@ -230,7 +272,16 @@ def report(
     return [
         Section(
             "Pruning",
-            tables=[Table("curves", "Accuracy after pruning", lines, frame, remarks)],
+            tables=[
+                Table("curves", "Accuracy after pruning", lines, frame, remarks),
+                Table(
+                    "training",
+                    "Training before pruning",
+                    training_lines(training),
+                    training,
+                    [options.trained],
+                ),
+            ],
             figures=[curve],
         ),
         *paired.sections(differences_of(frame), digits=1, note=of_tests, unit="points"),

@@ -1,5 +1,6 @@
 """The runs, and what they measure of pruned networks."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -7,11 +8,13 @@ import torch
 
 from baselines import FeedbackSettings
 from benchmarks.analysis import sparsity
+from benchmarks.analysis.importance import weights_of
 from benchmarks.analysis.sparsity import Scope
 from benchmarks.data import Dataset, Split
 from benchmarks.experiments.pruning.options import Options
+from benchmarks.runs.convergence import at_rest
 from benchmarks.runs.inspection import inspect
-from benchmarks.runs.run import Result, Run, Task
+from benchmarks.runs.run import Epoch, Result, Run, Task
 from benchmarks.runs.training import classify, dataset, train, untrained
 from benchmarks.storage.checkpoint import Checkpoint
 
@@ -32,6 +35,7 @@ class Pruned(Run):
         shares: that are pruned.
         removed, examples: as in :class:`Options`.
         epsilon: of the relevance by which weights are ranked.
+        patience, fall: as in :class:`Options`.
     """
 
     task: ClassVar[Task] = Task("pruning", "cross-entropy", "accuracy")
@@ -40,6 +44,12 @@ class Pruned(Run):
     removed: int
     examples: int
     epsilon: float
+    patience: int | None = None
+    fall: float = 0.0
+
+    def ended(self, history: Sequence[Epoch]) -> bool:
+        """Return whether training has converged, if it is to."""
+        return at_rest(history, self.patience, self.fall)
 
 
 def pruned(run: Run, options: Options) -> Pruned:
@@ -50,6 +60,8 @@ def pruned(run: Run, options: Options) -> Pruned:
         removed=options.removed,
         examples=options.examples,
         epsilon=FeedbackSettings.of(options.settings("lfp")).epsilon,
+        patience=options.patience,
+        fall=0.0 if options.patience is None else options.fall,
     )
 
 
@@ -68,14 +80,14 @@ def train_and_prune(run: Pruned, device: torch.device, checkpoint: Checkpoint | 
     """
     data = dataset(run.dataset, run.seed, device.type)
     model = untrained(run, data, device)
-    result = train(model, run, data, device, checkpoint)
+    result = train(model, run, data, device, checkpoint, ended=run.ended)
     return result if result.diverged else replace(result, details=prune(model, data, run))
 
 
 def prune(model: torch.nn.Module, data: Dataset, run: Pruned) -> dict[str, Any]:
     """Return the details of a run."""
     whole = sparsity.merged(model)
-    magnitudes = sparsity.magnitude(sparsity.weights_of(whole))
+    magnitudes = sparsity.magnitude(weights_of(whole))
     relevance = sparsity.relevance(whole, data.train, run.epsilon)
     scores = {"magnitude": magnitudes, "relevance": relevance}
     some = Split(data.test.inputs[: run.examples], data.test.targets[: run.examples])
