@@ -231,3 +231,9 @@ def test_pages_that_are_made_have_all_of_what_they_are_made_of() -> None:
     keys = study_file.page()
     for key in (*Plan.model_fields, "epsilon", "trials", "particles", "from_scratch"):
         assert f"| `{key}` |" in keys
+
+
+def test_a_picture_leads_to_its_file_and_one_within_the_page_to_nothing() -> None:
+    picture, within = '<img alt="a" src="../b/figure.png" />', '<img src="data:image/png;base64,A">'
+    found = links.enlarged(f"<p>{picture}{within}</p>")
+    assert found == f'<p><a href="../b/figure.png">{picture}</a>{within}</p>'
