@@ -64,9 +64,10 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
 
 
 def on_page_content(html: str, page: Page, config: Any, files: Files) -> str:
-    """Make links of the roles in docstrings, and one colon of the two before their examples."""
+    """Make links of roles in docstrings and of pictures, and one colon of two before examples."""
     named = r'<autoref identifier="\1" optional><code>\1</code></autoref>'
     html = ROLE.sub(named, html).replace("::</p>", ":</p>")
+    html = links.enlarged(html)
     return DRAWING.sub(lambda found: drawing(found["name"], page.file.src_uri), html)
 
 

@@ -19,6 +19,8 @@ PAGES = {
 ELSEWHERE = PurePosixPath("repository")
 #: A link, or a picture with the mark before it: its text and its target.
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+#: A picture in a file, which may be too small to be read on a telephone.
+PICTURE = re.compile(r'<img [^>]*src="(?P<file>[^":]+\.png)"[^>]*>')
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
 
@@ -80,6 +82,15 @@ def rewritten(text: str, source: str) -> str:
             done.append(f"{found['picture']}[{found['text']}]({target})")
         at = found.end()
     return "".join([*done, text[at:]])
+
+
+def enlarged(html: str) -> str:
+    """Return a page in which each picture leads to its file.
+
+    >>> enlarged('<img src="a.png" alt="a" /> <img src="data:image/png;base64,A">')
+    '<a href="a.png"><img src="a.png" alt="a" /></a> <img src="data:image/png;base64,A">'
+    """
+    return PICTURE.sub(r'<a href="\g<file>">\g<0></a>', html)
 
 
 def linked(pages: Mapping[str, str]) -> set[str]:

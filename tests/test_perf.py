@@ -18,6 +18,7 @@ from benchmarks.performance.roofline import report as roofline
 from benchmarks.performance.roofline import steps as parts
 from benchmarks.performance.roofline.machine import COPIED, Ceilings
 from benchmarks.performance.scaling import Law
+from benchmarks.storage.files import write_json
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +116,11 @@ def test_the_code_of_the_history_is_asvs(code: int, monkeypatch: pytest.MonkeyPa
 def test_the_dashboard_has_its_scripts_beside_it_where_npm_has_them(
     error: OSError | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = '<script src="https://there/md5.min.js"></script>'
+    page = '<script src="https://there/md5.min.js"></script><li id="nav-li-" class="active">'
+    linked = page.replace("<li id", '<li><a href="index.html">Ratios that matter</a></li><li id')
+    write_json(
+        tmp_path / "graphs" / "one" / "summary.json", [{"last_value": v} for v in (1.5, None)]
+    )
     (tmp_path / "index.html").write_text(page)
 
     def fetched() -> list[tuple[str, bytes]]:
@@ -127,8 +132,14 @@ def test_the_dashboard_has_its_scripts_beside_it_where_npm_has_them(
     monkeypatch.setattr(dashboard, "publish", lambda: 0)
     monkeypatch.setattr(dashboard, "fetched", fetched)
     assert perf("dashboard").exit_code == 0
-    made = (tmp_path / "index.html").read_text()
-    assert made == (page if error else '<script src="scripts/md5.min.js"></script>')
+    made = (tmp_path / "asv.html").read_text()
+    assert made == (linked if error else linked.replace("https://there", "scripts"))
+    first = (tmp_path / "index.html").read_text()
+    assert 'href="asv.html"' in first
+    assert "Time, by network (device cpu, batch 16)" in first
+    assert "cuda" not in first
+    (left,) = json.loads((tmp_path / "graphs" / "one" / "summary.json").read_text())
+    assert left == {"last_value": 1.5}, "what has no number is no row"
     assert (tmp_path / "scripts" / "md5.min.js").exists() == (error is None)
 
 

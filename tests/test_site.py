@@ -18,6 +18,7 @@ import baselines
 import lfp_core
 from baselines import METHODS
 from benchmarks.models import ACTIVATIONS
+from benchmarks.performance import trend
 from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan
 from docs_site import command_line, history, links, methods, notebooks, study_file
@@ -215,9 +216,12 @@ def test_pages_that_are_made_have_all_of_what_they_are_made_of() -> None:
     for name in leaves:
         assert f"\n## {name}\n" in page
     ratios = history.page()
-    for title in history.TITLES.values():
-        assert f"\n### {title}\n" in ratios
-    assert re.search(r"\| cpu lenet 16 \|( \d\.\d\d \|){8}", ratios)
+    for title in trend.TITLES.values():
+        assert f"\n### {title}" in ratios or "Launched" in title, "these need a GPU"
+    assert "\n### Time, by network (device cpu, batch 16)\n" in ratios
+    assert re.search(r"\| lenet \|( \d\.\d\d \|){8}", ratios)
+    days = re.findall(r"\d{4}-\d\d-\d\d", ratios.partition("| lenet |")[0])
+    assert days == sorted(days, reverse=True), "the newest first"
     assert len(notebooks.NOTEBOOKS) == 2
     for path in notebooks.NOTEBOOKS.values():
         assert notebooks.page(path).startswith("# ")
@@ -227,3 +231,9 @@ def test_pages_that_are_made_have_all_of_what_they_are_made_of() -> None:
     keys = study_file.page()
     for key in (*Plan.model_fields, "epsilon", "trials", "particles", "from_scratch"):
         assert f"| `{key}` |" in keys
+
+
+def test_a_picture_leads_to_its_file_and_one_within_the_page_to_nothing() -> None:
+    picture, within = '<img alt="a" src="../b/figure.png" />', '<img src="data:image/png;base64,A">'
+    found = links.enlarged(f"<p>{picture}{within}</p>")
+    assert found == f'<p><a href="../b/figure.png">{picture}</a>{within}</p>'

@@ -219,18 +219,27 @@ def gate(
 
 @perf.command()
 def dashboard() -> None:
-    """Make a site of the performance history that opens without the network."""
-    from benchmarks.performance.dashboard import HTML, localise, publish  # noqa: PLC0415
+    """Make a site of the performance history that opens without the network.
+
+    Its first page has the ratios of LFP to SGD, and leads to all that asv has.
+
+    Raises:
+        Exit: asv could not make the site.
+    """
+    from benchmarks.performance import dashboard as site  # noqa: PLC0415
 
     with refusing(ValueError):
         needs_repository("the dashboard")
-    if code := publish():
+    if code := site.publish():
         raise typer.Exit(code)
+    with refusing(ValueError):
+        site.lead(site.HTML, site.RESULTS)
+    site.without_blanks(site.HTML)
     try:
-        localise(HTML)
+        site.localise(site.HTML)
     except (OSError, CalledProcessError) as error:
         say(f"the site loads its scripts from elsewhere, as npm has none ({error})")
-    say(f"The site is in {HTML}; `asv preview` shows it")
+    say(f"The site is {site.HTML / site.FRONT}; `asv preview` shows its other pages as well")
 
 
 @perf.command()

@@ -1,10 +1,12 @@
 """The performance history as a site that opens without the network.
 
-``lfp-bench perf dashboard`` has asv make ``.asv/html`` of the stored results, and then replaces the
-scripts that it would load from elsewhere by files beside it, from npm. Browsers show the site from
-a server alone: ``asv preview`` is one.
+``lfp-bench perf dashboard`` has asv make ``.asv/html`` of the stored results. The first page is
+ours and has the ratios that matter. asv's own page is beside it, without the rows of what no
+machine has measured, and the scripts that it would load from elsewhere are files beside it, from
+npm. Browsers show asv's page from a server alone: ``asv preview`` is one.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -14,11 +16,19 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
+
+from benchmarks.performance import trend
+from benchmarks.rendering.document import Table, rendered
 from benchmarks.storage import git
 from benchmarks.storage.files import write
 from benchmarks.storage.provenance import ROOT
 
 HTML = ROOT / ".asv" / "html"
+RESULTS = ROOT / "benchmarks" / "asv" / "results"
+FRONT, ALL = "index.html", "asv.html"  # the first page, and asv's own
+#: Where the links of asv's page begin.
+LINKS = '<li id="nav-li-" class="active">'
 FOLDER = "scripts"
 #: What a file is called at the end of its address, and where npm has it.
 SOURCES = {
@@ -76,9 +86,42 @@ def publish() -> int:
     return subprocess.run(command, cwd=ROOT, env=git.environment(), check=False).returncode
 
 
+def front(results: Path) -> str:
+    """Return the first page, on what is stored of all machines; raises as `trend.measured`."""
+    machines = {
+        folder.name: [
+            Table(
+                one.benchmark.replace(".", "-"),
+                one.title,
+                one.lines,
+                pd.DataFrame(one.lines[1], columns=list(one.lines[0])),
+            )
+            for one in trend.trends(folder)
+        ]
+        for folder in trend.machines(results)
+    }
+    title = "Layer-wise Feedback Propagation: the cost of a step over that of SGD"
+    content = {"title": title, "explained": trend.EXPLAINED, "all": ALL, "machines": machines}
+    return rendered("ratios.html", document=content)
+
+
+def lead(html: Path, results: Path) -> None:
+    """Put the first page before that of asv, with links both ways; raises as :func:`front`."""
+    own = (html / FRONT).read_text()
+    back = f'<li><a href="{FRONT}">Ratios that matter</a></li>'
+    write(html / ALL, own.replace(LINKS, back + LINKS, 1).encode())
+    write(html / FRONT, front(results).encode())
+
+
+def without_blanks(html: Path) -> None:
+    """Leave out of asv's lists the rows without a number, as those of a device that is missing."""
+    for path in html.glob("graphs/**/summary.json"):
+        rows = json.loads(path.read_text())
+        write(path, json.dumps([row for row in rows if row["last_value"] is not None]).encode())
+
+
 def localise(html: Path) -> None:
-    """Put the scripts of a site into it; raises as :func:`fetched`, and the site works."""
+    """Put the scripts of asv's page beside it; raises as :func:`fetched`, and the page works."""
     for name, content in fetched():
         write(html / FOLDER / name, content)
-    index = html / "index.html"
-    write(index, local(index.read_text()).encode())
+    write(html / ALL, local((html / ALL).read_text()).encode())
