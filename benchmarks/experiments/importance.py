@@ -12,7 +12,7 @@ What is tested is decided here: the authors' metric, and Spearman's with the los
 for each of :data:`PAIRS`. The others have intervals alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +33,11 @@ from benchmarks.experiments.options import Whole
 from benchmarks.rendering import curves
 from benchmarks.rendering.curves import Curve
 from benchmarks.rendering.document import Figure, Section, Table
-from benchmarks.rendering.text import Lines, edge_notes, number, seeds_of, spread
+from benchmarks.rendering.text import Lines, at_edge, edge_notes, number, seeds_of, spread
 from benchmarks.runs.convergence import at_rest
 from benchmarks.runs.run import Epoch, Result, Run, Task
 from benchmarks.runs.training import classify, dataset, train, untrained
+from benchmarks.runs.tuning import Edge
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.provenance import code_version
 
@@ -163,10 +164,14 @@ class Importance(Experiment[Options]):
             raise ValueError("learning_rate: all runs diverged, so there is no weight to remove")
         if not healthy:
             return []
-        edges = [choice.edge for choice in choices(options.study(), found.runs).values()]
+        chosen = choices(options.study(), found.runs)
+        edges = {cell.method: choice.edge for cell, choice in chosen.items()}
         frame, caption = tidy(healthy), "|w| and what is lost without w"
-        remarks = [*told(options, healthy, len(results) - len(healthy)), *edge_notes(edges)]
-        table = Table("importance", caption, lines(frame), frame, remarks)
+        remarks = [
+            *told(options, healthy, len(results) - len(healthy)),
+            *edge_notes(edges.values()),
+        ]
+        table = Table("importance", caption, lines(frame, edges), frame, remarks)
         note = "Tested is what the code says beforehand; within layers there are intervals alone."
         differences = differences_of(frame)
         return [
@@ -212,14 +217,14 @@ def within(result: Result, metric: str) -> float | None:
     return mean(known) if known else None
 
 
-def lines(frame: pd.DataFrame) -> Lines:
-    """Return a line for each method."""
+def lines(frame: pd.DataFrame, edges: Mapping[str, Edge | None]) -> Lines:
+    """Return a line for each method, whose rate may end the grid that it was chosen from."""
     header = ("method", "learning rate", "epochs", "test accuracy %", "without effect %")
     metrics = [*METRICS, *(f"{name}_within" for name in METRICS)]
     return (*header, *map(_title, metrics)), [
         (
             str(method),
-            f"{of_method['learning_rate'].iloc[0]:g}",
+            f"{of_method['learning_rate'].iloc[0]:g}{at_edge(edges[str(method)])}",
             spread(of_method["epochs"].tolist(), 1),
             spread((100 * of_method["test_accuracy"]).tolist(), 1),
             spread((100 * of_method["without_effect"]).tolist(), 1),
