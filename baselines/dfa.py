@@ -1,4 +1,4 @@
-"""Direct feedback alignment: every layer hears the error of the output, through weights of its own.
+"""Direct feedback alignment: every layer gets the error of the output, by weights of its own.
 
 Nøkland, Direct feedback alignment provides learning in deep neural networks, NeurIPS 2016 (arXiv
 1609.01596). With the error e of the logits, what a hidden layer's output h should change by is
@@ -20,7 +20,7 @@ from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, S
 
 
 class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
-    """Descent on what each layer is told by the error of the logits.
+    """Descent on the error of the logits, which each layer gets by random weights of its own.
 
     B is distributed like torch's default weights of a Linear layer from the classes to the units,
     times a scale, and depends on torch's seed alone. It is drawn in the first step, when the shapes

@@ -1,4 +1,4 @@
-"""Difference target propagation: layers are told by learned inverses what they should have made.
+"""Difference target propagation: layers descend towards targets that learned inverses make.
 
 Lee, Zhang, Fischer and Bengio, Difference target propagation, ECML 2015 (arXiv 1412.7525). The
 target of the last hidden layer is a step down the loss, ``t = h - c dL/dh``. A layer below gets its
@@ -28,13 +28,19 @@ class DTPSettings(Settings):
     """The options of difference target propagation."""
 
     target_step: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="c, of the last hidden layer's target.")
+        float,
+        Field(gt=0, allow_inf_nan=False, description="Step c to the last hidden layer's target."),
     ] = 1.0
     inverse_rate: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Learning rate of the inverses.")
     ] = 0.01
     noise: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="Of the inverses' examples, sigma.")
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="Deviation of the noise in the inverses' examples.",
+        ),
     ] = 0.1
 
     search: ClassVar[Mapping[str, Search]] = {

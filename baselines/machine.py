@@ -35,7 +35,7 @@ def usable_cpus() -> int:
 
 
 def threads_for(jobs: int) -> int:
-    """Return how many threads each of as many processes is best given, of what can be used.
+    """Return how many threads each of so many processes is best given, of the usable CPUs.
 
     One CPU is left to the rest of the machine, if all of them are this process's: threads wait for
     the slowest of them. More than `OMP_NUM_THREADS` are never given.

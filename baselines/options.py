@@ -27,7 +27,7 @@ def options(cls: type[T]) -> type[T]:
 
         @options
         class Halving(Settings):
-            factor: Annotated[float, Field(gt=0, le=1, description="Of the gradient.")] = 0.5
+            factor: Annotated[float, Field(gt=0, le=1, description="Share of it that stays.")] = 0.5
 
     A value that is not allowed raises `ValueError` with one line that names the first such field,
     the value and what is allowed; so does a name that is no field.

@@ -66,7 +66,7 @@ class PEPITA(DescentTrainer):
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
-        """Refuse spikes."""
+        """Refuse neurons that spike."""
         return "it is defined for layers without time" if activation.spiking else None
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:

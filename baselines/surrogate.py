@@ -26,7 +26,7 @@ class SurrogateSettings(Settings):
     """The options of surrogate gradients."""
 
     slope: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="k of the surrogate derivative.")
+        float, Field(gt=0, allow_inf_nan=False, description="Slope k of the surrogate derivative.")
     ] = SURROGATE_SLOPE
 
     search: ClassVar[Mapping[str, Search]] = {**Settings.search, "slope": LogUniform(0.1, 100)}

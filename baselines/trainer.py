@@ -46,7 +46,7 @@ class BasicSettings:
     ]
     total_steps: Annotated[
         Annotated[int, Field(ge=1)] | None,
-        Field(description="How many steps there will be, which what changes by then has to know."),
+        Field(description="Steps of the whole run, which schedules and fading rates need."),
     ] = None
 
     #: What a search may try of the options.

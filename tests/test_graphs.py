@@ -11,12 +11,12 @@ from baselines import METHODS, Settings, Spiking
 from baselines.lfp import LFP
 from baselines.sgd import SGD
 from baselines.trainer import DescentTrainer, Step
-from benchmarks.data import Dataset, Split
 from benchmarks.models import ACTIVATIONS
 from benchmarks.runs import training
 from benchmarks.runs.graphs import Graphed, Record, step_of
-from benchmarks.runs.run import Result, Run
+from benchmarks.runs.run import Result
 from benchmarks.runs.training import execute
+from tests.noisy import RUN, noise
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(0.1, schedule="one-cycle", total_steps=12)
@@ -102,19 +102,7 @@ def test_a_graph_is_for_methods_that_say_so_themselves() -> None:
         assert step_of(trainer, BATCH, device) == trainer.step
 
 
-RUN = Run(
-    kind="final",
-    dataset="noise",
-    model="lenet",  # the one with dropout
-    method="lfp",
-    activation="relu",
-    seed=3,
-    epochs=2,
-    batch_size=16,
-    settings=Settings(learning_rate=0.05, schedule="one-cycle"),
-)
-
-
+ONE_CYCLE = replace(RUN, settings=Settings(learning_rate=0.05, schedule="one-cycle"))
 GRAPHABLE = [name for name in METHODS if getattr(METHODS[name], "graphable", False)]
 PAIRS = [
     (method, activation)
@@ -129,21 +117,13 @@ PAIRS = [
 def test_a_run_with_graphs_gives_the_bits_of_one_without(
     method: str, activation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    splits = [
-        Split(
-            torch.randn(size, 1, 28, 28, generator=generator),
-            torch.randint(4, (size,), generator=generator),
-        )
-        for size in (40, 20, 20)  # 40 are two batches of 16, and one of 8
-    ]
     gpu = torch.device("cuda")
-    noise = Dataset("noise", splits[0], splits[1], splits[2], classes=4).to(gpu)
     spiking = Spiking() if activation == "lif" else None
-    run = replace(RUN, method=method, activation=activation, spiking=spiking)
-    with_graphs = execute(run, noise, gpu)
+    run = replace(ONE_CYCLE, method=method, activation=activation, spiking=spiking)
+    data = noise().to(gpu)
+    with_graphs = execute(run, data, gpu)
     monkeypatch.setattr(training, "step_of", lambda trainer, size, device: trainer.step)
-    assert measured(with_graphs) == measured(execute(run, noise, gpu))
+    assert measured(with_graphs) == measured(execute(run, data, gpu))
 
 
 def measured(result: Result) -> tuple[object, ...]:

@@ -19,37 +19,25 @@ from benchmarks.runs.run import Convolutions, Divergence, Epoch, Result, Run
 from benchmarks.runs.training import accuracy, execute
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError
+from tests import noisy
+from tests.noisy import RUN
 
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
-RUN = Run(
-    kind="final",
-    dataset="noise",
-    model="lenet",  # the one with dropout
-    method="lfp",
-    activation="relu",
-    seed=3,
-    epochs=2,
-    batch_size=16,
-    settings=Settings(learning_rate=0.05),
-)
-
 #: Of methods that are not for convolutions.
 MODEL = {"dtp": "mlp"}
 
 
 @pytest.fixture(scope="module")
 def noise() -> Dataset:
-    generator = torch.Generator().manual_seed(0)
+    return noisy.noise()
 
-    def split(size: int) -> Split:
-        return Split(
-            torch.randn(size, 1, 28, 28, generator=generator),
-            torch.randint(4, (size,), generator=generator),
-        )
 
-    return Dataset("noise", train=split(40), validation=split(20), test=split(20), classes=4)
+@pytest.fixture(scope="module")
+def expected(noise: Dataset) -> Result:
+    """Return what the run measures."""
+    return execute(RUN, noise, CPU)
 
 
 def measured(result: Result) -> tuple[object, ...]:
@@ -59,19 +47,8 @@ def measured(result: Result) -> tuple[object, ...]:
     return history, result.divergence, result.steps, result.inspection, *dead
 
 
-@pytest.mark.usefixtures("small_swarms")
-@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].network is None])
-def test_the_same_run_gives_the_same_bits(method: str, noise: Dataset) -> None:
-    run = replace(RUN, method=method, model=MODEL.get(method, RUN.model))
-    first = execute(run, noise, CPU)
-    torch.manual_seed(12345)  # whatever state torch is in
-    torch.rand(7)
-    assert measured(execute(run, noise, CPU)) == measured(first)
-
-
-def test_the_seed_matters(noise: Dataset) -> None:
-    other = execute(replace(RUN, seed=4), noise, CPU)
-    assert measured(other) != measured(execute(RUN, noise, CPU))
+def test_the_seed_matters(noise: Dataset, expected: Result) -> None:
+    assert measured(execute(replace(RUN, seed=4), noise, CPU)) != measured(expected)
 
 
 def test_torch_is_left_as_it_was(noise: Dataset) -> None:
@@ -83,8 +60,8 @@ def test_torch_is_left_as_it_was(noise: Dataset) -> None:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_what_a_run_records(noise: Dataset) -> None:
-    result = execute(RUN, noise, CPU)
+def test_what_a_run_records(expected: Result) -> None:
+    result = expected
     assert len(result.history) == 1 + RUN.epochs
     assert result.steps == RUN.epochs * 3, "40 examples are 3 batches of at most 16"
     assert result.seconds > 0
@@ -124,13 +101,15 @@ ENVIRONMENT = {"commit": "abc", "code": "123", "date": "today"}
 
 @pytest.mark.usefixtures("small_swarms")
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].network is None])
-def test_an_interrupted_run_gives_the_same_bits(
+def test_the_same_run_gives_the_same_bits_whether_or_not_it_is_interrupted(
     method: str, noise: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three steps are an epoch: killed in the second one, the run goes on after the first."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    run = replace(RUN, method=method, model=MODEL.get(method, RUN.model), epochs=4)
+    run = replace(RUN, method=method, model=MODEL.get(method, RUN.model), epochs=3)
     expected = execute(run, noise, CPU)
+    torch.manual_seed(12345)  # whatever state torch is in
+    torch.rand(7)
     checkpoint = Checkpoint(tmp_path / "run.pt", ENVIRONMENT)
     killed_in_step(run, noise, checkpoint, step=5)
     killed_in_step(run, noise, Checkpoint(checkpoint.path, {**ENVIRONMENT, "date": "now"}), step=6)
@@ -173,7 +152,7 @@ def test_a_budget_of_time_ends_a_run(noise: Dataset) -> None:
 @pytest.mark.parametrize("encoding", ["constant", "rate", "latency"])
 @pytest.mark.parametrize("method", ["lfp", "surrogate"])
 def test_a_spiking_run_gives_the_same_bits_and_counts_spikes(
-    method: str, encoding: Encoding, noise: Dataset
+    method: str, encoding: Encoding, noise: Dataset, expected: Result
 ) -> None:
     spiking = Spiking(beta=0.9, steps=5, encoding=encoding)
     run = replace(RUN, model="mlp", method=method, activation="lif", spiking=spiking)
@@ -182,7 +161,7 @@ def test_a_spiking_run_gives_the_same_bits_and_counts_spikes(
     assert first.spikes == second.spikes
     assert first.spikes is not None
     assert first.spikes > 0
-    assert execute(RUN, noise, CPU).spikes is None
+    assert expected.spikes is None, "its neurons do not spike"
 
 
 def test_a_one_cycle_run_ends_at_a_rate_of_almost_nothing(

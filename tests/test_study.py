@@ -256,14 +256,14 @@ def test_diverged_runs_are_told(diverging: Outcome) -> None:
     assert "±" not in line[2]
     assert line[3] == "1e+20 (edge)"
     assert line[-1] == "1/1"
-    tidy = table.tidy(diverging)
+    tidy = diverging.runs
     assert set(tidy[tidy["diverged"]]["diverged_reason"].str.split().str[0]) <= {"the", "a"}
     assert any("a better one may lie beyond" in note for note in table.notes(diverging, summary))
 
 
 def test_the_rows_of_spiking_runs_tell_time_steps_and_training_steps_apart(tmp_path: Path) -> None:
     spiking = replace(STUDY, methods=("lfp",), activations=("lif",), fixed_rates={"lfp": 0.1})
-    tidy = table.tidy(carry_out(spiking, tmp_path))
+    tidy = carry_out(spiking, tmp_path).runs
     assert set(tidy["time_steps"]) == {3}
     assert 3 not in set(tidy["steps"])
 

@@ -41,7 +41,7 @@ class SwarmSettings(BasicSettings):
     at twice the work.
     """
 
-    particles: Annotated[int, Field(ge=1, description="How many a swarm has.")] = PAPER.particles
+    particles: Annotated[int, Field(ge=1, description="Particles in a swarm.")] = PAPER.particles
     inertia: Inertia = PAPER.inertia
     cognitive: Cognitive = PAPER.cognitive
     social: Social = PAPER.social

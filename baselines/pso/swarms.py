@@ -78,7 +78,7 @@ class Swarm(Protocol):
 
 
 class TorchSwarm(Swarm):
-    """In the dtype of the model and on its device, in place, a block of particles at a time."""
+    """A swarm in the dtype of the model and on its device, moved a block of particles at a time."""
 
     #: Numbers in a block by type of device; on the CPU, a few blocks fit into its cache.
     BLOCK: ClassVar[dict[str, int]] = {"cpu": 2**17, "cuda": 2**26}
@@ -224,10 +224,10 @@ class Pyswarms(Swarm):
 
     @staticmethod
     def bytes_needed(particles: int, like: Tensor) -> int:
-        """Eight arrays of float64 and two of truth values, as measured; and small ones.
+        """Return the bytes of eight arrays of float64 and two of truth values, as measured.
 
-        The last term is of what does not grow: random states and the objects of Python, of which
-        Python 3.10 with NumPy 2.2 makes 80 kB, and later ones less.
+        The last term is of what does not grow: small arrays, random states, and the objects of
+        Python, of which Python 3.10 with NumPy 2.2 makes 80 kB, and later ones less.
 
         Returns:
             The number of bytes.

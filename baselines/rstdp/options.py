@@ -51,7 +51,7 @@ class DecisionSettings(BasicSettings):
         Weight, Field(description="Least contrast that becomes a spike, of pixels in 0 ... 255.")
     ] = CANONICAL.encoding.threshold
     contrast_radius: Annotated[
-        int, Field(ge=0, description="How far the contrasts lie that one is compared with.")
+        int, Field(ge=0, description="Radius of the mean that contrasts are divided by, in pixels.")
     ] = CANONICAL.encoding.radius
     time_bins: Annotated[
         int, Field(ge=1, le=255, description="Time steps of the encoded spikes.")

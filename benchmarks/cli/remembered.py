@@ -81,7 +81,7 @@ def _imported() -> Iterator[str]:
 
 
 def _stamp(file: str) -> list[int] | None:
-    """Return what is another when a file has changed: size, times in ns; None if there is none.
+    """Return a file's size and times in ns, one of which differs if it has changed; or None.
 
     Torch has modules that name files which do not exist.
     """

@@ -1,4 +1,4 @@
-"""The commands that carry out studies, and report on them."""
+"""The commands that carry out studies, and go on with those that were interrupted."""
 
 import shlex
 from pathlib import Path

@@ -82,7 +82,7 @@ class Here(Executor):
 
 @dataclass
 class Local(Executor):
-    """In processes on this machine, which stay for the next runs.
+    """Makes the runs in processes of this machine, which stay for the next runs.
 
     When one of them is killed, as the kernel does when memory is short, those that are left end
     too, and what was not finished goes on in new ones from its checkpoints; once, if nothing has
@@ -125,7 +125,7 @@ class Local(Executor):
 
 @dataclass(frozen=True)
 class RayCluster(Executor):
-    """On a Ray cluster that is there already; a killed worker's run is made again, once.
+    """Makes the runs on a Ray cluster; that of a worker that is killed is made again, once.
 
     Every node needs this package and the data sets. With a folder that all nodes share, a run goes
     on from its checkpoint; without one, it starts from the beginning.

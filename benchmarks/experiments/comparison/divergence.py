@@ -3,14 +3,13 @@
 import pandas as pd
 
 from benchmarks.experiments.comparison.study import Outcome
-from benchmarks.experiments.comparison.summary import tidy
 from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import number
 
 
 def divergences(outcome: Outcome) -> Section:
     """Return which runs diverged, sweeps included, and why."""
-    every = tidy(outcome)
+    every = outcome.runs
     bad = every[every["diverged"]]
     if bad.empty:
         return Section("Divergence", text=[f"None of {len(every)} runs diverged."], detail=True)

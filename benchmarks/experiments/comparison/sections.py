@@ -21,7 +21,6 @@ from benchmarks.experiments.comparison.summary import (
     comparison_notes,
     comparisons,
     summarise,
-    tidy,
 )
 from benchmarks.experiments.comparison.summary import lines as summary_lines
 from benchmarks.experiments.comparison.summary import notes as summary_notes
@@ -304,7 +303,7 @@ def histograms(outcome: Outcome) -> Section | None:
 
 def runs(outcome: Outcome) -> Section | None:
     """Return every reported run with what identifies it."""
-    every = tidy(outcome)
+    every = outcome.runs
     final = every[every["kind"] == "final"]
     if final.empty:
         return None

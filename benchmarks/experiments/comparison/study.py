@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 import torch
 
 from baselines import METHODS, BasicSettings, Settings, Spiking
@@ -24,6 +26,8 @@ from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, choose, grid, sampl
 from benchmarks.storage.provenance import processor
 
 COST_REPEATS = 50
+#: The columns of :class:`baselines.Spiking`, whose `steps` are others than those of the training.
+SPIKING = {{"steps": "time_steps"}.get(f.name, f.name): f.name for f in fields(Spiking)}
 
 
 class Cell(NamedTuple):
@@ -219,6 +223,37 @@ class Outcome:
     choices: dict[Cell, Choice]
     costs: dict[Cell, Cost]
     environments: list[dict[str, Any]]
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row for each run, sweeps included; accuracies are in [0, 1]."""
+        return pd.DataFrame([_row(stored, self.choices) for stored in self.results])
+
+
+def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
+    result, run = stored.result, asdict(stored.result.run)
+    settings, spiking = run.pop("settings"), run.pop("spiking") or {}
+    choice = choices.get(Cell(run["activation"], run["method"]))
+    divergence = result.divergence
+    return {
+        "id": result.run.id,
+        **run,
+        **settings,
+        **{column: spiking.get(field) for column, field in SPIKING.items()},
+        "chosen_learning_rate": choice.learning_rate if choice else None,
+        "train_loss": result.train_loss,
+        "validation_accuracy": result.validation,
+        "test_accuracy": result.test,
+        "feedback_norm_max": result.feedback_norm_max,
+        "diverged": divergence is not None,
+        "diverged_step": divergence.step if divergence else None,
+        "diverged_reason": divergence.reason if divergence else None,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "spikes": result.spikes,
+        "commit": stored.environment["commit"],
+        "processor": stored.environment["processor"],
+    }
 
 
 def check(study: Study) -> None:

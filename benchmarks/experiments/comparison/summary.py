@@ -2,12 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, fields
 from typing import Any
 
 import pandas as pd
 
-from baselines import METHODS, Spiking
+from baselines import METHODS
 from baselines.options import fields_of
 from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
 from benchmarks.costs.memory import MEGABYTE
@@ -25,44 +24,10 @@ from benchmarks.rendering.text import (
     said,
     seeds_of,
 )
-from benchmarks.runs.store import Stored
-from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED
 
 #: What all other methods are tested against.
 REFERENCE = "lfp"
-#: The columns of :class:`baselines.Spiking`, whose `steps` are others than those of the training.
-SPIKING = {{"steps": "time_steps"}.get(f.name, f.name): f.name for f in fields(Spiking)}
-
-
-def tidy(outcome: Outcome) -> pd.DataFrame:
-    """Return one row for each run, sweeps included; accuracies are in [0, 1]."""
-    return pd.DataFrame([_row(stored, outcome.choices) for stored in outcome.results])
-
-
-def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
-    result, run = stored.result, asdict(stored.result.run)
-    settings, spiking = run.pop("settings"), run.pop("spiking") or {}
-    choice = choices.get(Cell(run["activation"], run["method"]))
-    divergence = result.divergence
-    return {
-        "id": result.run.id,
-        **run,
-        **settings,
-        **{column: spiking.get(field) for column, field in SPIKING.items()},
-        "chosen_learning_rate": choice.learning_rate if choice else None,
-        "train_loss": result.train_loss,
-        "validation_accuracy": result.validation,
-        "test_accuracy": result.test,
-        "feedback_norm_max": result.feedback_norm_max,
-        "diverged": divergence is not None,
-        "diverged_step": divergence.step if divergence else None,
-        "diverged_reason": divergence.reason if divergence else None,
-        "steps": result.steps,
-        "seconds": result.seconds,
-        "spikes": result.spikes,
-        "commit": stored.environment["commit"],
-        "processor": stored.environment["processor"],
-    }
 
 
 def summarise(outcome: Outcome) -> pd.DataFrame:
@@ -72,8 +37,7 @@ def summarise(outcome: Outcome) -> pd.DataFrame:
     not go with the activation, `refusal` says why and there are no numbers; nor are there any for
     what is not made yet. `missing` counts the reported runs that are still to come.
     """
-    runs = tidy(outcome)
-    finals = runs[runs["kind"] == "final"]
+    finals = outcome.runs[outcome.runs["kind"] == "final"]
     rows = []
     for cell in outcome.study.cells:
         of_cell = finals[
