@@ -21,6 +21,7 @@ from benchmarks.cli.options import (
     Device,
     Results,
     Threads,
+    parse_parallel,
     parse_real,
     parse_whole,
     prepare,
@@ -96,7 +97,7 @@ def weak_scaling(
     processes: Annotated[
         list[int] | None,
         typer.Option(
-            parser=parse_whole, help="Number of processes; can be repeated. By default 1 and 2."
+            parser=parse_parallel, help="Number of processes; can be repeated. By default 1 and 2."
         ),
     ] = None,
     results: Results = Path("results"),
