@@ -122,6 +122,7 @@ CASES: list[tuple[tuple[str, ...], str]] = [
     (("run",), "Missing argument 'STUDY'"),
     (("status", "toys"), "study: unknown name 'toys'"),
     (("resume", "nowhere"), "folder: nowhere holds no study.json"),
+    (("resume", "x" * 300), "x" * 300),
     (("data", "cifar"), "name: unknown name 'cifar'; did you mean 'cifar10'?"),
     (("verify", "--dtype", "int8"), "dtype: unknown name 'int8'"),
     (("verify", "--model", "nonsense", "--input", "3"), "model: 'nonsense' is no package:callable"),

@@ -132,6 +132,8 @@ def test_shipped_studies_mean_what_pyyaml_reads(name: str) -> None:
         ("[lfp, sgd]", "lfp", "one (smoke): methods: Input should be a valid array, not 'lfp'"),
         ("[lfp, sgd]", "[]", "methods: List should have at least 1 item after validation, not []"),
         ("[lfp, sgd]", "[[lfp]]", "methods.0: Input should be a valid string, not ['lfp']"),
+        ("toy-mlp", "''", "one (smoke): model: unknown name ''"),
+        ("epochs: 1", "time_steps: 100000", "time_steps: Input should be less than or equal to"),
         # Types are those that are written.
         ("epochs: 1", "epochs: true", "one (smoke): epochs: Input should be a valid integer"),
         ("epochs: 1", "epochs: '1'", "one (smoke): epochs: Input should be a valid integer"),
@@ -225,7 +227,7 @@ def test_a_part_must_have_such_a_name(name: str, tmp_path: Path) -> None:
     ("parts", "message"),
     [
         ("{tables: {}}", "parts: 'tables' is what a file beside the parts is called"),
-        ("{one.log: {}}", "parts: 'one.log' is what a file beside the parts is called"),
+        ("{one.log: {}}", "parts: 'one.log' is what the log of a study is called; allowed: names"),
         ("{study.json: {}}", "parts: 'study.json' is what a file"),
         ("{source.json: {}}", "parts: 'source.json' is what a file"),
         ("{Report.HTML: {}}", "parts: 'Report.HTML' is what a file"),
@@ -243,7 +245,7 @@ def test_names_of_parts(parts: str, message: str, tmp_path: Path) -> None:
     ("study", "commands"),
     [
         ("../x", ("compare", "speed", "diagnose")),
-        *((name, ("speed",)) for name in ("/tmp/x", "a.", "x" * 300, "", "a\nb", "nul")),
+        *((name, ("speed",)) for name in ("/tmp/x", "a.", "x" * 300, "", "a\nb", "nul", "x.Log")),
     ],
 )
 def test_a_study_on_the_command_line_has_the_same_rule(

@@ -1,6 +1,7 @@
 """The options that commands share, and how their values are read."""
 
 import os
+import re
 from collections.abc import Iterable
 from math import inf
 from pathlib import Path
@@ -20,22 +21,28 @@ if TYPE_CHECKING:
     from benchmarks.runs.executors import Executor
 
 EXECUTORS = ("local", "ray")
+#: Processes or threads: more than a machine is asked for, and fewer than it cannot start.
+MOST = 1000
 
 
 def parse_whole(text: str | int) -> int:
     """Parse an option; typer's own message does not say what it was given."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
+    if not re.fullmatch("[0-9]{1,20}", str(text)) or int(text) < 1:
         raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1")
+    return int(text)
+
+
+def parse_parallel(text: str | int) -> int:
+    """Parse a number of processes or threads."""
+    number = parse_whole(text)
+    if number > MOST:
+        raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1 to {MOST}")
     return number
 
 
 def parse_jobs(text: str | int) -> int:
     """Parse a number of processes; auto is one for each CPU that can be used."""
-    return usable_cpus() if text == "auto" else parse_whole(text)
+    return usable_cpus() if text == "auto" else parse_parallel(text)
 
 
 def parse_integer(text: str | int) -> int:
@@ -72,7 +79,7 @@ Device = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        parser=parse_whole,
+        parser=parse_parallel,
         help="Threads of a job; by default 1 for small models, else its share of the usable CPUs.",
     ),
 ]
@@ -214,7 +221,7 @@ def executor_named(
     from benchmarks.runs.executors import Here, Local, RayCluster  # noqa: PLC0415  (slow)
 
     pick("executor", name, dict.fromkeys(EXECUTORS))
-    if name == "ray" and not 0 < share < inf:
+    if not 0 < share < inf:
         raise ValueError(f"gpu_share: {share}; allowed: above 0, 1 for a whole one")
     if name == "ray":
         return RayCluster(address, share if device.type == "cuda" else 0.0)

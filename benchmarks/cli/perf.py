@@ -20,6 +20,7 @@ from benchmarks.cli.options import (
     Device,
     Results,
     Threads,
+    parse_parallel,
     parse_real,
     parse_whole,
     prepare,
@@ -81,7 +82,7 @@ def weak_scaling(
     processes: Annotated[
         list[int] | None,
         typer.Option(
-            parser=parse_whole, help="Number of processes; can be repeated. By default 1 and 2."
+            parser=parse_parallel, help="Number of processes; can be repeated. By default 1 and 2."
         ),
     ] = None,
     results: Results = Path("results"),

@@ -262,7 +262,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with what was interrupted, as the folder says; no option has to be repeated."""
-    with refusing(ValueError):
+    with refusing(ValueError, OSError):
         paths = sorted([*folder.glob("study.json"), *folder.glob("*/study.json")])
         if not paths:
             raise ValueError(f"folder: {folder} holds no study.json; allowed: one with a study")

@@ -23,7 +23,8 @@ from benchmarks.storage.names import refuse_repeated
 Whole = Annotated[int, Field(ge=1, le=1_000_000)]
 #: A number of runs of the same.
 Seeds = Annotated[int, Field(ge=1, le=10_000)]
-
+#: Steps of a spiking network, all of which the memory holds at a time.
+TimeSteps = Annotated[int, Field(ge=1, le=10_000)]
 
 Names = Annotated[list[str], Field(min_length=1)] | Literal["all"]
 

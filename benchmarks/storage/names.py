@@ -22,6 +22,11 @@ def checked_name(field: str, name: str) -> str:
             f"{field}: {_shown(name)} is no name for a folder; allowed: letters, digits and _, "
             "and . or - behind the first of them, but no . at the end"
         )
+    if name.casefold().endswith(".log"):
+        raise ValueError(
+            f"{field}: {_shown(name)} is what the log of a study is called; allowed: names with "
+            "another ending"
+        )
     if len(name.encode(errors="surrogatepass")) > LONGEST:
         raise ValueError(f"{field}: {_shown(name)} is too long; allowed: at most {LONGEST} bytes")
     return name

@@ -141,7 +141,7 @@ def first(error: ValidationError, model: type[BaseModel]) -> str:
 def _checked_part(field: str, name: str) -> str:
     """Return the name of a part's folder; raise `ValueError` if something else has it."""
     checked_name(field, name)
-    if name.casefold() in TAKEN or name.casefold().endswith(".log"):
+    if name.casefold() in TAKEN:
         raise ValueError(
             f"{field}: {name!r} is what a file beside the parts is called; allowed: another name"
         )

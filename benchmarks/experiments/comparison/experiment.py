@@ -14,7 +14,15 @@ from benchmarks.data import DATASETS
 from benchmarks.experiments.base import Experiment, Found, Results
 from benchmarks.experiments.comparison.sections import sections
 from benchmarks.experiments.comparison.study import Study, check, measurements, outcome, plan
-from benchmarks.experiments.options import MethodOptions, Names, Seeds, Whole, by_method, chosen
+from benchmarks.experiments.options import (
+    MethodOptions,
+    Names,
+    Seeds,
+    TimeSteps,
+    Whole,
+    by_method,
+    chosen,
+)
 from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Convolutions, Run
@@ -57,7 +65,7 @@ class Options(MethodOptions):
     sweep_epochs: Whole | None = None
     sweep_seeds: Seeds = 1
     beta: float = Spiking.beta
-    time_steps: int = Spiking.steps
+    time_steps: TimeSteps = Spiking.steps
     encoding: str = Spiking.encoding
     seconds: dict[str, float] = Field(default={})
     convolutions: Convolutions = "float32"
@@ -70,7 +78,7 @@ class Options(MethodOptions):
         preset = pick("dataset", self.dataset, DATASETS).preset
         return Study(
             dataset=self.dataset,
-            model=self.model or preset.model,
+            model=preset.model if self.model is None else self.model,
             methods=methods,
             activations=chosen("activations", self.activations, ACTIVATIONS),
             seeds=self.seeds,
