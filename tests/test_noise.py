@@ -94,8 +94,8 @@ def test_noise_with_another_rule_is_noticed(
     assert max(error(seed, 0.03) for seed in range(5)) > 0.1
 
 
-def test_noise_makes_a_silent_unit_learn_now_and_then() -> None:
-    """A sum gives z the share z / (z + noise), whose sign is the wrong one below the threshold."""
+def test_a_unit_that_noise_makes_active_gets_a_reward_of_the_wrong_sign() -> None:
+    """A reward asks for a z of larger magnitude: below the threshold, for one further below."""
     torch.manual_seed(0)
     z = torch.full((1000, 1), -0.5, dtype=torch.float64)
     layer = nn.Linear(1, 1, bias=False).double()
@@ -108,7 +108,7 @@ def test_noise_makes_a_silent_unit_learn_now_and_then() -> None:
     share = float((steps > 0).double().mean())
     assert 0.1 < share < 0.4
     assert layer.weight.grad is not None
-    # dw = |w| x R / (z - eps) = 1 * -0.5 / -0.6 for each unit that is active.
+    # dw = |w| x R / (z - eps) = 1 * -0.5 / -0.6 for each unit that is active, so z = w x falls.
     assert -layer.weight.grad.item() == pytest.approx(1000 * share * 0.5 / 0.6, rel=1e-12)
 
 
