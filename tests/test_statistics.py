@@ -67,6 +67,21 @@ def test_equal_methods_have_no_effect_and_no_evidence() -> None:
     assert (found.interval.low, found.interval.high) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_of_what_is_not_finite_nothing_is_said(value: float) -> None:
+    for ours, theirs in (([value, 1, 1], [0.0, 0, 0]), ([0.0, 0, 0], [value, 1, 1])):
+        found = compare(ours, theirs)
+        numbers = (found.difference, *vars(found.interval).values(), found.effect, found.p)
+        assert all(map(math.isnan, numbers))
+    assert math.isnan(compare([value] * 3, [value] * 3).p)
+
+
+def test_rounding_is_no_difference() -> None:
+    found = compare([0.1 + 0.2] * 8, [0.3] * 8)
+    assert (found.difference, found.p) == (0.0, 1.0)
+    assert compare([0.3 + 1e-9] * 8, [0.3] * 8).p < 0.01
+
+
 def test_the_effect_is_in_standard_deviations_of_the_differences() -> None:
     assert compare([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]).effect == pytest.approx(2.0)
 

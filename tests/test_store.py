@@ -70,6 +70,9 @@ def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
         b"[]",
         b"{}",
         b'{"run": {"kind": "final"}, "divergence": null}',
+        b'{"seconds": NaN}',
+        b'{"seconds": -Infinity}',
+        b'{"seconds": 1e999}',
     ],
 )
 def test_a_corrupt_file_is_named_and_kept(content: bytes, tmp_path: Path) -> None:
@@ -157,6 +160,17 @@ def test_a_result_with_options_that_no_method_has_is_not_found(
     store.path(RUN).write_text(text.replace(old, new))
     assert store.load(RUN) is None
     assert store.all() == []
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_not_finite_was_not_written_here(number: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    path = store.path(RUN)
+    path.write_text(path.read_text().replace('"budget": null', f'"budget": {number}'))
+    for read in (store.all, store.own, lambda: store.load(RUN)):
+        with pytest.raises(StoreError, match=f"{path.name}: .*{number} is no finite number"):
+            read()
 
 
 def test_costs_with_the_options_of_older_code_are_not_found(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -27,11 +28,19 @@ def read_json(path: Path) -> Any | None:
         OSError: it cannot be read.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError:
         return None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    """Return a number; strict JSON has no other ones, and nothing else is written here."""
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def write_json(path: Path, content: Any) -> None:
