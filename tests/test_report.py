@@ -398,7 +398,7 @@ def test_a_figure_is_a_part_of_its_page() -> None:
     assert first
     assert not first & second
     for one, ids in zip(found, (first, second), strict=True):
-        used = {a["xlink:href"][1:] for a in one.of("use")}
+        used = {str(a["xlink:href"])[1:] for a in one.of("use")}
         assert used
         assert used <= ids
         (svg,) = one.of("svg")
