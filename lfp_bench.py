@@ -30,8 +30,19 @@ def shadows() -> Iterator[tuple[str, Path]]:
             yield name, first.parent if first.name == "__init__.py" else first
 
 
+def open_closed_streams() -> None:
+    """Let a stream that was closed by the caller, as by ``>&-``, be one that keeps nothing.
+
+    A file that is opened later would have its number otherwise, and get what is printed.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (until the end)
+
+
 def main() -> None:
     """Run the command line; exit code 2 if packages are in the way, or the engine is missing."""
+    open_closed_streams()
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:  # and not started in the background, where Ctrl-C is for somebody else
         signal.signal(signal.SIGINT, _heed)

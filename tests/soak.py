@@ -54,7 +54,8 @@ sizes: {smoke: {}}
 FOLDER, NAME = "a folder – größer 研究", "prüfung"
 MEGABYTES = 4
 LONGEST = 600.0  # seconds that a command may take, of which most are waiting for the machine
-OFTEN = (1.0, 14.0)  # seconds between two disturbances
+OFTEN = (0.5, 8.0)  # seconds between two disturbances
+A_KILL = 18.0  # seconds of the test, for each of which there has to be a kill in the end
 SPARED = 0.6  # of those after which nothing has been stored yet, or a slow machine gets nowhere
 FULL = (1.0, 8.0)  # seconds without space
 ANSWERS = {  # what the command may say when it ends by itself, in its last line
@@ -233,19 +234,23 @@ class Soak:
             raise SoakError(f"exit code {command.returncode}:\n{told[-5000:]}")
         return True
 
-    def made(self, results: Path, deadline: float) -> bool:
-        """Make the study, disturbed until the deadline; return whether it was disturbed."""
+    @property
+    def kills(self) -> int:
+        """How many processes were killed."""
+        return sum(n for what, n in self.happened.items() if what.startswith("kills"))
+
+    def made(self, results: Path, more: Callable[[], bool]) -> bool:
+        """Make the study, disturbed while there is to be more; return whether it was disturbed."""
         before, self.seen = self.happened.total(), set()
         while True:
             command = self.start(results)
             try:
                 while not self.ended(command, results):
-                    left = deadline - time.monotonic()
-                    pause = self.luck.uniform(*OFTEN) if left > 0 else LONGEST
+                    disturbed = more()
                     try:
-                        command.wait(pause)
+                        command.wait(self.luck.uniform(*OFTEN) if disturbed else LONGEST)
                     except subprocess.TimeoutExpired:
-                        if left <= 0:
+                        if not disturbed:
                             raise SoakError(f"a command does not end in {LONGEST:g} s") from None
                         self.disturb(command)
             finally:
@@ -324,7 +329,8 @@ def soak(folder: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
 
     Args:
         folder: an empty one.
-        seconds: for which it is disturbed; what is begun is finished.
+        seconds: for which it is disturbed, or twice as many until there have been enough kills;
+            what is begun is finished.
         seed: of what happens when.
 
     Returns:
@@ -339,12 +345,17 @@ def soak(folder: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
     with small_disk(place / "disk") as space:
         # What is made in peace stands on a disk of its own: the other one is small.
         test = Soak(place, space, random.Random(seed))
-        test.made(place / "undisturbed", deadline=0.0)
+        test.made(place / "undisturbed", lambda: False)
         test.happened.clear()
         began, files = time.monotonic(), 0
-        while time.monotonic() < began + seconds:
+
+        def more() -> bool:
+            passed = time.monotonic() - began
+            return passed < seconds or (test.kills * A_KILL < seconds and passed < 2 * seconds)
+
+        while more():
             with TemporaryDirectory(dir=place / "disk", prefix="results ü ") as results:
-                disturbed = test.made(Path(results), began + seconds)
+                disturbed = test.made(Path(results), more)
                 files += compare(Path(results), place / "undisturbed")
                 test.happened["disturbed studies"] += disturbed
                 log.info("%d files are equal; %s", files, dict(test.happened))
@@ -352,7 +363,7 @@ def soak(folder: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
             "seconds": round(time.monotonic() - began),
             "space": type(space).__name__.lower(),
             **dict(sorted(test.happened.items())),
-            "kills": sum(n for what, n in test.happened.items() if what.startswith("kills")),
+            "kills": test.kills,
             "equal tables and figures": files,
             "environment": describe(torch.device("cpu")),
         }

@@ -1,5 +1,6 @@
 """`lfp-bench` before its commands: version, help, Ctrl-C, and other packages of our names."""
 
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +54,45 @@ def test_without_a_command_the_help_comes_before_the_error() -> None:
     assert "Usage" in result.stderr
     assert "compare" in result.stderr
     assert result.stderr.splitlines()[-1] == "error: Missing command."
+
+
+# --- what cannot be printed -----------------------------------------------------------------------
+
+
+def shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", line.replace("lfp-bench", f"'{sys.executable}' -m lfp_bench")],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+@pytest.mark.parametrize("arguments", ["--version", "--help", "list --json"])
+def test_an_output_that_is_full_is_one_line(arguments: str, tmp_path: Path) -> None:
+    done = shell(f"lfp-bench {arguments} > /dev/full", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output: No space left on device\n"
+    assert shell(f"lfp-bench {arguments} > /dev/full 2>&1", tmp_path).returncode == 2
+
+
+def test_who_reads_may_have_seen_enough(tmp_path: Path) -> None:
+    done = shell("(lfp-bench list --json; echo $? >&2) | true", tmp_path)
+    assert done.stderr == "1\n"
+
+
+def test_a_closed_stream_keeps_nothing(tmp_path: Path) -> None:
+    done = shell("lfp-bench list --json 2>&-", tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)
+    refused = shell("lfp-bench run nowhere 2>&-", tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert shell("lfp-bench list <&- >&- 2>&-", tmp_path).returncode == 0
+    told = shell("lfp-bench run nowhere >&-", tmp_path)
+    assert (told.returncode, len(told.stderr.splitlines())) == (2, 1)
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------

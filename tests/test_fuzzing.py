@@ -177,10 +177,14 @@ ARCHIVE = {"a-file": sha256(CONTENT).hexdigest()}
 
 
 def changed_bytes(whole: bytes) -> st.SearchStrategy[bytes]:
-    """Return what a file can become: cut, with other bytes, longer, or something else."""
-    cut = st.integers(0, len(whole)).map(lambda end: whole[:end])
-    other = st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)).map(
-        lambda at: whole[: at[0]] + bytes([at[1]]) + whole[at[0] + 1 :]
+    """Return what a file can become: cut, with other bytes, longer, or something else.
+
+    What is drawn does not depend on the content, which a library for packing may decide.
+    """
+    place = st.integers(0, 10**6)
+    cut = place.map(lambda n: whole[: n % (len(whole) + 1)])
+    other = st.tuples(place, st.integers(0, 255)).map(
+        lambda at: bytes([*whole[: (n := at[0] % len(whole))], at[1], *whole[n + 1 :]])
     )
     longer = st.binary(max_size=20).map(lambda more: whole + more)
     bomb = st.just(compress(bytes(10**6)))

@@ -1,5 +1,6 @@
 """The store: a file is whole or not there, and what is not ours is never overwritten."""
 
+import gzip
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from baselines import LFPSettings, Settings
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement, Workload
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
-from benchmarks.runs.store import Store, Stored, StoredCosts
+from benchmarks.runs.store import PACKED, Store, Stored, StoredCosts
 from benchmarks.storage.files import StoreError, write, write_json
 
 RUN = Run("final", "digits", "mlp", "lfp", "relu", 0, 1, 8, Settings(0.1, clip_norm=None))
@@ -170,6 +171,26 @@ def test_a_number_that_is_not_finite_was_not_written_here(number: str, tmp_path:
     path.write_text(path.read_text().replace('"budget": null', f'"budget": {number}'))
     for read in (store.all, store.own, lambda: store.load(RUN)):
         with pytest.raises(StoreError, match=f"{path.name}: .*{number} is no finite number"):
+            read()
+
+
+def test_where_a_result_was_made_is_a_mapping(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    path = store.path(RUN)
+    record = json.loads(path.read_text())
+    for environment in (None, [], 3, "text"):
+        path.write_text(json.dumps({**record, "environment": environment}))
+        with pytest.raises(StoreError, match=path.name):
+            store.all()
+
+
+@pytest.mark.parametrize("name", [None, 3, [], "../x.json", "runs/../x.json", "other/a-b.json", ""])
+def test_a_pack_has_results_and_costs_alone(name: object, tmp_path: Path) -> None:
+    line = json.dumps({"file": name, "content": {}})
+    (tmp_path / PACKED).write_bytes(gzip.compress(line.encode()))
+    for read in (Store(tmp_path).all, Store(tmp_path).all_costs, lambda: Store(tmp_path).load(RUN)):
+        with pytest.raises(StoreError, match=PACKED):
             read()
 
 

@@ -3,9 +3,10 @@
 A command is imported when it is run, or asked for its own help (:mod:`benchmarks.cli.later`).
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
@@ -118,6 +119,12 @@ class Commands(LaterGroup):
         try:
             with shown():
                 code = super().main(arguments, *other, **options)
+            sys.stdout.flush()  # which is the last that can fail
+        except BrokenPipeError:  # who reads has seen enough, as `head` has
+            code = _silent()
+        except OSError as error:  # of files and data, the commands refuse them with their names
+            say(f"error: {error if error.filename else f'standard output: {error.strerror}'}")
+            code = _silent(Refused.exit_code)
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
             if context is not None and not arguments:
@@ -138,6 +145,13 @@ class Commands(LaterGroup):
             if (told := missing(error)) is None:
                 raise
             raise Refused(told) from error
+
+
+def _silent(code: int = 1) -> int:
+    """Let nothing more be printed, which would fail again when Python ends; return an exit code."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 @contextmanager

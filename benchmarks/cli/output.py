@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ WIDER = ", for which the terminal is too narrow; a larger $COLUMNS shows them"
 
 
 def say(message: str) -> None:
-    """Tell the user on stderr."""
-    print(message, file=sys.stderr)
+    """Tell the user on stderr; results do not depend on whether that can be written."""
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
 
 
 def print_table(

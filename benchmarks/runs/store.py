@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from benchmarks.costs.workloads import Measurement
 from benchmarks.runs.run import Result, Run, run_of
 from benchmarks.runs.sources import code_of, code_of_steps
 from benchmarks.storage.checkpoint import Checkpoint
-from benchmarks.storage.files import StoreError, read_json, write, write_json
+from benchmarks.storage.files import StoreError, parsed, read_json, write, write_json
 from benchmarks.storage.provenance import code_version, identity
 from benchmarks.storage.schema import current, versioned
 
@@ -33,6 +34,7 @@ NOT_OURS = (
 )
 #: Results and costs of a study that is to be kept, in one file.
 PACKED = "runs.jsonl.gz"
+PACKED_NAME = re.compile(r"(runs|costs)/[0-9a-z-]+\.json")
 
 
 class Stored(NamedTuple):
@@ -212,7 +214,7 @@ class Store:
             return {}
         with readable(path):
             lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-            return {line["file"]: line["content"] for line in map(json.loads, lines)}
+            return dict(map(_unpacked, lines))
 
 
 def write_packed(folder: Path, contents: Mapping[str, Any]) -> None:
@@ -222,6 +224,14 @@ def write_packed(folder: Path, contents: Mapping[str, Any]) -> None:
         for name in sorted(contents)
     ]
     write(folder / PACKED, gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0))
+
+
+def _unpacked(line: str) -> tuple[str, Any]:
+    """Return the name of a file in a pack, and what it holds."""
+    packed = parsed(line)
+    if not PACKED_NAME.fullmatch(packed["file"]):
+        raise ValueError(f"file: {packed['file']!r}")
+    return packed["file"], packed["content"]
 
 
 def record_of(stored: Stored) -> dict[str, Any]:
@@ -244,7 +254,8 @@ def _result(path: Path, record: Any) -> Stored | None:
         run = run_of(content["task"], content["run"])
         if run is None:
             return None
-        return Stored(RESULT.validate_python({**content, "run": run}), content["environment"])
+        result = RESULT.validate_python({**content, "run": run})
+        return Stored(result, {**content["environment"]})
 
 
 def _costs(path: Path, record: Any) -> tuple[Measurement, StoredCosts] | None:

@@ -28,15 +28,20 @@ def read_json(path: Path) -> Any | None:
         OSError: it cannot be read.
     """
     try:
-        return json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
+        return parsed(path.read_bytes())
     except FileNotFoundError:
         return None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
 
 
+def parsed(text: str | bytes) -> Any:
+    """Return what strict JSON says; raises `ValueError` for what is not, NaN and 1e999 included."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
 def _finite(text: str) -> float:
-    """Return a number; strict JSON has no other ones, and nothing else is written here."""
+    """Return a number that is finite."""
     number = float(text)
     if not isfinite(number):
         raise ValueError(f"{text} is no finite number")
