@@ -175,7 +175,8 @@ class Soak:
     def start(self, results: Path) -> "subprocess.Popen[bytes]":
         """Start the command."""
         self.happened["commands"] += 1
-        arguments = ["run", f"{NAME}.yaml", "--size", "smoke", "--jobs", "2", "--results", results]
+        arguments = ["run", f"{NAME}.yaml", "--size", "smoke", "--jobs", "2"]
+        arguments += ["--results", str(results)]
         with (self.folder / "stderr").open("wb") as errors:
             return subprocess.Popen(
                 [sys.executable, ROOT / "tests" / "hasty.py", *arguments],
