@@ -9,6 +9,7 @@ from benchmarks.cli import completion
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import AsJson, Results, Show, StoredSize
 from benchmarks.cli.output import print_json, say
+from benchmarks.rendering.text import counted
 from benchmarks.storage.files import StoreError
 
 
@@ -43,13 +44,13 @@ def report(
                 "study": names[0],
                 "files": [str(path) for path in (first, *others)],
             }
-            beside = f"report.md, report.tex and {len(others) - 2} tables in tables"
+            beside = f"report.md, report.tex and {counted(len(others) - 2, 'table')} in tables"
         else:
             studies = [find(name, size, results) for name in names or ()] or find_all(results)
             first, pages = write_pages(studies, results)
             reports = [{"folder": p[0].parent.name, "files": [str(f) for f in p]} for p in pages]
             found = {"index": str(first), "reports": reports}
-            beside = f"{len(pages)} reports, each report.html in the folder of its study"
+            beside = f"{counted(len(pages), 'report')}, each report.html in the folder of its study"
     if as_json:
         print_json(found)
     else:

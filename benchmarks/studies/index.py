@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.rendering.document import Document, Table, rendered
+from benchmarks.rendering.text import counted
 from benchmarks.storage.files import write
 from benchmarks.studies.collect import Collection
 from benchmarks.studies.page import INDEX, TITLE, link_to, report, write_document
@@ -57,5 +58,5 @@ def verdict(one: Document) -> str:
         for chapter in one.chapters
         if chapter.verdict
     ]
-    more = [f"And {len(told) - MOST} more parts."] if len(told) > MOST else []
+    more = [f"And {counted(len(told) - MOST, 'more part')}."] if len(told) > MOST else []
     return " ".join([*told[:MOST], *more]) or "-"
