@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -108,10 +109,16 @@ class Ray:
         """Leave the cluster."""
 
 
-def results(ray: Ray, monkeypatch: pytest.MonkeyPatch, threads: int = 2, gpus: float = 0) -> Any:
+def results(
+    ray: Ray,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int = 2,
+    gpus: float = 0,
+    address: str = "here",
+) -> Any:
     monkeypatch.setitem(sys.modules, "ray", ray)
     worker = Worker(Path("nowhere"), "cpu", threads)
-    return list(RayCluster("here:1", gpus).results(worker, [RUN, replace(RUN, seed=1)]))
+    return list(RayCluster(address, gpus).results(worker, [RUN, replace(RUN, seed=1)]))
 
 
 def test_runs_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +180,37 @@ def test_what_happens_to_a_run_is_told(
 def test_a_cluster_that_cannot_be_joined_is_told(
     refusal: Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ExecutorError, match=f"ray_address: 'here:1' {message}") as raised:
+    with pytest.raises(ExecutorError, match=f"ray_address: 'here' {message}") as raised:
         results(Ray(refusal=refusal), monkeypatch)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:{free}", "Connection refused"),
+        ("[::1]:{free}", "[Errno"),  # refused, or no such family of addresses
+        ("127.0.0.1:99999", "port: 99999; allowed: 1 to 65535"),
+        ("127.0.0.1:0", "port: 0; allowed: 1 to 65535"),
+        ("no-such-host.invalid:6379", "[Errno"),
+    ],
+)
+def test_a_head_that_does_not_answer_is_told_at_once(
+    address: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        free = closed.getsockname()[1]
+    address = address.format(free=free)
+    with pytest.raises(ExecutorError, match=f"ray_address: '{re.escape(address)}' is no") as raised:
+        results(Ray(), monkeypatch, address=address)
+    assert message in str(raised.value)
+
+
+def test_a_head_that_answers_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        assert results(Ray(), monkeypatch, address=address) == [("made", 0), ("made", 1)]
 
 
 # --- SLURM ----------------------------------------------------------------------------------------

@@ -1,8 +1,17 @@
 """A Ray cluster that is there already: how it is joined, what it has, and what can go wrong."""
 
+import os
+import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+#: How often Ray looks for a cluster, for 40 seconds each time; by its own choice 20 times.
+TRIES = "2"
+SECONDS = 10.0  # that a head may take to answer at all
+#: An address of a head; others are names that Ray knows itself, or URLs.
+PLAIN = re.compile(r"(?P<host>[^:/]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]+)")
 
 
 class ExecutorError(RuntimeError):
@@ -19,11 +28,13 @@ def joined(address: str) -> Iterator[Any]:
     Raises:
         ExecutorError: Ray is not installed, there is no cluster, or it has other versions.
     """
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", TRIES)  # which Ray reads when imported
     try:
         import ray  # noqa: PLC0415  (an extra)
     except ImportError:
         raise ExecutorError("executor: 'ray' needs the extra: pip install lfp-bench[ray]") from None
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False)
     except Exception as error:  # Ray has many for this, and no common class
         told = " ".join(str(error).split())
@@ -36,6 +47,15 @@ def joined(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` or `ValueError` where nobody answers; Ray would try that for minutes."""
+    if plain := PLAIN.fullmatch(address):
+        host, port = plain["host"].strip("[]"), int(plain["port"])
+        if not 0 < port < 2**16:
+            raise ValueError(f"port: {port}; allowed: 1 to {2**16 - 1}")
+        socket.create_connection((host, port), SECONDS).close()
 
 
 def check_room(ray: Any, cpus: int, gpus: float) -> None:
