@@ -279,13 +279,18 @@ def differences_of(frame: pd.DataFrame, tested: tuple[str, str]) -> pd.DataFrame
 
 def remarks(options: Options, study: Study) -> list[str]:
     """Return what a reader of the table has to know."""
-    trials = study.trials or len(study.rates)
-    return [
+    told = [
         f"{study.dataset}, {study.model}, {options.activations[0]}: test accuracy, mean ± sample "
         f"standard deviation and Student's interval over {seeds_of(study.seeds)}, of which each "
         "draws other examples; smaller sets are parts of larger ones. Examples are repeated until "
         "there are as many as in the whole set, so every network takes the steps of "
-        f"{study.epochs} epochs of it.",
+        f"{study.epochs} epochs of it."
+    ]
+    if not any(study.tried(method) for method in study.methods):
+        return [*told, "Options are given, and the same for each number of examples."]
+    trials = study.trials or len(study.rates)
+    return [
+        *told,
         f"Options were chosen for each number of examples: {trials} trials of {study.sweep_epochs} "
         f"epochs for every method and {study.sweep_seeds} seed(s) from {FIRST_SWEEP_SEED} on, on "
         "the whole validation split.",
