@@ -1,6 +1,7 @@
 """Names and what they stand for: looked up with an error that helps, and open to other packages."""
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -9,6 +10,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741  (an item as it is entered)
 log = logging.getLogger(__name__)
+
+#: A name that the command line can ask for, in lists like a,b and in pairs like METHOD=RATE.
+ASKED_FOR = re.compile(r"(?!all$)[^\s,=-][^\s,=]*")
+ALLOWED = "without spaces, commas and =, not 'all', and no - at the beginning"
 
 
 class Registry(Mapping[str, T]):
@@ -44,11 +49,16 @@ class Registry(Mapping[str, T]):
         self._added: dict[str, Any] | None = None
 
     def register(self, name: str) -> Callable[[I], I]:
-        """Return a decorator that enters what it decorates; `ValueError` if the name is taken."""
+        """Return a decorator that enters what it decorates.
+
+        It raises `ValueError` if the name is taken, or cannot be asked for.
+        """
 
         def enter(item: I) -> I:
             if name in self.own:
                 raise ValueError(f"{self.group}: {name!r} is registered already")
+            if not ASKED_FOR.fullmatch(name):
+                raise ValueError(f"{self.group}: {name!r}; allowed: {ALLOWED}")
             self.own[name] = item
             return item
 
@@ -79,13 +89,17 @@ class Registry(Mapping[str, T]):
                 if point.name in self.own or point.name in self._added:
                     log.warning("%s: the name is taken", told)
                     continue
+                if not ASKED_FOR.fullmatch(point.name):
+                    log.warning("%s: allowed names: %s", told, ALLOWED)
+                    continue
                 try:
                     item = point.load()
                     self.convert(item)
                     self._added[point.name] = item
                 # Whatever a package does, even to exit, the others must work.
                 except (Exception, SystemExit) as error:
-                    log.warning("%s: %s: %s", told, type(error).__name__, error)
+                    reason = " ".join(str(error).split())
+                    log.warning("%s: %s: %s", told, type(error).__name__, reason)
         return self._added
 
 

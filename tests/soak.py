@@ -1,9 +1,9 @@
 """A study on bad ground: killed and out of space at random, it ends with the same tables.
 
-``python -m tests.soak --seconds 3600`` disturbs the command for an hour and prints what happened as
-JSON; ``tests/test_soak.py`` does it for as long as a suite has. The study is made with ``--jobs 2``
-under umask 077, in a folder with spaces and letters of other alphabets, on a file system of a few
-megabytes that is mounted for it (by root; elsewhere the size of files is limited instead).
+``python -m tests.soak --store benchmarks/stored/soak`` disturbs the command for an hour, and stores
+what happened; ``tests/test_soak.py`` does it for as long as a suite has. The study is made with
+``--jobs 2`` under umask 077, in a folder with spaces and letters of other alphabets, on a file
+system of a few megabytes that is mounted for it (by root; elsewhere the size of files is limited).
 """
 
 import argparse
@@ -28,9 +28,10 @@ import torch
 
 from benchmarks.experiments import conduct
 from benchmarks.experiments.base import Found
-from benchmarks.rendering import document
+from benchmarks.rendering import document, text
 from benchmarks.rendering.text import remarks
 from benchmarks.runs.store import Stored
+from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import ROOT, describe
 from benchmarks.studies.collect import Description, described
 
@@ -143,6 +144,13 @@ def children(process: int) -> list[int]:
     return found
 
 
+def makes_runs(process: int) -> bool:
+    """Return whether it is a worker; the other one keeps account of semaphores for Python."""
+    with suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    return False
+
+
 def wait_for(happened: Callable[[], bool], what: str, seconds: float = LONGEST) -> None:
     """Wait until it happened; raise `SoakError` if it does not."""
     deadline = time.monotonic() + seconds
@@ -175,11 +183,10 @@ class Soak:
     def start(self, results: Path) -> "subprocess.Popen[bytes]":
         """Start the command."""
         self.happened["commands"] += 1
-        arguments = ["run", f"{NAME}.yaml", "--size", "smoke", "--jobs", "2"]
-        arguments += ["--results", str(results)]
+        asked = ("run", f"{NAME}.yaml", "--size", "smoke", "--jobs", "2", "--results", str(results))
         with (self.folder / "stderr").open("wb") as errors:
             return subprocess.Popen(
-                [sys.executable, ROOT / "tests" / "hasty.py", *arguments],
+                [sys.executable, ROOT / "tests" / "hasty.py", *asked],
                 cwd=self.folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=subprocess.DEVNULL,
@@ -188,7 +195,7 @@ class Soak:
             )
 
     def disturb(self, command: "subprocess.Popen[bytes]") -> None:
-        """Kill the command or one of its processes, or let there be no space for a while."""
+        """Kill the command or one of its workers, or let there be no space for a while."""
         if not self.fresh and self.luck.random() < SPARED:
             return
         self.fresh = False
@@ -198,9 +205,9 @@ class Soak:
             command.kill()
             wait_for(lambda: not any(map(alive, workers)), "workers end with the command")
             self.happened["kills of the command"] += command.wait() == -signal.SIGKILL
-        elif what == "worker" and workers:
+        elif what == "worker" and (mortal := [one for one in workers if makes_runs(one)]):
             with suppress(ProcessLookupError):
-                os.kill(self.luck.choice(workers), signal.SIGKILL)
+                os.kill(self.luck.choice(mortal), signal.SIGKILL)
                 self.happened["kills of workers"] += 1
         elif what == "space":
             self.space.take([command.pid, *workers])
@@ -226,7 +233,7 @@ class Soak:
             return False
         told = (self.folder / "stderr").read_text()
         last = told.strip().rpartition("\n")[2]
-        answers = [answer for text, answer in ANSWERS.items() if text in last]
+        answers = [answer for words, answer in ANSWERS.items() if words in last]
         if command.returncode == 0:
             self.happened["ends: done"] += 1
         elif command.returncode == 2 and answers and "Traceback" not in told:
@@ -370,11 +377,23 @@ def soak(folder: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
         }
 
 
+def told(found: dict[str, Any]) -> str:
+    """Return what happened as a document."""
+    counts = [(what, str(n)) for what, n in found.items() if isinstance(n, int)]
+    made = remarks([found["environment"]], f"python -m tests.soak --seconds {found['seconds']}")
+    return text.document((("what", "how often"), counts), [*made])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--store", type=Path, help="folder for soak.json and soak.md")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with TemporaryDirectory() as temporary:
-        print(json.dumps(soak(Path(temporary), asked.seconds, asked.seed), indent=2))
+        found = soak(Path(temporary), asked.seconds, asked.seed)
+    print(json.dumps(found, indent=2))
+    if asked.store:
+        write_json(asked.store / "soak.json", found)
+        write(asked.store / "soak.md", told(found).encode())

@@ -65,13 +65,21 @@ def test_everything_is_told_without_paths_or_names() -> None:
     assert str(Path.home()) not in str(told)
 
 
-@pytest.mark.parametrize(("named", "dirty"), [("abc", False), ("abc-dirty", True)])
+@pytest.mark.parametrize(
+    ("named", "dirty"), [("abc", False), ("abc-dirty", True), (" abc\n", False)]
+)
 def test_the_commit_of_a_copy_is_what_the_environment_says(
     named: str, dirty: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LFP_COMMIT", named)
     told = describe(torch.device("cpu"))
     assert (told["commit"], told["dirty"]) == ("abc", dirty)
+
+
+def test_of_a_copy_that_has_no_commit_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LFP_COMMIT", "-dirty")
+    told = describe(torch.device("cpu"))
+    assert (told["commit"], told["dirty"]) == (None, True)
 
 
 def test_a_copy_without_git_and_installation_is_described(

@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pandas as pd
@@ -360,6 +362,33 @@ def test_what_is_entered_may_be_simpler_than_what_it_stands_for(
     layers = MODELS["mlp"].layers
     monkeypatch.setitem(MODELS.own, "mine", layers)
     assert MODELS["mine"] == Model(layers, input_shape=(1, 28, 28), small=False)
+
+
+@pytest.mark.parametrize("name", ["", "all", "a b", "a,b", "a=b", "-a", "a\nb", "a "])
+def test_a_name_that_nobody_can_ask_for_is_left_out(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    points = [EntryPoint(one, "builtins:int", "test") for one in (name, "größe")]
+    monkeypatch.setattr("baselines.registry.entry_points", lambda group: points)
+    registry: Registry[type] = Registry("test", {})
+    assert list(registry) == ["größe"]
+    assert f"builtins:int is not {name!r} of test: allowed names: without spaces" in caplog.text
+    with pytest.raises(ValueError, match=re.escape(f"test: {name!r}; allowed: without spaces")):
+        registry.register(name)(int)
+
+
+def test_what_a_package_raises_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(item: type) -> type:
+        raise RuntimeError("a\nb")
+
+    point = EntryPoint("mine", "builtins:int", "test")
+    monkeypatch.setattr("baselines.registry.entry_points", lambda group: [point])
+    assert not list(Registry("test", {}, fail))
+    assert [record.getMessage() for record in caplog.records] == [
+        "builtins:int is not 'mine' of test: RuntimeError: a b"
+    ]
 
 
 def test_a_decorator_enters_a_name_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -179,8 +179,8 @@ def test_where_a_result_was_made_is_a_mapping(tmp_path: Path) -> None:
     store.save(STORED)
     path = store.path(RUN)
     record = json.loads(path.read_text())
-    wrong: tuple[object, ...] = (None, [], 3, "text")
-    for environment in wrong:
+    environments: tuple[object, ...] = (None, [], 3, "text")
+    for environment in environments:
         path.write_text(json.dumps({**record, "environment": environment}))
         with pytest.raises(StoreError, match=path.name):
             store.all()

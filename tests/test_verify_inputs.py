@@ -49,6 +49,14 @@ def fail():
     raise KeyError("no such thing")
 
 
+def leave():
+    raise SystemExit(3)
+
+
+def frozen():
+    return nn.Linear(7, 3).requires_grad_(False)
+
+
 def sequence():
     return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
 
@@ -62,6 +70,7 @@ def mymodel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Be in a folder with a module that is not on Python's path."""
     (tmp_path / "mymodel.py").write_text(MODEL)
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     yield
@@ -120,6 +129,10 @@ def test_logits_for_each_of_several_places_are_checked_with_theorem_1() -> None:
         (("mymodel:make_inputs", "7"), "(TypeError: a dict was made, and no nn.Module)"),
         (("mymodel:fail", "7"), "(KeyError: 'no such thing')"),
         (("mymodel", "7"), "model: 'mymodel' is no package:callable"),
+        (("mymodel:leave", "7"), "(SystemExit: 3)"),
+        (("mymodel:build", "mymodel:leave"), "input: 'mymodel:leave' failed (SystemExit: 3)"),
+        (("mymodel:frozen", "7"), "(TypeError: it has no parameter that requires a gradient)"),
+        (("script:build", "7"), "model: 'script:build' cannot be imported (SystemExit: 0)"),
         (("broken:build", "7"), "model: 'broken:build' cannot be imported (ZeroDivisionError"),
         (("nowhere.at.all:build", "7"), "model: 'nowhere.at.all:build' is no package:callable"),
         ((":build", "7"), "model: ':build' is no package:callable"),
@@ -131,6 +144,12 @@ def test_what_does_not_go_together_is_refused(arguments: tuple[str, str], messag
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
     assert message in line
+
+
+def test_inputs_are_those_of_a_model() -> None:
+    result = CliRunner().invoke(cli.app, ["verify", "--input", "3"])
+    assert result.exit_code == 2
+    assert result.stderr == "error: input: '3'; allowed: with --model alone\n"
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def _from(function: Callable[[], Any], name: str) -> Inputs:
     """Return what a function makes, as inputs."""
     try:
         made = function()
-    except Exception as error:  # whatever a function of one's own does
+    except (Exception, SystemExit) as error:  # whatever a function of one's own does
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"input: {name!r} failed ({told})") from None
     match made:
@@ -132,7 +132,9 @@ def _random(text: str, random: Generator) -> Tensor:
 def _size(text: str) -> int:
     """Return the size of a dimension."""
     if not re.fullmatch(r"\s*\d{1,9}\s*", text) or int(text) < 1:
-        raise ValueError(f"input: {text!r}; allowed: whole numbers from 1, as in {FORMS}")
+        raise ValueError(
+            f"input: {text!r}; allowed: whole numbers from 1 to 999999999, as in {FORMS}"
+        )
     return int(text)
 
 

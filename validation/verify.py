@@ -172,16 +172,18 @@ def prepared(
         model = _module(build())
         with torch.no_grad():
             Logits(copy.deepcopy(model).to(device, dtype).eval())(inputs)
-    except Exception as error:  # whatever a model of one's own does
+    except (Exception, SystemExit) as error:  # whatever a model of one's own does
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"model: {name!r} does not go with the inputs ({told})") from None
     return model.to(device, dtype), inputs
 
 
 def _module(made: Any) -> nn.Module:
-    """Return what was made, which has to be a module."""
+    """Return what was made, which has to be a module with something to learn."""
     if not isinstance(made, nn.Module):
         raise TypeError(f"a {type(made).__name__} was made, and no nn.Module")
+    if not any(parameter.requires_grad for parameter in made.parameters()):
+        raise TypeError("it has no parameter that requires a gradient")
     return made
 
 
@@ -254,7 +256,7 @@ def load(name: str, field: str = "model") -> Callable[[], Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{field}: {name!r} is no package:callable ({error})") from None
-    except Exception as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"{field}: {name!r} cannot be imported ({told})") from None
     if not callable(found):

@@ -50,6 +50,8 @@ def verify(
     with refusing(ValueError, TypeError, RuntimeError):
         precision = pick("dtype", dtype, {"float32": torch.float32, "float64": torch.float64})
         chosen_device = prepare(device, None, ["mlp"])
+        if model is None and inputs:
+            raise ValueError(f"input: {inputs[0]!r}; allowed: with --model alone")
         if model is None:
             found = list(checks.machine(chosen_device, precision))
         else:

@@ -5,6 +5,7 @@
 on what else the machine does, and ratios much less.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,9 +113,9 @@ def ratios_of(path: Path, units: dict[str, str], commit: str) -> dict[Name, tupl
         GateError: the file is not one of asv's, or of another commit.
     """  # noqa: DOC501  (the others are caught)
     try:
-        content: dict[str, Any] | None = read_json(path)
-        if content is None:
+        if not path.exists():
             return {}
+        content: dict[str, Any] = json.loads(path.read_bytes())
         if content["commit_hash"] != commit:
             raise GateError(f"{path}: of {content['commit_hash']}, not of {commit}")
         columns = content["result_columns"]

@@ -67,9 +67,9 @@ def _commit() -> dict[str, Any]:
     The environment variable LFP_COMMIT says it for a copy that has no history, or another one, with
     ``-dirty`` behind it if the code differs.
     """
-    named = os.environ.get("LFP_COMMIT")
+    named = " ".join(os.environ.get("LFP_COMMIT", "").split())
     if named:
-        return {"commit": named.removesuffix("-dirty"), "dirty": named.endswith("-dirty")}
+        return {"commit": named.removesuffix("-dirty") or None, "dirty": named.endswith("-dirty")}
     commit = git.ask("rev-parse", "--verify", "HEAD", root=ROOT)
     # Results are no code: a study that is stored again must not call itself uncommitted.
     tracked = ("--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)
