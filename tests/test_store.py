@@ -16,7 +16,7 @@ from baselines import LFPSettings, Settings
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement, Workload
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
-from benchmarks.runs.store import PACKED, Store, Stored, StoredCosts
+from benchmarks.runs.store import PACKED, Store, Stored, StoredCosts, write_packed
 from benchmarks.storage.files import StoreError, write, write_json
 
 RUN = Run("final", "digits", "mlp", "lfp", "relu", 0, 1, 8, Settings(0.1, clip_norm=None))
@@ -192,6 +192,15 @@ def test_a_pack_has_results_and_costs_alone(name: object, tmp_path: Path) -> Non
     (tmp_path / PACKED).write_bytes(gzip.compress(line.encode()))
     for read in (Store(tmp_path).all, Store(tmp_path).all_costs, lambda: Store(tmp_path).load(RUN)):
         with pytest.raises(StoreError, match=PACKED):
+            read()
+
+
+def test_of_what_cannot_be_read_in_a_pack_the_pack_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = (store.path(RUN).relative_to(tmp_path).as_posix(), "costs/a-b.json")
+    write_packed(tmp_path, {name: {"schema": 1} for name in names})
+    for read in (store.all, store.all_costs, store.own, lambda: store.load(RUN)):
+        with pytest.raises(StoreError, match=rf"{PACKED}: not a file that this harness wrote"):
             read()
 
 

@@ -94,9 +94,9 @@ class Store:
             StoreError: the file cannot be read as the result of this run.
         """  # noqa: DOC501  (`_unreadable` makes that error)
         path = self.path(run)
-        stored = _result(path, self._content(path))
+        stored = _result(self._holder(path), self._content(path))
         if stored is not None and stored.run != run:
-            raise _unreadable(path, "it describes another run than its name says")
+            raise _unreadable(self._holder(path), "it describes another run than its name says")
         return stored
 
     def all(self) -> list[Stored]:
@@ -144,13 +144,14 @@ class Store:
     def load_costs(self, measurement: Measurement) -> StoredCosts | None:
         """Return what was measured, if it was; raises `StoreError` as `load` does."""
         path = self.costs_path(measurement)
-        found = _costs(path, self._content(path))
+        found = _costs(self._holder(path), self._content(path))
         return None if found is None else found[1]
 
     def all_costs(self) -> list[tuple[Measurement, StoredCosts]]:
         """Return all costs, the latest last, with what was measured; raises as `load` does."""
         contents = self._contents("costs")
-        found = [costs for path, c in contents if (costs := _costs(path, c)) is not None]
+        read = (_costs(self._holder(path), content) for path, content in contents)
+        found = [costs for costs in read if costs is not None]
         return sorted(found, key=lambda costs: str(costs[1].environment.get("date")))
 
     def save_costs(self, measurement: Measurement, stored: StoredCosts) -> None:
@@ -192,6 +193,10 @@ class Store:
             content = read_json(path)
         return self._packed.get(_name(path)) if content is None else content
 
+    def _holder(self, path: Path) -> Path:
+        """Return the file that holds what is found under a path: it, or the pack."""
+        return path if path.exists() or not self._packed else self.folder / PACKED
+
     def _paths(self, room: str) -> list[Path]:
         """Return the paths of all files of a kind, loose and packed."""
         loose = (self.folder / room).glob("*.json")
@@ -201,7 +206,7 @@ class Store:
     def _results(self) -> Iterator[tuple[Path, Stored]]:
         """Yield all results with the paths of their files."""
         for path, content in self._contents("runs"):
-            if (stored := _result(path, content)) is not None:
+            if (stored := _result(self._holder(path), content)) is not None:
                 yield path, stored
 
     def _contents(self, room: str) -> Iterator[tuple[Path, Any]]:
