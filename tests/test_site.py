@@ -153,7 +153,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 
 def test_the_examples_of_links_are_right() -> None:
-    assert doctest.testmod(links) == (0, 2)
+    assert doctest.testmod(links) == (0, 3)
 
 
 def test_links_into_the_repository_are_kept_in_the_site() -> None:
