@@ -11,6 +11,7 @@ SECONDS = 60.0
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 def test_the_tables_of_a_disturbed_study_are_those_of_an_undisturbed_one(tmp_path: Path) -> None:
     found = soak.soak(tmp_path, SECONDS)

@@ -40,10 +40,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the zoos of models, which take long, unless ``-m`` names them."""
-    if "coverage" in config.option.markexpr:
-        return
-    long = [item for item in items if item.get_closest_marker("coverage")]
+    """Leave out what takes long, unless ``-m`` names it: zoos of models, and the soak test."""
+    unasked = [name for name in ("coverage", "soak") if name not in config.option.markexpr]
+    long = [item for item in items if any(map(item.get_closest_marker, unasked))]
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
