@@ -283,8 +283,10 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("nobody answers")
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
-    line = refused(*QUICK, "--executor", "ray", "--ray-address", "nowhere:1")
-    assert "ray_address: 'nowhere:1' is no cluster; nobody answers" in line
+    line = refused(*QUICK, "--executor", "ray", "--ray-address", "auto")
+    assert "ray_address: 'auto' is no cluster; nobody answers" in line
+    nobody = refused(*QUICK, "--executor", "ray", "--ray-address", "127.0.0.1:1")
+    assert "ray_address: '127.0.0.1:1' is no cluster; " in nobody
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "executor: 'ray' needs the extra" in refused(*QUICK, "--executor", "ray")
 
