@@ -50,6 +50,7 @@ from benchmarks.runs.executors import Make
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Stored, StoredCosts
 from benchmarks.runs.training import classify
+from benchmarks.runs.tuning import Choice, choose
 from benchmarks.storage.provenance import code_version
 
 #: The configuration of options of which none may be misspelt.
@@ -57,6 +58,18 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741  (the options)
 Results = Mapping[Run, Stored]
+
+
+def choice_of(sweep: Sequence[Run], results: Results) -> Choice | None:
+    """Return what a sweep chooses; None if one of its runs is still to be made."""
+    if any(run not in results for run in sweep):
+        return None
+    return choose(results[run].result for run in sweep)
+
+
+def modules_beside(file: str) -> tuple[Path, ...]:
+    """Return all modules of the package that a module is in."""
+    return tuple(sorted(Path(file).parent.glob("*.py")))
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,8 @@ class Experiment(ABC, Generic[O]):
     schema: ClassVar[type[BaseModel]]
     #: Makes a run.
     make: ClassVar[Make] = staticmethod(classify)
+    #: The modules whose code decides what a run measures; by default the one that `make` is in.
+    modules: ClassVar[tuple[Path, ...]] = ()
 
     @abstractmethod
     def runs(self, options: O) -> int:
@@ -109,8 +124,8 @@ class Experiment(ABC, Generic[O]):
 
     @property
     def code(self) -> str:
-        """The version of the harness's code and of the module that `make` is in."""
-        return code_version(Path(inspect.getfile(self.make)))
+        """The version of the harness's code and of the experiment's own."""
+        return code_version(*(self.modules or [Path(inspect.getfile(self.make))]))
 
     def steps(self, options: O) -> int:
         """Return the number of runs and measurements."""

@@ -1,16 +1,13 @@
 """The experiment `depth` of study files; see :mod:`benchmarks.experiments.depth`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.experiments.base import Experiment, Found, Results
-from benchmarks.experiments.depth.options import Cell, Options
+from benchmarks.experiments.base import Experiment, Found, Results, choice_of, modules_beside
+from benchmarks.experiments.depth.options import Options
 from benchmarks.experiments.depth.report import Reached, report
 from benchmarks.experiments.depth.runs import runs_of, sweep_of, train_deep
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Run
-from benchmarks.runs.tuning import Choice, choose
-from benchmarks.storage.provenance import code_version
 
 
 class Depth(Experiment[Options]):
@@ -18,11 +15,7 @@ class Depth(Experiment[Options]):
 
     schema = Options
     make = staticmethod(train_deep)
-
-    @property
-    def code(self) -> str:
-        """See :class:`Experiment`; of all modules of the package."""
-        return code_version(*sorted(Path(__file__).parent.glob("*.py")))
+    modules = modules_beside(__file__)
 
     def model(self, options: Options) -> str:
         """See :class:`Experiment`; the layers are as small as that one's."""
@@ -39,7 +32,7 @@ class Depth(Experiment[Options]):
         found: list[Run] = []
         for cell in options.cells:
             found += sweep_of(cell, options)
-            if choice := choice_of(cell, options, results):
+            if choice := choice_of(sweep_of(cell, options), results):
                 found += runs_of(cell, options, choice.settings, sweep=False)
         return found
 
@@ -47,17 +40,9 @@ class Depth(Experiment[Options]):
         """See :class:`Experiment`; of the cells that have a reported run."""
         reached = []
         for cell in options.cells:
-            if choice := choice_of(cell, options, found.runs):
+            if choice := choice_of(sweep_of(cell, options), found.runs):
                 runs = runs_of(cell, options, choice.settings, sweep=False)
                 results = [found.runs[run].result for run in runs if run in found.runs]
                 if results:
                     reached.append(Reached(cell, choice, results))
         return report(options, reached) if reached else []
-
-
-def choice_of(cell: Cell, options: Options, results: Results) -> Choice | None:
-    """Return what a cell's sweep chooses; None if one of its runs is still to be made."""
-    runs = sweep_of(cell, options)
-    if any(run not in results for run in runs):
-        return None
-    return choose(results[run].result for run in runs)

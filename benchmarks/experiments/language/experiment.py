@@ -1,15 +1,13 @@
 """The experiment `language` of study files; see :mod:`benchmarks.experiments.language`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.experiments.base import Experiment, Found, Results
+from benchmarks.experiments.base import Experiment, Found, Results, modules_beside
 from benchmarks.experiments.language.options import Options
 from benchmarks.experiments.language.report import chosen, report
 from benchmarks.experiments.language.runs import runs_of, train
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Run
-from benchmarks.storage.provenance import code_version
 
 
 class Language(Experiment[Options]):
@@ -17,11 +15,7 @@ class Language(Experiment[Options]):
 
     schema = Options
     make = staticmethod(train)
-
-    @property
-    def code(self) -> str:
-        """See :class:`Experiment`; of all modules of the package."""
-        return code_version(*sorted(Path(__file__).parent.glob("*.py")))
+    modules = modules_beside(__file__)
 
     def check(self, options: Options) -> None:
         """Raise `ValueError` for an optimiser without rates."""

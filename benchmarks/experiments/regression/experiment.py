@@ -1,10 +1,9 @@
 """The experiment `regression` of study files; see :mod:`benchmarks.experiments.regression`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from baselines.registry import pick
-from benchmarks.experiments.base import Experiment, Found, Results
+from benchmarks.experiments.base import Experiment, Found, Results, modules_beside
 from benchmarks.experiments.regression.data import DATASETS
 from benchmarks.experiments.regression.methods import METHODS
 from benchmarks.experiments.regression.options import Options
@@ -12,7 +11,6 @@ from benchmarks.experiments.regression.report import report
 from benchmarks.experiments.regression.runs import Choice, choose, train_regressor
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Run
-from benchmarks.storage.provenance import code_version
 
 
 class Regression(Experiment[Options]):
@@ -20,11 +18,7 @@ class Regression(Experiment[Options]):
 
     schema = Options
     make = staticmethod(train_regressor)
-
-    @property
-    def code(self) -> str:
-        """See :class:`Experiment`; of all modules of the package."""
-        return code_version(*sorted(Path(__file__).parent.glob("*.py")))
+    modules = modules_beside(__file__)
 
     def runs(self, options: Options) -> int:
         """See :class:`Experiment`."""

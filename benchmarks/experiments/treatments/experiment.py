@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 
-from benchmarks.experiments.base import Experiment, Found, Results
+from benchmarks.experiments.base import Experiment, Found, Results, choice_of, modules_beside
 from benchmarks.experiments.treatments.options import Options
 from benchmarks.experiments.treatments.report import Arm, report
-from benchmarks.experiments.treatments.runs import TreatedRun, final, sweep, train
+from benchmarks.experiments.treatments.runs import final, sweep, train
 from benchmarks.rendering.document import Section
 from benchmarks.runs.run import Run
-from benchmarks.runs.tuning import Choice, choose
-from benchmarks.storage.provenance import code_version
 
 
 class Treatments(Experiment[Options]):
@@ -19,11 +16,7 @@ class Treatments(Experiment[Options]):
 
     schema = Options
     make = staticmethod(train)
-
-    @property
-    def code(self) -> str:
-        """See :class:`Experiment`; of all modules of the package."""
-        return code_version(*sorted(Path(__file__).parent.glob("*.py")))
+    modules = modules_beside(__file__)
 
     def model(self, options: Options) -> str:
         """See :class:`Experiment`; the networks' operations are as small as that one's."""
@@ -60,10 +53,3 @@ class Treatments(Experiment[Options]):
                 reached = [found.runs[run].result for run in runs if run in found.runs]
                 arms.append(Arm(network, arm, choice, reached))
         return report(options, arms)
-
-
-def choice_of(runs: Sequence[TreatedRun], results: Results) -> Choice | None:
-    """Return what the runs of a sweep choose; None if one is still to be made."""
-    if any(run not in results for run in runs):
-        return None
-    return choose(results[run].result for run in runs)
