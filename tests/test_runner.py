@@ -255,6 +255,21 @@ def test_weights_that_overflow_in_the_last_step_are_noticed(noise: Dataset) -> N
     assert execute(run, huge, CPU).divergence == Divergence(1, "a weight is not finite")
 
 
+def test_steps_of_which_clipping_leaves_nothing_are_counted_and_the_run_goes_on(
+    noise: Dataset,
+) -> None:
+    """As in the authors' code, where a norm that overflows makes the step 0."""
+    huge = replace(noise, train=Split(noise.train.inputs * 1e25, noise.train.targets))
+    clipped = replace(RUN, method="sgd", settings=Settings(0.1, clip_norm=3.0))
+    result = execute(clipped, huge, CPU)
+    assert result.divergence is None
+    assert result.overflowed == result.steps > 1
+    assert result.feedback_norm_max is None, "none of the norms is finite"
+    assert execute(clipped, noise, CPU).overflowed == 0
+    ended = execute(replace(clipped, settings=Settings(0.1, clip_norm=None)), huge, CPU)
+    assert ended.divergence == Divergence(1, "the feedback norm is inf")
+
+
 def test_the_largest_norm_and_the_last_values() -> None:
     history = (
         Epoch(validation=0.1, test=0.1),

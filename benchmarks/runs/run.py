@@ -112,10 +112,11 @@ def _reader(kind: type[Run]) -> TypeAdapter[Run]:
 class Epoch:
     """What one epoch measured; None where nothing finite was measured.
 
-    Loss and norms are of the epoch's training steps (only those before a divergence); the task's
-    metric is of the model after it, on the validation and the test split: an accuracy lies in
-    [0, 1]. `seconds` are of all training until then, without evaluation; results that were stored
-    before they were measured have none.
+    Loss and norms are of the epoch's training steps (only those before a divergence), and the norms
+    of those where they are finite; `overflowed` counts the others. The task's metric is of the
+    model after the epoch, on the validation and the test split: an accuracy lies in [0, 1].
+    `seconds` are of all training until then, without evaluation; results that were stored before
+    they were measured have none.
     """
 
     train_loss: float | None = None
@@ -124,6 +125,7 @@ class Epoch:
     validation: float | None = None
     test: float | None = None
     seconds: float | None = None
+    overflowed: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,11 @@ class Result:
         """The largest finite feedback norm of all steps."""
         norms = [e.feedback_norm_max for e in self.history if e.feedback_norm_max is not None]
         return max(norms, default=None)
+
+    @property
+    def overflowed(self) -> int:
+        """The number of steps whose norm was infinite, and of which clipping left nothing."""
+        return sum(epoch.overflowed for epoch in self.history)
 
     def _last(self, field: str) -> float | None:
         values = [getattr(epoch, field) for epoch in self.history]

@@ -309,25 +309,30 @@ def train_epoch(
 def _divergence(
     losses: list[float], norms: list[float], model: nn.Module, before: int
 ) -> Divergence | None:
-    """Return the first of the last steps, `before` which there were others, that went wrong."""
+    """Return the first of the last steps, `before` which there were others, that went wrong.
+
+    A norm that overflows is no such step in itself. Clipping multiplies a finite feedback by 0
+    then, so the weights stay finite and a run goes on, as it does in the authors' code.
+    """
+    healthy = bool(torch.stack([p.isfinite().all() for p in model.parameters()]).all())
     for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), start=before + 1):
         if not math.isfinite(loss):
             return Divergence(step, f"the loss is {loss}")
-        if not math.isfinite(norm):
+        if math.isnan(norm) or (math.isinf(norm) and not healthy):
             return Divergence(step, f"the feedback norm is {norm}")
-    if not bool(torch.stack([p.isfinite().all() for p in model.parameters()]).all()):
-        return Divergence(before + len(losses), "a weight is not finite")
-    return None
+    return None if healthy else Divergence(before + len(losses), "a weight is not finite")
 
 
 def _summary(losses: list[float], norms: list[float]) -> Epoch:
-    """Return the training half of an epoch's record, from finite values."""
+    """Return the training half of an epoch's record, from finite losses."""
     if not losses:
         return Epoch()
+    finite = [norm for norm in norms if math.isfinite(norm)]
     return Epoch(
         train_loss=sum(losses) / len(losses),
-        feedback_norm_median=median(norms),
-        feedback_norm_max=max(norms),
+        feedback_norm_median=median(finite) if finite else None,
+        feedback_norm_max=max(finite, default=None),
+        overflowed=len(norms) - len(finite),
     )
 
 

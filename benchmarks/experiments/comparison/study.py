@@ -245,6 +245,7 @@ def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
         "validation_accuracy": result.validation,
         "test_accuracy": result.test,
         "feedback_norm_max": result.feedback_norm_max,
+        "overflowed": result.overflowed,
         "diverged": divergence is not None,
         "diverged_step": divergence.step if divergence else None,
         "diverged_reason": divergence.reason if divergence else None,

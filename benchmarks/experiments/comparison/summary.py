@@ -56,6 +56,7 @@ def summarise(outcome: Outcome) -> pd.DataFrame:
                 "training_seconds": of_cell["seconds"].mean(),
                 "spikes": of_cell["spikes"].mean(),
                 "feedback_norm_max": of_cell["feedback_norm_max"].max(),
+                "overflowed": of_cell["overflowed"].sum() / max(of_cell["steps"].sum(), 1),
                 "diverged": int(of_cell["diverged"].sum()),
                 **_cost(outcome, cell, of_cell["steps"]),
             }
@@ -218,11 +219,17 @@ def lines(summary: pd.DataFrame) -> Lines:
             number(row["macs"], ".4g", 1e-3),
             number(row["spikes"], ".0f"),
             number(row["training_seconds"], ".3g"),
-            number(row["feedback_norm_max"], ".2g"),
+            _largest_norm(row),
             f"{row['diverged']}/{row['seeds']}" if row["seeds"] else "-",
         )
         for row in summary.to_dict("records")
     ]
+
+
+def _largest_norm(row: Mapping[Hashable, Any]) -> str:
+    """Return the largest finite norm, and in how many steps it was infinite."""
+    over = f" (overflow in {100 * row['overflowed']:.2g}% of steps)" if row["overflowed"] else ""
+    return number(row["feedback_norm_max"], ".2g") + over
 
 
 def _accuracy(row: Mapping[Hashable, Any]) -> str:
@@ -258,6 +265,11 @@ def notes(outcome: Outcome, summary: pd.DataFrame) -> list[str]:
         ),
         *(f"Time budget: {seconds:g} s, {method}." for method, seconds in study.budgets.items()),
     ]
+    if summary["overflowed"].any():
+        found.append(
+            "Overflow: the norm is more than float32 holds. Clipping multiplies such a feedback by "
+            "0, so the step is that of momentum alone, and the run goes on."
+        )
     if not all(ACTIVATIONS[name].differentiable for name in study.activations):
         found.append(
             "No gradient passes a Heaviside step or a spike: with these, methods that need one "
