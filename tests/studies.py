@@ -8,9 +8,10 @@ import torch
 
 from baselines import Settings
 from benchmarks.experiments.base import Found
+from benchmarks.experiments.comparison.choosing import outcome, plan
 from benchmarks.experiments.comparison.experiment import Comparison
 from benchmarks.experiments.comparison.sections import sections
-from benchmarks.experiments.comparison.study import Outcome, Study, measurements, outcome, plan
+from benchmarks.experiments.comparison.study import Outcome, Study, measurements
 from benchmarks.experiments.conduct import Place, made, measured, write_part
 from benchmarks.runs.executors import Here, Worker
 from benchmarks.runs.run import Run

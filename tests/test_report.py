@@ -24,9 +24,9 @@ from benchmarks.data import DATASETS
 from benchmarks.experiments.comparison import Comparison, Options, panels
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
+from benchmarks.experiments.comparison.choosing import outcome as found_of
 from benchmarks.experiments.comparison.published import EXPERIMENTS, published
 from benchmarks.experiments.comparison.study import Outcome
-from benchmarks.experiments.comparison.study import outcome as found_of
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.rendering import panels as panels_module
 from benchmarks.rendering.document import (

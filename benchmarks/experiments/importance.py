@@ -26,8 +26,9 @@ from benchmarks.analysis import importance, paired
 from benchmarks.analysis.importance import Effects, by_rank, correlations, effects, weights_of
 from benchmarks.data import Split
 from benchmarks.experiments.base import Experiment, Found, Results
-from benchmarks.experiments.comparison.study import check, choices
-from benchmarks.experiments.comparison.study import plan as comparison_plan
+from benchmarks.experiments.comparison.choosing import choices
+from benchmarks.experiments.comparison.choosing import plan as comparison_plan
+from benchmarks.experiments.comparison.study import check
 from benchmarks.experiments.converged import ConvergedOptions
 from benchmarks.experiments.options import Whole
 from benchmarks.rendering import curves

@@ -32,8 +32,10 @@ from benchmarks.analysis.statistics import interval
 from benchmarks.data import Dataset, Split
 from benchmarks.experiments import comparison
 from benchmarks.experiments.base import Experiment, Found, Results
-from benchmarks.experiments.comparison.study import Study, check, choices
-from benchmarks.experiments.comparison.study import plan as comparison_plan
+from benchmarks.experiments.comparison.choosing import choices
+from benchmarks.experiments.comparison.choosing import plan as comparison_plan
+from benchmarks.experiments.comparison.study import Study, check
+from benchmarks.experiments.comparison.summary import finalists_told
 from benchmarks.experiments.options import Whole
 from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering import curves, panels, text
@@ -292,8 +294,8 @@ def remarks(options: Options, study: Study) -> list[str]:
     return [
         *told,
         f"Options were chosen for each number of examples: {trials} trials of {study.sweep_epochs} "
-        f"epochs for every method and {study.sweep_seeds} seed(s) from {FIRST_SWEEP_SEED} on, on "
-        "the whole validation split.",
+        f"epochs for every method and {study.sweep_seeds} seed(s) from {FIRST_SWEEP_SEED} on"
+        f"{finalists_told(study)}, on the whole validation split.",
         f"{text.NEAR_EDGE}.",
     ]
 

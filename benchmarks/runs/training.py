@@ -217,7 +217,7 @@ class _Training:
         if run.kind == "final":
             splits["test"] = dataset.test
         measured = {n: self.metric(self.model, s) for n, s in splits.items() if len(s)}
-        return replace(epoch, **measured)
+        return replace(epoch, **measured)  # type: ignore[arg-type]  # no name is `overflowed`
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next epochs depend on, random states included."""

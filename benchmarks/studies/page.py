@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.analysis.statistics import FEWEST_SEEDS
+from benchmarks.experiments.comparison.choosing import outcome
 from benchmarks.experiments.comparison.experiment import Options
-from benchmarks.experiments.comparison.study import Study, outcome
+from benchmarks.experiments.comparison.study import Study
 from benchmarks.experiments.comparison.summary import summarise
 from benchmarks.rendering import document
 from benchmarks.rendering.document import Chapter, Document, Section, Table

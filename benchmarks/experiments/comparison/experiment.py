@@ -12,8 +12,9 @@ from baselines.registry import pick
 from benchmarks.costs.workloads import Measurement
 from benchmarks.data import DATASETS
 from benchmarks.experiments.base import Experiment, Found, Results
+from benchmarks.experiments.comparison.choosing import outcome, plan
 from benchmarks.experiments.comparison.sections import sections
-from benchmarks.experiments.comparison.study import Study, check, measurements, outcome, plan
+from benchmarks.experiments.comparison.study import Study, check, measurements
 from benchmarks.experiments.options import (
     MethodOptions,
     Names,
@@ -44,6 +45,8 @@ class Options(MethodOptions):
         trials: how many points of its own space a sweep tries of each method
             (:func:`benchmarks.runs.tuning.sampled`); what is given is not tried. By default
             :data:`TRIALS` of each method that has a learning rate to choose.
+        finalists: how many of the best trials are made with as many seeds as are reported before
+            one is chosen.
         learning_rates: the grid of a sweep that tries learning rates alone, instead of trials.
         learning_rate: of methods that have no sweep.
         sweep_epochs, sweep_seeds: of the sweep.
@@ -60,6 +63,7 @@ class Options(MethodOptions):
     epochs: Whole | None = None
     batch_size: Whole | None = None
     trials: Whole | None = None
+    finalists: Whole | None = None
     learning_rates: Annotated[list[float], Field(min_length=1)] | None = None
     learning_rate: dict[str, float] = Field(default={})
     sweep_epochs: Whole | None = None
@@ -90,6 +94,7 @@ class Options(MethodOptions):
             fixed_rates=by_method(self.learning_rate),
             budgets=by_method(self.seconds),
             convolutions=self.convolutions,
+            finalists=self.finalists,
             sweep_epochs=self.sweep_epochs or preset.sweep_epochs,
             sweep_seeds=self.sweep_seeds,
             trials=None if self.learning_rates else self.trials or TRIALS,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -17,12 +17,11 @@ from baselines.trainer import DescentTrainer, GradientSettings
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
 from benchmarks.data import DATASETS, Dataset
-from benchmarks.experiments.base import Found, Results
 from benchmarks.models import ACTIVATIONS, MODELS, network
 from benchmarks.runs.run import Convolutions, Run
 from benchmarks.runs.store import Stored
 from benchmarks.runs.training import dataset
-from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, choose, grid, sampled
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice, grid, sampled
 from benchmarks.storage.provenance import processor
 
 COST_REPEATS = 50
@@ -59,6 +58,8 @@ class Study:
         budgets: seconds of training of methods that are to end by time; `epochs` still is the most.
         trials: how many points of each method's own space the sweep tries; None for the grid.
         searched: the options of each method that such a sweep tries values of, if there are any.
+        finalists: how many of the best trials of a cell are made with as many seeds as are
+            reported, before one is chosen; None if the first seeds decide.
     """
 
     dataset: str
@@ -78,6 +79,7 @@ class Study:
     trials: int | None = None
     searched: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     convolutions: Convolutions = "float32"
+    finalists: int | None = None
 
     def __post_init__(self) -> None:
         """Raise `ValueError` naming a field that is wrong, its value and what is allowed."""
@@ -150,9 +152,16 @@ class Study:
     def sweep(self, cell: Cell) -> list[Run]:
         """Return the runs that decide the cell's options; none if there is nothing to choose."""
         return [
-            self._run(cell, "sweep", seed, self.sweep_epochs, settings)
+            run
             for settings in self.tried(cell.method)
-            for seed in range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + self.sweep_seeds)
+            for run in self.trial(cell, settings, self.sweep_seeds)
+        ]
+
+    def trial(self, cell: Cell, settings: BasicSettings, seeds: int) -> list[Run]:
+        """Return the runs that try the options with the first of the sweep's seeds."""
+        return [
+            self._run(cell, "sweep", seed, self.sweep_epochs, settings)
+            for seed in range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + seeds)
         ]
 
     def final(self, cell: Cell, settings: BasicSettings) -> list[Run]:
@@ -203,7 +212,15 @@ class Study:
     @property
     def runs(self) -> int:
         """The number of runs."""
-        return sum(len(self.sweep(cell)) + self.seeds for cell in self.trained)
+        more = max(self.seeds - self.sweep_seeds, 0)
+        return sum(
+            len(self.sweep(cell)) + more * self.finalists_of(cell) + self.seeds
+            for cell in self.trained
+        )
+
+    def finalists_of(self, cell: Cell) -> int:
+        """Return how many of the cell's trials are made with more seeds."""
+        return min(self.finalists or 0, len(self.tried(cell.method)))
 
     @property
     def size(self) -> int:
@@ -289,47 +306,6 @@ def check(study: Study) -> None:
             except ValueError as error:
                 told = f"methods: {method.name!r} does not go with {study.model}: {error}"
                 raise ValueError(told) from None
-
-
-def plan(study: Study, results: Results) -> Sequence[Run]:
-    """Return the sweeps of all cells, and the reported runs of those whose sweep is whole."""
-    sweeps = [run for cell in study.trained for run in study.sweep(cell)]
-    chosen = choices(study, results)
-    return sweeps + [
-        run for cell, choice in chosen.items() for run in study.final(cell, choice.settings)
-    ]
-
-
-def choices(study: Study, results: Results) -> dict[Cell, Choice]:
-    """Return the options that are given, or that whole sweeps decide."""
-    found = {}
-    for cell in study.trained:
-        sweep = study.sweep(cell)
-        if not sweep:
-            found[cell] = Choice(study.given(cell.method))
-        elif all(run in results for run in sweep):
-            found[cell] = choose(results[run].result for run in sweep)
-    return found
-
-
-def outcome(study: Study, found: Found) -> Outcome:
-    """Return what is found of a study: of each cell its sweep, then the runs that follow it."""
-    chosen = choices(study, found.runs)
-    runs = []
-    for cell in study.trained:
-        runs += study.sweep(cell)
-        runs += study.final(cell, chosen[cell].settings) if cell in chosen else []
-    results = [found.runs[run] for run in runs if run in found.runs]
-    costs, environments = dict[Cell, Cost](), [stored.environment for stored in results]
-    for measurement, stored in found.costs:
-        workload = measurement.workload
-        if (workload.model, workload.batch_size) != (study.model, study.batch_size):
-            continue
-        of_cells = {Cell(workload.activation, cost.method): cost for cost in stored.costs}
-        own = {cell: cost for cell, cost in of_cells.items() if cell in study.trained}
-        costs |= own
-        environments += [stored.environment] if own else []
-    return Outcome(study, results, chosen, costs, environments)
 
 
 def measurements(study: Study, device: torch.device) -> list[Measurement]:

@@ -322,7 +322,7 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
     if any(study.tried(cell.method) for cell in study.trained):
         chosen = (
             f"by the mean validation accuracy after {study.sweep_epochs} epochs with "
-            f"{_seeds(FIRST_SWEEP_SEED, study.sweep_seeds)}."
+            f"{_seeds(FIRST_SWEEP_SEED, study.sweep_seeds)}{finalists_told(study)}."
         )
         if study.trials is None:
             grid = ", ".join(f"{rate:g}" for rate in study.rates)
@@ -347,8 +347,16 @@ def _notes_on_rates(study: Study, summary: pd.DataFrame) -> list[str]:
     return found
 
 
+def finalists_told(study: Study) -> str:
+    """Return how the best trials are told apart, if with more seeds."""
+    if not study.finalists:
+        return ""
+    return f", and of the best {study.finalists} with {_seeds(FIRST_SWEEP_SEED, study.seeds)}"
+
+
 def _end(row: Mapping[Hashable, Any]) -> str:
-    return f"({row['learning_rate_edge']})" if row["learning_rate_edge"] else ""
+    # Beside others, None is NaN in a data frame.
+    return f"({row['learning_rate_edge']})" if pd.notna(row["learning_rate_edge"]) else ""
 
 
 def _spaces(study: Study) -> str:

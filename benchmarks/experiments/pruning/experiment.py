@@ -7,8 +7,9 @@ from typing import Any
 
 from benchmarks.analysis import importance, sparsity
 from benchmarks.experiments.base import Experiment, Found, Results
-from benchmarks.experiments.comparison.study import check, choices
-from benchmarks.experiments.comparison.study import plan as comparison_plan
+from benchmarks.experiments.comparison.choosing import choices
+from benchmarks.experiments.comparison.choosing import plan as comparison_plan
+from benchmarks.experiments.comparison.study import check
 from benchmarks.experiments.pruning import runs
 from benchmarks.experiments.pruning.options import Options
 from benchmarks.experiments.pruning.report import report
