@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import asdict, replace
 from time import sleep
 
 import pytest
@@ -11,10 +12,12 @@ import torch
 from baselines import METHODS, Spiking
 from benchmarks import models
 from benchmarks.costs import step as speed
+from benchmarks.costs.pooling import with_engine_pooling
+from benchmarks.costs.report import speed_lines
 from benchmarks.costs.step import measure
 from benchmarks.costs.timing import FEWEST, WARM_UP, interleaved
-from benchmarks.costs.workloads import Measurement, Workload
-from benchmarks.models import MODELS
+from benchmarks.costs.workloads import POOLED, Measurement, Workload
+from benchmarks.models import MODELS, build
 
 pytestmark = pytest.mark.slow
 
@@ -125,6 +128,37 @@ def test_the_yardstick_of_a_step_function_is_the_step_with_relu(
     assert [cost.time_ratio for cost in measure(with_heaviside, CPU)] == [1.5, 0.5]
     costs = measure(replace(spiking, methods=("lfp",)), CPU)
     assert [cost.time_ratio for cost in costs] == [4.0]
+
+
+def test_the_engine_pools_a_network_of_sgd_with_the_same_derivatives() -> None:
+    model = build("lenet", activation="relu", input_shape=(1, 28, 28), classes=10, seed=0)
+    model.double().eval()  # it has dropout
+    inputs, found = torch.rand(4, 1, 28, 28, dtype=torch.float64), []
+    for network in (model, with_engine_pooling(deepcopy(model))):
+        network(inputs).square().sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+    for theirs, ours in zip(*found, strict=True):
+        assert theirs is not None
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_network_that_pools_is_also_compared_with_sgd_that_pools_in_the_same_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LFP's ratio to SGD may be that of two poolings, and this one is not."""
+    pooling = Workload("lenet", "relu", (1, 28, 28), 10, 4)
+    seconds = {"sgd": [4.0], POOLED: [2.0], "lfp": [3.0]}
+    monkeypatch.setattr(
+        speed, "interleaved", lambda steps, *_: {task: seconds[task[0]] for task in steps}
+    )
+    (cost,) = measure(replace(measurement("lfp"), workload=pooling), CPU)
+    assert (cost.time_ratio, cost.same_pooling_ratio) == (0.75, 1.5)
+    (cost,) = measure(measurement("lfp"), CPU)
+    assert cost.same_pooling_ratio is None
+    row = {"model": "lenet", "activation": "relu", **asdict(cost)}
+    assert "the same pooling" not in speed_lines([row])[0]
+    header, (line,) = speed_lines([{**row, "same_pooling_ratio": 1.5}])
+    assert line[header.index("the same pooling")] == "1.50"
 
 
 def test_every_model_has_a_shape() -> None:

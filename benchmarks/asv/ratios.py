@@ -12,6 +12,7 @@ from .common import (
     Step,
     applicable,
     device_of,
+    named,
     network,
     peak_bytes,
     ratio_of_times,
@@ -67,6 +68,27 @@ class Models:
         return peak_ratio(model, "relu", samples, self.device)
 
     track_time.unit = track_memory.unit = RATIO  # type: ignore[attr-defined]
+
+
+class SamePooling:
+    """Networks that pool by maxima, where SGD pools as the engine does: on a CPU it is faster."""
+
+    param_names = ("device", "model", "batch")
+    params = (DEVICES, ("lenet", "vgg-like"), PROFILE.batches)
+
+    def setup(self, device: str, model: str, samples: int) -> None:
+        """Make a step of each."""
+        self.device, shape = device_of(device), shape_of(model)
+        with applicable():
+            pooled = named("with_engine_pooling", "benchmarks.costs.pooling")(network(model))
+            ours = step_of("lfp", network(model), shape, samples, self.device)
+            self.steps = ours, step_of("sgd", pooled, shape, samples, self.device)
+
+    def track_time(self, device: str, model: str, samples: int) -> float:
+        """Return the ratio of the times of a step."""
+        return ratio_of_times(*self.steps, self.device)
+
+    track_time.unit = RATIO  # type: ignore[attr-defined]
 
 
 class Activations:

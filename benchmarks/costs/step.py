@@ -14,9 +14,11 @@ from torch.utils.flop_counter import flop_registry
 from baselines import METHODS, BasicSettings, FeedbackSettings
 from benchmarks.costs.memory import peak_bytes
 from benchmarks.costs.peer import peer_step
-from benchmarks.costs.timing import PATIENCE, interleaved
+from benchmarks.costs.pooling import poolings, with_engine_pooling
+from benchmarks.costs.timing import PATIENCE, interleaved, quartiles
 from benchmarks.costs.workloads import (
     PEER,
+    POOLED,
     REFERENCE,
     SETTINGS,
     Measurement,
@@ -53,6 +55,8 @@ class Cost:
     peak_bytes: int  # of model, optimiser, batch and everything in between
     peak_ratio: float
     macs: float | None  # for a sample; None for lfprop
+    #: As `time_ratio`, to SGD's step with the engine's max-pooling; None where nothing is pooled.
+    same_pooling_ratio: float | None = None
 
 
 def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
@@ -68,18 +72,21 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
         task: partial(_step(*task, settings[task[0]], device), *random_batch(*task, device))
         for task in tasks
     }
+    pooled = (POOLED, reference[1])
+    if poolings(network_of(*reference, settings[REFERENCE])):
+        step = _step(*pooled, settings[REFERENCE], device)
+        steps[pooled] = partial(step, *random_batch(*reference, device))
     seconds = interleaved(steps, measurement.repeats, device, PATIENCE)
     # Some versions of torch cannot count within the backward pass that the peer begins in its own.
-    macs = {task: None if task[0] == PEER else _macs(step) for task, step in steps.items()}
+    macs = {task: None if task[0] == PEER else _macs(steps[task]) for task in tasks}
     del steps  # and with them swarms
     peaks = {task: _peak(*task, settings[task[0]], device) for task in tasks}
     costs = []
     for method in measurement.methods:
         task = (method, measurement.workload)
-        rounds = min(len(seconds[task]), len(seconds[reference]))
-        ratios = np.divide(seconds[task][:rounds], seconds[reference][:rounds])
-        ratios *= samples_of(*reference) / samples_of(*task)
-        low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+        share = samples_of(*reference) / samples_of(*task)
+        low, middle, high = share * quartiles(seconds[task], seconds[reference])
+        like = share * quartiles(seconds[task], seconds[pooled])[1] if pooled in seconds else None
         cost = Cost(
             method=method,
             samples=samples_of(*task),
@@ -90,6 +97,7 @@ def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
             peak_bytes=peaks[task],
             peak_ratio=peaks[task] / peaks[reference],
             macs=None if (counted := macs[task]) is None else counted / samples_of(*task),
+            same_pooling_ratio=None if like is None else float(like),
         )
         costs.append(cost)
     return costs
@@ -135,6 +143,8 @@ def _step(
         own = FeedbackSettings.of(settings)
         optimizer = torch.optim.SGD(model.parameters(), lr=own.learning_rate, momentum=own.momentum)
         return peer_step(model, optimizer, own.epsilon, clip=own.clip_norm)
+    if name == POOLED:
+        return METHODS[REFERENCE](with_engine_pooling(model), settings).step
     return METHODS[name](model, settings).step
 
 

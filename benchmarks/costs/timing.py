@@ -60,8 +60,9 @@ def compared(seconds: Mapping[str, list[float]], reference: str) -> dict[str, An
 
 
 def quartiles(seconds: Sequence[float], reference: Sequence[float]) -> np.ndarray:
-    """Return the quartiles (3,) over rounds of the ratio of two times."""
-    return np.quantile(np.divide(seconds, reference), (0.25, 0.5, 0.75))
+    """Return the quartiles (3,) of the ratio of two times, over the rounds that have both."""
+    rounds = min(len(seconds), len(reference))
+    return np.quantile(np.divide(seconds[:rounds], reference[:rounds]), (0.25, 0.5, 0.75))
 
 
 def _wait(device: torch.device) -> None:

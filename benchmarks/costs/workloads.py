@@ -12,6 +12,8 @@ from benchmarks.models import ACTIVATIONS, build, network
 
 REFERENCE = "sgd"
 PEER = "lfprop"
+#: No method, but SGD's step with the engine's max-pooling.
+POOLED = "sgd-same-pooling"
 #: So small that the weights stay as they are, however many steps are timed.
 SETTINGS = Settings(learning_rate=1e-8)
 
@@ -79,7 +81,8 @@ def random_batch(name: str, workload: Workload, device: torch.device) -> tuple[T
 
 def network_of(name: str, workload: Workload, settings: BasicSettings) -> nn.Module:
     """Return the network that the method trains with these options, on the CPU."""
-    make = build if name == PEER else partial(network, name, settings=settings)
+    method = REFERENCE if name == POOLED else name
+    make = build if name == PEER else partial(network, method, settings=settings)
     return make(
         workload.model,
         activation=workload.activation,

@@ -13,6 +13,7 @@ from benchmarks.storage.files import read_json
 #: What a benchmark of the suite compares, by its name there: first what matters most.
 TITLES = {
     "ratios.Models.track_time": "Time, by network",
+    "ratios.SamePooling.track_time": "Time, by network, with the same max-pooling on both sides",
     "ratios.Activations.track_time": "Time of LeNet, by activation",
     "ratios.Models.track_memory": "Peak memory, by network",
     "ratios.Activations.track_memory": "Peak memory of LeNet, by activation",
