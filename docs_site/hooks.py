@@ -16,7 +16,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from docs_site import command_line, history, links, methods, notebooks, study_file
+from docs_site import command_line, formulas, history, links, methods, notebooks, study_file
 
 REPORTED = "all-methods"
 #: A role of docstrings, like :class:`~lfp_core.feedback`, as Markdown leaves it.
@@ -64,10 +64,10 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
 
 
 def on_page_content(html: str, page: Page, config: Any, files: Files) -> str:
-    """Make links of roles in docstrings and of pictures, and one colon of two before examples."""
+    """Draw formulas, make links of roles in docstrings and of pictures, and end no line in `::`."""
     named = r'<autoref identifier="\1" optional><code>\1</code></autoref>'
     html = ROLE.sub(named, html).replace("::</p>", ":</p>")
-    html = links.enlarged(html)
+    html = formulas.drawn(links.enlarged(html))
     return DRAWING.sub(lambda found: drawing(found["name"], page.file.src_uri), html)
 
 

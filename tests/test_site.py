@@ -1,6 +1,7 @@
 """The documentation: code runs, commands and links are there, and so is every public name."""
 
 import doctest
+import importlib
 import inspect
 import re
 import shlex
@@ -83,8 +84,60 @@ def test_the_study_files_of_a_page_are_right(page: Path) -> None:
 
 def test_no_page_has_code_of_a_language_that_nothing_checks() -> None:
     found = {f["language"] for page in PAGES for f in BLOCK.finditer(page.read_text())}
-    assert found <= {"python", "yaml", "toml", "bash"}
+    assert found <= {"python", "yaml", "toml", "bash", "math"}
     assert len([page for page in PAGES if blocks(page, "python")]) > 10
+
+
+# --- formulas -------------------------------------------------------------------------------------
+
+
+def in_lines(page: Path) -> list[str]:
+    """Return the formulas within lines of a page."""
+    return re.findall(r"(?<!\\)\$([^$\n]+)\$", links.CODE.sub("", page.read_text()))
+
+
+@pytest.fixture
+def formulas() -> ModuleType:
+    """Return the module that draws them, which needs a package of the extra `docs`."""
+    pytest.importorskip("latex2mathml")
+    return importlib.import_module("docs_site.formulas")
+
+
+FORMULAS = {page: [*blocks(page, "math"), *in_lines(page)] for page in PAGES}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if FORMULAS[p]], ids=named)
+def test_the_formulas_of_a_page_can_be_drawn(page: Path, formulas: ModuleType) -> None:
+    for tex in FORMULAS[page]:
+        formulas.mathml(tex)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if FORMULAS[p]], ids=named)
+def test_the_formulas_of_a_page_are_read_alike_where_the_repository_is_shown(page: Path) -> None:
+    text = links.CODE.sub("", page.read_text())
+    assert "$$" not in text, "a block of the language math is never taken for Markdown"
+    for tex in in_lines(page):
+        assert tex == tex.strip(), f"${tex}$: a space beside the sign makes it a dollar"
+        assert not re.search(r"\\[^A-Za-z]", tex), f"${tex}$: Markdown takes the backslash away"
+    for tex in FORMULAS[page]:
+        assert "operatorname" not in tex, f"{tex}: refused there; \\mathrm does the same"
+    for row in re.findall(r"^\|.*", text, re.MULTILINE):
+        cells = re.split(r"(?<!\\)\|", row)
+        assert not any(cell.count("$") % 2 for cell in cells), f"{row}: a | ends the cell"
+
+
+def test_what_is_no_formula_is_noticed(formulas: ModuleType) -> None:
+    for tex, what in (
+        (r"\frak{x}{y}\foo", "is not known"),
+        (r"\frac{a", "a part of mfrac is missing"),
+        (r"\begin{aligned} a &= b \end{aligned}", "is no XML"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            formulas.mathml(tex)
+    drawn = formulas.drawn(r'<p><span class="arithmatex">\(a &lt; b\)</span></p>')
+    assert drawn.startswith('<p><span class="arithmatex"><math ')
+    assert drawn.endswith("</math></span></p>")
+    assert "&#x0003C;" in drawn
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -142,7 +195,7 @@ def test_a_command_that_is_not_there_is_noticed() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     for link in links.links(page.read_text(), named(page)):
-        made = {"docs/reports/all-methods.html"} | {
+        made = {"docs/reports/all-methods.html", "docs/history.md"} | {
             f"docs/reference/{name}.md" for name in ("command-line", "methods", "study-file")
         }
         assert link.path in made or (ROOT / link.path).exists(), link.path

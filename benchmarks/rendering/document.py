@@ -135,6 +135,8 @@ class Section:
         figures: below the tables.
         folded: shows the heading alone at first.
         detail: belongs to the page alone; of its tables there are CSV files nevertheless.
+        points: a list below the first paragraph: names, and what is said of each.
+        folded_text: paragraphs below all others, which a reader has to unfold.
     """
 
     title: str
@@ -143,6 +145,8 @@ class Section:
     figures: Sequence[Figure] = ()
     folded: bool = False
     detail: bool = False
+    points: Sequence[tuple[str, str]] = ()
+    folded_text: Sequence[str] = ()
 
     @property
     def verdict(self) -> bool:
@@ -235,7 +239,9 @@ def markdown(document: Document) -> str:
         blocks += [f"## {chapter.title}", *chapter.text]
         for section in chapter.sections:
             if section.text or section.tables:
-                blocks += [f"### {section.title}", *section.text]
+                points = "\n".join(f"- {name}: {told}" for name, told in section.points)
+                told = [*section.text[:1], *filter(None, [points]), *section.text[1:]]
+                blocks += [f"### {section.title}", *told, *section.folded_text]
             for one in section.tables:
                 lines = text.said(one.lines)
                 blocks += [f"**{one.caption}**", text.document(lines, one.notes).strip()]

@@ -1,4 +1,4 @@
-"""What stands first in a report on a comparison: who is ahead, by how much, and how surely."""
+"""What stands first in a report on a comparison: which method is better, and how sure that is."""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ from benchmarks.rendering.document import Section
 from benchmarks.rendering.text import counted, number, seeds_of
 
 WORDS = sentences.Words(
-    *("more accurate than", "less accurate than", "ahead", "behind"), "points", 1, times=100
+    *("more accurate than", "less accurate than", "better", "worse"), "points", 1, times=100
 )
 
 
@@ -24,9 +24,12 @@ def verdict(outcome: Outcome) -> Section | None:
     }
     if not leads:
         return None
-    found = comparisons(outcome).rename(columns={"activation": "group", "method": "one"})
-    found["other"] = REFERENCE
-    return sentences.section(found, WORDS, leads, _caveats(outcome, made))
+    found = comparisons(outcome).rename(columns={"activation": "group", "method": "other"})
+    turned = found.assign(one=REFERENCE)
+    if len(found):  # which has the others minus LFP
+        ends = {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
+        turned = turned.assign(**ends)
+    return sentences.section(turned, WORDS, leads, _caveats(outcome, made))
 
 
 def _lead(rows: pd.DataFrame) -> str:
@@ -44,7 +47,7 @@ def _lead(rows: pd.DataFrame) -> str:
 def _caveats(outcome: Outcome, made: pd.DataFrame) -> list[str]:
     """Return what the sentences rest on."""
     seeds, diverged = int(made["seeds"].max()), int(made["diverged"].sum())
-    found = [f"A mean is of {seeds_of(seeds)}, and tests are against {REFERENCE} alone."]
+    found = [f"Means are of {seeds_of(seeds)}, and tests are against {REFERENCE} alone."]
     if seeds == 1:
         found = ["Each number is of a single run: another seed may turn the order around."]
     if diverged:
