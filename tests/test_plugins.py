@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -346,6 +347,14 @@ def test_ours_are_found_without_importing_others(monkeypatch: pytest.MonkeyPatch
     registry: Registry[int] = Registry("test", {"a": 1})
     assert registry["a"] == 1
     assert "a" in registry
+
+
+def test_what_is_entered_may_be_where_it_is_and_is_imported_when_it_is_asked_for() -> None:
+    registry: Registry[type] = Registry("test", {"one": "decimal:Decimal", "gone": "nowhere:A"})
+    assert list(registry) == registry.announced() == ["one", "gone"]
+    assert registry["one"] is Decimal
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        registry["gone"]
 
 
 def test_what_is_entered_may_be_simpler_than_what_it_stands_for(

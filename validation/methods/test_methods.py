@@ -24,8 +24,8 @@ from baselines import (
     LFPSettings,
     Settings,
 )
-from baselines.methods import are_known, stored_settings
 from baselines.options import Choice, LogUniform, allowed, fields_of, options
+from baselines.stored_options import are_known, stored_settings
 from baselines.trainer import DescentTrainer
 
 DESCENT = [name for name, method in METHODS.items() if issubclass(method, DescentTrainer)]
