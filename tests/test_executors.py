@@ -50,16 +50,23 @@ def expected() -> dict[Run, tuple[Any, ...]]:
     return {stored.run: measured(stored) for stored in Here().results(worker, RUNS)}
 
 
-def test_processes_measure_the_same(worker: Worker, expected: dict[Run, tuple[Any, ...]]) -> None:
-    found = {stored.result.run: measured(stored) for stored in Local(2).results(worker, RUNS)}
+@pytest.fixture(scope="module")
+def local() -> Local:
+    """Two processes, which stay for all tests that end none: each imports torch."""
+    return Local(2)
+
+
+def test_processes_measure_the_same(
+    worker: Worker, expected: dict[Run, tuple[Any, ...]], local: Local
+) -> None:
+    found = {stored.result.run: measured(stored) for stored in local.results(worker, RUNS)}
     assert found == expected
 
 
-def test_processes_stay_for_the_next_runs(worker: Worker) -> None:
-    local = Local(1)
-    list(local.results(worker, RUNS[:1]))
+def test_processes_stay_for_the_next_runs(worker: Worker, local: Local) -> None:
+    list(local.results(worker, RUNS[:2]))
     first = children(os.getpid())
-    list(local.results(worker, RUNS[1:2]))
+    list(local.results(worker, RUNS[2:]))
     assert children(os.getpid()) == first
 
 
@@ -87,16 +94,16 @@ def test_a_run_is_tried_once_more_when_its_worker_is_killed_at_once(tmp_path: Pa
     assert len(list(tmp_path.glob("attempt-*"))) == 2
 
 
-def test_a_run_that_diverges_is_not_tried_again(tmp_path: Path) -> None:
+def test_a_run_that_diverges_is_not_tried_again(tmp_path: Path, local: Local) -> None:
     diverging = replace(RUN, method="sgd", settings=Settings(1e30, clip_norm=None))
-    (stored,) = Local(1).results(Mortal(tmp_path, "cpu", 1), [diverging])
+    (stored,) = local.results(Mortal(tmp_path, "cpu", 1), [diverging])
     assert stored.result.divergence is not None
     assert len(list(tmp_path.glob("attempt-*"))) == 1
 
 
 def test_an_error_in_a_worker_is_raised_and_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(MemoryError, match="lfp needs too much"):
-        list(Local(2).results(Refusing(tmp_path, "cpu", 1), RUNS[:1]))
+        list(Local(1).results(Refusing(tmp_path, "cpu", 1), RUNS[:1]))
 
 
 def children(pid: int) -> list[int]:
@@ -128,9 +135,10 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         "    from dataclasses import replace\n"
         "    from pathlib import Path\n"
         "    from benchmarks.runs.executors import Local, Worker\n"
-        "    from tests.studies import SHORT\n"
+        "    from tests.noisy import RUN\n"
         f"    worker = Worker(Path({str(tmp_path)!r}), 'cpu', 1)\n"
-        "    list(Local(2).results(worker, [replace(SHORT, epochs=10**6)]))\n"
+        "    run = replace(RUN, dataset='blobs', model='toy-mlp', epochs=10**6)\n"
+        "    list(Local(2).results(worker, [run]))\n"
     )
     path = tmp_path / "parent.py"
     path.write_text(script)

@@ -54,13 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def small_swarms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every swarm have 100 particles: what is tested does not depend on it, but time does."""
+    """Let every swarm have 40 particles: what is tested does not depend on it, but time does."""
     for method in METHODS.values():
         if issubclass(method, PSO):
 
             @options
             class Few(method.Options):  # type: ignore[misc, name-defined]
-                particles: int = 100
+                particles: int = 40
 
             monkeypatch.setattr(method, "Options", Few)
-            monkeypatch.setattr(method, "recipe", replace(method.recipe, particles=100))
+            monkeypatch.setattr(method, "recipe", replace(method.recipe, particles=40))
