@@ -9,7 +9,7 @@ STUDIES := all-methods authors-epsilon epsilon toy lenet snn rstdp swarms pso-ab
   regression transfer language vit units gates initial-feedback normalisation alignment \
   output-epsilon noise depth two-weights importance samples cifar10
 
-.PHONY: compare test test-fast lint types docs peer coverage perf dashboard gate reproduce clean
+.PHONY: compare test test-fast test-thorough lint types docs peer coverage perf dashboard gate reproduce clean
 
 compare: .venv/ready
 	LFP_JOBS=auto $(BIN)/lfp-bench compare
@@ -24,6 +24,12 @@ test-fast: .venv/ready
 	  -m "not slow and not compiled and not coverage"
 	@echo "Left out: lint and types, and the tests that are marked slow (studies, processes, training)"
 	@echo "and compiled (torch.compile). make test runs them."
+
+# Every combination of which `test` has a few, and ten times as many random examples, which differ each
+# time; the nightly workflow runs the same (tox.ini).
+test-thorough: .venv/ready
+	PYTHONHASHSEED=0 LFP_PROFILE=explore $(BIN)/python -m pytest -n auto --dist worksteal \
+	  -m "thorough or not (slow or compiled or coverage or soak)"
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -35,7 +36,8 @@ class Registry(Mapping[str, T]):
 
     Attributes:
         group: of the entry points.
-        own: what is registered, in order, without what packages add.
+        own: what is registered, in order, without what packages add; an item or, as packages have
+            it, where it is ("package.module:name"), which is imported when it is asked for.
         convert: makes an item of what was entered, which may be simpler; raises `TypeError` for
             what cannot be one.
     """
@@ -66,7 +68,8 @@ class Registry(Mapping[str, T]):
 
     def __getitem__(self, name: str) -> T:
         """Return what the name stands for."""
-        return self.convert(self.own[name] if name in self.own else self._packages()[name])
+        item = self.own[name] if name in self.own else self._packages()[name]
+        return self.convert(resolve_name(item) if isinstance(item, str) else item)
 
     def __iter__(self) -> Iterator[str]:
         """Return all names: ours in their order, then those of packages."""

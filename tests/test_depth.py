@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ from tests.studies import place
 from validation import networks as oracle_networks
 from validation import oracle
 from validation.compare import Feedback, relative_error
+from validation.selection import examples
 
 TOLERANCE = 1e-9
 SMALL = Options(
@@ -73,7 +74,7 @@ def disagreement(structure: str, depth: int, activation: str, seed: int) -> floa
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     depth=st.integers(1, 6),
     activation=st.sampled_from(["relu", "tanh"]),

@@ -1,6 +1,5 @@
 """Runs made in other processes are the same runs; and killing processes loses nothing."""
 
-import itertools
 import os
 import random
 import signal
@@ -8,8 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from benchmarks.runs import training
 from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Worker
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store, Stored
+from tests.mortal import Mortal, Refusing
 from tests.studies import SHORT as RUN
 from tests.studies import carry_out
 
@@ -51,37 +50,27 @@ def expected() -> dict[Run, tuple[Any, ...]]:
     return {stored.run: measured(stored) for stored in Here().results(worker, RUNS)}
 
 
-def test_processes_measure_the_same(worker: Worker, expected: dict[Run, tuple[Any, ...]]) -> None:
-    found = {stored.result.run: measured(stored) for stored in Local(2).results(worker, RUNS)}
+@pytest.fixture(scope="module")
+def local() -> Local:
+    """Two processes, which stay for all tests that end none: each imports torch."""
+    return Local(2)
+
+
+def test_processes_measure_the_same(
+    worker: Worker, expected: dict[Run, tuple[Any, ...]], local: Local
+) -> None:
+    found = {stored.result.run: measured(stored) for stored in local.results(worker, RUNS)}
     assert found == expected
 
 
-def test_processes_stay_for_the_next_runs(worker: Worker) -> None:
-    local = Local(1)
-    list(local.results(worker, RUNS[:1]))
+def test_processes_stay_for_the_next_runs(worker: Worker, local: Local) -> None:
+    list(local.results(worker, RUNS[:2]))
     first = children(os.getpid())
-    list(local.results(worker, RUNS[1:2]))
+    list(local.results(worker, RUNS[2:]))
     assert children(os.getpid()) == first
 
 
 # --- killed workers -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Mortal(Worker):
-    """Is killed in its n-th run of all processes, for each n that is listed."""
-
-    deaths: tuple[int, ...] = ()
-
-    def __call__(self, run: Run) -> Stored:
-        """Note the attempt; then make the run or die."""
-        for made in itertools.count():
-            with suppress(FileExistsError):  # another process was faster
-                (self.folder / f"attempt-{made}").touch(exist_ok=False)
-                break
-        if made in self.deaths:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(run)
 
 
 def test_a_killed_worker_is_survived(tmp_path: Path, expected: dict[Run, tuple[Any, ...]]) -> None:
@@ -105,25 +94,16 @@ def test_a_run_is_tried_once_more_when_its_worker_is_killed_at_once(tmp_path: Pa
     assert len(list(tmp_path.glob("attempt-*"))) == 2
 
 
-def test_a_run_that_diverges_is_not_tried_again(tmp_path: Path) -> None:
+def test_a_run_that_diverges_is_not_tried_again(tmp_path: Path, local: Local) -> None:
     diverging = replace(RUN, method="sgd", settings=Settings(1e30, clip_norm=None))
-    (stored,) = Local(1).results(Mortal(tmp_path, "cpu", 1), [diverging])
+    (stored,) = local.results(Mortal(tmp_path, "cpu", 1), [diverging])
     assert stored.result.divergence is not None
     assert len(list(tmp_path.glob("attempt-*"))) == 1
 
 
-@dataclass(frozen=True)
-class Refusing(Worker):
-    """Cannot make a run, for a reason that will not go away."""
-
-    def __call__(self, run: Run) -> Stored:
-        """Refuse."""
-        raise MemoryError(f"{run.method} needs too much")
-
-
 def test_an_error_in_a_worker_is_raised_and_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(MemoryError, match="lfp needs too much"):
-        list(Local(2).results(Refusing(tmp_path, "cpu", 1), RUNS[:1]))
+        list(Local(1).results(Refusing(tmp_path, "cpu", 1), RUNS[:1]))
 
 
 def children(pid: int) -> list[int]:
@@ -151,12 +131,14 @@ def wait_for(happened: Callable[[], bool], seconds: float = 60) -> bool:
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = (
-        "from pathlib import Path\n"
-        "from tests.test_executors import RUN, replace\n"
-        "from benchmarks.runs.executors import Local, Worker\n"
         "if __name__ == '__main__':\n"
+        "    from dataclasses import replace\n"
+        "    from pathlib import Path\n"
+        "    from benchmarks.runs.executors import Local, Worker\n"
+        "    from tests.noisy import RUN\n"
         f"    worker = Worker(Path({str(tmp_path)!r}), 'cpu', 1)\n"
-        "    list(Local(2).results(worker, [replace(RUN, epochs=10**6)]))\n"
+        "    run = replace(RUN, dataset='blobs', model='toy-mlp', epochs=10**6)\n"
+        "    list(Local(2).results(worker, [run]))\n"
     )
     path = tmp_path / "parent.py"
     path.write_text(script)

@@ -129,6 +129,7 @@ def test_the_study_goes_on_until_it_is_done(tmp_path: Path) -> None:
     assert len(list(folder.glob("*/table.md"))) == 1
 
 
+@pytest.mark.thorough  # each of its benchmarks runs in tests/test_asv.py
 def test_the_suite_runs_without_storing_anything() -> None:
     results = ROOT / "benchmarks" / "asv" / "results"
     before = {path: path.stat().st_mtime for path in results.glob("*/*-*.json")}

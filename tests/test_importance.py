@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -18,6 +18,7 @@ from benchmarks.experiments.base import Found
 from benchmarks.experiments.importance import METRICS, Importance, Options, Weighed, make
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Stored
+from validation.selection import examples
 
 CPU = torch.device("cpu")
 
@@ -66,7 +67,7 @@ def largest_error(found: Effects, expected: list[tuple[int, float, float, float]
     return float((measured - rows).abs().max())
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(st.integers(0, 99))
 def test_effects_are_those_of_removing_each_weight_by_hand(seed: int) -> None:
     model, split = network(seed), images(seed)

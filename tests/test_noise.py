@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ import lfp_core as lfp
 from baselines.surrogate import SurrogateDerivative
 from benchmarks.models import noise
 from benchmarks.models.noise import Noise
+from validation.selection import examples
 
 Disturb = Callable[[Tensor, Tensor], Tensor]
 DEVIATION = 0.7
@@ -70,7 +71,7 @@ def error(seed: int, epsilon: float) -> float:
     return float((found.feedback - by_hand).norm() / by_hand.norm().clamp(min=1e-9))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e-6, 0.03, 1.0]))
 def test_the_reward_of_a_step_passes_its_noise_whole(seed: int, epsilon: float) -> None:
     assert error(seed, epsilon) < TOLERANCE

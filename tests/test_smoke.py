@@ -43,7 +43,17 @@ def learned(parts: list[dict[str, Any]]) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", names())
+#: Other data or options of what the others do as well.
+ALIKE = {
+    *("activations", "authors-epsilon", "cifar10", "epsilon", "gates", "optimizers", "rewards"),
+    *("toy", "vit"),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.thorough if name in ALIKE else ()) for name in names()],
+)
 def test_a_shipped_study_runs_at_its_smallest_size(name: str, tmp_path: Path) -> None:
     plan = read(name)
     wanted = list(plan.studies("smoke"))

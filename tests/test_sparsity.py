@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import Phase, find, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from benchmarks.analysis.sparsity import (
 )
 from benchmarks.data import Split
 from validation import oracle
+from validation.selection import example_of, examples
 from validation.strategies import randomized
 
 SCOPES: tuple[sparsity.Scope, ...] = ("global", "layer")
@@ -123,10 +124,9 @@ def test_a_wrong_choice_is_caught(
     property_: Callable[[dict[str, Tensor], float], bool],
 ) -> None:
     monkeypatch.setattr(sparsity, "_lowest", wrong)
-    find(
+    example_of(
         st.tuples(scores(), st.floats(0, 1)),
         lambda case: not property_(*case),
-        settings=settings(phases=[Phase.generate]),  # any example will do, not the smallest
     )
 
 
@@ -314,7 +314,7 @@ def chain(values: tuple[float, ...]) -> nn.Sequential:
     return model
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.lists(st.floats(0.01, 1), min_size=3, max_size=6, unique=True))
 def test_where_every_weight_counts_by_its_magnitude_they_correlate(values: list[float]) -> None:
     model = chain(tuple(values))

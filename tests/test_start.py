@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.testing import CliRunner
 
-from baselines import FAMILIES, METHODS
 from benchmarks.cli import app, coverage, measurements, names
 from benchmarks.cli.later import LaterGroup, Named
 from benchmarks.costs import workloads
@@ -160,6 +159,7 @@ def test_tab_completes_without_torch(cache: Path) -> None:
             assert completions.split() == TABS[line].split(), line
 
 
+@pytest.mark.slow
 def test_no_tab_after_any_option_imports_torch(cache: Path, every: dict[str, Command]) -> None:
     lines = [f"{name} {typed}" for name in every for typed in ("", "-")]
     options = [
@@ -183,8 +183,6 @@ def test_values_complete_without_torch_for_a_user_who_has_no_cache(tmp_path: Pat
 
 
 def test_the_names_are_those_of_the_registries() -> None:
-    assert list(METHODS.own) == list(names.METHODS)
-    assert list(FAMILIES) == list(names.FAMILIES)
     assert list(ACTIVATIONS.own) == list(names.ACTIVATIONS)
     assert list(MODELS.own) == list(names.MODELS)
     assert list(DATASETS.own) == list(names.DATASETS)

@@ -5,10 +5,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.analysis.statistics import Comparison, compare, holm, interval
+from validation.selection import examples
 
 VALUES = st.floats(-1, 1).map(lambda x: round(x, 3))
 
@@ -24,14 +25,14 @@ def flips(count: int) -> list[tuple[int, ...]]:
     return list(product((-1, 1), repeat=count))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(VALUES, min_size=3, max_size=7))
 def test_p_is_the_share_of_sign_flips_that_are_as_far_out(differences: list[float]) -> None:
     found = compare(differences, [0.0] * len(differences))
     assert found.p == pytest.approx(min(flipped(differences), 1.0), abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.lists(st.tuples(VALUES, VALUES), min_size=3, max_size=6))
 def test_exchanged_methods_are_the_same_comparison_reversed(
     pairs: list[tuple[float, float]],

@@ -24,6 +24,7 @@ def description_of(part: Path) -> Description:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS, ids=str)
 def test_a_report_gives_the_numbers_that_are_stored(part: Path) -> None:
     """Tables alone; figures differ in pixels from one version of matplotlib to the next."""

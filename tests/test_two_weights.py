@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ from benchmarks.experiments.two_weights import settings as descent
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Stored
 from lfp_core.rewards import Reduction
+from validation.selection import examples
 
 CPU = torch.device("cpu")
 RATE, EPSILON = 0.5, 1e-6
@@ -63,7 +64,7 @@ def stepped(method: str, reduction: Reduction, w: Array, x: Array, t: Array) -> 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("method", list(METHODS))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(start=st.tuples(NUMBER, NUMBER), drawn=POINTS)
 def test_a_step_is_its_closed_form(
     method: str, reduction: Reduction, start: tuple[float, float], drawn: list[Any]
@@ -82,7 +83,7 @@ def test_one_method_or_reduction_is_not_the_other(reduction: Reduction) -> None:
         assert np.abs(found - closed_form(method, other, w, x, t)).max() > 0.05
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(value=NUMBER, drawn=POINTS)
 def test_a_zero_weight_stays_exactly_zero_under_lfp_alone(value: float, drawn: list[Any]) -> None:
     w, x = np.array([0.0, value]), np.array([point[:2] for point in drawn])

@@ -1,7 +1,6 @@
 """The example of training on several processes runs, and its speed is told per process."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.performance import weak_scaling
+from benchmarks.performance import train_distributed, weak_scaling
 
 pytestmark = pytest.mark.slow
 
@@ -40,16 +39,15 @@ def test_efficiency_is_of_one_process_over_the_first_run() -> None:
 
 
 @pytest.mark.parametrize("option", [["--dataset", "imagenet"], ["--steps", "0"], []])
-def test_wrong_options_end_with_code_2(option: list[str]) -> None:
+def test_wrong_options_end_with_code_2(
+    option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without torchrun, right options too."""
-    done = subprocess.run(
-        [sys.executable, "-m", weak_scaling.PROGRAM, *option],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert (option[0] if option else "torchrun") in done.stderr
+    monkeypatch.setattr(sys, "argv", [weak_scaling.PROGRAM, *option])
+    with pytest.raises(SystemExit) as left:
+        train_distributed.main()
+    assert left.value.code == 2
+    assert (option[0] if option else "torchrun") in capsys.readouterr().err
 
 
 def test_failing_example_is_an_error_that_tells_why() -> None:

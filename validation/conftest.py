@@ -15,10 +15,14 @@ from lfp_core import _torch
 # They need packages of environments of their own just to be imported: `tox -e peer`, `mutation`.
 collect_ignore = ["peer/authors.py", "mutation"]
 
+#: Markers of tests that are run when they are asked for by name.
+LONG = ("coverage", "soak", "thorough")
+
 # The networks of the tests are tiny: threads would only wait for each other.
 torch.set_num_threads(1)
 
-# A run of CI is reproducible; `LFP_PROFILE=explore` looks for new examples.
+# A run of CI is reproducible; `LFP_PROFILE=explore` looks for new examples, ten times as many
+# (validation/selection.py).
 hypothesis.settings.register_profile(
     "fixed", deadline=None, derandomize=True, database=None, print_blob=True
 )
@@ -40,8 +44,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long, unless ``-m`` names it: zoos of models, and the soak test."""
-    unasked = [name for name in ("coverage", "soak") if name not in config.option.markexpr]
+    """Leave out what takes long, unless ``-m`` names it."""
+    unasked = [name for name in LONG if name not in config.option.markexpr]
     long = [item for item in items if any(map(item.get_closest_marker, unasked))]
     if long:
         config.hook.pytest_deselected(items=long)
@@ -50,13 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def small_swarms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every swarm have 100 particles: what is tested does not depend on it, but time does."""
+    """Let every swarm have 40 particles: what is tested does not depend on it, but time does."""
     for method in METHODS.values():
         if issubclass(method, PSO):
 
             @options
             class Few(method.Options):  # type: ignore[misc, name-defined]
-                particles: int = 100
+                particles: int = 40
 
             monkeypatch.setattr(method, "Options", Few)
-            monkeypatch.setattr(method, "recipe", replace(method.recipe, particles=100))
+            monkeypatch.setattr(method, "recipe", replace(method.recipe, particles=40))

@@ -1,17 +1,13 @@
 """Names that commands list and complete, known without importing what they stand for.
 
-The registries hold what the names stand for, and importing them takes seconds; a test compares
-both. Of packages, the names are those that they announce, whether or not they can be imported.
+The registries of activations, models and data sets hold what the names stand for, and importing
+them takes seconds; a test compares both. Of packages, the names are those that they announce,
+whether or not they can be imported.
 """
 
+from baselines import FAMILIES, METHODS
 from baselines.registry import announced
 
-METHODS = (
-    *("lfp", "sgd", "wsgd", "fa", "sign-symmetry", "dfa", "dtp", "pepita", "eg", "madam"),
-    *("surrogate", "wsurrogate", "pso-paper", "pso-stable", "pso-torch-paper", "pso-torch-stable"),
-    *("rstdp", "rstdp-tuned", "rstdp-batched", "rstdp-dense"),
-)
-FAMILIES = ("pso", "pso-torch")
 ACTIVATIONS = ("relu", "silu", "elu", "tanh", "sigmoid", "heaviside", "lif")
 MODELS = (
     *("toy-mlp", "mlp", "lenet", "vgg-like", "mlp-1000", "mlp-1000-1000", "conv-12-64"),
@@ -33,7 +29,7 @@ DATASETS = (
 
 def methods() -> list[str]:
     """Return the names of all methods."""
-    return announced("lfp_bench.methods", METHODS)
+    return METHODS.announced()
 
 
 def methods_and_families() -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines import METHODS, BasicSettings, Settings, Spiking
-from baselines.methods import SettingsByMethod
+from baselines.stored_options import SettingsByMethod
 from benchmarks.models import ACTIVATIONS, build, network
 
 REFERENCE = "sgd"

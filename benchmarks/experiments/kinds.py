@@ -1,23 +1,12 @@
-"""The kinds of experiments that a study file can ask for, by the name that it gives."""
+"""The kinds of experiments that a study file can ask for, by the name that it gives.
+
+One is imported when it is asked for: all of them take seconds.
+"""
 
 from typing import Any
 
 from baselines.registry import Registry, required
-from benchmarks.experiments.alignment import Alignment
 from benchmarks.experiments.base import Experiment
-from benchmarks.experiments.comparison.experiment import Comparison
-from benchmarks.experiments.depth import Depth
-from benchmarks.experiments.importance import Importance
-from benchmarks.experiments.initial_feedback import InitialFeedback
-from benchmarks.experiments.language import Language
-from benchmarks.experiments.pruning import Pruning
-from benchmarks.experiments.regression import Regression
-from benchmarks.experiments.rstdp_selection import RSTDPSelection
-from benchmarks.experiments.samples import Samples
-from benchmarks.experiments.swarm_ablation import SwarmAblation
-from benchmarks.experiments.transfer import Transfer
-from benchmarks.experiments.treatments import Treatments
-from benchmarks.experiments.two_weights import TwoWeights
 
 
 def _as_kind(item: Any) -> type[Experiment[Any]]:
@@ -28,20 +17,20 @@ def _as_kind(item: Any) -> type[Experiment[Any]]:
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
     "lfp_bench.experiments",
     {
-        "comparison": Comparison,
-        "pruning": Pruning,
-        "regression": Regression,
-        "transfer": Transfer,
-        "language": Language,
-        "swarm-ablation": SwarmAblation,
-        "rstdp-selection": RSTDPSelection,
-        "treatments": Treatments,
-        "initial-feedback": InitialFeedback,
-        "alignment": Alignment,
-        "depth": Depth,
-        "two-weights": TwoWeights,
-        "importance": Importance,
-        "samples": Samples,
+        "comparison": "benchmarks.experiments.comparison.experiment:Comparison",
+        "pruning": "benchmarks.experiments.pruning:Pruning",
+        "regression": "benchmarks.experiments.regression:Regression",
+        "transfer": "benchmarks.experiments.transfer:Transfer",
+        "language": "benchmarks.experiments.language:Language",
+        "swarm-ablation": "benchmarks.experiments.swarm_ablation:SwarmAblation",
+        "rstdp-selection": "benchmarks.experiments.rstdp_selection:RSTDPSelection",
+        "treatments": "benchmarks.experiments.treatments:Treatments",
+        "initial-feedback": "benchmarks.experiments.initial_feedback:InitialFeedback",
+        "alignment": "benchmarks.experiments.alignment:Alignment",
+        "depth": "benchmarks.experiments.depth:Depth",
+        "two-weights": "benchmarks.experiments.two_weights:TwoWeights",
+        "importance": "benchmarks.experiments.importance:Importance",
+        "samples": "benchmarks.experiments.samples:Samples",
     },
     _as_kind,
 )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import TypeAdapter
 
 from baselines import METHODS, BasicSettings, Spiking, Trainer
-from baselines.methods import stored_settings
+from baselines.stored_options import stored_settings
 from benchmarks.runs.inspection import Inspection
 from benchmarks.storage.provenance import identity
 from lfp_core.dead import DeadParameters

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from baselines.methods import are_known
+from baselines.stored_options import are_known
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement
 from benchmarks.runs.run import Result, Run, run_of

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import Phase, find, given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models import (
@@ -38,6 +38,7 @@ from lfp_core.slopes import EpsilonShare, Share, share
 from validation import oracle
 from validation.compare import Feedback, engine_feedback, relative_error, weight_scaled_gradient
 from validation.networks import Attention, Residual
+from validation.selection import example_of, examples
 from validation.strategies import Case, added_mask, causal_mask, epsilons, transformers
 
 TOLERANCE = 1e-9
@@ -81,7 +82,7 @@ def in_small_parts(patch: pytest.MonkeyPatch) -> None:
 def test_engine_equals_oracle(attention: Treatment, monkeypatch: pytest.MonkeyPatch) -> None:
     in_small_parts(monkeypatch)
 
-    @settings(max_examples=80)
+    @examples(80)
     @given(transformers(), epsilons())
     def check(case: Case, epsilon: float) -> None:
         error = disagreement(case, epsilon, attention)
@@ -184,7 +185,7 @@ def test_a_broken_rule_is_caught(
         error = disagreement(case, 1e-2, "uniform")
         return error is not None and not error <= TOLERANCE  # NaN, too
 
-    case = find(transformers(["silu"]), differs, settings=settings(phases=[Phase.generate]))
+    case = example_of(transformers(["silu"]), differs)
     monkeypatch.undo()
     error = disagreement(case, 1e-2, "uniform")
     assert error is not None
@@ -488,7 +489,7 @@ def test_fused_attention_is_the_operations_in_it(
 ) -> None:
     in_small_parts(monkeypatch)
 
-    @settings(max_examples=60)
+    @examples(60)
     @given(asked(), st.sampled_from([0.0, 1e-6, EPSILON]))
     def check(drawn: Asked, epsilon: float) -> None:
         assert distance_to_operations(drawn, epsilon, attention) < TOLERANCE
@@ -511,10 +512,10 @@ def test_a_part_that_is_wrong_is_noticed(
 ) -> None:
     in_small_parts(monkeypatch)
     damage(monkeypatch)
-    find(
+    example_of(
         asked(),
         lambda drawn: distance_to_operations(drawn, EPSILON, "uniform") > TOLERANCE,
-        settings=settings(phases=[Phase.generate], max_examples=1000),
+        tries=1000,
     )
 
 
@@ -585,7 +586,7 @@ def test_whatever_meets_in_fused_attention_is_shared_as_by_its_operations(
     in_small_parts(monkeypatch)
     right = fused._fused
 
-    @settings(max_examples=100)
+    @examples(100)
     @given(
         st.lists(st.sampled_from(sorted(SOURCES)), min_size=3, max_size=3),
         st.sampled_from(sorted(MASKS)),
@@ -918,6 +919,7 @@ def test_compiled_multihead_attention_gives_the_feedback_of_eager(weights: bool)
 
 
 @pytest.mark.compiled
+@pytest.mark.thorough  # of what it consists of, attention by heads is compiled above
 def test_compiled_vision_transformer_gives_the_feedback_of_eager() -> None:
     model = vision_transformer().eval()
     compiled_agrees(model, model, (2, 3, 32, 32), "uniform")

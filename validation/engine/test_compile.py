@@ -25,9 +25,11 @@ from validation.examples import (
     gradients,
     propagate,
 )
+from validation.selection import crossed
 from validation.strategies import ACTIVATIONS
 
 pytestmark = pytest.mark.compiled
+OF_STUDY = ("toy-mlp", "mlp", "lenet", "vgg-like")
 WITHOUT_SPIKES = [name for name, kind in OF_MODELS.items() if not kind.spiking]
 
 
@@ -56,15 +58,13 @@ def compiled_agrees(model: nn.Module, backend: str, whole_step: bool) -> None:
     assert error(gradients(model), expected) < 1e-12
 
 
-@pytest.mark.parametrize("whole_step", [False, True], ids=["model", "context too"])
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize(("name", "whole_step"), crossed(ACTIVATIONS, [False, True]))
 @pytest.mark.usefixtures("compiler")
 def test_compiled_dense_network_gives_the_feedback_of_eager(name: str, whole_step: bool) -> None:
     compiled_agrees(dense(ACTIVATIONS[name]).double(), "aot_eager", whole_step)
 
 
-@pytest.mark.parametrize("whole_step", [False, True], ids=["model", "context too"])
-@pytest.mark.parametrize("inplace", [False, True], ids=["copying", "in place"])
+@pytest.mark.parametrize(("inplace", "whole_step"), crossed([False, True], [False, True]))
 @pytest.mark.usefixtures("compiler")
 def test_compiled_convolutional_network_gives_the_feedback_of_eager(
     inplace: bool, whole_step: bool
@@ -73,10 +73,7 @@ def test_compiled_convolutional_network_gives_the_feedback_of_eager(
     compiled_agrees(model, "aot_eager", whole_step)
 
 
-@pytest.mark.parametrize(
-    "activation", [name for name, kind in OF_MODELS.items() if not kind.spiking]
-)
-@pytest.mark.parametrize("name", ["toy-mlp", "mlp", "lenet", "vgg-like"])
+@pytest.mark.parametrize(("name", "activation"), crossed(OF_STUDY, WITHOUT_SPIKES))
 @pytest.mark.usefixtures("compiler")
 def test_models_of_the_study_compile_with_context_and_reward(name: str, activation: str) -> None:
     shape = SHAPES[name]
@@ -113,10 +110,7 @@ def step_agrees(
     assert error(found[1], found[0]) < tolerance
 
 
-@pytest.mark.parametrize(
-    "activation", [name for name, kind in OF_MODELS.items() if not kind.spiking]
-)
-@pytest.mark.parametrize("name", ["toy-mlp", "mlp", "lenet", "vgg-like"])
+@pytest.mark.parametrize(("name", "activation"), crossed(OF_STUDY, WITHOUT_SPIKES))
 @pytest.mark.usefixtures("compiler", "tracing_of_backward")
 def test_step_with_its_backward_pass_is_one_graph(name: str, activation: str) -> None:
     shape = SHAPES[name]
@@ -125,7 +119,7 @@ def test_step_with_its_backward_pass_is_one_graph(name: str, activation: str) ->
     step_agrees(lambda: propagate(model, inputs, targets), model, "eager", tolerance=1e-6)
 
 
-@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.parametrize("build", [pytest.param(dense, marks=pytest.mark.thorough), convolutional])
 @pytest.mark.usefixtures("compiler", "tracing_of_backward")
 def test_inductor_compiles_a_step_with_its_backward_pass(build: Callable[[], nn.Module]) -> None:
     model = build().double().eval()
@@ -274,7 +268,7 @@ def test_compiled_spiking_network_refuses_graded_spikes_when_it_runs() -> None:
         compiled(model, x)
 
 
-@pytest.mark.parametrize("build", [dense, convolutional])
+@pytest.mark.parametrize("build", [dense, pytest.param(convolutional, marks=pytest.mark.thorough)])
 @pytest.mark.usefixtures("compiler")
 def test_inductor_gives_the_feedback_of_eager(build: Callable[[], nn.Module]) -> None:
     compiled_agrees(build().double().eval(), "inductor", whole_step=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
@@ -33,6 +33,7 @@ from validation.coverage.document import document
 from validation.coverage.modules import CASES, CLASSES, LAYOUTS, inputs_of, warm_up
 from validation.coverage.records import GOALS, Record, faults, summaries
 from validation.networks import Concatenation, Residual
+from validation.selection import examples
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +45,7 @@ def test_module(name: str) -> None:
     assert not faults(modules.examine_module(name))
 
 
+@pytest.mark.thorough  # all but those that are refused on purpose, as each is tried above
 def test_of_torch_nn_nearly_all_works() -> None:
     found = [record for name in modules.names() for record in modules.examine_module(name)]
     (summary,) = summaries(found)
@@ -171,7 +173,7 @@ def feedback_of(
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # some modules are deprecated
-@settings(max_examples=150)
+@examples(150)
 @given(compositions(), st.sampled_from([0.0, 1e-6, 0.1]), st.booleans())
 def test_fuzz_modules(
     composition: tuple[str, list[Part], int], epsilon: float, training: bool

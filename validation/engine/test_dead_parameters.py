@@ -16,14 +16,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import prune
-from torchvision.models import ConvNeXt, VisionTransformer, resnet18, resnet50
+from torchvision.models import ConvNeXt, VisionTransformer, resnet18
 from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.resnet import Bottleneck, ResNet
 from typer.testing import CliRunner
 
 import lfp_core as lfp
@@ -35,6 +36,7 @@ from benchmarks.runs.run import Result, Run
 from benchmarks.runs.training import execute
 from lfp_core.dead import DeadParameters
 from lfp_core.propagation import Attention
+from validation.selection import examples
 
 CPU = torch.device("cpu")
 EPSILON = 1e-6
@@ -91,9 +93,9 @@ def vit() -> nn.Module:
     )
 
 
-def resnet() -> nn.Module:
-    """Return a ResNet-50 in which every block is switched off by its last normalisation."""
-    return resnet50(zero_init_residual=True, num_classes=10)
+def resnet(*blocks: int) -> Callable[[], nn.Module]:
+    """Return a maker of a ResNet with so many blocks, all switched off by their last layer."""
+    return lambda: ResNet(Bottleneck, list(blocks), zero_init_residual=True, num_classes=10)
 
 
 def convnext() -> nn.Module:
@@ -155,8 +157,11 @@ class Case:
 
 CASES = {
     "torchvision's ViT": Case(vit, 9, 11),
+    "ResNet, zero_init_residual": Case(
+        resnet(1, 1, 1, 1), 21, 20, side=32, size=8, steps=12, optimizer="sgd"
+    ),
     "ResNet-50, zero_init_residual": Case(
-        resnet, 69, 80, side=32, size=8, steps=12, optimizer="sgd"
+        resnet(3, 4, 6, 3), 69, 80, side=32, size=8, steps=12, optimizer="sgd"
     ),
     "ConvNeXt, LayerScale 0": Case(convnext, 10, 8, steps=120),
     "LoRA": Case(lora, 2, 2),
@@ -203,7 +208,13 @@ def started(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.thorough if name.startswith("ResNet-50") else ())
+        for name in CASES
+    ],
+)
 def test_what_begins_with_zeros_learns_once_it_is_started(name: str) -> None:
     case = CASES[name]
     model = case.build()
@@ -400,7 +411,7 @@ class Holder(nn.Module):
         self.p = nn.Parameter(torch.zeros(shape, dtype=dtype))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     SHAPES,
     st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 import lfp_core as lfp
 from lfp_core import kernels
 from lfp_core.kernels import Formula
+from validation.selection import examples
 
 #: Every formula, with its numbers, and whether its first tensor may be negative.
 FORMULAS: dict[str, tuple[Formula, tuple[float, ...], bool]] = {
@@ -111,7 +112,7 @@ def test_an_epsilon_is_never_rounded_to_0() -> None:
     g=st.floats(-1e3, 1e3, allow_subnormal=False),
     epsilon=st.floats(1e-9, 1.0),
 )
-@settings(max_examples=200)
+@examples(200)
 def test_the_operations_are_the_formulas(z: float, g: float, epsilon: float) -> None:
     z_, g_ = torch.tensor([z], dtype=torch.float64), torch.tensor([g], dtype=torch.float64)
     stabilised = z + (epsilon if z >= 0 else -epsilon)

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, find, given, reject, settings
+from hypothesis import assume, given, reject
 
 import lfp_core as lfp
 from lfp_core import calls, slopes
 from validation import oracle
 from validation.compare import engine_feedback, relative_error
 from validation.networks import Residual
+from validation.selection import example_of, examples
 from validation.strategies import ACTIVATIONS, Case, cases, epsilons
 
 TOLERANCE = 1e-9
@@ -41,7 +42,7 @@ def assert_agreement(case: Case, epsilon: float) -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_engine_equals_oracle_in_evaluation_mode(activation: str) -> None:
-    @settings(max_examples=40)
+    @examples(40)
     @given(cases([activation]), epsilons())
     def check(case: Case, epsilon: float) -> None:
         assert_agreement(case, epsilon)
@@ -49,7 +50,7 @@ def test_engine_equals_oracle_in_evaluation_mode(activation: str) -> None:
     check()
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(cases(train=True), epsilons())
 def test_engine_equals_oracle_with_batch_statistics(case: Case, epsilon: float) -> None:
     assert_agreement(case, epsilon)
@@ -116,10 +117,10 @@ def test_a_broken_engine_is_caught(
     activations: list[str] | None,
 ) -> None:
     monkeypatch.setattr(home, name, broken)
-    case = find(
+    case = example_of(
         cases(activations, families=("dense",)),
         lambda case: (disagreement(case, 1e-2) or 0.0) > TOLERANCE,
-        settings=settings(max_examples=200),
+        tries=200,
     )
     monkeypatch.undo()
     error = disagreement(case, 1e-2)  # the same case, with the engine as it is
@@ -161,7 +162,7 @@ def test_an_unknown_module_has_no_definition() -> None:
 def test_input_rewards_agree() -> None:
     """The reward of an input is the input times what arrives at it."""
 
-    @settings(max_examples=50)
+    @examples(50)
     @given(cases(families=("dense", "convolution")), epsilons())
     def check(case: Case, epsilon: float) -> None:
         expected = oracle.run(case.model, case.inputs, lambda _: case.reward, epsilon)

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
 from benchmarks.costs.memory import peak_bytes
 from lfp_core.pooling import HalvingMaxPool2d, max_pool2d
+from validation.selection import examples
 
 CPU = torch.device("cpu")
 Window = dict[str, Any]
@@ -53,7 +54,7 @@ def agree(x: Tensor, window: Window) -> bool:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.integers(0, 2**32 - 1),
     st.tuples(*[st.integers(2, 3)] * 2, *[st.integers(5, 8)] * 2),

@@ -8,13 +8,14 @@ from typing import Any, Literal
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lfp_core as lfp
 from lfp_core import rewards
+from validation.selection import examples
 
 Row = list[float]
 Reward = Callable[..., Tensor]
@@ -146,7 +147,7 @@ def table(rows: int, columns: int, values: st.SearchStrategy[float]) -> st.Searc
 
 @pytest.mark.parametrize("name", CLASSIFICATION | NEURON)
 @given(data=st.data(), batch=st.integers(1, 5), classes=st.integers(1, 5), reduction=REDUCTIONS)
-@settings(max_examples=40)
+@examples(40)
 def test_classification_reward_is_its_formula(
     name: str, data: st.DataObject, batch: int, classes: int, reduction: Literal["mean", "sum"]
 ) -> None:
@@ -163,7 +164,7 @@ def test_classification_reward_is_its_formula(
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @given(data=st.data(), batch=st.integers(1, 5), width=st.integers(1, 5), reduction=REDUCTIONS)
-@settings(max_examples=40)
+@examples(40)
 def test_elementwise_reward_is_its_formula(
     name: str, data: st.DataObject, batch: int, width: int, reduction: Literal["mean", "sum"]
 ) -> None:
@@ -260,7 +261,7 @@ def asked(draw: st.DrawFn, soft: bool) -> tuple[Tensor, Tensor, dict[str, Any]]:
 
 
 @given(case=st.one_of(asked(soft=False), asked(soft=True)))
-@settings(max_examples=300)
+@examples(300)
 def test_softmax_reward_is_that_of_cross_entropy_for_every_shape_and_option(
     case: tuple[Tensor, Tensor, dict[str, Any]],
 ) -> None:

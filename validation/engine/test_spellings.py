@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lfp_core as lfp
 from lfp_core import calls, marks
+from validation.selection import crossed, examples
 from validation.spellings import (
     FEATURES,
     FUNCTIONS,
@@ -70,7 +71,7 @@ def pairs(draw: st.DrawFn) -> tuple[list[Spelling], list[Spelling], bool]:
     return one, other, behind
 
 
-@settings(max_examples=250)
+@examples(250)
 @given(
     blocks=pairs(),
     epsilon=st.sampled_from([0.0, 0.1]),
@@ -106,12 +107,16 @@ def test_networks_in_two_spellings_have_one_feedback(
 # --- every spelling once --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("made", [*MADE, *MADE_BEHIND])
-def test_a_weight_is_one_however_it_is_used(made: str) -> None:
+#: A weight is used in each way in one of so many tests.
+PARTS = 4
+
+
+@pytest.mark.parametrize(("made", "part"), crossed([*MADE, *MADE_BEHIND], range(PARTS)))
+def test_a_weight_is_one_however_it_is_used(made: str, part: int) -> None:
     make = {**MADE, **MADE_BEHIND}[made]
     x = inputs()
     reference = feedback_of(Network([layer(make, F.linear)], True, 5), x, 0.1)
-    for used, use in USED.items():
+    for used, use in list(USED.items())[part::PARTS]:
         network = Network([layer(make, use)], True, 5)
         assert distance(feedback_of(network, x, 0.1), reference) <= TOLERANCE, used
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, find, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from snntorch.surrogate import fast_sigmoid, straight_through_estimator
 from lfp_core import slopes, spiking
 from validation import spiking_oracle
 from validation.compare import Feedback, relative_error
+from validation.selection import example_of, examples
 from validation.spiking_oracle import Rules
 
 TOLERANCE = 1e-10
@@ -154,7 +155,7 @@ def disagreement(case: Case, rules: Rules, path: str, other: Rules | None = None
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=80)
+@examples(80)
 @given(case=cases(), rules=rules())
 def test_engine_equals_oracle(path: str, case: Case, rules: Rules) -> None:
     error = disagreement(case, rules, path)
@@ -163,7 +164,7 @@ def test_engine_equals_oracle(path: str, case: Case, rules: Rules) -> None:
     assert error < TOLERANCE
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(cases(), rules())
 def test_fused_equals_step_by_step(case: Case, rules: Rules) -> None:
     spikes, feedback = engine(case, rules, "steps")
@@ -310,7 +311,7 @@ def caught(case: Case, path: str, **other: Any) -> bool:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("other", [{"normaliser": "earlier"}, {"max_norm": True}, {"epsilon": 0.1}])
 def test_another_rule_is_caught(path: str, other: dict[str, Any]) -> None:
-    find(cases(("dense",)), lambda case: caught(case, path, **other))
+    example_of(cases(("dense",)), lambda case: caught(case, path, **other))
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +345,7 @@ def test_a_broken_engine_is_caught(
     path: str, broken: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken(monkeypatch)
-    find(cases(("dense",)), lambda case: caught(case, path))
+    example_of(cases(("dense",)), lambda case: caught(case, path))
 
 
 def test_the_surrogate_gradient_is_something_else() -> None:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import assume, find, given, settings
+from hypothesis import assume, given
 from torch import nn
 
 import lfp_core as lfp
 from lfp_core import slopes
 from validation import oracle
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
+from validation.selection import example_of, examples
 from validation.strategies import LOSSES, Case, cases
 
 TOLERANCE = 1e-10
@@ -28,7 +29,7 @@ def violation(case: Case, epsilon: float = 0.0) -> float:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("family", ["dense", "convolution", "embedding"])
 def test_lfp_0_is_weight_scaled_gradient_descent(family: str, loss: str) -> None:
-    @settings(max_examples=40)
+    @examples(40)
     @given(cases(["relu"], families=(family,)))
     def check(case: Case) -> None:
         case = Case(case.model, case.inputs, case.targets, loss, case.reward)
@@ -37,19 +38,19 @@ def test_lfp_0_is_weight_scaled_gradient_descent(family: str, loss: str) -> None
     check()
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(cases(["relu"], train=True))
 def test_it_holds_with_the_statistics_of_the_batch(case: Case) -> None:
     assert violation(case) < TOLERANCE
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(cases(["leaky_relu"]))
 def test_it_holds_for_every_activation_that_is_linear_on_each_side(case: Case) -> None:
     assert violation(case) < TOLERANCE
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(cases(["relu"]))
 def test_the_gap_closes_with_epsilon_at_first_order(case: Case) -> None:
     loss = LOSSES[case.loss]
@@ -83,7 +84,7 @@ def test_a_wrong_weight_scale_violates_it(
     monkeypatch: pytest.MonkeyPatch, broken: Callable[..., torch.Tensor]
 ) -> None:
     monkeypatch.setattr(slopes.WeightScale, "backward", staticmethod(broken))
-    find(cases(["relu"]), lambda case: violation(case) > TOLERANCE)
+    example_of(cases(["relu"]), lambda case: violation(case) > TOLERANCE)
 
 
 def test_a_wrong_slope_violates_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +93,7 @@ def test_a_wrong_slope_violates_it(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.where(a > 0, g, 1e-6 * g), None, None, None
 
     monkeypatch.setattr(slopes.ReluSlope, "backward", staticmethod(leaky))
-    find(cases(["relu"]), lambda case: violation(case) > TOLERANCE)
+    example_of(cases(["relu"]), lambda case: violation(case) > TOLERANCE)
 
 
 def test_a_wrong_reward_violates_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,16 +103,16 @@ def test_a_wrong_reward_violates_it(monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda o, y: right(loss)(o, y) / o  # -dL/do, the factor o forgotten
 
     monkeypatch.setattr(lfp.rewards, "from_loss", without_outputs)
-    find(cases(["relu"], families=("dense",)), lambda case: violation(case) > TOLERANCE)
+    example_of(cases(["relu"], families=("dense",)), lambda case: violation(case) > TOLERANCE)
 
 
 @pytest.mark.parametrize("activation", ["silu", "tanh", "elu", "sigmoid"])
 def test_other_activations_are_not_in_the_theorem(activation: str) -> None:
-    find(cases([activation]), lambda case: violation(case) > 1e-3)
+    example_of(cases([activation]), lambda case: violation(case) > 1e-3)
 
 
 def test_epsilon_matters_where_pre_activations_are_small() -> None:
-    find(cases(["relu"]), lambda case: violation(case, epsilon=1e-2) > 1e-3)
+    example_of(cases(["relu"]), lambda case: violation(case, epsilon=1e-2) > 1e-3)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

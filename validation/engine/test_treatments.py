@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import Phase, find, given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ from lfp_core.slopes import SecantSlope
 from validation import oracle
 from validation.compare import engine_feedback, relative_error
 from validation.networks import Exp, Gated
+from validation.selection import example_of, examples
 from validation.strategies import OFFSETS, Case, cases, epsilons, products, transformers
 
 TOLERANCE = 1e-9
@@ -57,7 +58,7 @@ def assert_agreement(case: Case, epsilon: float, **options: Any) -> None:
 @pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("gates", GATES)
 def test_products_quotients_and_powers_equal_the_oracle(gates: Gates, units: Units) -> None:
-    @settings(max_examples=60)
+    @examples(60)
     @given(products(), epsilons())
     def check(case: Case, epsilon: float) -> None:
         assert_agreement(case, epsilon, gates=gates, units=units)
@@ -67,7 +68,7 @@ def test_products_quotients_and_powers_equal_the_oracle(gates: Gates, units: Uni
 
 @pytest.mark.parametrize("kind", ["gated", "quotient", "power", "root", "biased"])
 def test_each_of_them_alone_equals_the_oracle(kind: str) -> None:
-    @settings(max_examples=40)
+    @examples(40)
     @given(products((kind,)), epsilons())
     def check(case: Case, epsilon: float) -> None:
         assert_agreement(case, epsilon)
@@ -78,7 +79,7 @@ def test_each_of_them_alone_equals_the_oracle(kind: str) -> None:
 @pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("name", OFFSETS)
 def test_units_equal_the_oracle(name: str, units: Units) -> None:
-    @settings(max_examples=40)
+    @examples(40)
     @given(products(("unit", "gated", "biased"), (name,)), epsilons())
     def check(case: Case, epsilon: float) -> None:
         assert_agreement(case, epsilon, units=units)
@@ -88,7 +89,7 @@ def test_units_equal_the_oracle(name: str, units: Units) -> None:
 
 @pytest.mark.parametrize("gates", GATES)
 def test_gates_of_transformers_equal_the_oracle(gates: Gates) -> None:
-    @settings(max_examples=40)
+    @examples(40)
     @given(transformers(["sigmoid", "silu"]), epsilons())
     def check(case: Case, epsilon: float) -> None:
         assert_agreement(case, epsilon, gates=gates)
@@ -98,7 +99,7 @@ def test_gates_of_transformers_equal_the_oracle(gates: Gates) -> None:
 
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 def test_constant_statistics_equal_the_oracle(train: bool) -> None:
-    @settings(max_examples=80)
+    @examples(80)
     @given(cases(train=train), epsilons())
     def check(case: Case, epsilon: float) -> None:
         assert_agreement(case, epsilon, normalisation="identity")
@@ -106,7 +107,7 @@ def test_constant_statistics_equal_the_oracle(train: bool) -> None:
     check()
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(transformers(), epsilons(), st.sampled_from(GATES), st.sampled_from(UNITS))
 def test_all_of_them_together(case: Case, epsilon: float, gates: Gates, units: Units) -> None:
     assert_agreement(case, epsilon, gates=gates, units=units, normalisation="identity")
@@ -114,7 +115,7 @@ def test_all_of_them_together(case: Case, epsilon: float, gates: Gates, units: U
 
 @pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 def test_an_epsilon_of_the_outputs_equals_the_oracle(train: bool) -> None:
-    @settings(max_examples=60)
+    @examples(60)
     @given(cases(train=train), epsilons(), epsilons())
     def check(case: Case, epsilon: float, own: float) -> None:
         assert_agreement(case, epsilon, output_epsilon=own)
@@ -233,7 +234,7 @@ def test_a_broken_treatment_is_caught(name: str, monkeypatch: pytest.MonkeyPatch
         error = disagreement(case, 1e-2, **options)
         return error is not None and not error <= TOLERANCE  # NaN, too
 
-    case = find(strategy, differs, settings=settings(phases=[Phase.generate], max_examples=500))
+    case = example_of(strategy, differs, tries=500)
     monkeypatch.undo()
     error = disagreement(case, 1e-2, **options)
     assert error is not None
@@ -261,7 +262,7 @@ def test_options_are_not_the_same(
         ]
         return relative_error(*found) > 0.1
 
-    find(strategy, differ, settings=settings(phases=[Phase.generate], max_examples=500))
+    example_of(strategy, differ, tries=500)
 
 
 # --- by hand --------------------------------------------------------------------------------------
@@ -332,7 +333,7 @@ def test_outputs_with_an_epsilon_by_hand(epsilon: float, own: float) -> None:
     assert of_outputs(nn.ReLU(), epsilon, own).item() == pytest.approx(behind_relu, rel=1e-14)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(cases(), epsilons())
 def test_the_context_s_own_epsilon_changes_nothing(case: Case, epsilon: float) -> None:
     found = [

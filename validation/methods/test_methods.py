@@ -24,9 +24,10 @@ from baselines import (
     LFPSettings,
     Settings,
 )
-from baselines.methods import are_known, stored_settings
 from baselines.options import Choice, LogUniform, allowed, fields_of, options
+from baselines.stored_options import are_known, stored_settings
 from baselines.trainer import DescentTrainer
+from validation.selection import crossed
 
 DESCENT = [name for name, method in METHODS.items() if issubclass(method, DescentTrainer)]
 pytestmark = pytest.mark.usefixtures("small_swarms")
@@ -156,18 +157,20 @@ def saved(model: nn.Module, method: Any) -> tuple[Any, Any]:
     return states
 
 
-@pytest.mark.parametrize("schedule", ["constant", "one-cycle", "one-cycle-momentum"])
-@pytest.mark.parametrize(("name", "optimizer"), OPTIMIZED)
-def test_saved_state_goes_on_bit_for_bit(name: str, optimizer: str, schedule: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "schedule"), crossed(OPTIMIZED, ["constant", "one-cycle", "one-cycle-momentum"])
+)
+def test_saved_state_goes_on_bit_for_bit(method: tuple[str, str], schedule: str) -> None:
+    name, optimizer = method
     changes = {"optimizer": optimizer, "schedule": schedule, "total_steps": 8}
     expected = trajectory(name, network(), 8, **changes)
     model = network()
-    method = trainer(name, model, **changes)
+    first = trainer(name, model, **changes)
     torch.manual_seed(2)
     for _ in range(4):
-        method.step(*problem())
-    states = saved(model, method)
-    method.step(*problem())  # after saving, which must not be seen by the other
+        first.step(*problem())
+    states = saved(model, first)
+    first.step(*problem())  # after saving, which must not be seen by the other
     resumed, forgetful = network(), network()
     ways = []
     for other, state in ((resumed, states[1]), (forgetful, None)):

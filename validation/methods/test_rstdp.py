@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import find, given
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -38,6 +38,7 @@ from baselines.trainer import Settings
 from benchmarks.data import load
 from validation import rstdp_oracle
 from validation.rstdp_oracle import Oracle, Rules
+from validation.selection import crossed, example_of
 
 pytestmark = pytest.mark.slow
 
@@ -167,7 +168,7 @@ def test_other_networks_learn_as_defined(recipe: Recipe) -> None:
     ids=str,
 )
 def test_a_wrong_rule_gives_other_weights(wrong: Rules, layers: tuple[str, ...]) -> None:
-    assert set(layers) <= disagreements(SHORT, 100, wrong)
+    assert set(layers) <= disagreements(SHORT, 75, wrong)
 
 
 # --- encoding -------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ def test_the_winners_are_the_oracles(contest: Contest) -> None:
     "wrong", [Rules(radius=1), Rules(radius=-1), Rules(pointwise=False), Rules(own_map=False)]
 )
 def test_a_wrong_competition_has_other_winners(wrong: Rules) -> None:
-    find(contests(), lambda contest: not contest.agrees(wrong))
+    example_of(contests(), lambda contest: not contest.agrees(wrong))
 
 
 def broken_laws(contest: Contest, winners: list[Winner], radius: int) -> set[str]:
@@ -335,7 +336,7 @@ def test_the_laws_can_be_broken() -> None:
 
     laws = "too many", "a map twice", "too close", "not in order", "nobody"
     for law in (*laws, "not the first at its place"):
-        find(contests(), lambda contest, law=law: breaks(contest, law))  # type: ignore[misc]
+        example_of(contests(), lambda contest, law=law: breaks(contest, law))  # type: ignore[misc]
 
 
 @given(contests())
@@ -678,8 +679,7 @@ def test_batched_updates_are_summed_up_from_the_same_weights() -> None:
 # --- the same again -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [RSTDP, BatchedRSTDP])
-@pytest.mark.parametrize("done", [49, 133, 210, 287])
+@pytest.mark.parametrize(("method", "done"), crossed([RSTDP, BatchedRSTDP], [49, 133, 210, 287]))
 def test_an_interrupted_run_goes_on_bit_for_bit(method: type[RSTDP], done: int) -> None:
     images, targets = digits(300)
     fading = replace(SMALL, fading=True)

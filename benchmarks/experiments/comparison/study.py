@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from baselines import METHODS, BasicSettings, Settings, Spiking
-from baselines.methods import SettingsByMethod
 from baselines.registry import pick
+from baselines.stored_options import SettingsByMethod
 from baselines.trainer import DescentTrainer, GradientSettings
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import SETTINGS, Measurement, Workload
