@@ -14,6 +14,7 @@ import torch
 from matplotlib.image import imread
 
 from baselines import METHODS, Spiking
+from benchmarks.analysis.statistics import SIGNIFICANCE, holm
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement
 from benchmarks.data import DATASETS, Dataset, Split, load
@@ -231,6 +232,16 @@ def test_too_few_seeds_are_told(seeds: int, told: bool) -> None:
     nothing = pd.DataFrame({"low": [math.nan], "high": [math.nan]})
     note = table.comparison_notes(replace(STUDY, seeds=seeds), nothing)[0]
     assert ("too few for any test" in note) == told
+
+
+@pytest.mark.parametrize(("rows", "told"), [(6, False), (7, True)])
+def test_rows_of_which_none_can_be_significant_are_told(rows: int, told: bool) -> None:
+    """Eight seeds have 256 flips of signs, so that p is at least 1/128, and Holm's 7/128 > 0.05."""
+    nothing = pd.DataFrame({"low": [math.nan] * rows, "high": [math.nan] * rows})
+    note = table.comparison_notes(replace(STUDY, seeds=8), nothing)[0]
+    assert ("the correction leaves none below that" in note) == told
+    least = [2 ** (1 - 8)] * rows
+    assert (min(holm(least)) > SIGNIFICANCE) == told
 
 
 @pytest.fixture

@@ -163,12 +163,18 @@ def comparison_lines(comparisons: pd.DataFrame) -> Lines:
 
 def comparison_notes(study: Study, comparisons: pd.DataFrame) -> list[str]:
     """Return what a reader of the comparisons has to know."""
-    fewest = " That is too few for any test." if study.seeds < FEWEST_SEEDS else ""
+    least = 2 ** (1 - study.seeds)
+    if study.seeds < FEWEST_SEEDS:
+        fewest = " That is too few for any test."
+    elif least * len(comparisons) > SIGNIFICANCE:
+        fewest = f" With {len(comparisons)} rows, the correction leaves none below that."
+    else:
+        fewest = ""
     found = [
         f"Test accuracy minus that of {REFERENCE}, in percentage points, in pairs with the same "
         f"seed: mean, Student's interval, mean over standard deviation (Cohen's d_z), and the "
         f"two-sided p of a sign-flip permutation test, also with Holm's correction for all rows. "
-        f"(*): at most {SIGNIFICANCE:g} after it; p is at least {2 ** (1 - study.seeds):g} with "
+        f"(*): at most {SIGNIFICANCE:g} after it; p is at least {least:g} with "
         f"{seeds_of(study.seeds)}.{fewest}",
         "A diverged run counts with the last accuracy it reached.",
     ]
