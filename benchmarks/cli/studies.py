@@ -78,6 +78,14 @@ def compare(
             help="Trials of each method in its own space; by default 16, for swarms and R-STDP 0.",
         ),
     ] = None,
+    finalists: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_whole,
+            help="Best trials that are made with as many seeds as are reported, before one is "
+            "chosen.",
+        ),
+    ] = None,
     learning_rates: Annotated[
         str | None, typer.Option(help="Learning rates that the sweep tries, instead of trials.")
     ] = None,
@@ -144,6 +152,7 @@ def compare(
             epochs=epochs,
             batch_size=batch_size,
             trials=trials,
+            finalists=finalists,
             learning_rates=None
             if learning_rates is None
             else [parse_number("learning_rates", text) for text in learning_rates.split(",")],
