@@ -15,7 +15,7 @@ class Activation:
     """The hidden units of a network.
 
     Attributes:
-        make: makes a layer of them, of nothing, or of the decay beta if they spike.
+        make: returns a new layer of them; it takes no argument, or the decay beta if they spike.
         spiking: whether they are neurons with a state, whose networks run over time
             (:class:`~baselines.spiking_network.SpikingNetwork`).
         differentiable: whether a gradient passes them; none passes a spike, whatever this says.
@@ -28,12 +28,16 @@ class Activation:
     label: str = ""
 
     def __post_init__(self) -> None:
-        """Take the derivative from what spikes."""
+        """Note that what spikes has no derivative."""
         if self.spiking:
             object.__setattr__(self, "differentiable", False)
 
     def __call__(self, spiking: Spiking | None = None) -> nn.Module:
-        """Return a new layer; `spiking` says how its neurons decay, by default as ours do."""
+        """Return a new layer of these units.
+
+        Args:
+            spiking: says how neurons decay; None for the defaults of :class:`Spiking`.
+        """
         return self.make((spiking or Spiking()).beta) if self.spiking else self.make()
 
 

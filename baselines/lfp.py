@@ -45,7 +45,7 @@ class FeedbackSettings(Settings):
     }
 
     def feedback(self) -> lfp.feedback:
-        """Return the context of a forward pass; spiking networks have another."""
+        """Return the context of a forward pass with these options, but for spiking networks."""
         return lfp.feedback(
             self.epsilon,
             attention=self.attention,
@@ -79,7 +79,7 @@ class LFPSettings(FeedbackSettings):
 
 
 class LFP(DescentTrainer):
-    """LFP-epsilon; see :mod:`lfp_core`."""
+    """LFP by the epsilon rule, as :mod:`lfp_core` propagates it."""
 
     name: ClassVar[str] = "lfp"
     label: ClassVar[str] = "LFP"
@@ -88,7 +88,7 @@ class LFP(DescentTrainer):
     settings: LFPSettings
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Propagate the reward of the logits, or of the spikes."""
+        """Propagate the reward of the logits, or of the spikes; see :class:`DescentTrainer`."""
         if isinstance(self.model, SpikingNetwork):
             return self._fill_from_spikes(self.model, inputs, targets)
         with self.settings.feedback():

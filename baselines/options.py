@@ -181,13 +181,18 @@ class Search(Protocol):
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Numbers from `low` to `high`, whose logarithms are equally likely."""
+    """Numbers from `low` to `high`, whose logarithms are equally likely.
+
+    Attributes:
+        low: the smallest number, > 0.
+        high: the largest one.
+    """
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        """Raise ValueError for bounds out of order."""
+        """Raise ValueError unless 0 < low < high < infinity."""
         if not 0 < self.low < self.high < float("inf"):
             raise ValueError(f"low and high must be 0 < low < high, not {self.low}, {self.high}")
 
@@ -203,7 +208,11 @@ class LogUniform:
 
 @dataclass(frozen=True)
 class Choice:
-    """Values that are equally likely."""
+    """Values that are equally likely.
+
+    Attributes:
+        values: all of them.
+    """
 
     values: tuple[Any, ...]
 

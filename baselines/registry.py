@@ -18,7 +18,7 @@ ALLOWED = "without spaces, commas and =, not 'all', and no - at the beginning"
 
 
 class Registry(Mapping[str, T]):
-    """A table of ours that a user's own code extends, by a decorator or when it is installed.
+    """A table of names that a user's own code extends, by a decorator or when it is installed.
 
     In a script, before the names are used::
 
@@ -30,9 +30,9 @@ class Registry(Mapping[str, T]):
         [project.entry-points."lfp_bench.methods"]
         mine = "package.module:Mine"
 
-    Packages are imported when a name is asked for that is not ours, or all names are. One that
-    cannot be imported, or is not what it has to be, is told on stderr and left out; so is a name
-    that is taken.
+    Packages are imported when all names are asked for, or one that this project does not have. A
+    package that cannot be imported, or an item that is not what it has to be, is reported on stderr
+    and left out; so is a name that exists already.
 
     Attributes:
         group: of the entry points.
@@ -51,9 +51,16 @@ class Registry(Mapping[str, T]):
         self._added: dict[str, Any] | None = None
 
     def register(self, name: str) -> Callable[[I], I]:
-        """Return a decorator that enters what it decorates.
+        """Return a decorator that registers what it decorates.
 
-        It raises `ValueError` if the name is taken, or cannot be asked for.
+        The decorator raises `ValueError` if the name exists already, or could not be given on a
+        command line.
+
+        Args:
+            name: not empty, without spaces, commas and "=", not "all", and without "-" in front.
+
+        Returns:
+            The decorator, which returns what it is given.
         """
 
         def enter(item: I) -> I:
@@ -80,7 +87,7 @@ class Registry(Mapping[str, T]):
         return len(list(iter(self)))
 
     def announced(self) -> list[str]:
-        """Return the names that there should be; those are missing that cannot be imported."""
+        """Return all names without importing packages, also those that cannot be imported."""
         return announced(self.group, self.own)
 
     def _packages(self) -> dict[str, Any]:

@@ -15,6 +15,10 @@ class SpikingNetwork(nn.Module):
 
     Its output (batch, classes) is the number of spikes of each class, so that argmax is the
     decision, as it is of logits.
+
+    Args:
+        layers: torch layers and neurons, from inputs (batch, ...) to (batch, classes).
+        spiking: the neurons' decay, T, and how inputs become sequences.
     """
 
     def __init__(self, layers: nn.Sequential, spiking: Spiking) -> None:

@@ -54,7 +54,17 @@ class BasicSettings:
 
     @classmethod
     def of(cls: type[S], settings: "BasicSettings") -> S:
-        """Return settings as this class has them; what is not in them has its default."""
+        """Return the options of this class with the values that other settings have of them.
+
+        Args:
+            settings: of any method; its options that this class lacks are left out.
+
+        Returns:
+            An instance of this class; options that `settings` lacks have their defaults.
+
+        Raises:
+            ValueError: a value is not allowed here.
+        """
         if type(settings) is cls:
             return settings
         shared = fields_of(cls).keys() & fields_of(type(settings)).keys()
@@ -110,18 +120,29 @@ class Settings(GradientSettings):
 
 
 class Step(NamedTuple):
-    """What one step tells: scalars on the model's device, detached, so that reading is optional."""
+    """What one step tells: detached scalars on the model's device, which nothing has to wait for.
 
-    loss: Tensor  # cross-entropy of the batch before the update, averaged over the batch
-    feedback_norm: Tensor  # 2-norm of p.grad over all parameters, before clipping
+    Attributes:
+        loss: cross-entropy of the batch in nats before the update, averaged over the batch.
+        feedback_norm: 2-norm of ``p.grad`` over all parameters, before clipping.
+    """
+
+    loss: Tensor
+    feedback_norm: Tensor
 
 
 class Trainer(Protocol):
     """One method training one classifier with logits (batch, classes).
 
     The contract, tested for every method in ``validation/methods/test_methods.py``: the loss falls
-    on a separable problem, frozen parameters stay, dtype and training mode are kept, the same start
-    gives the same trajectory, and so does a state that was saved on the way.
+    on a separable problem, frozen parameters stay, dtype and training mode are kept, two runs from
+    the same seed are the same bit for bit, and so is a run that goes on from a saved state.
+
+    Args:
+        model: the classifier, from inputs (batch, ...) to logits (batch, classes); it is trained in
+            place.
+        settings: values of the options of the method; those of another method are taken over as
+            far as they have the same names.
     """
 
     name: ClassVar[str]
@@ -149,32 +170,64 @@ class Trainer(Protocol):
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
-        """Return why the method does not go with an activation, briefly; None if it does."""
+        """Return why the method cannot train a network with an activation; None if it can.
+
+        Args:
+            activation: of all hidden units of the network.
+
+        Returns:
+            A few words, which stand in a table in the place of the numbers, such as "a spike has
+            no derivative".
+        """
         return None
 
     @classmethod
     def remark(cls, activation: Activation) -> str:
-        """Return what is special about its numbers with an activation, briefly."""
+        """Return what a reader has to know of the method's numbers with an activation.
+
+        Args:
+            activation: of all hidden units of the network.
+
+        Returns:
+            A few words, which stand beside the numbers in a table; empty if there is nothing.
+        """
         return ""
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
-        """Make one update on inputs (batch, ...) with class indices as targets (batch,)."""
+        """Make one update of the model on a batch.
+
+        Args:
+            inputs: (batch, ...), on the model's device and of its dtype.
+            targets: class indices (batch,), int64.
+
+        Returns:
+            The loss before the update, and the norm of what the update is made of.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next steps depend on besides the model's state and torch's random one.
+        """Return what the next steps depend on besides the model's and torch's random state.
 
-        It is of types that `torch.load` reads with `weights_only`, and may share memory with the
-        trainer.
+        Returns:
+            Values of types that `torch.load` reads with `weights_only`. They may share memory with
+            the trainer.
         """
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken, from a trainer that was constructed in the same way."""
+        """Take over a state, so that the next steps are those that would have followed it.
+
+        Args:
+            state: of :meth:`state_dict` of a trainer that was constructed in the same way.
+        """
 
 
 class NeedsDerivatives(Trainer):
-    """A method that backpropagates; a step function leaves it the last layer."""
+    """A method that backpropagates through the activations.
+
+    It refuses neurons that spike. Below a step function, whose derivative is 0, it learns nothing,
+    so that only the last layer is trained.
+    """
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
@@ -183,12 +236,22 @@ class NeedsDerivatives(Trainer):
 
     @classmethod
     def remark(cls, activation: Activation) -> str:
-        """Say that below a step function nothing is learned."""
+        """Return "last layer alone" for an activation without a derivative, or nothing."""
         return "" if activation.differentiable else "last layer alone"
 
 
 class DescentTrainer(Trainer):
-    """A method that fills ``p.grad`` and lets clipping and an optimiser of torch do the rest."""
+    """A method that fills ``p.grad`` and lets clipping and an optimiser of torch do the rest.
+
+    A subclass has :meth:`fill_gradients`.
+
+    Args:
+        model: the classifier, which is trained in place.
+        settings: values of its options, as for :class:`Trainer`.
+
+    Raises:
+        ValueError: the schedule needs `total_steps`, and there are none.
+    """
 
     #: Whether :meth:`fill_and_clip` gives the device the same work for every batch of one size, so
     #: that a CUDA graph can repeat it. Each class says it for itself.
@@ -199,7 +262,7 @@ class DescentTrainer(Trainer):
     Options: ClassVar[type[Settings]] = Settings
 
     def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
-        """Prepare to optimise the trainable parameters; ValueError without total_steps."""
+        """Prepare to optimise the trainable parameters."""
         self.model = model
         self.settings = own = self.Options.of(settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -208,7 +271,17 @@ class DescentTrainer(Trainer):
 
     @abstractmethod
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Add what the method descends to ``p.grad`` and return the mean cross-entropy (scalar)."""
+        """Add to ``p.grad`` of each trainable parameter what the optimiser is to descend.
+
+        It is for the sum over the batch if ``settings.reduction`` is "sum", and else for the mean.
+
+        Args:
+            inputs: (batch, ...).
+            targets: class indices (batch,).
+
+        Returns:
+            The cross-entropy of the batch in nats, averaged over the batch (scalar).
+        """
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
         """Fill the gradients, clip them, and take a step of the optimiser."""
@@ -217,13 +290,29 @@ class DescentTrainer(Trainer):
         return told
 
     def fill_and_clip(self, inputs: Tensor, targets: Tensor) -> Step:
-        """Make ``p.grad`` what the next update descends: of this batch alone, and clipped."""
+        """Fill ``p.grad`` with what the next update descends: of this batch alone, and clipped.
+
+        Args:
+            inputs: (batch, ...).
+            targets: class indices (batch,).
+
+        Returns:
+            The loss, and the norm from before clipping.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.fill_gradients(inputs, targets)
         return Step(loss.detach(), self._clip().detach())
 
     def objective(self, loss: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss of a batch (scalar) as the reduction has it."""
+        """Return what is to be differentiated: the loss as ``settings.reduction`` has it.
+
+        Args:
+            loss: averaged over the batch (scalar).
+            targets: class indices (batch,), of which the number counts.
+
+        Returns:
+            The mean, or for "sum" the sum over the batch (scalar).
+        """
         return loss * len(targets) if self.settings.reduction == "sum" else loss
 
     def update(self) -> None:

@@ -1,5 +1,6 @@
 """The page on the command line, made of the commands themselves."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,13 +8,20 @@ import typer
 from typer.core import TyperGroup
 
 from benchmarks.cli import app
+from docs_site.links import ROOT
 
 BEGIN = """\
 # Command line
 
-`lfp-bench COMMAND --help` says the same. Results go to stdout, or one JSON document with `--json`,
-and all else to stderr. The exit code is 0; 1 where a check fails, or if all runs that are reported
-diverged; 2 for bad input, with one line that says what is wrong; and 130 for Ctrl-C.
+`lfp-bench COMMAND --help` says the same. Results go to stdout, with `--json` as one JSON document,
+and everything else goes to stderr.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | the command did what it was to do |
+| 1 | a check failed, or all runs that are reported diverged |
+| 2 | the input was wrong; one line says what and what is allowed |
+| 130 | it was stopped by Ctrl-C |
 """
 
 
@@ -70,9 +78,10 @@ def _row(parameter: Any, context: typer.Context) -> str:
     word = parameter.metavar or parameter.name.upper()
     names = [*parameter.opts, *parameter.secondary_opts] if named else [word]
     default = parameter.get_default(context, call=False)
-    shown = "" if default in (None, False, (), []) or callable(default) else f"`{default}`"
-    told = " ".join((getattr(parameter, "help", None) or "").split())
-    cells = [", ".join(f"`{one}`" for one in names), _escaped(told), shown]
+    told = str(default).removeprefix(f"{ROOT}{os.sep}")  # a folder as it is called in a clone
+    shown = "" if default in (None, False, (), []) or callable(default) else f"`{told}`"
+    meaning = " ".join((getattr(parameter, "help", None) or "").split())
+    cells = [", ".join(f"`{one}`" for one in names), _escaped(meaning), shown]
     return f"| {' | '.join(cells)} |"
 
 

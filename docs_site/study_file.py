@@ -16,20 +16,23 @@ from benchmarks.studies.plan import Plan
 
 ATTRIBUTE = re.compile(r"    (?P<names>\w+(, \w+)*): (?P<text>.*)")
 #: A role of docstrings: the last part of the name is what a reader needs.
-ROLE = re.compile(r":\w+:`[\w.]*?(\w+)`")
+ROLE = re.compile(r":\w+:`~?[\w.]*?(\w+)`")
 BEGIN = """\
 # Study file
 
-A study that is written down is a YAML file, and `lfp-bench run FILE.yaml --size SIZE` makes it.
-These are its keys. A key that there is not, a value of another type, and one that YAML 1.1 and 1.2
-read differently are refused, with the path of the key.
+A study that is written down is a YAML file, and `lfp-bench run FILE.yaml --size SIZE` makes it
+([an example](../tutorials/comparison.md#as-a-file)). This page has the keys of the file, then the
+keys of a part for each kind of experiment, then the options of methods, which stand beside the keys
+of a part. An unknown key, a value of another type, and a value that YAML 1.1 and 1.2 read
+differently are refused, with the path of the key.
 """
 OPTIONS = """\
 ## Options of methods
 
-They stand beside the options of an experiment that trains with methods, for all methods that have
-them, or in `options: {METHOD: {...}}` for one, which comes before. Methods of other packages have
-theirs as well.
+Where a kind of experiment has the key `options`, its parts may have options of the methods as well.
+As a key of the part, an option is for all chosen methods that have it. Under `options`, in the form
+`options: {METHOD: {...}}`, it is for one method, and replaces the former. Methods of other packages
+have their own options.
 """
 
 
@@ -39,7 +42,7 @@ def page() -> str:
     for name, kind in EXPERIMENTS.items():
         prose = ROLE.sub(r"`\1`", (kind.schema.__doc__ or "").split("\n")[0])
         lines += [*_table(f"## A part of the kind `{name}`", kind.schema, prose)]
-    header = "| option | it must | of the methods | what it is |"
+    header = "| option | must | of the methods | what it is |"
     lines += [OPTIONS, header, "| --- | --- | --- | --- |"]
     for name, option in options_of(METHODS).items():
         having = "all" if len(option.methods) == len(METHODS) else ", ".join(option.methods)

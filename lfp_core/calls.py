@@ -36,7 +36,16 @@ Kwargs = dict[str, Any]
 
 
 class Context(AbstractContextManager["Context"], Protocol):
-    """What a rule knows of the context that it runs in, which is a :class:`lfp_core.feedback`."""
+    """What a rule knows of the context that it runs in, which is a :class:`lfp_core.feedback`.
+
+    Attributes:
+        epsilon: stabiliser >= 0 of the epsilon rule.
+        strict: whether a reward is refused that arrives at an operation without a rule.
+        attention: "uniform" or "constant".
+        gates: "signal" or "uniform".
+        units: "identity", "reverse" or "shifted".
+        normalisation: "gradient" or "identity".
+    """
 
     epsilon: float
     strict: bool
@@ -52,19 +61,44 @@ class Context(AbstractContextManager["Context"], Protocol):
         """Return the mark of a layer's output, which owes epsilon."""
 
     def find_data(self) -> None:
-        """Mark the model's input as data."""
+        """Mark the tensors that the outermost module was called with as data, once it is known."""
 
     def knows_data(self) -> bool:
         """Return whether the model's input is known, so that other plain tensors are constants."""
 
     def refuse(self, operation: Operation, reason: str, output: Any) -> Any:
-        """Raise `UnsupportedOperation` if a reward arrives at the output; return the output."""
+        """Let `UnsupportedOperation` be raised if a reward arrives at an output.
+
+        Args:
+            operation: that made the output.
+            reason: what follows the operation's name in the message.
+            output: a tensor, or a structure of tensors.
+
+        Returns:
+            The output.
+        """
 
     def meet(self, tensor: Tensor, mark: Mark) -> Mark:
-        """Refuse a reward that arrives where a function hides how to share it; return a mark."""
+        """Refuse a reward that arrives at a tensor which a function made that cannot be seen into.
+
+        Args:
+            tensor: of any shape.
+            mark: its mark, which says so.
+
+        Returns:
+            The mark by which the tensor is to be treated.
+        """
 
     def without_rule(self, call: "Call", reason: str = "") -> Any:
-        """Run a call by the chain rule, and refuse the reward of its output if strict."""
+        """Run a call by the chain rule; if strict, refuse a reward that arrives at its output.
+
+        Args:
+            call: the call.
+            reason: what follows the operation's name in the message.
+
+        Returns:
+            The output of the operation.
+        """
 
 
 Rule = Callable[[Context, Operation, Args, Kwargs], Any]
@@ -125,12 +159,19 @@ def known(context: Context, tensor: Tensor) -> Mark | None:
 
 
 def key(operand: Any) -> Any:
-    """Return by what an operand is found in a table: torch 2.11 compiles no ``id`` of a tensor."""
+    """Return what an operand is found by in a table, such as the shares of :meth:`Call.run`."""
+    # torch 2.11 compiles no `id` of a tensor.
     return operand if torch.compiler.is_compiling() else id(operand)
 
 
 class Call:
-    """A call of an operation.
+    """A call of an operation, as a rule gets it.
+
+    Args:
+        context: the active context.
+        operation: of torch, or one that was registered.
+        args: the arguments of the call.
+        kwargs: its keyword arguments.
 
     Attributes:
         context: the active context.
@@ -178,11 +219,17 @@ class Call:
         )
 
     def mark(self, operand: Tensor) -> Mark | None:
-        """Return the mark of one of the operands."""
+        """Return the mark of one of the operands; None for a constant."""
         return next(m for o, m in zip(self.operands, self.marks, strict=True) if o is operand)
 
     def kind(self) -> Mark:
-        """Return what the operation makes of its operands, as a mark that owes nothing."""
+        """Return a mark for the output by the kinds of the operands.
+
+        Returns:
+            An activation, if an operand is one or data meets weights; data, if all operands are
+            data or constants; or else a weight. "undetermined", if an operand may be either. The
+            mark owes nothing.
+        """
         known = [mark for mark in self.marks if mark is not None]
         kinds = {mark.kind for mark in known}
         if "activation" in kinds:
@@ -205,7 +252,7 @@ class Call:
         )
 
     def replace(self, operand: Tensor, mark: Mark | None) -> None:
-        """Take one of the operands for what another mark says."""
+        """Give one of the operands another mark, or None to treat it as a constant."""
         self.marks = [
             mark if o is operand else m for o, m in zip(self.operands, self.marks, strict=True)
         ]
@@ -213,12 +260,13 @@ class Call:
     def run(
         self, mark: Mark, shares: dict[Any, float] | None = None, whole_memory: bool = False
     ) -> Any:
-        """Run the operation on its operands as it consumes them, and mark its output.
+        """Apply what the operands owe, run the operation on them, and mark its output.
+
+        In the backward pass each operand gets its ``G`` by the chain rule of the operation.
 
         Args:
             mark: of the output.
-            shares: by :func:`key`, the part of the reward that an operand gets, where it is not all
-                of what arrives.
+            shares: by :func:`key` of an operand, the factor of its ``G``; 1 where there is none.
             whole_memory: a part of a memory that is written to owes the same before and after, so
                 that all of it does.
 
@@ -261,7 +309,11 @@ class Call:
         return refused
 
     def refuse_to_guess(self) -> Any:
-        """Run the operation, and refuse the reward of a product whose factors are not known."""
+        """Run a product whose factors may be weights or activations, and refuse its reward.
+
+        Returns:
+            The output of the operation.
+        """
         leaf = any(mark is not None and mark.leaf for mark in self.marks)
         output = self.operation(*self.args, **self.kwargs)
         self.context.refuse(self.operation, LEAVES if leaf else AMBIGUOUS, output)
@@ -272,7 +324,16 @@ class Call:
     def keep(
         self, degree: float | None = None, role: Role | None = None, epsilon: float = 0.0
     ) -> Any:
-        """Run a function of a power or statistic, which leaves to its consumer what that owes."""
+        """Run a function of one activation without applying what that owes, which the output owes.
+
+        Args:
+            degree: of the output, if not that of the activation.
+            role: of the output, if not that of the activation.
+            epsilon: that the output owes, if not that of the activation.
+
+        Returns:
+            The output of the operation.
+        """
         ((active, mark),) = self.active
         self.replace(active, ACTIVATION)
         becomes = mark._replace(
@@ -283,7 +344,14 @@ class Call:
         return self.run(becomes)
 
     def scale(self, kind: Mark) -> Any:
-        """Run the product of an operand and constants, through which its reward passes whole."""
+        """Run a product of one operand and constants, which leaves its reward unchanged.
+
+        Args:
+            kind: the mark of the output, from :meth:`kind`.
+
+        Returns:
+            The output of the operation.
+        """
         active = self.active
         if len(active) != 1 or active[0][1].leaf or not self.alone(active[0][0]):
             return self.run(kind)
@@ -293,7 +361,16 @@ class Call:
         return self.run(kind._replace(role=mark.role))
 
     def finish(self, output: Any, mark: Mark, whole_memory: bool = False) -> Any:
-        """Mark the output of the operation, and the memory that it wrote to."""
+        """Mark the output of an operation that was run, and the memory that it wrote to.
+
+        Args:
+            output: what the operation has returned.
+            mark: of the output.
+            whole_memory: as for :meth:`run`.
+
+        Returns:
+            The output.
+        """
         if all(mark is None for mark in self.marks):
             return output  # what is made of constants is one
         target = self.target
@@ -312,7 +389,11 @@ class Call:
         return output
 
     def settle_memory(self, whole_memory: bool = False) -> None:
-        """Before a view is written to, apply what its memory owes, unless it goes on owing that."""
+        """Before a view is written to, apply what all of its memory owes.
+
+        Args:
+            whole_memory: leave it, because the memory owes the same after the write.
+        """
         target = self.target
         if target is not None and self._is_compiled(target):
             self._refuse_shared_memory(target)

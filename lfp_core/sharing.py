@@ -106,7 +106,14 @@ def is_active(mark: Mark | None) -> TypeGuard[Mark]:
 
 
 def activation(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Give the function its secant slope, which applies what its input owes."""
+    """Run an elementwise function f of an activation z, which passes the reward on unchanged.
+
+    Its ``G`` is multiplied by the secant slope ``f(z) / (z + eps s(z))`` of this context, which
+    applies what z owes. The function stands in the table of :mod:`lfp_core.functions`.
+
+    Returns:
+        The output of the operation.
+    """
     z, *options = args
     if (options or kwargs) and tensors((*options, *kwargs.values())):
         return of_several(context, operation, args, kwargs)
@@ -128,7 +135,13 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 
 
 def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Run a function of one activation and constants, in any order, as an activation."""
+    """Run a function of one activation and constants, in any order, as :func:`activation` does.
+
+    With a weight, or with two activations, it has no rule.
+
+    Returns:
+        The output of the operation.
+    """
     call = Call(context, operation, args, kwargs)
     if not call.active or any(mark.leaf for _, mark in call.active):
         return call.run(call.kind())
@@ -296,7 +309,14 @@ def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
 
 
 def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Scale the parameters of a layer, which are all its tensors but the input."""
+    """Run a layer: its first argument is the input, and all its other tensors are parameters.
+
+    The output owes the factor of the epsilon rule, and the feedback of each parameter is multiplied
+    by its magnitude.
+
+    Returns:
+        The output of the operation.
+    """
     x, *parameters = args
     mark = known(context, x)
     if mark is not None and mark.hidden:
@@ -356,7 +376,13 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
 
 
 def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Add up: each term is a contribution, and a bias belongs to what it is added to."""
+    """Run a sum, whose terms get the reward by contribution: the output owes the epsilon rule.
+
+    A bias that is added to the output of a layer belongs to that layer.
+
+    Returns:
+        The output of the operation.
+    """
     call = Call(context, operation, args, kwargs)
     kind = call.kind()
     if kind.kind in ("weight", "data"):
@@ -422,9 +448,10 @@ def linear_in(first: int) -> Rule:
 
 
 def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Multiply activations, weights and constants; the reward is even among activations.
+    """Run a product of activations, weights and constants.
 
-    A gate takes no part in it, if `gates` is "signal".
+    Each of n activations gets the n-th part of the reward; with weights the product is a layer. A
+    gate gets nothing if the option `gates` is "signal".
 
     Returns:
         The output of the operation.
@@ -586,13 +613,25 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
 
 
 def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Multiply by a constant, or apply what is homogeneous of degree 1: the reward passes on."""
+    """Multiply an activation by constants, or run a function that is homogeneous of degree 1.
+
+    The reward passes on unchanged.
+
+    Returns:
+        The output of the operation.
+    """
     call = Call(context, operation, args, kwargs)
     return call.scale(call.kind())
 
 
 def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Move values, and the rewards back along the same way."""
+    """Run an operation that moves or selects values; each reward goes back to where its value was.
+
+    If all operands owe the same, the output owes that; otherwise it is applied.
+
+    Returns:
+        The output of the operation.
+    """
     call = Call(context, operation, args, kwargs)
     kind = call.kind()
     marks = [mark for _, mark in call.active]
@@ -694,9 +733,10 @@ def constant(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
 
 
 def expansion(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Hand the reward on by the chain rule: a Taylor expansion at x, whose bias takes the rest.
+    """Hand the reward on by the chain rule: ``G`` is multiplied by the derivative at x.
 
-    This is Deep Taylor decomposition of the softmax (AttnLRP, Proposition 3.1), which conserves no
+    This is a Taylor expansion at x, whose constant term takes the rest of the reward: for the
+    softmax, the Deep Taylor decomposition of AttnLRP (Proposition 3.1), which does not conserve
     reward. With attention="constant" the softmax is a constant.
 
     Returns:

@@ -99,7 +99,11 @@ class feedback(propagation.feedback):  # noqa: N801  (reads as a function)
 
 
 class LeakyScan(torch.autograd.Function):
-    """T steps of a layer of neurons: currents (T, ...) and u_0 (...) to spikes and membranes."""
+    """T steps of a layer of neurons, from currents (T, ...) and u_0 (...) to spikes and membranes.
+
+    Both have the shape (T, ...). The backward pass takes rewards, and not gradients, of both, and
+    brings q_t to the currents; see the page on spiking networks.
+    """
 
     @staticmethod
     def forward(  # noqa: D102
@@ -166,7 +170,14 @@ class LeakyScan(torch.autograd.Function):
 
 
 def unsupported(neuron: Any) -> str | None:
-    """Return what about one of snntorch's neurons LFP has no definition of, if anything."""
+    """Return why LFP has no definition for one of snntorch's neurons; None if it has one.
+
+    Args:
+        neuron: a ``snntorch.SpikingNeuron``.
+
+    Returns:
+        The reason in a few words, such as "learn_beta is not supported".
+    """
     if not isinstance(neuron, snntorch.Leaky) or type(neuron).forward is not _offered:
         return "only snntorch.Leaky has one"
     if neuron.reset_mechanism != "subtract":
@@ -187,14 +198,35 @@ def unsupported(neuron: Any) -> str | None:
 
 
 def step(neuron: Any, current: Tensor, membrane: Tensor | None = None, **_: Any) -> Any:
-    """Return what ``neuron(current, membrane)`` does: one time step."""
+    """Run one time step of a neuron, as ``neuron(current, membrane)`` does.
+
+    Args:
+        neuron: a ``snntorch.Leaky``.
+        current: its input, of any shape.
+        membrane: the potential before the step, of the same shape; None if the neuron keeps it
+            (``init_hidden``).
+
+    Returns:
+        What the neuron returns: spikes, or spikes and potentials, of the shape of the current.
+
+    Raises:
+        TypeError: both the neuron and the caller give a potential.
+    """
     return _forward(neuron, current, membrane)
 
 
 def scan(neuron: Any, currents: Tensor, **options: Any) -> Tensor:
-    """Return the spikes (T, ...) for currents (T, ...), from rest; the neuron keeps its own state.
+    """Run a neuron over all time steps, from the potential 0.
 
     Outside of `feedback` it is snntorch's step in a loop, or a faster equivalent if ``no_grad``.
+
+    Args:
+        neuron: a ``snntorch.Leaky``, whose own state stays as it is.
+        currents: (T, ...).
+        **options: what the active context adds.
+
+    Returns:
+        The spikes (T, ...).
     """
     # torch.compile takes the first question for a constant, and the second for what it is.
     if has_torch_function_unary(currents) or _torch.mode_is_active():
@@ -295,14 +327,18 @@ for _operation, _rule in (
 
 
 def install() -> None:
-    """Let snntorch's neurons offer themselves to the contexts of LFP; twice is as once."""
+    """Wrap the methods of snntorch's neurons, so that contexts of LFP see them.
+
+    Importing this module does so, and entering :class:`lfp_core.feedback` where snntorch is loaded.
+    Outside of a context the neurons do what they did. A second call changes nothing.
+    """
     snntorch.Leaky.forward = _offered
     snntorch.SpikingNeuron.fire = _offered_fire
     snntorch.SpikingNeuron.mem_reset = _offered_reset
 
 
 def uninstall() -> None:
-    """Put snntorch's own methods back."""
+    """Put snntorch's own methods back, until the next :func:`install`."""
     snntorch.Leaky.forward = _forward
     snntorch.SpikingNeuron.fire = _fire
     snntorch.SpikingNeuron.mem_reset = _mem_reset

@@ -268,6 +268,8 @@ def test_pages_that_are_made_have_all_of_what_they_are_made_of() -> None:
     assert len(leaves) > 20
     for name in leaves:
         assert f"\n## {name}\n" in page
+    assert str(ROOT) not in page, "the machine that made the page is nobody's concern"
+    assert "Raises:" not in page
     ratios = history.page()
     for title in trend.TITLES.values():
         assert f"\n### {title}" in ratios or "Launched" in title, "these need a GPU"
@@ -284,6 +286,8 @@ def test_pages_that_are_made_have_all_of_what_they_are_made_of() -> None:
     keys = study_file.page()
     for key in (*Plan.model_fields, "epsilon", "trials", "particles", "from_scratch"):
         assert f"| `{key}` |" in keys
+    assert not re.findall(r"^\|.*\|  \|$", keys, re.MULTILINE), "each says what it is"
+    assert ":`" not in keys, "a reader knows no roles"
 
 
 def test_a_picture_leads_to_its_file_and_one_within_the_page_to_nothing() -> None:

@@ -41,14 +41,14 @@ class Commands(LaterGroup):
         ),
         "resume": Later(
             "benchmarks.cli.studies",
-            "Go on with what was interrupted, as the folder says; no option has to be repeated.",
+            "Continue a study in its folder; no option has to be given again.",
         ),
         "list": Later(
             "benchmarks.cli.listing", "List the studies that are written down, with their sizes."
         ),
         "status": Later(
             "benchmarks.cli.listing",
-            "Tell how far a study is: runs that are done, have diverged, and are under way.",
+            "Show how far a study is: runs that are done, have diverged, and are under way.",
         ),
         "report": Later(
             "benchmarks.cli.reports",
@@ -74,8 +74,7 @@ class Commands(LaterGroup):
         ),
         "doctor": Later(
             "benchmarks.cli.checks",
-            "Tell what this machine has, what is in the way, and the way out; exit code 1: an "
-            "error.",
+            "Say what this machine has and lacks, and how to mend it; exit code 1: an error.",
         ),
         "data": Later(
             "benchmarks.cli.checks",
@@ -83,7 +82,7 @@ class Commands(LaterGroup):
         ),
         "migrate": Later(
             "benchmarks.cli.storage",
-            "Bring what an older version has stored to the present form; nothing is deleted.",
+            "Bring results of an older version to the present form; nothing is deleted.",
         ),
         "clean": Later(
             "benchmarks.cli.storage",
@@ -92,11 +91,11 @@ class Commands(LaterGroup):
         ),
         "diff": Later(
             "benchmarks.cli.storage",
-            "Compare the runs that two folders have both, by what they measured.",
+            "Compare the results of the runs that two folders have in common.",
         ),
         "pack": Later(
             "benchmarks.cli.storage",
-            "Put the results of a study that is to be kept into one small file for each part.",
+            "Pack the results of a study into one small file for each part.",
         ),
         "perf": Later("benchmarks.cli.perf", "Measure the project's own speed."),
     }

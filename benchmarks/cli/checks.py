@@ -70,7 +70,7 @@ def verify(
 
 @app.command()
 def doctor(results: Results = Path("results"), as_json: AsJson = False) -> None:
-    """Tell what this machine has, what is in the way, and the way out; exit code 1: an error."""
+    """Say what this machine has and lacks, and how to mend it; exit code 1: an error."""
     from benchmarks.cli.doctor import examine  # noqa: PLC0415  (slow)
 
     found = list(examine(results))

@@ -67,7 +67,7 @@ def status(
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Tell how far a study is: runs that are done, have diverged, and are under way."""
+    """Show how far a study is: runs that are done, have diverged, and are under way."""
     with refusing(ValueError):
         path_of(name)  # before what is slow to import
     from benchmarks.experiments.conduct import status as tell  # noqa: PLC0415

@@ -51,7 +51,7 @@ Rounds = Annotated[
 
 @perf.command()
 def roofline(context: typer.Context, results: Results = STORED) -> None:
-    """Measure the parts of steps against what the machine can do; what is stored is kept."""
+    """Measure the parts of steps against what the machine can do (a roofline)."""
     from benchmarks.performance.roofline.report import write_report  # noqa: PLC0415
     from benchmarks.performance.roofline.steps import WORKLOADS  # noqa: PLC0415
 
@@ -63,7 +63,7 @@ def roofline(context: typer.Context, results: Results = STORED) -> None:
 
 @perf.command()
 def scaling(context: typer.Context, results: Results = STORED) -> None:
-    """Measure how steps grow with depth, width, batch, T and particles; what is stored is kept."""
+    """Measure how the cost of a step grows with depth, width, batch, T and particles."""
     from benchmarks.performance.scaling import LAWS, write_report  # noqa: PLC0415
 
     folder = _made(results / "scaling-laws")
@@ -148,7 +148,7 @@ def steps(
     threads: Threads = None,
     results: Results = Path("results"),
 ) -> None:
-    """Measure steps eagerly, compiled and in bfloat16; what is stored is kept."""
+    """Measure steps without a compiler, compiled, and in bfloat16."""
     from benchmarks.experiments.options import chosen  # noqa: PLC0415
     from benchmarks.performance.steps import VARIANTS, measure_missing  # noqa: PLC0415
 
@@ -223,10 +223,7 @@ def dashboard() -> None:
     """Make a site of the performance history that opens without the network.
 
     Its first page has the ratios of LFP to SGD, and leads to all that asv has.
-
-    Raises:
-        Exit: asv could not make the site.
-    """
+    """  # noqa: DOC501  (a command says nothing of exceptions)
     from benchmarks.performance import dashboard as site  # noqa: PLC0415
 
     with refusing(ValueError):

@@ -27,7 +27,7 @@ def parts_of(folder: Path) -> list[Path]:
 
 @app.command()
 def migrate(folder: Folder) -> None:
-    """Bring what an older version has stored to the present form; nothing is deleted."""
+    """Bring results of an older version to the present form; nothing is deleted."""
     from benchmarks.runs.store import Store  # noqa: PLC0415  (slow, as what follows)
     from benchmarks.studies.migration import migrate as bring_on  # noqa: PLC0415
 
@@ -44,7 +44,7 @@ def clean(
 ) -> None:
     """Delete what a study no longer needs: results of other code, and states of runs that are done.
 
-    What is packed stays, and so do reports.
+    Packed results and reports stay.
     """
     from benchmarks.runs.store import Store  # noqa: PLC0415  (slow, as what follows)
     from benchmarks.studies.collect import described  # noqa: PLC0415
@@ -71,10 +71,10 @@ def diff(
     other: Annotated[Path, typer.Argument(help="Folder of another part.")],
     as_json: AsJson = False,
 ) -> None:
-    """Compare the runs that two folders have both, by what they measured.
+    """Compare the results of the runs that two folders have in common.
 
-    Of a run that was made by several versions of the code, the latest result counts. Times and
-    environments do not. The exit code is 1 if one of the runs differs.
+    Where several versions of the code made a run, the latest result counts. Times and environments
+    are not compared. The exit code is 1 if one of the runs differs.
     """  # noqa: DOC501  (a command says nothing of exceptions)
     with refusing(ValueError, StoreError, OSError):
         for part in (one, other):
@@ -131,9 +131,9 @@ def measured(result: "Result") -> tuple[object, ...]:
 
 @app.command()
 def pack(folder: Folder) -> None:
-    """Put the results of a study that is to be kept into one small file for each part.
+    """Pack the results of a study into one small file for each part.
 
-    They are found there as before, and new ones are added to them when it is packed again.
+    All commands read them there. Packing a study again adds new results to them.
     """
     from benchmarks.runs.store import PACKED, Store  # noqa: PLC0415  (slow)
 

@@ -134,9 +134,9 @@ def compare(
 ) -> None:
     """Train with every method and activation, and show a table of accuracy, time and memory.
 
-    `lfp-bench report` makes a page of the same results, with the statistics and the figures.
-    Learning rates are chosen on the validation split in a sweep. Every run is stored when it is
-    done: the same command again makes only those that are missing.
+    The options of each method are chosen on the validation split by a sweep. Every run is stored
+    when it is done, so that the same command again makes only those that are missing.
+    `lfp-bench report` makes a page of the results, with statistics and figures.
     """
     from benchmarks.cli.making import counted, make  # noqa: PLC0415  (slow, as what follows)
     from benchmarks.data import DataError  # noqa: PLC0415
@@ -216,8 +216,8 @@ def run(
 ) -> None:
     """Carry out a study that is written down, part by part; each has a folder and a table.
 
-    `lfp-bench report` makes a page of all parts. The same command again goes on where it was
-    interrupted.
+    The same command again goes on where it was interrupted. `lfp-bench report` makes a page of all
+    parts.
     """
     with refusing(ValueError):
         path_of(name)  # before what is slow to import
@@ -270,7 +270,7 @@ def resume(
     columns: Columns = "main",
     as_json: AsJson = False,
 ) -> None:
-    """Go on with what was interrupted, as the folder says; no option has to be repeated."""
+    """Continue a study in its folder; no option has to be given again."""
     with refusing(ValueError, OSError):
         paths = sorted([*folder.glob("study.json"), *folder.glob("*/study.json")])
         if not paths:

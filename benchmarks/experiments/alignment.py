@@ -55,18 +55,21 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
-    """The keys of a part in a study file.
+    """Compare LFP with the gradient while networks learn by LFP.
 
     Attributes:
-        dataset: a name.
-        activations: names of activations without time.
-        epsilons: of LFP.
+        dataset: the name of a data set.
+        activations: names of activations that do not spike.
+        epsilons: stabilisers of LFP; a network is trained with each.
         depths: numbers of hidden layers.
-        width: of each of them, in units.
-        batches: numbers of training samples that updates are compared on.
-        slope: k of the surrogate derivative of a step.
-        learning_rate, epochs, batch_size: of the training with LFP.
-        seeds: of data, weights and order.
+        width: units of a hidden layer.
+        batches: numbers of training samples that the updates are compared on.
+        slope: slope k of the surrogate derivative that stands in for that of a step function.
+        learning_rate: learning rate of LFP.
+        epochs: epochs of a run.
+        batch_size: samples in a batch.
+        seeds: how many runs, with other data, weights and orders of the batches, there are of each
+            network.
     """
 
     model_config = STRICT

@@ -11,12 +11,12 @@ from benchmarks.models import ACTIVATIONS
 
 
 class ConvergedOptions(comparison.Options):
-    """How networks are trained, as in a comparison, and for how long.
+    """Train as in a comparison, for a number of epochs or until the loss no longer falls.
 
     Attributes:
-        patience: training ends when its loss has not fallen for so many epochs; `epochs` then are
-            the most (:mod:`benchmarks.runs.convergence`). None: all epochs are made.
-        fall: of the training loss that counts, in nats.
+        patience: training ends when the loss has not fallen for so many epochs, and after `epochs`
+            at the latest. Null: it always takes `epochs`.
+        fall: by how much the training loss has to fall, in nats, to count as having fallen.
     """
 
     activations: Names = Field(default=["relu"])

@@ -56,11 +56,11 @@ BINS = 20
 
 
 class Options(ConvergedOptions):
-    """How networks are trained, and their weights removed.
+    """Train networks, and remove their weights one at a time.
 
     Attributes:
-        removed: how many weights, drawn from all; None: every one.
-        examples: of the test split, on which losses are measured; the first ones.
+        removed: how many weights are removed, drawn at random; null for every one.
+        examples: how many of the test examples losses are measured on, from the first on.
     """
 
     removed: Whole | None = None

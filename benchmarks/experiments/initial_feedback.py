@@ -64,14 +64,14 @@ NETWORKS: Mapping[str, Callable[[str], nn.Module]] = {
 
 
 class Options(BaseModel):
-    """The keys of a part in a study file.
+    """Compare LFP before training with the magnitude of the weights times the gradient.
 
     Attributes:
-        networks: of :data:`NETWORKS`.
-        arms: options of LFP by the name of the arm.
-        side: of the random images; maxvit_t takes 64 alone.
+        networks: names of networks in torchvision; by default all that are known here.
+        arms: options of LFP by the name of an arm.
+        side: height and width of the random images, in pixels; maxvit_t takes 64 alone.
         batch: how many images there are.
-        seeds: of weights and images.
+        seeds: how many draws of weights and images there are.
     """
 
     model_config = STRICT

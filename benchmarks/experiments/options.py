@@ -73,6 +73,9 @@ class MethodOptions(BaseModel):
     The names are those that the methods declare (:attr:`baselines.Trainer.Options`), so that the
     methods of other packages have theirs. One that the experiment has as well can only be given in
     `options`.
+
+    Attributes:
+        options: options of methods, by the name of a method or of a family of methods.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)

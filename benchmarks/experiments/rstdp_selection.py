@@ -56,13 +56,14 @@ class Candidate:
 
 
 class Options(BaseModel):
-    """Which candidates there are, and how they are trained.
+    """Choose the decision layer of R-STDP on a grid.
 
     Attributes:
-        dataset: a name.
-        networks: of :data:`NETWORKS`.
-        cutoffs, rates: as in :class:`Candidate`.
-        epochs: of the decision layer.
+        dataset: the name of a data set.
+        networks: recipes of the network; by default both that there are.
+        cutoffs: time steps at which a decision is made.
+        rates: factors of the published learning rates at the start.
+        epochs: epochs of the decision layer.
     """
 
     model_config = STRICT

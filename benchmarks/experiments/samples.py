@@ -57,10 +57,10 @@ PAIRS = (
 
 
 class Options(comparison.Options):
-    """How methods are compared, and on how many examples.
+    """Compare methods by their accuracy with several numbers of training examples.
 
     Attributes:
-        samples: numbers of training examples; "all" are those that there are.
+        samples: numbers of training examples; "all" for all that the data set has.
     """
 
     activations: Annotated[list[str], Field(min_length=1, max_length=1)] = Field(default=["relu"])

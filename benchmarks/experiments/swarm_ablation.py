@@ -37,14 +37,15 @@ CHANGES: Mapping[str, tuple[str, ...]] = {
 
 
 class Options(BaseModel):
-    """How swarms train.
+    """Train swarms with and without each change of the recipe.
 
     Attributes:
-        dataset, model: names; the network has ReLU.
-        particles: of a swarm.
-        iterations: that it makes.
-        samples: the first training images, which are its only batch.
-        seeds: runs of each recipe.
+        dataset: the name of a data set.
+        model: the name of a network, whose units are ReLU.
+        particles: particles of a swarm.
+        iterations: iterations of a swarm.
+        samples: how many training images, from the first on, make its only batch.
+        seeds: how many runs there are for each recipe.
     """
 
     model_config = STRICT

@@ -197,19 +197,21 @@ class TransferRun(Run):
 
 
 class Options(MethodOptions):
-    """What is fine-tuned, and how; options of the methods stand beside this.
+    """Fine-tune networks of torchvision on other images.
 
     Attributes:
-        dataset: a name in :data:`benchmarks.data.DATASETS`, or the path of a folder of images.
-        side: of the images, in pixels.
-        model: in :data:`HEADS`.
-        weights: a path or a name; see :func:`network`.
-        from_scratch: draw all weights, instead.
-        activation: in the place of every ReLU.
-        methods: names.
-        seeds: runs of each method.
-        epochs, batch_size: of them.
-        learning_rate: of each method.
+        dataset: the name of a data set, or the path of a folder of images.
+        side: height and width of the images, in pixels.
+        model: "vgg16", "vgg16_bn", "resnet18" or "resnet34".
+        weights: the path of a file that `torch.save` wrote of the state of the network, or a name
+            of torchvision's weights such as DEFAULT.
+        from_scratch: draw all weights at random instead of taking `weights`.
+        activation: the name of the activation that takes the place of every ReLU.
+        methods: names of methods.
+        seeds: how many runs there are for each method.
+        epochs: epochs of each run.
+        batch_size: images in a batch.
+        learning_rate: a learning rate by the name of each method.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {"clip_norm": None, "schedule": "one-cycle"}

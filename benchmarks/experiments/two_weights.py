@@ -82,13 +82,16 @@ METHODS: Mapping[str, type[DescentTrainer]] = {m.name: m for m in (BinaryLFP, Bi
 
 
 class Options(BaseModel):
-    """The keys of a part in a study file.
+    """Train a model of two weights from several starts.
 
     Attributes:
-        starts: the two weights at first.
-        reductions: of the rewards and losses of a batch.
-        learning_rate, epochs, batch_size: of plain descent, without momentum and clipping.
-        seeds: of the points, and the order of the batches.
+        starts: pairs of initial weights.
+        reductions: whether the rewards and losses of a batch are summed or averaged; each is tried
+            with both methods.
+        learning_rate: learning rate of descent without momentum and clipping.
+        epochs: epochs of a run.
+        batch_size: samples in a batch.
+        seeds: how many draws of the points and of the order of the batches there are.
     """
 
     model_config = STRICT

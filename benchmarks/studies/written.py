@@ -33,7 +33,20 @@ class PlanError(ValueError):
 
 
 class Written(BaseModel):
-    """The content of a study file."""
+    """The content of a study file.
+
+    Attributes:
+        title: what the study is about, as the heading of its report.
+        source: where the experiment comes from, such as a paper and its section.
+        experiment: the kind of all parts, one of those below.
+        common: keys that all parts have.
+        parts: the keys of each part, by its name; every part becomes a table. Without parts the
+            study is a single one.
+        grid: values of one or more keys: there is one part for each combination of them, and of the
+            parts above.
+        sizes: by `smoke`, `cpu`, `gpu` or `paper`: keys that replace those of all parts, and
+            `parts`, a list of the parts that the size has.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

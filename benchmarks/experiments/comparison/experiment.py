@@ -33,26 +33,34 @@ TRIALS = 16
 
 
 class Options(MethodOptions):
-    """How methods are compared; None leaves a number to the data set's preset.
+    """Compare methods by their accuracy with several activations.
 
     Options of the methods stand beside these, or in `options` (:class:`MethodOptions`).
 
     Attributes:
-        dataset, model: names.
-        methods, activations: names, or "all"; a family of methods stands for all in it.
-        seeds: reported runs of each method and activation.
-        epochs, batch_size: of them.
-        trials: how many points of its own space a sweep tries of each method
-            (:func:`benchmarks.runs.tuning.sampled`); what is given is not tried. By default
-            :data:`TRIALS` of each method that has a learning rate to choose.
-        finalists: how many of the best trials are made with as many seeds as are reported before
-            one is chosen.
-        learning_rates: the grid of a sweep that tries learning rates alone, instead of trials.
-        learning_rate: of methods that have no sweep.
-        sweep_epochs, sweep_seeds: of the sweep.
-        beta, time_steps, encoding: of activations that spike.
-        seconds: time budget of a run, by method.
-        convolutions: their precision on a GPU.
+        dataset: the name of a data set, as `lfp-bench data` lists them.
+        model: the name of a network; null for that of the data set.
+        methods: names of methods and of families of methods, or "all".
+        activations: names of activations, or "all".
+        seeds: how many runs are reported for each method and activation.
+        epochs: epochs of a reported run; null for those of the data set.
+        batch_size: samples in a batch; null for that of the data set.
+        trials: how many points of its own space of options the sweep tries for each method; options
+            that are given a value are not tried. Null for 16, or 0 for methods whose learning rate
+            is not tuned.
+        finalists: how many of the best trials are made with as many seeds as are reported, before
+            one is chosen; null if the seeds of the sweep decide.
+        learning_rates: learning rates that the sweep tries instead of trials, with the other
+            options as they are.
+        learning_rate: a learning rate by the name of a method, which then has no sweep.
+        sweep_epochs: epochs of a run in the sweep; null for those of the data set.
+        sweep_seeds: how many runs the sweep makes for each trial.
+        beta: decay of the membrane potential of spiking neurons in a step, in [0, 1].
+        time_steps: time steps T of spiking networks.
+        encoding: how an input becomes a sequence for spiking networks: "constant", "rate" or
+            "latency".
+        seconds: a limit on the training time of a run in seconds, by the name of a method.
+        convolutions: the precision of convolutions on a GPU.
     """
 
     dataset: str = "digits"

@@ -33,19 +33,22 @@ class Cell(NamedTuple):
 
 
 class Options(BaseModel):
-    """The keys of a part in a study file.
+    """Train networks of several depths.
 
     Attributes:
-        dataset: a name.
-        activation: of hidden units; one with a derivative.
+        dataset: the name of a data set.
+        activation: the name of the activation of hidden units, which needs a derivative.
         depths: numbers of hidden layers.
-        structures: of :data:`~benchmarks.experiments.depth.networks.STRUCTURES`.
-        methods: of :data:`COMPARED`.
-        width: of the hidden layers, in units.
-        epsilons: of LFP; with the first it trains, and the others are looked at before training.
-        learning_rates: that every method is tuned on.
-        epochs, batch_size: of all runs.
-        seeds, sweep_seeds: of the reported runs, and of those that a rate is chosen by.
+        structures: how the layers are connected and normalised; by default all that there are.
+        methods: names of methods; by default all that there are here.
+        width: units of a hidden layer.
+        epsilons: stabilisers of LFP: it trains with the first one, and its feedback before training
+            is measured with all.
+        learning_rates: the learning rates that every method and network is tuned on.
+        epochs: epochs of all runs.
+        batch_size: samples in a batch.
+        seeds: how many runs are reported.
+        sweep_seeds: how many runs a learning rate is chosen by.
     """
 
     model_config = STRICT

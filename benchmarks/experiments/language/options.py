@@ -44,22 +44,23 @@ class Arm(NamedTuple):
 
 
 class Options(BaseModel):
-    """The keys of a part in a study file.
+    """Train small language models on characters of a text.
 
     Attributes:
-        model: a GPT, or a Llama with two heads.
-        optimizers: that each arm is made with.
-        epsilons: of LFP.
-        attentions: LFP's treatments of attention.
-        normalisations: LFP's treatments of what a normalisation divides by.
-        learning_rates: by optimiser: those that every arm with it chooses from.
-        seeds: of initialisation and batches.
-        steps: of training.
-        batch: how many sequences a step sees.
-        context: how many characters a sequence has.
-        features: of a character; heads of a GPT have 16 of them.
-        layers: how many blocks.
-        clip_norm: the 2-norm that ``p.grad`` is clipped to.
+        model: the kind of network; a Llama has two heads.
+        optimizers: what steps on the gradient or on the feedback; each is an arm.
+        epsilons: stabilisers of LFP; each is an arm.
+        attentions: how LFP shares rewards in attention; each is an arm.
+        normalisations: how LFP treats the number that a normalisation divides by; each is an arm.
+        learning_rates: by the name of an optimiser, the learning rates that every arm with it
+            chooses from.
+        seeds: how many runs, with other initial weights and batches, there are for each arm.
+        steps: training steps of a run.
+        batch: sequences in a batch.
+        context: characters in a sequence.
+        features: how many features a character has; a head of a GPT has 16 of them.
+        layers: how many blocks the network has.
+        clip_norm: the largest 2-norm of ``p.grad``; larger ones are clipped.
     """
 
     model_config = STRICT

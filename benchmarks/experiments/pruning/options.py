@@ -10,12 +10,13 @@ from benchmarks.experiments.options import Whole
 
 
 class Options(ConvergedOptions):
-    """How networks are trained, and pruned.
+    """Train networks, and remove their weights from the least important on.
 
     Attributes:
-        step: the shares that are pruned are its multiples below 1, and 0.
-        removed: how many weights are removed one at a time, for the correlation.
-        examples: of the test split, on which pruned networks are measured; the first ones.
+        step: the share of weights that is pruned grows from 0 by this step, up to below 1.
+        removed: how many weights are removed one at a time, to correlate their magnitudes with what
+            is lost.
+        examples: how many of the test examples pruned networks are measured on, from the first on.
     """
 
     step: Annotated[float, Field(gt=0, le=0.5)] = 0.05

@@ -16,16 +16,17 @@ GRID = [1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2]
 
 
 class Options(MethodOptions):
-    """What is trained; options of the methods stand beside this (:class:`MethodOptions`).
+    """Train regressions, and compare their errors.
 
     Attributes:
-        dataset: one of :data:`DATASETS`.
-        methods: of :data:`METHODS`.
-        seeds: reported runs of each method.
-        epochs, batch_size: of them.
-        learning_rates: the grid of the sweep, whose runs have as many epochs.
-        learning_rate: of methods that have no sweep.
-        sweep_seeds: of the sweep.
+        dataset: "diabetes" or "california".
+        methods: names of methods; by default all that there are here.
+        seeds: how many runs are reported for each method.
+        epochs: epochs of all runs.
+        batch_size: samples in a batch.
+        learning_rates: the learning rates that the sweep tries.
+        learning_rate: a learning rate by the name of a method, which then has no sweep.
+        sweep_seeds: how many runs the sweep makes for each learning rate.
     """
 
     table: ClassVar[Mapping[str, type[Trainer]]] = METHODS

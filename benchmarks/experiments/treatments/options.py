@@ -22,20 +22,25 @@ GRADIENT = "gradient"
 
 
 class Options(BaseModel):
-    """The keys of a part in a study file.
+    """Compare treatments of an operation in LFP, each tuned by a grid.
 
     Attributes:
-        dataset: of ten classes.
-        networks: of :data:`~benchmarks.experiments.treatments.networks.NETWORKS`.
-        arms: options of LFP by the name of the arm; the gradient is one more.
-        against: the arm that the others are compared with, paired by seed; none if it is empty.
-        optimizer: that steps on ``p.grad``.
-        learning_rates, epsilons: the grid that each arm of LFP is chosen from; the gradient has as
-            many rates over the same decades.
-        slopes: of the surrogate derivative, as many as epsilons: the gradient is then that of a
-            surrogate, chosen from the same rates with these.
-        epochs, seeds: of the reported runs.
-        sweep_epochs, sweep_seeds: of the runs that an arm is chosen by.
+        dataset: the name of a data set of ten classes.
+        networks: "squeeze", "lstm", "relu", "tanh", "sigmoid", "softplus", "hardsigmoid",
+            "heaviside" or "heaviside to the outputs"; the last two also with ", noise" at the end.
+        arms: the treatments: options of LFP by the name of an arm. The gradient is one more arm.
+        against: the arm that the others are compared with, paired by seed; empty for no comparison.
+        optimizer: what steps on ``p.grad``.
+        learning_rates: the learning rates that each arm of LFP is chosen from; the gradient has as
+            many trials over the same decades.
+        epsilons: the epsilons that each arm of LFP is chosen from.
+        slopes: as many slopes of a surrogate derivative as there are epsilons: the gradient is then
+            a surrogate gradient, chosen from the same rates and these slopes. Empty for the plain
+            gradient.
+        epochs: epochs of a reported run.
+        seeds: how many runs are reported for each arm.
+        sweep_epochs: epochs of a run by which an arm is chosen.
+        sweep_seeds: how many runs an arm is chosen by.
     """
 
     model_config = STRICT
