@@ -115,6 +115,7 @@ def every() -> dict[str, Command]:
     return dict(commands(group))
 
 
+@pytest.mark.slow
 def test_what_has_no_need_of_torch_does_not_import_it(
     cache: Path, every: dict[str, Command]
 ) -> None:
