@@ -150,6 +150,7 @@ TABS = {
 }
 
 
+@pytest.mark.slow
 def test_tab_completes_without_torch(cache: Path) -> None:
     for line, (slow, completions, code) in zip(
         TABS, started(*TABS, tab=True, cache=cache), strict=True
