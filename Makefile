@@ -22,8 +22,8 @@ test: .venv/ready lint types
 test-fast: .venv/ready
 	PYTHONHASHSEED=0 $(BIN)/python -m pytest -n auto --dist worksteal \
 	  -m "not slow and not compiled and not coverage"
-	@echo "Left out: lint and types, and the tests that are marked slow (studies, processes, training)"
-	@echo "and compiled (torch.compile). make test runs them."
+	@echo "Left out: lint and types, and the tests that are marked slow (those of more than two seconds:"
+	@echo "studies, processes, training, stored results) and compiled (torch.compile). make test runs them."
 
 # Every combination of which `test` has a few, and ten times as many random examples, which differ each
 # time; the nightly workflow runs the same (tox.ini).

@@ -119,12 +119,12 @@ def announced(group: str, own: Iterable[str]) -> list[str]:
 
 
 def required(item: I, wanted: str, *, given: bool) -> I:
-    """Return the item; raise `TypeError` unless it is given what is wanted.
+    """Return an item of a registry, or raise `TypeError` that says what it has to be.
 
     Args:
-        item: of a registry.
+        item: what was entered.
         wanted: what it has to be, in words.
-        given: whether it is.
+        given: whether it is that.
 
     Raises:
         TypeError: it is not.
@@ -154,7 +154,7 @@ def pick(field: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Return what to say of a key that there is not."""
+    """Return the error message for an unknown key, with the nearest of the known ones."""
     keys = list(known)
     nearest = get_close_matches(key, keys, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."

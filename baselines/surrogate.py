@@ -62,7 +62,7 @@ class Surrogate(SGD):
         return ""
 
     def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch (scalar), with derivatives where there are none."""
+        """Return the loss of a batch (scalar), with the surrogate derivative for all steps."""
         if isinstance(self.model, SpikingNetwork):
             return rate_loss(self.model.spikes(inputs), targets)
         with SurrogateDerivative(self.settings.slope):

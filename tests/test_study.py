@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import pytest
@@ -56,12 +56,31 @@ STUDY = Study(
     budgets={},
 )
 
+
+class Finished(NamedTuple):
+    """A study's folder, and what it found."""
+
+    folder: Path
+    outcome: Outcome
+
+
 INFINITE = MethodOptions.model_validate({"clip_norm": math.inf})
 
 
-@pytest.fixture(autouse=True)
-def quick_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "COST_REPEATS", 2)
+@pytest.fixture(scope="module", autouse=True)
+def quick_costs() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_module, "COST_REPEATS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, quick_costs: None) -> Finished:
+    """The study, carried out and reported, for tests that change nothing of it."""
+    folder = tmp_path_factory.mktemp("finished")
+    outcome = carry_out(STUDY, folder)
+    write_report(folder, outcome)
+    return Finished(folder, outcome)
 
 
 @pytest.fixture
@@ -106,12 +125,12 @@ def test_the_plan_is_what_is_carried_out(tmp_path: Path, executed: list[Run]) ->
 
 
 def test_the_test_split_does_not_influence_the_rates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = carry_out(STUDY, tmp_path / "clean")
+    outcome = finished.outcome
     poison = spoil_test(lambda split: Split(split.inputs, 1 - split.targets))
     monkeypatch.setattr(training, "dataset", poison)
-    poisoned = carry_out(STUDY, tmp_path / "poisoned")
+    poisoned = carry_out(STUDY, tmp_path)
     assert poisoned.choices == outcome.choices
     for one, other in zip(poisoned.results, outcome.results, strict=True):
         if one.result.run.kind == "final":
@@ -154,11 +173,10 @@ def test_an_interrupted_study_resumes_and_tells_the_same(
     assert {name: (tmp_path / name).read_bytes() for name in names} == files
 
 
-def test_the_table_is_what_the_run_files_say(tmp_path: Path) -> None:
-    found = carry_out(STUDY, tmp_path)
-    write_report(tmp_path, found)
+def test_the_table_is_what_the_run_files_say(finished: Finished) -> None:
+    folder, found = finished
     summary = table.summarise(found)
-    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").iterdir()]
+    records = [json.loads(path.read_text()) for path in (folder / "runs").iterdir()]
     for row, cell in zip(rows(summary), STUDY.cells, strict=True):
         of_cell = [r for r in records if (r["run"]["activation"], r["run"]["method"]) == cell]
         finals = [r for r in of_cell if r["run"]["kind"] == "final"]
@@ -173,19 +191,19 @@ def test_the_table_is_what_the_run_files_say(tmp_path: Path) -> None:
                 scores.setdefault(rate, []).append(r["history"][-1]["validation"])
         assert row["learning_rate"] == max(sorted(scores), key=lambda rate: mean(scores[rate]))
         line = f"| {cell.activation} | {cell.method} | {100 * mean(accuracies):.1f} ± "
-        assert line in (tmp_path / "table.md").read_text()
+        assert line in (folder / "table.md").read_text()
 
 
-def test_the_derived_files_agree(tmp_path: Path) -> None:
-    write_report(tmp_path, carry_out(STUDY, tmp_path))
-    csv = pd.read_csv(tmp_path / "runs.csv")
-    assert len(csv) == len(list((tmp_path / "runs").iterdir())) == STUDY.size - 2
+def test_the_derived_files_agree(finished: Finished) -> None:
+    folder = finished.folder
+    csv = pd.read_csv(folder / "runs.csv")
+    assert len(csv) == len(list((folder / "runs").iterdir())) == STUDY.size - 2
     assert set(csv["chosen_learning_rate"]) <= set(STUDY.rates)
     assert csv["test_accuracy"].isna().equals(csv["kind"] == "sweep")
-    height, width, _ = imread(tmp_path / "figure.png").shape
+    height, width, _ = imread(folder / "figure.png").shape
     assert width == 150 * WIDTH
     assert height > 150
-    text = (tmp_path / "table.md").read_text()
+    text = (folder / "table.md").read_text()
     assert "`the command`" in text
     assert "last layer alone" in text
 

@@ -30,7 +30,7 @@ class Pulls:
         self.swarm_waited = torch.zeros((), dtype=torch.int64, device=like.device)
 
     def note(self, better: Tensor, best_is_better: Tensor) -> None:
-        """Count an iteration.
+        """Note which best positions an iteration changed, and let the pulls of the others decay.
 
         Args:
             better: (particles,) truth values, whose best positions have changed.

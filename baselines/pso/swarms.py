@@ -96,7 +96,7 @@ class TorchSwarm(Swarm):
 
     @staticmethod
     def bytes_needed(particles: int, like: Tensor) -> int:
-        """Positions, velocities, best positions, and two blocks.
+        """Return how much memory positions, velocities, best positions and two blocks take.
 
         Returns:
             The number of bytes.

@@ -99,7 +99,7 @@ class Recipe:
             raise ValueError(f"bounds must be in order, not {self.bounds!r}")
 
     def stdp_rates(self, image: int) -> tuple[float, float]:
-        """Return both a of STDP for a layer's image 0, 1, ..."""
+        """Return the rates of potentiation and depression for the n-th image of a layer, from 0."""
         doublings = min(image // self.doubling, 100)  # more are beyond any limit, and of floats
         potentiation = min(self.rate * 2.0**doublings, self.rate_limit)
         return potentiation, -self.depression * potentiation
@@ -122,7 +122,7 @@ DENSE = Recipe(layers=(), kernel=None, cutoff=8)
 
 
 def resolution(inputs: int) -> float:
-    """Return of what weights in [0, 1] have to be multiples for exact sums of so many in float32.
+    """Return the step of weights in [0, 1] of which float32 sums so many without rounding.
 
     >>> resolution(270) == 2**-15
     True

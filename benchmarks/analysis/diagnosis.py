@@ -92,7 +92,7 @@ def diagnose(
 
 
 def dead(model: nn.Module, inputs: Tensor, targets: Tensor, epsilon: float) -> DeadParameters:
-    """Return what LFP cannot train on a batch as :func:`diagnose` has; gradients are lost."""
+    """Return the parameters that LFP cannot train on a batch; the model's gradients are lost."""
     training = model.training
     model.eval()
     _propagate(model, inputs, targets, epsilon)

@@ -122,7 +122,7 @@ def _measured(model: nn.Module, name: str, values: Tensor, split: Split) -> tupl
 
 
 def correlations(found: Effects) -> Correlations:
-    """Return how |w| goes with what is lost."""
+    """Return how |w| correlates with the accuracy and the loss that removing w changes."""
     change = found.accuracy.abs()
     return Correlations(
         pearson(found.magnitude, change),

@@ -61,7 +61,7 @@ def magnitude(weights: Weights) -> dict[str, Tensor]:
 
 
 def relevance(model: nn.Module, split: Split, epsilon: float) -> dict[str, Tensor]:
-    """Return R (see the module) of every weight over a split; the model is in evaluation mode.
+    """Return the relevance R (see the module) of every weight over a split, in evaluation mode.
 
     The feedback that the engine adds up in ``p.grad`` is ``-|w_ij| a_i / (z_j + eps s(z_j)) r_j``.
     A weight has the same sign for every sample, so the magnitudes of the two sums are the same.

@@ -24,7 +24,7 @@ class Counted(NamedTuple):
 
 
 def count(results: "Iterable[Result]") -> list[Counted]:
-    """Return the counts by method and activation; runs of a sweep are not reported."""
+    """Count the diverged runs for each method and activation, without the runs of sweeps."""
     found: dict[str, list[bool]] = {}
     for result in results:
         if result.run.kind == "final":

@@ -51,7 +51,7 @@ class Finding:
 
 
 def examine(results: Path) -> Iterator[Finding]:
-    """Look at everything; `results` is where studies are to be stored."""
+    """Yield what is found of packages, machine and data, and of the folder for the results."""
     yield from _packages()
     yield _cpus()
     yield _memory()

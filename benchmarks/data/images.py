@@ -45,7 +45,7 @@ def _normalise(
 
 
 def digits(name: str, seed: int, root: Path) -> Dataset:
-    """scikit-learn's 1797 8x8 digits: 20 % test, then 15 % of the rest validation, stratified."""
+    """Return scikit-learn's 1797 digits (1, 8, 8), in stratified splits of 68%, 12% and 20%."""
     from sklearn.datasets import load_digits  # noqa: PLC0415
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def digits(name: str, seed: int, root: Path) -> Dataset:
 
 
 def mnist(name: str, seed: int, root: Path, *, archive: Archive) -> Dataset:
-    """60000 train and 10000 test images (1, 28, 28)."""
+    """Return MNIST or Fashion-MNIST: 60000 train and 10000 test images (1, 28, 28)."""
     from torchvision import datasets  # noqa: PLC0415
 
     fetch(archive, root)
@@ -81,7 +81,7 @@ def mnist(name: str, seed: int, root: Path, *, archive: Archive) -> Dataset:
 def cifar10(
     name: str, seed: int, root: Path, *, archive: Archive, standardised: bool = False
 ) -> Dataset:
-    """50000 train and 10000 test images (3, 32, 32), in the order of the original batches."""
+    """Return CIFAR-10: 50000 train and 10000 test images (3, 32, 32), in their original order."""
     statistics = (MEANS, DEVIATIONS) if standardised else ()
     fetch(archive, root)
     folder = archive.folder(root)

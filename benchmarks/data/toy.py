@@ -27,7 +27,7 @@ def circles(n: int, rng: RandomState) -> Points:
 
 
 def swirls(n: int, rng: RandomState) -> Points:
-    """Three spiral arms, as in the authors' code; their n // 3 points an arm would lose some."""
+    """Return three spiral arms of points, as the authors do, who lose the rest of n / 3, though."""
     points, classes = [], []
     for j in range(3):
         size = n // 3 + (j < n % 3)
@@ -48,7 +48,7 @@ def toy_set(
     sizes: tuple[int, int],
     classes: int,
 ) -> Dataset:
-    """Draw (train, test) `sizes`, and a validation split as large as the test split.
+    """Return a data set of points that are drawn: `sizes` are those of (train, test) splits.
 
     The paper has no validation split (it chose learning rates on the test split). Each split has a
     random stream of its own, so that none depends on the size of another.

@@ -118,7 +118,7 @@ def untrained(name: str, seed: int) -> nn.Module:
 
 
 def compare(run: FeedbackRun, device: torch.device, checkpoint: Checkpoint | None = None) -> Result:
-    """Measure one arm on one draw.
+    """Measure the feedback of one arm on one random network and batch.
 
     Returns:
         As `details` the norm of the feedback over that of |w| times the gradient, the cosine

@@ -130,7 +130,7 @@ class MethodOptions(BaseModel):
         return {method: self.settings(method) for method in chosen}
 
     def told(self, option: str, methods: Iterable[str]) -> str:
-        """Return what those of the methods that have an option have for it, in words."""
+        """Return in words the values that an option has for those of the methods that have it."""
         every = map(self.settings, methods)
         values = [str(getattr(own, option)) for own in every if hasattr(own, option)]
         return " or ".join(dict.fromkeys(values)) or "their own"

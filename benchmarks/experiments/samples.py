@@ -126,7 +126,7 @@ def sampled(run: Run, samples: int | None) -> Sampled:
 
 
 def of_comparison(results: Results, samples: int | None) -> Results:
-    """Return the results with a number of examples, by the runs that a comparison has."""
+    """Return the results with so many examples, each by the run that a comparison has for it."""
     return {
         Run(**{f.name: getattr(run, f.name) for f in fields(Run)}): stored
         for run, stored in results.items()

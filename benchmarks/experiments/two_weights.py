@@ -140,7 +140,7 @@ def clouds(n: int, rng: RandomState) -> Points:
 
 @cache
 def points(seed: int) -> Dataset:
-    """Return the draw of a seed."""
+    """Return the data set that is drawn from a seed."""
     return toy_set("clouds", seed, Path(), draw=clouds, sizes=EXAMPLES, classes=2)
 
 
@@ -233,7 +233,7 @@ class TwoWeights(Experiment[Options]):
 
 
 def settings(learning_rate: float, reduction: Reduction) -> FeedbackSettings:
-    """Return the paper's descent; gradient descent takes of it what it has."""
+    """Return the options of the paper's descent; a method takes those that it has."""
     return FeedbackSettings(learning_rate, momentum=0.0, clip_norm=None, reduction=reduction)
 
 

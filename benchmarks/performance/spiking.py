@@ -117,7 +117,7 @@ def peer_step(model: nn.Sequential) -> TrainingStep:
 
 
 def in_time(inputs: Tensor) -> list[Tensor]:
-    """Return the input of every step."""
+    """Return the inputs (batch, ...) of each time step, also if they are the same in all."""
     return [inputs] * STEPS if inputs.dim() == 2 else list(inputs)
 
 

@@ -43,7 +43,7 @@ def interval(low: float, high: float, form: str, times: float = 1) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """Return a number of things.
+    """Return a number and the name of what was counted, in the plural unless it is 1.
 
     >>> counted(1, "pair"), counted(2, "pair")
     ('1 pair', '2 pairs')

@@ -47,7 +47,7 @@ def classify(run: Run, device: torch.device, checkpoint: Checkpoint | None = Non
 
 
 def dataset(name: str, seed: int, device: str) -> Dataset:
-    """Return the draw that a seed makes on the device; a process loads nothing twice."""
+    """Return a data set on the device, as a seed draws it; a process loads nothing twice."""
     first = _dataset(name, 0, device)
     return _dataset(name, seed, device) if first.redrawn else first
 

@@ -28,7 +28,7 @@ class Records:
 
     @property
     def own(self) -> list[Record]:
-        """The runs that have in common what all that are asked for have."""
+        """The runs in the file that have what all runs of this measurement have in common."""
         return [record for record in self.runs if record.items() >= self.common.items()]
 
     def get(self, description: Mapping[str, Any], make: Callable[[], Record]) -> Record:

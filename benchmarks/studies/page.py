@@ -129,7 +129,7 @@ def run_files(part: Part) -> dict[str, str]:
 
 
 def warnings(part: Part, description: Description) -> list[str]:
-    """Return what is not as it is to be in a report that is complete."""
+    """Return why a part may mislead: it lacks runs, or they are of several versions of code."""
     done, of = len(part.found.runs), description.kind.runs(description.options)
     found = []
     if done < of:

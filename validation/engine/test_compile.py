@@ -238,7 +238,7 @@ def unrolled(model: nn.Sequential, x: Tensor) -> Tensor:
     from lfp_core import spiking  # noqa: PLC0415  (needs snntorch)
 
     with lfp.feedback(EPSILON):
-        return spiking.unroll(model, x, steps=5)
+        return spiking.unroll(model, x, steps=3)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

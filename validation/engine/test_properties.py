@@ -53,6 +53,7 @@ def plain(case: Case) -> bool:
     return not any(isinstance(module, norms) for module in case.model.modules())
 
 
+@pytest.mark.slow
 @examples(150)
 @given(cases(["relu", "leaky_relu", "silu", "tanh"], families=("dense", "convolution")))
 def test_reward_is_conserved_without_biases(case: Case) -> None:

@@ -71,7 +71,8 @@ def pairs(draw: st.DrawFn) -> tuple[list[Spelling], list[Spelling], bool]:
     return one, other, behind
 
 
-@examples(250)
+@pytest.mark.slow
+@examples(150)
 @given(
     blocks=pairs(),
     epsilon=st.sampled_from([0.0, 0.1]),

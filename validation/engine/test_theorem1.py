@@ -50,6 +50,7 @@ def test_it_holds_for_every_activation_that_is_linear_on_each_side(case: Case) -
     assert violation(case) < TOLERANCE
 
 
+@pytest.mark.slow
 @examples(100)
 @given(cases(["relu"]))
 def test_the_gap_closes_with_epsilon_at_first_order(case: Case) -> None:

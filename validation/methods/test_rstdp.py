@@ -550,7 +550,7 @@ def test_the_defaults_of_the_options_are_the_recipe_of_the_network(name: str) ->
     method: Any = METHODS[name]
     options, recipe = method.Options(1.0), method.network.recipe
     assert options.applied(recipe) == options.built(recipe) == recipe
-    assert method.network((1, 28, 28), 10, 0, settings=options).recipe == recipe
+    assert method.network((1, 12, 12), 10, 0, settings=options).recipe == recipe
 
 
 def test_a_network_is_made_as_its_options_say() -> None:

@@ -275,7 +275,7 @@ def _row(stored: Stored, choices: Mapping[Cell, Choice]) -> dict[str, Any]:
 
 
 def check(study: Study) -> None:
-    """Check that the model takes the data set's inputs, which are fetched, and the methods it.
+    """Fetch the data; check that the model takes its inputs, and that the methods take the model.
 
     Raises:
         ValueError: it does not.

@@ -171,7 +171,7 @@ def training_lines(frame: pd.DataFrame) -> Lines:
 
 
 def layer_lines(layers: pd.DataFrame) -> Lines:
-    """Return what the weights are as text, a row for each method and layer."""
+    """Return as text how unequal the weights are, a row for each method and layer."""
     header = ("method", "layer", "weights", "Gini index", "small %")
     return header, [
         (

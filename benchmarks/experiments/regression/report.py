@@ -46,7 +46,7 @@ def error_lines(results: Sequence[Result], choices: Mapping[str, Choice], epochs
 
 
 def errors_at(results: Sequence[Result], epoch: int | None) -> list[float]:
-    """Return the errors after an epoch of the runs that reached it; none of no epoch."""
+    """Return the errors after an epoch, of the runs that reached it; none if there is no epoch."""
     if epoch is None:
         return []
     return [errors(result)[epoch] for result in results if len(errors(result)) > epoch]
