@@ -14,7 +14,7 @@ from baselines.trainer import BasicSettings, GradientSettings, NeedsDerivatives,
 
 
 class ExponentiatedGradient(NeedsDerivatives):
-    """The step of SGD (gradient, clipping, momentum), taken in the exponent.
+    """Each weight w is multiplied by ``exp(sign(w) d)``, where d is the step of SGD.
 
     A weight that is 0 stays 0.
     """

@@ -67,7 +67,7 @@ class FeedbackAlignmentSettings(Settings):
 
 
 class FeedbackAlignment(SGD):
-    """Backpropagation in which every W that autograd keeps for the backward pass is its layer's B.
+    """Backpropagation through fixed random weights B, in place of each layer's own W.
 
     It concerns Linear, Conv and ConvTranspose layers and the projections of MultiheadAttention,
     also those whose weights do not train; other layers backpropagate. It is the same under

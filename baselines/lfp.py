@@ -79,7 +79,7 @@ class LFPSettings(FeedbackSettings):
 
 
 class LFP(DescentTrainer):
-    """LFP by the epsilon rule, as :mod:`lfp_core` propagates it."""
+    """By the epsilon rule, as :mod:`lfp_core` propagates rewards."""
 
     name: ClassVar[str] = "lfp"
     label: ClassVar[str] = "LFP"

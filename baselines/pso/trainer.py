@@ -1,4 +1,4 @@
-"""The methods of the comparison that train by a swarm."""
+"""Particle swarms, which search for weights and need no gradient (:mod:`baselines.pso`)."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""How the layers learn: features by STDP, decisions by rewards and punishments."""
+"""Reward-modulated STDP: features learn by STDP, and decisions by rewards and punishments."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
