@@ -71,7 +71,7 @@ assert_async = torch._assert_async  # fails when a compiled graph runs, which ca
 #: What ``F.cross_entropy`` and its backward pass consist of; 2 is their name of the sum.
 nll_loss_forward = torch.ops.aten.nll_loss_forward.default
 nll_loss_backward = torch.ops.aten.nll_loss_backward.default
-log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
+log_softmax_backward = torch._log_softmax_backward_data
 SUM = 2
 max_pool2d_backward = torch.ops.aten.max_pool2d_with_indices_backward
 Dropout = torch.nn.modules.dropout._DropoutNd  # the classes that all of their kind are of

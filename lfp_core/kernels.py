@@ -81,12 +81,14 @@ def _quotient(a: Tensor, z: Tensor, epsilon: float, factor: float) -> Tensor:
         return a / (torch.copysign(stabiliser, z) + z) * factor
     denominator = torch.copysign(scalar(epsilon, z), z)
     denominator += z
-    quotient = torch.div(a, denominator, out=denominator)
-    return quotient if factor == 1.0 else quotient.mul_(factor)
+    if factor == 1.0:
+        return torch.div(a, denominator, out=denominator)
+    return torch.addcdiv(scalar(0.0, z), a, denominator, value=factor)
 
 
 def _relu_slope(a: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    denominator = a + epsilon
+    # A number would be made a tensor at every call, in more time than the sum takes.
+    denominator = a + (epsilon if torch.compiler.is_compiling() else scalar(epsilon, a))
     return torch.div(a, denominator, out=denominator).mul_(g)
 
 

@@ -187,8 +187,7 @@ def put(tensor: Tensor, mark: Mark) -> Mark:
     if mark.version != version:
         mark = mark._replace(version=version)
     setattr(tensor, ATTRIBUTE, mark)
-    node = tensor.grad_fn
-    if node is not None:
+    if (node := tensor.grad_fn) is not None:
         _torch.metadata(node)[ATTRIBUTE, tensor.output_nr] = mark
     return mark
 

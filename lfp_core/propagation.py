@@ -61,6 +61,8 @@ ALLOWED = {
     "normalisation": get_args(Normalisation),
 }
 
+DEFAULTS = tuple(allowed[0] for allowed in ALLOWED.values())
+
 #: Libraries whose operations go past a ``TorchFunctionMode``, and the modules that mend that.
 SUPPORT = {"snntorch": "lfp_core.spiking"}
 
@@ -125,14 +127,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         normalisation: Normalisation = "gradient",
         parameters: Iterable[Tensor] = (),
     ) -> None:
-        stabiliser = _checked(epsilon)
-        chosen = (attention, gates, units, normalisation)
-        for (name, allowed), value in zip(ALLOWED.items(), chosen, strict=True):
-            if value not in allowed:
-                options = " or ".join(map(repr, allowed))
-                raise ValueError(f"{name} must be {options}, not {value!r}")
         super().__init__()
-        self.epsilon = stabiliser
+        self.epsilon = _checked(epsilon)
+        if (chosen := (attention, gates, units, normalisation)) != DEFAULTS:
+            _check_choices(chosen)
         self._text = repr(self.epsilon)
         self._owing = Mark("activation", epsilon=self.epsilon)
         self.strict = strict
@@ -243,11 +241,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         A number, or an object of another library, may be data as well, which nothing finds.
         """
         arguments = None if torch.compiler.is_compiling() else _torch.outermost_call()
-        return (
-            arguments is not None
-            and any(True for _ in leaves(arguments))
-            and not _hides_data(arguments)
-        )
+        return arguments is not None and bool(leaves(arguments)) and not _hides_data(arguments)
 
     # --- operations -------------------------------------------------------------------------------
 
@@ -379,8 +373,18 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return put(tensor, ACTIVATION)
 
 
+def _check_choices(chosen: tuple[str, ...]) -> None:
+    """Raise ValueError if an option is none of those that it may be."""
+    for (name, allowed), value in zip(ALLOWED.items(), chosen, strict=True):
+        if value not in allowed:
+            options = " or ".join(map(repr, allowed))
+            raise ValueError(f"{name} must be {options}, not {value!r}")
+
+
 def _checked(epsilon: float) -> float:
     """Return a stabiliser; raise ValueError if it cannot be one."""
+    if type(epsilon) is float and 0 <= epsilon < math.inf:
+        return epsilon  # in a tenth of the time: an abstract class is slow to ask
     if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
         raise ValueError(f"epsilon must be a number >= 0, not {epsilon!r}")
     if not (math.isfinite(epsilon) and epsilon >= 0):
@@ -463,13 +467,14 @@ def _location() -> str:
 # --- backward -------------------------------------------------------------------------------------
 
 
-def leaves(structure: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists, dicts and dataclasses, in their order."""
+def leaves(structure: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists, dicts and dataclasses, in their order."""
     if isinstance(structure, Tensor):
-        yield structure
-    else:
-        for part in (_items(structure) or {}).values():
-            yield from leaves(part)
+        return [structure]
+    parts: Iterable[Any] = structure
+    if not isinstance(structure, (tuple, list)):
+        parts = (_items(structure) or {}).values()
+    return [leaf for part in parts for leaf in leaves(part)]
 
 
 def _hides_data(structure: Any) -> bool:
@@ -550,10 +555,10 @@ def _pairs(outputs: Any, reward: Any, name: str) -> Iterator[tuple[Tensor, Tenso
 
 def _items(structure: Any) -> dict[Any, Any] | None:
     """Return the parts of a structure by key, or None if it is none."""
-    if isinstance(structure, Mapping):
-        return dict(structure)
     if isinstance(structure, (tuple, list)):
         return dict(enumerate(structure))
+    if isinstance(structure, (dict, Mapping)):  # of which the first is asked for in no time
+        return dict(structure)
     if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
         return {f.name: getattr(structure, f.name) for f in dataclasses.fields(structure)}
     return None
@@ -574,9 +579,9 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
         epsilon = mark.epsilon
     elif mark.epsilon == UNDIVIDED:
         raise ValueError(f"epsilon: {epsilon!r}; allowed for {name}, which are spikes: None")
-    with torch.no_grad():
-        seed = share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.degree)
-    return seed.to(outputs.dtype)
+    with _torch.DisableTorchFunction():  # as the rewards, which may be made in the context too
+        reward, outputs = reward.detach(), outputs.detach()
+        return share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.degree).to(outputs.dtype)
 
 
 def _made_by(outputs: Tensor) -> str:

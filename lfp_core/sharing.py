@@ -38,6 +38,7 @@ from torch.nn import Parameter
 from lfp_core import _torch, functions
 from lfp_core.calls import (
     HIDDEN,
+    IN_PLACE,
     Args,
     Call,
     Context,
@@ -593,6 +594,11 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
 
 def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values, and the rewards back along the same way."""
+    operands = tensors((*args, *kwargs.values()))
+    if len(operands) == 1 and not (torch.compiler.is_compiling() or operation in IN_PLACE):
+        mark = known(context, operands[0])
+        if mark is not None and mark.kind != "weight":
+            return marked(operation(*args, **kwargs), mark, not operands[0].requires_grad)
     call = Call(context, operation, args, kwargs)
     kind = call.kind()
     marks = [mark for _, mark in call.active]
