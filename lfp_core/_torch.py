@@ -63,6 +63,8 @@ softmax_backward = torch.ops.aten._softmax_backward_data.default
 TRANSPOSES = {torch.ops.aten.numpy_T, torch.ops.aten.mT}
 TENSOR_BASE = torch._C.TensorBase  # whose methods torch.compile sees in the place of Tensor's
 DisableTorchFunction = torch._C.DisableTorchFunction
+#: Of the names for this, the one that is a single call, as every operation asks several times.
+is_compiling = torch.compiler.is_dynamo_compiling
 #: What pads and packs sequences in :mod:`torch.nn.utils.rnn`.
 SEQUENCES = {torch._C._nn.pad_sequence, torch._pack_padded_sequence, torch._pad_packed_sequence}
 #: A linear map for each of several experts, on consecutive rows.
@@ -121,7 +123,7 @@ def wants_gradient(tensor: Tensor) -> bool:
 
 def is_custom(tensor: Tensor) -> bool:
     """Return whether a custom Function made the tensor, whose backward pass may be anything."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
     return isinstance(tensor.grad_fn, torch.autograd.function.BackwardCFunction)
 
@@ -151,7 +153,7 @@ def run_backward(outputs: list[Tensor], gradients: list[Tensor], retain_graph: b
 
     The same as ``torch.autograd.backward``, whose checks take 3% of a small network's step.
     """
-    if torch.compiler.is_compiling():  # which traces this form for one output alone
+    if is_compiling():  # which traces this form for one output alone
         for output, gradient in zip(outputs, gradients, strict=True):
             output.backward(gradient, retain_graph=retain_graph)
         return

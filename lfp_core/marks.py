@@ -29,7 +29,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -157,7 +156,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
         return None if mark is None else put(tensor, mark)
     if tensor.is_leaf:
         return LEAF
-    if torch.compiler.is_compiling():
+    if _torch.is_compiling():
         raise UnsupportedOperation(
             "no LFP rule for what made an operand, which torch.compile does not show: an "
             "assignment to slices, or a custom Function"
@@ -168,7 +167,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
 
 def _is_current(mark: Mark, tensor: Tensor) -> bool:
     """Return whether nothing was written to the tensor since it was marked."""
-    if torch.compiler.is_compiling():
+    if _torch.is_compiling():
         return True
     version = _torch.version(tensor)
     if mark.kind == "data" and tensor.requires_grad and not tensor.is_leaf:
@@ -179,7 +178,7 @@ def _is_current(mark: Mark, tensor: Tensor) -> bool:
 
 def put(tensor: Tensor, mark: Mark) -> Mark:
     """Mark a tensor, and the node that made it; return the mark."""
-    if torch.compiler.is_compiling():
+    if _torch.is_compiling():
         mark = Mark(*mark[:-1], COMPILED)  # torch 2.11 hands out what `_replace` made as empty
         setattr(tensor, ATTRIBUTE, mark)
         return mark
@@ -188,7 +187,7 @@ def put(tensor: Tensor, mark: Mark) -> Mark:
         mark = mark._replace(version=version)
     setattr(tensor, ATTRIBUTE, mark)
     if (node := tensor.grad_fn) is not None:
-        _torch.metadata(node)[ATTRIBUTE, tensor.output_nr] = mark
+        node.metadata[ATTRIBUTE, tensor.output_nr] = mark
     return mark
 
 
@@ -205,7 +204,7 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
         The output as it was; under ``torch.compile``, views of the tensors in it.
     """
     if not isinstance(output, Tensor):
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             # torch.compile lets no part of an output be marked, but a view of one.
             output = substitute(lambda t: t.view_as(t) if t.requires_grad else t, output)
         for tensor in tensors((output,)):

@@ -143,16 +143,16 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         self._inside: list[str] = []  # functions of torch that run as the operations in them
         # Only then can the model have spiking neurons with no LFP derivatives.
         for library, support in SUPPORT.items():
-            if library in sys.modules and not torch.compiler.is_compiling():
+            if library in sys.modules and not _torch.is_compiling():
                 importlib.import_module(support).install()
 
     def stabiliser(self) -> float:
         """Return epsilon, which torch.compile takes for a constant if it is read from a text."""
-        return float(self._text) if torch.compiler.is_compiling() else self.epsilon
+        return float(self._text) if _torch.is_compiling() else self.epsilon
 
     def owing(self) -> Mark:
         """Return the mark of a layer's output, which owes epsilon."""
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             return Mark("activation", epsilon=self.stabiliser())
         return self._owing
 
@@ -165,7 +165,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def __enter__(self) -> "feedback":
         """Enter the context; inside of an equal one, join that."""
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             super().__enter__()
             return self
         active = [mode for mode in _torch.active_modes() if isinstance(mode, feedback)]
@@ -190,7 +190,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         Raises:
             RuntimeError: another context was entered later and is not left yet.
         """
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             _torch.check_assignments()
             super().__exit__(kind, value, traceback)
             return
@@ -225,7 +225,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def find_data(self) -> None:
         """Mark what the outermost module was called with as data."""
-        arguments = None if torch.compiler.is_compiling() else _torch.outermost_call()
+        arguments = None if _torch.is_compiling() else _torch.outermost_call()
         if arguments is None:
             return
         with _torch.DisableTorchFunction():
@@ -240,7 +240,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
         A number, or an object of another library, may be data as well, which nothing finds.
         """
-        arguments = None if torch.compiler.is_compiling() else _torch.outermost_call()
+        arguments = None if _torch.is_compiling() else _torch.outermost_call()
         return arguments is not None and bool(leaves(arguments)) and not _hides_data(arguments)
 
     # --- operations -------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if not torch.is_grad_enabled():
             return self._without_gradients(func, args, kwargs)
         rule = None
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             _torch.check_assignments()
             func, rule = METHODS.get(name_of(func), (func, None))
         elif _torch.transform_is_active():
@@ -274,7 +274,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def _unfold(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function of torch that is written in Python as the operations in it."""
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             with self:
                 return UNFOLDED[func](*args, **kwargs)
         self._inside.append(name_of(func))
@@ -309,7 +309,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if func in IN_PLACE and args and isinstance(args[0], Tensor):
             before_overwriting(args[0])
         output = func(*args, **kwargs)
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             return output
         operands = (*args, *kwargs.values())
         if _makes_constants(func, args, kwargs):
@@ -343,7 +343,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             or ": feedback(strict=False) propagates through it as the chain rule does; "
             "lfp.register_rule gives it a rule; a loss belongs outside the context"
         )
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             _torch.stop_compiling(f"no LFP rule for {name_of(operation)}{advice}")
         inside = f" (in {self._inside[0]})" if self._inside else ""
         message = f"no LFP rule for {name_of(operation)}{inside}{advice}{_location()}"

@@ -53,7 +53,7 @@ def _positions(outputs: Tensor) -> int:
 def _readable(tensor: Tensor) -> bool:
     """Return whether values can be checked without waiting for a device or breaking a graph."""
     is_plain = tensor.device.type == "cpu" and type(tensor) in kernels.PLAIN
-    return is_plain and not torch.compiler.is_compiling()
+    return is_plain and not _torch.is_compiling()
 
 
 def _check_indices(outputs: Tensor, targets: Tensor, soft: bool) -> None:
@@ -225,7 +225,7 @@ def _of_indices(
 
 
 def _minus_one(like: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # whose graph makes it
+    if _torch.is_compiling():  # whose graph makes it
         return like.new_full((), -1.0)
     return kernels.scalar(-1.0, like)
 

@@ -87,9 +87,9 @@ def test_a_wrong_weight_scale_violates_it(
 
 
 def test_a_wrong_slope_violates_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaky(ctx: object, g: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def leaky(ctx: object, g: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (a,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return torch.where(a > 0, g, 1e-6 * g), None, None, None
+        return torch.where(a > 0, g, 1e-6 * g), None, None
 
     monkeypatch.setattr(slopes.ReluSlope, "backward", staticmethod(leaky))
     find(cases(["relu"]), lambda case: violation(case) > TOLERANCE)
