@@ -133,6 +133,13 @@ def substitute(change: Callable[[Tensor], Any], argument: Any) -> Any:
     return argument
 
 
+def is_parameter(tensor: Tensor) -> bool:
+    """Return whether a tensor is a parameter: of plain ones, without asking torch's metaclass."""
+    return type(tensor) is Parameter or (
+        type(tensor) is not Tensor and isinstance(tensor, Parameter)
+    )
+
+
 # --- reading marks --------------------------------------------------------------------------------
 
 
@@ -145,7 +152,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
     mark: Mark | None = getattr(tensor, ATTRIBUTE, None) or None
     if mark is not None and _is_current(mark, tensor):
         return mark
-    if type(tensor) is Parameter or isinstance(tensor, Parameter):
+    if is_parameter(tensor):
         return PARAMETER
     if tensor._base is not None and not _torch.is_custom(tensor):
         # Written to through another tensor that shares its memory; all that is owed was paid then.
@@ -187,7 +194,7 @@ def put(tensor: Tensor, mark: Mark) -> Mark:
         mark = mark._replace(version=version)
     setattr(tensor, ATTRIBUTE, mark)
     if (node := tensor.grad_fn) is not None:
-        node.metadata[ATTRIBUTE, tensor.output_nr] = mark
+        _torch.metadata(node)[ATTRIBUTE, tensor.output_nr] = mark
     return mark
 
 
@@ -211,7 +218,7 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
             marked(tensor, mark, frozen)
     elif output.requires_grad:
         put(output, mark)
-    elif not isinstance(output, Parameter):
+    elif not is_parameter(output):
         # Frozen, or whole numbers: no reward arrives, but the kind decides how others are shared.
         if output.is_floating_point() and (frozen or mark.kind == "weight"):
             put(output, mark)

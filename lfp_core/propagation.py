@@ -29,7 +29,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
@@ -43,6 +43,7 @@ from lfp_core.marks import (
     Mark,
     UnsupportedOperation,
     is_input,
+    is_parameter,
     mark_of,
     put,
     tensors,
@@ -230,7 +231,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return
         with _torch.DisableTorchFunction():
             for each in leaves(arguments):
-                known = getattr(each, ATTRIBUTE, None) or isinstance(each, Parameter)
+                known = getattr(each, ATTRIBUTE, None) or is_parameter(each)
                 if not known and (not each.requires_grad or is_input(each)):
                     put(each, DATA)
                     self._data.append(each)
@@ -469,12 +470,16 @@ def _location() -> str:
 
 def leaves(structure: Any) -> list[Tensor]:
     """Return the tensors in nested tuples, lists, dicts and dataclasses, in their order."""
-    if isinstance(structure, Tensor):
-        return [structure]
-    parts: Iterable[Any] = structure
-    if not isinstance(structure, (tuple, list)):
-        parts = (_items(structure) or {}).values()
-    return [leaf for part in parts for leaf in leaves(part)]
+    found, pending = [], [structure]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, (tuple, list)):
+            pending.extend(reversed(part))
+        else:
+            pending.extend(reversed((_items(part) or {}).values()))
+    return found
 
 
 def _hides_data(structure: Any) -> bool:
@@ -581,7 +586,8 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
         raise ValueError(f"epsilon: {epsilon!r}; allowed for {name}, which are spikes: None")
     with _torch.DisableTorchFunction():  # as the rewards, which may be made in the context too
         reward, outputs = reward.detach(), outputs.detach()
-        return share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.degree).to(outputs.dtype)
+        seed = share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.degree)
+        return seed if seed.dtype == outputs.dtype else seed.to(outputs.dtype)
 
 
 def _made_by(outputs: Tensor) -> str:
