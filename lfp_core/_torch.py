@@ -85,9 +85,12 @@ def mode_is_active() -> bool:
     return torch._C._is_torch_function_mode_enabled()
 
 
-def active_modes() -> list[TorchFunctionMode]:
-    """Return the function modes of this thread, the outermost first."""
-    return torch.overrides._get_current_function_mode_stack()
+#: Returns the function modes of this thread, the outermost first.
+active_modes: Callable[[], list[TorchFunctionMode]] = (
+    torch.overrides._get_current_function_mode_stack
+)
+#: Tells whether ``torch.func.vmap``, ``grad`` or another transform runs the current code.
+transform_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
@@ -105,11 +108,6 @@ def as_autocast(tensor: Tensor) -> Tensor:
     if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return tensor
     return tensor if tensor.dtype == torch.double else tensor.to(torch.get_autocast_dtype(device))
-
-
-def transform_is_active() -> bool:
-    """Return whether ``torch.func.vmap``, ``grad`` or another transform runs the current code."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def wants_gradient(tensor: Tensor) -> bool:
