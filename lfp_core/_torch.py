@@ -63,6 +63,8 @@ softmax_backward = torch.ops.aten._softmax_backward_data.default
 TRANSPOSES = {torch.ops.aten.numpy_T, torch.ops.aten.mT}
 TENSOR_BASE = torch._C.TensorBase  # whose methods torch.compile sees in the place of Tensor's
 DisableTorchFunction = torch._C.DisableTorchFunction
+#: Of the names for this, the one that is a single call, as every operation asks several times.
+is_compiling = torch.compiler.is_dynamo_compiling
 #: What pads and packs sequences in :mod:`torch.nn.utils.rnn`.
 SEQUENCES = {torch._C._nn.pad_sequence, torch._pack_padded_sequence, torch._pad_packed_sequence}
 #: A linear map for each of several experts, on consecutive rows.
@@ -71,7 +73,7 @@ assert_async = torch._assert_async  # fails when a compiled graph runs, which ca
 #: What ``F.cross_entropy`` and its backward pass consist of; 2 is their name of the sum.
 nll_loss_forward = torch.ops.aten.nll_loss_forward.default
 nll_loss_backward = torch.ops.aten.nll_loss_backward.default
-log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
+log_softmax_backward = torch._log_softmax_backward_data
 SUM = 2
 max_pool2d_backward = torch.ops.aten.max_pool2d_with_indices_backward
 Dropout = torch.nn.modules.dropout._DropoutNd  # the classes that all of their kind are of
@@ -83,9 +85,12 @@ def mode_is_active() -> bool:
     return torch._C._is_torch_function_mode_enabled()
 
 
-def active_modes() -> list[TorchFunctionMode]:
-    """Return the function modes of this thread, the outermost first."""
-    return torch.overrides._get_current_function_mode_stack()
+#: Returns the function modes of this thread, the outermost first.
+active_modes: Callable[[], list[TorchFunctionMode]] = (
+    torch.overrides._get_current_function_mode_stack
+)
+#: Tells whether ``torch.func.vmap``, ``grad`` or another transform runs the current code.
+transform_is_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
@@ -105,11 +110,6 @@ def as_autocast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.double else tensor.to(torch.get_autocast_dtype(device))
 
 
-def transform_is_active() -> bool:
-    """Return whether ``torch.func.vmap``, ``grad`` or another transform runs the current code."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
 def wants_gradient(tensor: Tensor) -> bool:
     """Return whether a tensor requires a gradient, under the wrappers of ``torch.func`` as well."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
@@ -121,7 +121,7 @@ def wants_gradient(tensor: Tensor) -> bool:
 
 def is_custom(tensor: Tensor) -> bool:
     """Return whether a custom Function made the tensor, whose backward pass may be anything."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
     return isinstance(tensor.grad_fn, torch.autograd.function.BackwardCFunction)
 
@@ -151,7 +151,7 @@ def run_backward(outputs: list[Tensor], gradients: list[Tensor], retain_graph: b
 
     The same as ``torch.autograd.backward``, whose checks take 3% of a small network's step.
     """
-    if torch.compiler.is_compiling():  # which traces this form for one output alone
+    if is_compiling():  # which traces this form for one output alone
         for output, gradient in zip(outputs, gradients, strict=True):
             output.backward(gradient, retain_graph=retain_graph)
         return

@@ -67,7 +67,7 @@ def _fused(
     if attn_mask is not None and not _is_constant(context, attn_mask):
         return None
     epsilon, of_scores, of_output = context.stabiliser(), 1 / sum(active[:2]), 1 / (1 + active[2])
-    if epsilon and (torch.compiler.is_compiling() or query.is_nested):  # it fuses as it likes
+    if epsilon and (_torch.is_compiling() or query.is_nested):  # it fuses as it likes
         return None
     query, key, value = (
         used(tensor, mark, share if is_active else 1.0)

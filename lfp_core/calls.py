@@ -161,7 +161,7 @@ def known(context: Context, tensor: Tensor) -> Mark | None:
 def key(operand: Any) -> Any:
     """Return what an operand is found by in a table, such as the shares of :meth:`Call.run`."""
     # torch 2.11 compiles no `id` of a tensor.
-    return operand if torch.compiler.is_compiling() else id(operand)
+    return operand if _torch.is_compiling() else id(operand)
 
 
 class Call:
@@ -377,14 +377,14 @@ class Call:
         if target is None:
             frozen = not any(operand.requires_grad for operand in self.operands)
             return marked(output, mark, frozen)
-        if target._base is not None and not torch.compiler.is_compiling():
+        if target._base is not None and not _torch.is_compiling():
             # All of the memory owes the same, so that any other view of it finds what it owes.
             if not whole_memory:
                 used(target, mark, in_place=True)
                 mark = mark._replace(epsilon=0.0, degree=1.0, role="")
             marked(target._base, mark, frozen=True)
         marked(target, mark, frozen=True)
-        if torch.compiler.is_compiling() and isinstance(output, Tensor):
+        if _torch.is_compiling() and isinstance(output, Tensor):
             marked(output, mark)  # which the compiler takes for another tensor
         return output
 
@@ -415,7 +415,7 @@ class Call:
     @staticmethod
     def _is_compiled(target: Tensor) -> bool:
         """Return whether compiled code made the tensor, or its memory, also where it broke off."""
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             return True
         memory = (target, target if target._base is None else target._base)
         found = [getattr(tensor, ATTRIBUTE, None) for tensor in memory]
@@ -429,7 +429,7 @@ class Call:
                 f"no LFP rule for {name_of(self.operation)} of a view, or of what has views, under "
                 "torch.compile: write it out of place, or run without the compiler"
             )
-            if torch.compiler.is_compiling():
+            if _torch.is_compiling():
                 _torch.stop_compiling(message)
             raise UnsupportedOperation(message)
 

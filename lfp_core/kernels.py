@@ -45,7 +45,7 @@ class Formula:
             and type(b) in PLAIN
             and a.dtype == b.dtype
             and a.dtype.is_floating_point
-            and not torch.compiler.is_compiling()
+            and not _torch.is_compiling()
         ):
             return self.kernel(a, b, **dict(zip(self.numbers, numbers, strict=True)))
         return self.operations(a, b, *numbers)
@@ -76,23 +76,25 @@ def _representable(value: float, dtype: torch.dtype) -> float:
 def _quotient(a: Tensor, z: Tensor, epsilon: float, factor: float) -> Tensor:
     # Half the memory traffic of where(z < 0, z - eps, z + eps). It differs at z = -0.0 alone, where
     # all contributions are 0: then no weight is credited anyway.
-    if torch.compiler.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
+    if _torch.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
         stabiliser = torch.full((), epsilon, dtype=z.dtype, device=z.device)
         return a / (torch.copysign(stabiliser, z) + z) * factor
     denominator = torch.copysign(scalar(epsilon, z), z)
     denominator += z
-    quotient = torch.div(a, denominator, out=denominator)
-    return quotient if factor == 1.0 else quotient.mul_(factor)
+    if factor == 1.0:
+        return torch.div(a, denominator, out=denominator)
+    return torch.addcdiv(scalar(0.0, z), a, denominator, value=factor)
 
 
 def _relu_slope(a: Tensor, g: Tensor, epsilon: float) -> Tensor:
-    denominator = a + epsilon
+    # A number would be made a tensor at every call, in more time than the sum takes.
+    denominator = a + (epsilon if _torch.is_compiling() else scalar(epsilon, a))
     return torch.div(a, denominator, out=denominator).mul_(g)
 
 
 def _share(z: Tensor, g: Tensor, epsilon: float, factor: float) -> Tensor:
     # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
-    if torch.compiler.is_compiling():
+    if _torch.is_compiling():
         return g / (epsilon / z.abs() + 1.0) * factor
     shared = z.abs()
     torch.div(scalar(epsilon, z), shared, out=shared).add_(1.0)

@@ -29,7 +29,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -134,6 +133,13 @@ def substitute(change: Callable[[Tensor], Any], argument: Any) -> Any:
     return argument
 
 
+def is_parameter(tensor: Tensor) -> bool:
+    """Return whether a tensor is a parameter: of plain ones, without asking torch's metaclass."""
+    return type(tensor) is Parameter or (
+        type(tensor) is not Tensor and isinstance(tensor, Parameter)
+    )
+
+
 # --- reading marks --------------------------------------------------------------------------------
 
 
@@ -146,7 +152,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
     mark: Mark | None = getattr(tensor, ATTRIBUTE, None) or None
     if mark is not None and _is_current(mark, tensor):
         return mark
-    if type(tensor) is Parameter or isinstance(tensor, Parameter):
+    if is_parameter(tensor):
         return PARAMETER
     if tensor._base is not None and not _torch.is_custom(tensor):
         # Written to through another tensor that shares its memory; all that is owed was paid then.
@@ -157,7 +163,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
         return None if mark is None else put(tensor, mark)
     if tensor.is_leaf:
         return LEAF
-    if torch.compiler.is_compiling():
+    if _torch.is_compiling():
         raise UnsupportedOperation(
             "no LFP rule for what made an operand, which torch.compile does not show: an "
             "assignment to slices, or a custom Function"
@@ -168,7 +174,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
 
 def _is_current(mark: Mark, tensor: Tensor) -> bool:
     """Return whether nothing was written to the tensor since it was marked."""
-    if torch.compiler.is_compiling():
+    if _torch.is_compiling():
         return True
     version = _torch.version(tensor)
     if mark.kind == "data" and tensor.requires_grad and not tensor.is_leaf:
@@ -179,7 +185,7 @@ def _is_current(mark: Mark, tensor: Tensor) -> bool:
 
 def put(tensor: Tensor, mark: Mark) -> Mark:
     """Mark a tensor, and the node that made it; return the mark."""
-    if torch.compiler.is_compiling():
+    if _torch.is_compiling():
         mark = Mark(*mark[:-1], COMPILED)  # torch 2.11 hands out what `_replace` made as empty
         setattr(tensor, ATTRIBUTE, mark)
         return mark
@@ -187,8 +193,7 @@ def put(tensor: Tensor, mark: Mark) -> Mark:
     if mark.version != version:
         mark = mark._replace(version=version)
     setattr(tensor, ATTRIBUTE, mark)
-    node = tensor.grad_fn
-    if node is not None:
+    if (node := tensor.grad_fn) is not None:
         _torch.metadata(node)[ATTRIBUTE, tensor.output_nr] = mark
     return mark
 
@@ -206,14 +211,14 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
         The output as it was; under ``torch.compile``, views of the tensors in it.
     """
     if not isinstance(output, Tensor):
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             # torch.compile lets no part of an output be marked, but a view of one.
             output = substitute(lambda t: t.view_as(t) if t.requires_grad else t, output)
         for tensor in tensors((output,)):
             marked(tensor, mark, frozen)
     elif output.requires_grad:
         put(output, mark)
-    elif not isinstance(output, Parameter):
+    elif not is_parameter(output):
         # Frozen, or whole numbers: no reward arrives, but the kind decides how others are shared.
         if output.is_floating_point() and (frozen or mark.kind == "weight"):
             put(output, mark)

@@ -29,7 +29,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
@@ -43,6 +43,7 @@ from lfp_core.marks import (
     Mark,
     UnsupportedOperation,
     is_input,
+    is_parameter,
     mark_of,
     put,
     tensors,
@@ -60,6 +61,8 @@ ALLOWED = {
     "units": get_args(Units),
     "normalisation": get_args(Normalisation),
 }
+
+DEFAULTS = tuple(allowed[0] for allowed in ALLOWED.values())
 
 #: Libraries whose operations go past a ``TorchFunctionMode``, and the modules that mend that.
 SUPPORT = {"snntorch": "lfp_core.spiking"}
@@ -125,14 +128,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         normalisation: Normalisation = "gradient",
         parameters: Iterable[Tensor] = (),
     ) -> None:
-        stabiliser = _checked(epsilon)
-        chosen = (attention, gates, units, normalisation)
-        for (name, allowed), value in zip(ALLOWED.items(), chosen, strict=True):
-            if value not in allowed:
-                options = " or ".join(map(repr, allowed))
-                raise ValueError(f"{name} must be {options}, not {value!r}")
         super().__init__()
-        self.epsilon = stabiliser
+        self.epsilon = _checked(epsilon)
+        if (chosen := (attention, gates, units, normalisation)) != DEFAULTS:
+            _check_choices(chosen)
         self._text = repr(self.epsilon)
         self._owing = Mark("activation", epsilon=self.epsilon)
         self.strict = strict
@@ -145,16 +144,16 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         self._inside: list[str] = []  # functions of torch that run as the operations in them
         # Only then can the model have spiking neurons with no LFP derivatives.
         for library, support in SUPPORT.items():
-            if library in sys.modules and not torch.compiler.is_compiling():
+            if library in sys.modules and not _torch.is_compiling():
                 importlib.import_module(support).install()
 
     def stabiliser(self) -> float:
         """Return epsilon, which torch.compile takes for a constant if it is read from a text."""
-        return float(self._text) if torch.compiler.is_compiling() else self.epsilon
+        return float(self._text) if _torch.is_compiling() else self.epsilon
 
     def owing(self) -> Mark:
         """Return the mark of a layer's output, which owes epsilon."""
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             return Mark("activation", epsilon=self.stabiliser())
         return self._owing
 
@@ -167,7 +166,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def __enter__(self) -> "feedback":
         """Enter the context; inside of an equal one, join that."""
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             super().__enter__()
             return self
         active = [mode for mode in _torch.active_modes() if isinstance(mode, feedback)]
@@ -192,7 +191,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         Raises:
             RuntimeError: another context was entered later and is not left yet.
         """
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             _torch.check_assignments()
             super().__exit__(kind, value, traceback)
             return
@@ -227,12 +226,12 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def find_data(self) -> None:
         """Mark what the outermost module was called with as data."""
-        arguments = None if torch.compiler.is_compiling() else _torch.outermost_call()
+        arguments = None if _torch.is_compiling() else _torch.outermost_call()
         if arguments is None:
             return
         with _torch.DisableTorchFunction():
             for each in leaves(arguments):
-                known = getattr(each, ATTRIBUTE, None) or isinstance(each, Parameter)
+                known = getattr(each, ATTRIBUTE, None) or is_parameter(each)
                 if not known and (not each.requires_grad or is_input(each)):
                     put(each, DATA)
                     self._data.append(each)
@@ -242,12 +241,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
         A number, or an object of another library, may be data as well, which nothing finds.
         """
-        arguments = None if torch.compiler.is_compiling() else _torch.outermost_call()
-        return (
-            arguments is not None
-            and any(True for _ in leaves(arguments))
-            and not _hides_data(arguments)
-        )
+        arguments = None if _torch.is_compiling() else _torch.outermost_call()
+        return arguments is not None and bool(leaves(arguments)) and not _hides_data(arguments)
 
     # --- operations -------------------------------------------------------------------------------
 
@@ -263,7 +258,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if not torch.is_grad_enabled():
             return self._without_gradients(func, args, kwargs)
         rule = None
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             _torch.check_assignments()
             func, rule = METHODS.get(name_of(func), (func, None))
         elif _torch.transform_is_active():
@@ -280,7 +275,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def _unfold(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function of torch that is written in Python as the operations in it."""
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             with self:
                 return UNFOLDED[func](*args, **kwargs)
         self._inside.append(name_of(func))
@@ -315,7 +310,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if func in IN_PLACE and args and isinstance(args[0], Tensor):
             before_overwriting(args[0])
         output = func(*args, **kwargs)
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             return output
         operands = (*args, *kwargs.values())
         if _makes_constants(func, args, kwargs):
@@ -349,7 +344,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             or ": feedback(strict=False) propagates through it as the chain rule does; "
             "lfp.register_rule gives it a rule; a loss belongs outside the context"
         )
-        if torch.compiler.is_compiling():
+        if _torch.is_compiling():
             _torch.stop_compiling(f"no LFP rule for {name_of(operation)}{advice}")
         inside = f" (in {self._inside[0]})" if self._inside else ""
         message = f"no LFP rule for {name_of(operation)}{inside}{advice}{_location()}"
@@ -379,8 +374,18 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return put(tensor, ACTIVATION)
 
 
+def _check_choices(chosen: tuple[str, ...]) -> None:
+    """Raise ValueError if an option is none of those that it may be."""
+    for (name, allowed), value in zip(ALLOWED.items(), chosen, strict=True):
+        if value not in allowed:
+            options = " or ".join(map(repr, allowed))
+            raise ValueError(f"{name} must be {options}, not {value!r}")
+
+
 def _checked(epsilon: float) -> float:
     """Return a stabiliser; raise ValueError if it cannot be one."""
+    if type(epsilon) is float and 0 <= epsilon < math.inf:
+        return epsilon  # in a tenth of the time: an abstract class is slow to ask
     if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
         raise ValueError(f"epsilon must be a number >= 0, not {epsilon!r}")
     if not (math.isfinite(epsilon) and epsilon >= 0):
@@ -463,13 +468,18 @@ def _location() -> str:
 # --- backward -------------------------------------------------------------------------------------
 
 
-def leaves(structure: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists, dicts and dataclasses, in their order."""
-    if isinstance(structure, Tensor):
-        yield structure
-    else:
-        for part in (_items(structure) or {}).values():
-            yield from leaves(part)
+def leaves(structure: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists, dicts and dataclasses, in their order."""
+    found, pending = [], [structure]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, Tensor):
+            found.append(part)
+        elif isinstance(part, (tuple, list)):
+            pending.extend(reversed(part))
+        else:
+            pending.extend(reversed((_items(part) or {}).values()))
+    return found
 
 
 def _hides_data(structure: Any) -> bool:
@@ -550,10 +560,10 @@ def _pairs(outputs: Any, reward: Any, name: str) -> Iterator[tuple[Tensor, Tenso
 
 def _items(structure: Any) -> dict[Any, Any] | None:
     """Return the parts of a structure by key, or None if it is none."""
-    if isinstance(structure, Mapping):
-        return dict(structure)
     if isinstance(structure, (tuple, list)):
         return dict(enumerate(structure))
+    if isinstance(structure, (dict, Mapping)):  # of which the first is asked for in no time
+        return dict(structure)
     if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
         return {f.name: getattr(structure, f.name) for f in dataclasses.fields(structure)}
     return None
@@ -574,9 +584,10 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
         epsilon = mark.epsilon
     elif mark.epsilon == UNDIVIDED:
         raise ValueError(f"epsilon: {epsilon!r}; allowed for {name}, which are spikes: None")
-    with torch.no_grad():
+    with _torch.DisableTorchFunction():  # as the rewards, which may be made in the context too
+        reward, outputs = reward.detach(), outputs.detach()
         seed = share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.degree)
-    return seed.to(outputs.dtype)
+        return seed if seed.dtype == outputs.dtype else seed.to(outputs.dtype)
 
 
 def _made_by(outputs: Tensor) -> str:

@@ -52,7 +52,8 @@ def _positions(outputs: Tensor) -> int:
 
 def _readable(tensor: Tensor) -> bool:
     """Return whether values can be checked without waiting for a device or breaking a graph."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    is_plain = tensor.device.type == "cpu" and type(tensor) in kernels.PLAIN
+    return is_plain and not _torch.is_compiling()
 
 
 def _check_indices(outputs: Tensor, targets: Tensor, soft: bool) -> None:
@@ -63,6 +64,10 @@ def _check_indices(outputs: Tensor, targets: Tensor, soft: bool) -> None:
     Raises:
         ValueError: they cannot.
     """
+    dtype = targets.dtype
+    whole = not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+    if whole and outputs.dim() > 0 and targets.shape == outputs.shape[:-1]:
+        return
     shape, found = list(outputs.shape), list(targets.shape)
     instead = f"; or probabilities, of shape {shape} and a floating dtype" if soft else ""
     if outputs.dim() <= min(targets.dim(), 1):
@@ -80,10 +85,7 @@ def _check_indices(outputs: Tensor, targets: Tensor, soft: bool) -> None:
             + (f"; classes stand last here, so turn them: {turn}" if second else "")
             + "; rewards of other losses: lfp.rewards.from_loss"
         )
-    if targets.dtype.is_floating_point or targets.dtype.is_complex or targets.dtype == torch.bool:
-        raise ValueError(
-            f"targets must be class indices of an integer dtype, not {targets.dtype}{instead}"
-        )
+    raise ValueError(f"targets must be class indices of an integer dtype, not {dtype}{instead}")
 
 
 def _range(labels: Tensor) -> tuple[int, int]:
@@ -120,7 +122,6 @@ def _same_shape(outputs: Tensor, targets: Tensor) -> Tensor:
     return targets.to(outputs.dtype)
 
 
-@torch.no_grad()
 def softmax(
     outputs: Tensor,
     targets: Tensor,
@@ -155,13 +156,23 @@ def softmax(
         raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing!r}")
     soft = targets.dtype.is_floating_point and targets.shape == outputs.shape and outputs.dim() > 0
     if not soft:
-        return _of_indices(outputs, targets, reduction, ignore_index, label_smoothing)
+        # Detached and past any mode, in less time than `no_grad` takes.
+        with _torch.DisableTorchFunction():
+            outputs = outputs.detach()
+            return _of_indices(outputs, targets, reduction, ignore_index, label_smoothing)
     if ignore_index >= 0:
         raise ValueError(
             "ignore_index must be left out (or be < 0) for targets that are probabilities, not "
             f"{ignore_index!r}"
         )
-    y = targets.to(outputs.dtype)
+    return _of_probabilities(outputs, targets.to(outputs.dtype), reduction, label_smoothing)
+
+
+@torch.no_grad()
+def _of_probabilities(
+    outputs: Tensor, y: Tensor, reduction: Reduction, label_smoothing: float
+) -> Tensor:
+    """Return the reward #3 for probabilities y, of the shape and dtype of the outputs."""
     if label_smoothing:
         y = (1 - label_smoothing) * y + label_smoothing / outputs.shape[-1]
     p = F.softmax(outputs, dim=-1) * y.sum(dim=-1, keepdim=True)
@@ -175,7 +186,7 @@ def _of_indices(
     ignore_index: int,
     label_smoothing: float,
 ) -> Tensor:
-    """Return the reward #3 for class indices, by the kernels of cross-entropy.
+    """Return the reward #3 of detached outputs for class indices, by the kernels of cross-entropy.
 
     They find the places of the targets, leave out those that are ignored, and count the others,
     in half as many operations as a one-hot matrix takes.
@@ -186,9 +197,12 @@ def _of_indices(
     _check_indices(outputs, targets, soft=True)
     _check_reduction(reduction)
     classes = outputs.shape[-1]
-    precise = torch.promote_types(outputs.dtype, torch.float32)
-    flat, labels = outputs.reshape(-1, classes).to(precise), targets.reshape(-1).long()
-    log_p = F.log_softmax(flat, dim=1)
+    flat, labels = outputs, targets.long()
+    if outputs.dim() != 2:
+        flat, labels = outputs.reshape(-1, classes), labels.reshape(-1)
+    if flat.dtype not in (torch.float32, torch.float64):
+        flat = flat.float()
+    log_p = torch.log_softmax(flat, 1)
     options = (log_p, labels, None, _torch.SUM, ignore_index)
     try:
         _, count = _torch.nll_loss_forward(*options)
@@ -201,16 +215,17 @@ def _of_indices(
     gradient = _torch.nll_loss_backward(_minus_one(flat), *options, count)
     if label_smoothing:
         gradient = (1 - label_smoothing) * gradient + label_smoothing / classes
-    reward = flat * _torch.log_softmax_backward(gradient, log_p, 1, precise)
+    reward = _torch.log_softmax_backward(gradient, log_p, 1, flat.dtype).mul_(flat)
     if reduction == "mean":
-        reward = reward.div_(count)  # by 0 where all are ignored
-    # What is ignored may not even be finite, and the product above is not 0 then.
-    reward = reward.masked_fill_((labels == ignore_index)[:, None], 0)
-    return reward.to(outputs.dtype).view_as(outputs)
+        reward.div_(count)  # by 0 where all are ignored
+    if not _readable(count) or count.item() != len(labels):
+        # What is ignored may not even be finite, and the product above is not 0 then.
+        reward.masked_fill_((labels == ignore_index)[:, None], 0)
+    return reward.view(outputs.shape).to(outputs.dtype)
 
 
 def _minus_one(like: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # whose graph makes it
+    if _torch.is_compiling():  # whose graph makes it
         return like.new_full((), -1.0)
     return kernels.scalar(-1.0, like)
 

@@ -38,6 +38,7 @@ from torch.nn import Parameter
 from lfp_core import _torch, functions
 from lfp_core.calls import (
     HIDDEN,
+    IN_PLACE,
     Args,
     Call,
     Context,
@@ -129,7 +130,7 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         return operation(z, *options, **kwargs)
 
     unit = functions.UNITS[operation]
-    slope = unit.slope_at_zero(*options, **kwargs)
+    slope = 0.0 if unit.relu else unit.slope_at_zero(*options, **kwargs)
     in_place = overwrites(operation, args, kwargs)
     return _secant(context, operation, z, mark, function, unit, slope, in_place)
 
@@ -166,9 +167,7 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         return operation(*(substitute(replaced, a) for a in args), **options)
 
     slope: float | Tensor = float(operation in functions.QUANTISATION)
-    if mark.epsilon == 0 and not (
-        torch.compiler.is_compiling() or operation in functions.KNOWN_AT_ZERO
-    ):
+    if mark.epsilon == 0 and not (_torch.is_compiling() or operation in functions.KNOWN_AT_ZERO):
         slope = _derivative_at_zero(function, whole)
     in_place = call.target is z
     return _secant(context, operation, whole, mark, function, functions.UNKNOWN, slope, in_place)
@@ -212,7 +211,7 @@ def _secant(
         kind: Kind = "data" if mark.kind == "data" else "activation"
         becomes = becomes._replace(kind=kind, assumed=kind == "activation")
     if unit.relu:
-        a = ReluSlope.apply(z, function, owed, in_place)
+        a = ReluSlope.apply(z, owed, in_place)
     else:
         units = context.units if unit.offset and not unit.pole else "identity"
         limit = 0.0 if unit.offset and units != "shifted" else slope_at_zero
@@ -274,7 +273,7 @@ def _exponent(operation: Operation, args: Args, kwargs: Kwargs) -> float | None:
         return FIXED_POWERS[operation]
     exponent = kwargs.get("exponent", args[1] if len(args) > 1 else None)
     if isinstance(exponent, Tensor) and exponent.dim() == 0 and not exponent.requires_grad:
-        exponent = None if torch.compiler.is_compiling() else exponent.item()
+        exponent = None if _torch.is_compiling() else exponent.item()
     return float(exponent) if isinstance(exponent, (int, float)) else None
 
 
@@ -632,6 +631,11 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     Returns:
         The output of the operation.
     """
+    operands = tensors((*args, *kwargs.values()))
+    if len(operands) == 1 and not (_torch.is_compiling() or operation in IN_PLACE):
+        mark = known(context, operands[0])
+        if mark is not None and mark.kind != "weight":
+            return marked(operation(*args, **kwargs), mark, not operands[0].requires_grad)
     call = Call(context, operation, args, kwargs)
     kind = call.kind()
     marks = [mark for _, mark in call.active]
@@ -649,7 +653,7 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
 def _passed_on(call: Call, mark: Mark) -> Any:
     """Run a route of tensors that owe the same, which its output goes on owing."""
     output = call.finish(call.operation(*call.args, **call.kwargs), mark)
-    if torch.compiler.is_compiling() and any(o._base is not None for o in tensors((output,))):
+    if _torch.is_compiling() and any(o._base is not None for o in tensors((output,))):
         for operand, of_operand in call.active:
             marked(operand, of_operand._replace(viewed=True))
     return output
@@ -719,7 +723,7 @@ def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
 
 def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Route through max-pooling of images, which need not keep its input for that."""
-    if torch.compiler.is_compiling():  # which decides by itself what to keep
+    if _torch.is_compiling():  # which decides by itself what to keep
         return route(context, operation, args, kwargs)
     window = {name: value for name, value in kwargs.items() if name != "return_indices"}
     return route(context, max_pool2d, args, window)

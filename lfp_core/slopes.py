@@ -92,25 +92,24 @@ class ReluSlope(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, z: Tensor, function: Callable[[Tensor], Tensor], epsilon: float, in_place: bool
-    ) -> Tensor:
-        a = function(z)
+    def forward(ctx: Any, z: Tensor, epsilon: float, in_place: bool) -> Tensor:  # noqa: D102
         if in_place:
-            ctx.mark_dirty(z)
-            a = z
+            a = z.relu_()
+            ctx.mark_dirty(a)
+        else:
+            a = z.relu()
         ctx.save_for_backward(a)
         ctx.epsilon = epsilon
         return a
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
         (a,) = ctx.saved_tensors
         if ctx.epsilon == 0:
-            return _torch.threshold_backward(g, a, 0), None, None, None
+            return _torch.threshold_backward(g, a, 0), None, None
         if ctx.epsilon == UNDIVIDED:
-            return a * g, None, None, None
-        return kernels.relu_slope(a, g, ctx.epsilon), None, None, None
+            return a * g, None, None
+        return kernels.relu_slope(a, g, ctx.epsilon), None, None
 
 
 class EpsilonShare(torch.autograd.Function):
@@ -127,7 +126,7 @@ class EpsilonShare(torch.autograd.Function):
         ctx.save_for_backward(z.clone() if in_place else z)
         if in_place:  # the caller is about to overwrite z
             ctx.mark_dirty(z)
-        elif not torch.compiler.is_compiling():
+        elif not _torch.is_compiling():
             _keepers(z).append(weakref.ref(ctx))
         ctx.epsilon, ctx.factor, ctx.copy = epsilon, factor, None
         return z if in_place else z.view_as(z)
@@ -156,7 +155,7 @@ def before_overwriting(z: Tensor) -> None:
 
     A model may overwrite what its consumer need not keep: ``b = z * 2`` and then ``z += 1``.
     """
-    if torch.compiler.is_compiling():  # whose graph holds no writes
+    if _torch.is_compiling():  # whose graph holds no writes
         return
     kept = _keepers(z)
     for reference in kept:

@@ -190,7 +190,7 @@ def unsupported(neuron: Any) -> str | None:
         "learn_graded_spikes_factor": neuron.graded_spikes_factor.requires_grad,
     }
     ungraded = (neuron.graded_spikes_factor == 1).all()
-    if torch.compiler.is_compiling():  # a graph cannot ask, but it can fail when it runs
+    if _torch.is_compiling():  # a graph cannot ask, but it can fail when it runs
         _torch.assert_async(ungraded, "no LFP rule for Leaky: graded_spikes_factor")
     else:
         options["graded_spikes_factor"] = not ungraded

@@ -51,17 +51,24 @@ def weight_scaled_gradient(model: nn.Module, loss: Tensor) -> Feedback:
     }
 
 
-def relative_error(found: Mapping[Tensor, Any], expected: Mapping[Tensor, Any]) -> float:
+def relative_error(
+    found: Mapping[Tensor, Any], expected: Mapping[Tensor, Any], terms: float = 0.0
+) -> float:
     """Return the largest relative error of a parameter's feedback, in the 2-norm.
 
     A parameter with less than a thousandth of the largest feedback is measured against that
     thousandth: where everything cancels, as for a scale in front of a normalisation, the exact
     feedback is 0 and only rounding errors are left.
+
+    Args:
+        found: the feedback of each parameter.
+        expected: what it should be.
+        terms: the largest norm of what the feedback is a sum of, where all of that may cancel.
     """
     found = {p: torch.as_tensor(value) for p, value in found.items()}
     expected = {p: torch.as_tensor(value) for p, value in expected.items()}
     norms = {p: float(value.norm()) for p, value in expected.items()}
-    floor = 1e-3 * max(norms.values())
+    floor = 1e-3 * max(*norms.values(), terms)
     errors = [
         float((found[p] - expected[p]).norm()) / max(norms[p], floor)
         if floor
