@@ -52,7 +52,7 @@ def weight_scaled_gradient(model: nn.Module, loss: Tensor) -> Feedback:
 
 
 def relative_error(
-    found: Mapping[Tensor, Any], expected: Mapping[Tensor, Any], terms: float = 0.0
+    found: Mapping[Tensor, Any], expected: Mapping[Tensor, Any], *, terms: float = 0.0
 ) -> float:
     """Return the largest relative error of a parameter's feedback, in the 2-norm.
 

@@ -47,11 +47,11 @@ def test_gradients_that_cancel_in_a_batch_are_told_from_wrong_ones(
 ) -> None:
     """Every sample has the outputs that the last bias gives, and every class is once a target."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
-    model.double()
+    dead, last = nn.Linear(3, 3), nn.Linear(3, 3)
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), dead, nn.ReLU(), last).double()
     with torch.no_grad():
-        model[2].weight.zero_()
-        model[4].bias.copy_(torch.tensor([0.1, 0.2, 0.7]))
+        dead.weight.zero_()
+        last.bias.copy_(torch.tensor([0.1, 0.2, 0.7]))
     inputs = torch.randn(3, 2, dtype=torch.float64)
     case = Case(model, inputs, torch.tensor([1, 2, 0]), "multi_margin", torch.zeros(3, 3))
     loss = LOSSES[case.loss](model(inputs), case.targets)
