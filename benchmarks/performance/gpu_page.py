@@ -87,7 +87,8 @@ graph. What differs from the paper: 5000 of the 50000 train images are for valid
 one or two seeds.
 
 {cifar}
-The tables with all that belongs to them: [ReLU, SiLU, ELU and tanh]({stored}/paper/table.md),
+The tables with all that belongs to them:
+[ReLU]({stored}/paper-relu/table.md), [SiLU, ELU and tanh]({stored}/paper/table.md),
 [Heaviside]({stored}/paper-heaviside/table.md), [sigmoid]({stored}/paper-sigmoid/table.md).
 
 - **With ReLU, LFP learns CIFAR-10 as far as SGD does**: the authors' notebook has 82.44 for LFP and
@@ -156,7 +157,7 @@ CIFAR = "cifar10-gpu"
 def _cifar(folder: Path) -> tuple[list[str], list[list[str]]]:
     """Return the accuracies of the parts of a stored study that have the paper's settings."""
     header = ["activation", "method", "test accuracy %", "largest norm", "diverged"]
-    parts = ("paper", "paper-heaviside", "paper-sigmoid")
+    parts = ("paper-relu", "paper", "paper-heaviside", "paper-sigmoid")
     return header, [row for part in parts for row in _columns(folder / part, header)]
 
 
