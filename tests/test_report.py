@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from base64 import b64decode
-from collections.abc import Iterator
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,7 +21,6 @@ from baselines import METHODS, REWARDS, LFPSettings
 from benchmarks.cli import app
 from benchmarks.data import DATASETS
 from benchmarks.experiments.comparison import Comparison, Options, panels
-from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.choosing import outcome as found_of
 from benchmarks.experiments.comparison.published import EXPERIMENTS, published
@@ -49,7 +47,7 @@ from benchmarks.studies.page import report, write_page
 from tests.markdown import parse
 from tests.studies import carry_out
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_costs")]
 
 OPTIONS = Options(
     dataset="blobs",
@@ -124,14 +122,6 @@ class Tables(HTMLParser):
         """Add to a cell."""
         if self.cell:
             self.rows[-1][-1] += data
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_costs() -> Iterator[None]:
-    """Otherwise the costs that are looked for are not those that were measured."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module, "COST_REPEATS", 2)
-        yield
 
 
 @pytest.fixture(scope="module")

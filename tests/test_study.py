@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,7 +19,6 @@ from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement
 from benchmarks.data import DATASETS, Dataset, Split, load
 from benchmarks.experiments import conduct
-from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison import summary as table
 from benchmarks.experiments.comparison.study import (
     Cell,
@@ -37,7 +36,7 @@ from benchmarks.runs.store import Store
 from benchmarks.runs.training import execute
 from tests.studies import carry_out, place, write_report
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_costs")]
 
 STUDY = Study(
     dataset="blobs",
@@ -65,13 +64,6 @@ class Finished(NamedTuple):
 
 
 INFINITE = MethodOptions.model_validate({"clip_norm": math.inf})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_costs() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module, "COST_REPEATS", 2)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -107,11 +107,7 @@ def speed(
         remarks = [
             "Heaviside's ratios are to SGD's step with ReLU: no gradient passes a step function.",
             f"Batches of {batch_size}; median of {repeats} interleaved rounds, with the quartiles.",
-            *(
-                [report.SAME_POOLING]
-                if any(row["same_pooling_ratio"] is not None for row in found)
-                else []
-            ),
+            *([report.SAME_POOLING] if report.pools(found) else []),
             *(f"Made on: {origin}." for origin in text.origins([environment])),
             f"Command: `{command}`",
         ]

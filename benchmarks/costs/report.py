@@ -12,10 +12,15 @@ SAME_POOLING = (
 )
 
 
+def pools(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether a model of what was measured pools by maxima."""
+    return any(row.get("same_pooling_ratio") is not None for row in rows)
+
+
 def speed_lines(rows: Iterable[Mapping[str, Any]]) -> Lines:
     """Return as text what `lfp-bench speed` measured: costs, each with its model and activation."""
     found = list(rows)
-    pooled = any(row.get("same_pooling_ratio") for row in found)
+    pooled = pools(found)
     header = (
         "model",
         "activation",

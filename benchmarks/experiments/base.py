@@ -36,7 +36,7 @@ when it is done, and writes the report; resuming, the status and other machines 
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -47,7 +47,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.costs.workloads import Measurement
 from benchmarks.rendering.document import Section
 from benchmarks.runs.executors import Make
-from benchmarks.runs.run import Run
+from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Stored, StoredCosts
 from benchmarks.runs.training import classify
 from benchmarks.runs.tuning import Choice, choose
@@ -78,6 +78,10 @@ class Found:
 
     runs: dict[Run, Stored] = field(default_factory=dict)
     costs: list[tuple[Measurement, StoredCosts]] = field(default_factory=list)
+
+    def results_of(self, runs: Iterable[Run]) -> list[Result]:
+        """Return what those of the runs measured that are there, in their order."""
+        return [self.runs[run].result for run in runs if run in self.runs]
 
     @property
     def environments(self) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def choices(study: Study, results: Results) -> dict[Cell, Choice]:
         if not tried:
             found[cell] = Choice(study.given(cell.method))
         elif all(run in results for run in tried):
-            last = playoff(study, cell, results) if study.finalists else tried
+            last = playoff(study, cell, results) or tried
             chosen = choose(results[run].result for run in last)
             every = {run.settings for run in tried}
             found[cell] = replace(chosen, edges=edges_of(every, chosen.settings))

@@ -42,7 +42,6 @@ class Depth(Experiment[Options]):
         for cell in options.cells:
             if choice := choice_of(sweep_of(cell, options), found.runs):
                 runs = runs_of(cell, options, choice.settings, sweep=False)
-                results = [found.runs[run].result for run in runs if run in found.runs]
-                if results:
+                if results := found.results_of(runs):
                     reached.append(Reached(cell, choice, results))
         return report(options, reached) if reached else []

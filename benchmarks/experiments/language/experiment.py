@@ -37,10 +37,7 @@ class Language(Experiment[Options]):
         """See :class:`Experiment`; of the arms whose runs are all there."""
         rows = []
         for arm in options.arms():
-            tried = {
-                rate: [found.runs[run].result for run in runs if run in found.runs]
-                for rate, runs in runs_of(arm, options).items()
-            }
+            tried = {rate: found.results_of(runs) for rate, runs in runs_of(arm, options).items()}
             if all(len(results) == options.seeds for results in tried.values()):
                 rows.append(chosen(arm, tried))
         return report(options, rows) if rows else []

@@ -50,6 +50,5 @@ class Treatments(Experiment[Options]):
             choice = choice_of(sweep(network, arm, options), found.runs)
             if choice is not None:
                 runs = final(network, arm, choice.settings, options)
-                reached = [found.runs[run].result for run in runs if run in found.runs]
-                arms.append(Arm(network, arm, choice, reached))
+                arms.append(Arm(network, arm, choice, found.results_of(runs)))
         return report(options, arms)
