@@ -11,7 +11,7 @@ STUDIES := all-methods authors-epsilon epsilon toy lenet snn rstdp swarms pso-ab
 
 .PHONY: compare test test-fast test-thorough lint types docs peer coverage perf dashboard gate reproduce clean
 
-compare: .venv/ready
+compare: .venv/native
 	LFP_JOBS=auto $(BIN)/lfp-bench compare
 
 # The hash seed gives sets one order in all processes, which have to collect the same tests.
@@ -52,7 +52,7 @@ coverage: .venv/ready
 	$(BIN)/lfp-bench coverage $(STORED)
 
 # The performance history: measure HEAD into it on an idle machine, show it, compare with a release.
-perf: .venv/ready
+perf: .venv/native
 	$(BIN)/lfp-bench perf history
 
 dashboard: .venv/ready
@@ -63,7 +63,7 @@ gate: .venv/ready
 
 # All that the README quotes: about eight hours on two cores. `speed` runs in the environment that has
 # the authors' package. Delete a study's folder to make it again; what is there is not repeated.
-reproduce: peer
+reproduce: peer .venv/native
 	for study in $(STUDIES); do \
 	  $(BIN)/lfp-bench run $$study --size cpu --threads 1 $(STORED) || exit; done
 	$(BIN)/lfp-bench pack benchmarks/stored
@@ -91,5 +91,10 @@ reproduce: peer
 	$(BIN)/lfp-bench compare --help > /dev/null
 	touch $@
 
+# Optional: small networks learn faster by them, and the same bits. Without a compiler it says so.
+.venv/native: .venv/ready lfp_core/native.cpp
+	-$(BIN)/python -m lfp_core.build_native
+	touch $@
+
 clean:
-	rm -rf .venv .tox .asv .site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf lfp_core/_native.* .venv .tox .asv .site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

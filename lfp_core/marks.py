@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lfp_core import _torch
-from lfp_core.slopes import EpsilonShare, Share, WeightScale
+from lfp_core.slopes import EpsilonShare, Share, scaled_weight
 
 Kind = Literal["data", "weight", "activation", "undetermined"]
 #: What a value is on its way to becoming, where that decides how its consumer shares a reward.
@@ -338,7 +338,7 @@ def used(tensor: Tensor, mark: Mark | None, share: float = 1.0, in_place: bool =
     if mark is None or not tensor.requires_grad:
         return tensor
     if mark.kind == "weight":
-        return tensor if mark.scaled else WeightScale.apply(tensor)
+        return tensor if mark.scaled else scaled_weight(tensor)
     factor = share / mark.degree
     if mark.epsilon:
         return EpsilonShare.apply(tensor, mark.epsilon, factor, in_place)
@@ -349,7 +349,7 @@ def as_weight(tensor: Tensor, mark: Mark | None) -> Tensor:
     """Return the tensor as the weight of a layer, which is what its place there says."""
     if mark is None or not tensor.requires_grad or mark.scaled:
         return tensor
-    return WeightScale.apply(tensor)
+    return scaled_weight(tensor)
 
 
 def weight(tensor: Tensor) -> Tensor:

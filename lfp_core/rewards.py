@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lfp_core import _torch, kernels
+from lfp_core import _torch, kernels, native
 
 Reduction = Literal["mean", "sum"]
 
@@ -202,26 +202,38 @@ def _of_indices(
         flat, labels = outputs.reshape(-1, classes), labels.reshape(-1)
     if flat.dtype not in (torch.float32, torch.float64):
         flat = flat.float()
-    log_p = torch.log_softmax(flat, 1)
-    options = (log_p, labels, None, _torch.SUM, ignore_index)
     try:
-        _, count = _torch.nll_loss_forward(*options)
+        reward = _of_logits(flat, labels, reduction == "mean", ignore_index, label_smoothing)
     except IndexError:  # on the CPU, which looks at every label
         also = f" or be ignore_index={ignore_index}"
         low, high = _range(labels[labels != ignore_index])
         raise ValueError(
             f"targets must lie in [0, {classes - 1}]{also}, not in [{low}, {high}]"
         ) from None
-    gradient = _torch.nll_loss_backward(_minus_one(flat), *options, count)
+    return reward.view(outputs.shape).to(outputs.dtype)
+
+
+def _of_logits(
+    logits: Tensor, labels: Tensor, mean: bool, ignore_index: int, label_smoothing: float
+) -> Tensor:
+    """Return the reward #3 of logits (positions, classes) for labels (positions,)."""
+    if native.nodes is not None and not label_smoothing and not _torch.is_compiling():
+        made: Tensor | None = native.nodes.softmax_reward(logits, labels, mean, ignore_index)
+        if made is not None:
+            return made
+    log_p = torch.log_softmax(logits, 1)
+    options = (log_p, labels, None, _torch.SUM, ignore_index)
+    _, count = _torch.nll_loss_forward(*options)
+    gradient = _torch.nll_loss_backward(_minus_one(logits), *options, count)
     if label_smoothing:
-        gradient = (1 - label_smoothing) * gradient + label_smoothing / classes
-    reward = _torch.log_softmax_backward(gradient, log_p, 1, flat.dtype).mul_(flat)
-    if reduction == "mean":
+        gradient = (1 - label_smoothing) * gradient + label_smoothing / logits.shape[1]
+    reward = _torch.log_softmax_backward(gradient, log_p, 1, logits.dtype).mul_(logits)
+    if mean:
         reward.div_(count)  # by 0 where all are ignored
     if not _readable(count) or count.item() != len(labels):
         # What is ignored may not even be finite, and the product above is not 0 then.
         reward.masked_fill_((labels == ignore_index)[:, None], 0)
-    return reward.view(outputs.shape).to(outputs.dtype)
+    return reward
 
 
 def _minus_one(like: Tensor) -> Tensor:

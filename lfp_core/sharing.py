@@ -32,6 +32,7 @@ from inspect import signature
 from typing import Any, TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -64,7 +65,7 @@ from lfp_core.marks import (
     used,
 )
 from lfp_core.pooling import max_pool2d
-from lfp_core.slopes import UNDIVIDED, ReluSlope, SecantSlope, WeightScale
+from lfp_core.slopes import UNDIVIDED, SecantSlope, linear_layer, relu, scaled_weight
 
 ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide") | {Tensor.__rmul__}
 #: Products without a sum, and with one over everything.
@@ -211,7 +212,7 @@ def _secant(
         kind: Kind = "data" if mark.kind == "data" else "activation"
         becomes = becomes._replace(kind=kind, assumed=kind == "activation")
     if unit.relu:
-        a = ReluSlope.apply(z, owed, in_place)
+        a = relu(z, owed, in_place)
     else:
         units = context.units if unit.offset and not unit.pole else "identity"
         limit = 0.0 if unit.offset and units != "shifted" else slope_at_zero
@@ -323,11 +324,15 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     if (mark is None and context.knows_data()) or (mark is not None and mark.kind == "weight"):
         call = Call(context, operation, args, kwargs)  # weights standardised, or of a constant
         return call.run(call.kind())
+    if operation is F.linear and not kwargs and (mark is None or mark.debts == ACTIVATION.debts):
+        output = linear_layer(x, *parameters)
+        if output is not None:
+            return marked(output, context.owing())
     scaled = []
     for parameter in parameters:
         weight = parameter
         if type(parameter) is Parameter:
-            weight = WeightScale.apply(parameter) if parameter.requires_grad else parameter
+            weight = scaled_weight(parameter) if parameter.requires_grad else parameter
         elif isinstance(parameter, Tensor):
             made = mark_of(parameter)
             if made is not None and made.kind in ("activation", "data"):

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-from lfp_core import _torch, kernels
+from lfp_core import _torch, kernels, native
 
 KEPT_BY = "_lfp_kept_by"
 #: In place of eps: what autograd brings to z is its reward R itself, not ``G = R / z``. A spike
@@ -195,3 +196,42 @@ class WeightScale(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Tensor:  # noqa: D102
         (weight,) = ctx.saved_tensors
         return kernels.scaled(weight, g)
+
+
+# --- the nodes of small networks in C++, where they can be used -----------------------------------
+
+
+def relu(z: Tensor, epsilon: float, in_place: bool) -> Tensor:
+    """Return ReLU of z, by :class:`ReluSlope`."""
+    if native.nodes is not None and not in_place and _is_plain(z):
+        a: Tensor | None = native.nodes.relu(z, epsilon)
+        if a is not None:
+            return a
+    return ReluSlope.apply(z, epsilon, in_place)
+
+
+def scaled_weight(weight: Tensor) -> Tensor:
+    """Return a weight as an operation consumes it, by :class:`WeightScale`."""
+    if native.nodes is not None and _is_plain(weight):
+        scaled: Tensor | None = native.nodes.weight_scale(weight)
+        if scaled is not None:
+            return scaled
+    return WeightScale.apply(weight)
+
+
+def linear_layer(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    """Return ``F.linear`` of a batch, with :class:`WeightScale` of its parameters, in one node.
+
+    None if that is not for these tensors.
+    """
+    parameters = (weight,) if bias is None else (weight, bias)
+    if native.nodes is None or _torch.is_compiling() or type(x) is not Tensor:
+        return None
+    if any(type(parameter) is not Parameter for parameter in parameters):
+        return None
+    output: Tensor | None = native.nodes.linear(x, weight, bias)
+    return output
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return type(tensor) in kernels.PLAIN and not _torch.is_compiling()

@@ -14,6 +14,7 @@ from baselines import machine
 from benchmarks.cli import app
 from benchmarks.data import Archive
 from benchmarks.storage import git
+from lfp_core import native
 
 GIGABYTE = 10**9
 
@@ -41,6 +42,14 @@ def test_a_machine_without_faults_is_well() -> None:
     told = CliRunner().invoke(app, ["doctor"])
     assert told.exit_code == 0
     assert "own packages" in told.stdout
+
+
+def test_nodes_that_are_not_built_have_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict, detail = examined()["C++ nodes"]
+    assert verdict == "ok"
+    assert "python -m lfp_core.build_native" in detail
+    monkeypatch.setattr(native, "nodes", native)
+    assert examined()["C++ nodes"] == ("ok", "built, for this torch and Python")
 
 
 def test_more_threads_than_cpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

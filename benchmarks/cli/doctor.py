@@ -20,6 +20,7 @@ from benchmarks.cli.extras import EXTRAS, way_out
 from benchmarks.data import ARCHIVES, DataError, default_root
 from benchmarks.storage import git
 from benchmarks.storage.provenance import PACKAGES, processor
+from lfp_core import native
 
 GIGABYTE = 1e9
 #: Bytes of disk that results, checkpoints and data sets need at most, and of memory for MNIST.
@@ -60,6 +61,7 @@ def examine(results: Path) -> Iterator[Finding]:
         yield Finding("GPU", "ok", f"{processor(gpu)}, CUDA {torch.version.cuda}")
     else:
         yield Finding("GPU", "ok", "torch finds none; everything runs on the CPU too")
+    yield _nodes()
     yield _repository()
     yield from _data()
     for module, use in OPTIONAL.items():
@@ -109,6 +111,14 @@ def _memory() -> Finding:
     if free < NEEDED:
         return Finding("memory", "warning", f"{told}; use fewer --jobs, or ask for more memory")
     return Finding("memory", "ok", told)
+
+
+def _nodes() -> Finding:
+    """Tell whether small networks learn as fast as they can."""
+    if native.nodes is not None:
+        return Finding("C++ nodes", "ok", "built, for this torch and Python")
+    command = "python -m lfp_core.build_native"
+    return Finding("C++ nodes", "ok", f"not built; for faster small networks on a CPU: {command}")
 
 
 def _repository() -> Finding:

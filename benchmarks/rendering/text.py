@@ -102,6 +102,7 @@ def origins(environments: Iterable[Mapping[str, Any]]) -> list[str]:
     described = (
         f"{e['processor']}, {e['threads']} threads on {e['device']}; {e['platform']}; "
         f"Python {e['python']}, torch {e['torch']}, numpy {e['numpy']}; "
+        f"{'LFP with C++ nodes; ' if e.get('nodes') == 'C++' else ''}"
         f"commit {e['commit'] or 'unknown'}{' with uncommitted changes' if e['dirty'] else ''}"
         for e in environments
     )

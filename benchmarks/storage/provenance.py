@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -46,6 +47,8 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": load(),
         "threads": torch.get_num_threads(),
+        # What the engine has loaded (lfp_core/native.py): it changes costs, and no results.
+        "nodes": "C++" if "lfp_native" in sys.modules else "Python",
         # Runs ask torch for deterministic algorithms whatever this says (benchmarks.runs.training).
         "determinism": {
             "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),

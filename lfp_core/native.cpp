@@ -1,0 +1,264 @@
+// Two of the nodes of lfp_core/slopes.py and a reward of lfp_core/rewards.py, in C++, for the CPU.
+//
+// In small networks most of what LFP costs over SGD is Python that runs between the kernels. These
+// functions compute the same numbers by the same operations, bit for bit, and without it. Each
+// returns None for tensors that it is not made for, which the classes in Python then take.
+//
+// What a loop computes here is elementwise, and in the order of the operations in Python; it must
+// not be compiled to fused multiply-adds, which round once where two operations round twice.
+
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+namespace {
+
+using at::Tensor;
+using torch::autograd::Node;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+using MaybeTensor = std::optional<Tensor>;
+
+// Newer versions of torch count who holds a node of autograd in the node itself, and older ones by
+// the standard library's pointers.
+template <typename T>
+auto make_node() {
+  if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, T>) {
+    return c10::make_intrusive<T>();
+  } else {
+    // Found by its argument, as newer versions do not have it.
+    return std::shared_ptr<T>(new T(), [](auto* node) { deleteNode(node); });
+  }
+}
+
+template <typename T>
+auto pointer_to(T* node) {
+  if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, T>) {
+    return c10::intrusive_ptr<T>::unsafe_reclaim_from_nonowning(node);
+  } else {
+    return node->shared_from_this();
+  }
+}
+
+// Whether the values lie in the memory of the CPU, and no mode and no transform wants to see the
+// operations: so of no fake, sparse, quantised or conjugated tensor, and of none of a vmap.
+bool is_dense(const Tensor& t) {
+  static const c10::DispatchKeySet keys(
+      {c10::DispatchKey::CPU, c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradCPU,
+       c10::DispatchKey::AutocastCPU});
+  return t.key_set() == keys && !c10::impl::dispatch_mode_enabled();
+}
+
+bool is_plain(const Tensor& t) {
+  return is_dense(t) && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble);
+}
+
+bool is_trained(const Tensor& t) {
+  return is_plain(t) && t.requires_grad() && c10::GradMode::is_enabled() &&
+      !at::autocast::is_autocast_enabled(at::kCPU);
+}
+
+// Whether one loop over both is faster than operations, which use several threads.
+bool in_one_loop(const Tensor& a, const Tensor& b) {
+  return is_plain(a) && is_plain(b) && a.scalar_type() == b.scalar_type() &&
+      a.sizes() == b.sizes() && a.is_contiguous() && b.is_contiguous() &&
+      (a.numel() <= at::internal::GRAIN_SIZE || at::get_num_threads() == 1);
+}
+
+// Return f(a, b) of each pair of values, in the memory of b if nothing else can see it.
+template <typename Function>
+Tensor elementwise(const Tensor& a, Tensor&& b, const Function& f) {
+  const bool own = b.use_count() == 1 && b.storage().use_count() == 1;
+  Tensor out = own ? b : at::empty_like(b);
+  AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "lfp_elementwise", [&] {
+    const auto* x = a.const_data_ptr<scalar_t>();
+    const auto* y = b.const_data_ptr<scalar_t>();
+    auto* z = out.mutable_data_ptr<scalar_t>();
+    for (int64_t i = 0, n = a.numel(); i < n; ++i) {
+      z[i] = f(x[i], y[i]);
+    }
+  });
+  return out;
+}
+
+// Return |w| g.
+Tensor scaled(const Tensor& w, Tensor&& g) {
+  if (c10::GradMode::is_enabled() || !in_one_loop(w, g)) {
+    return w.abs().mul_(g);
+  }
+  return elementwise(w, std::move(g), [](auto x, auto y) { return std::abs(x) * y; });
+}
+
+// slopes.WeightScale: the gradient of a parameter is multiplied by its magnitude.
+struct LFPWeightScale : Node {
+  SavedVariable weight;
+
+  variable_list apply(variable_list&& gradients) override {
+    Tensor g = std::move(gradients[0]);
+    if (!g.defined()) {
+      return {g};
+    }
+    return {scaled(weight.unpack(), std::move(g))};
+  }
+
+  void release_variables() override { weight.reset_data(); }
+  std::string name() const override { return "LFPWeightScale"; }
+};
+
+MaybeTensor weight_scale(const Tensor& weight) {
+  if (!is_trained(weight)) {
+    return {};
+  }
+  Tensor out;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    out = at::alias(weight);
+  }
+  // What is written to the parameter is seen where this is kept for the backward pass.
+  torch::autograd::impl::set_version_counter(
+      out, torch::autograd::impl::version_counter(weight));
+  auto node = make_node<LFPWeightScale>();
+  node->set_next_edges(torch::autograd::collect_next_edges(weight));
+  node->weight = SavedVariable(weight, /*is_output=*/false);
+  torch::autograd::set_history(out, node);
+  return out;
+}
+
+// slopes.ReluSlope for eps > 0: the reward passes through by a / (a + eps).
+struct LFPReluSlope : Node {
+  SavedVariable output;
+  double epsilon = 0;
+
+  variable_list apply(variable_list&& gradients) override {
+    Tensor g = std::move(gradients[0]);
+    if (!g.defined()) {
+      return {g};
+    }
+    const Tensor a = output.unpack(pointer_to<Node>(this));
+    if (c10::GradMode::is_enabled() || !in_one_loop(a, g)) {
+      return {(a / (a + epsilon)).mul_(g)};
+    }
+    return {elementwise(a, std::move(g), [this](auto x, auto y) {
+      return x / (x + static_cast<decltype(x)>(epsilon)) * y;
+    })};
+  }
+
+  void release_variables() override { output.reset_data(); }
+  std::string name() const override { return "LFPReluSlope"; }
+};
+
+MaybeTensor relu(const Tensor& z, double epsilon) {
+  // A smaller epsilon has no normal number, and what is infinite stands for a spike's reward.
+  const bool is_normal = epsilon >= std::numeric_limits<float>::min() && std::isfinite(epsilon);
+  if (!is_normal || !is_trained(z)) {
+    return {};
+  }
+  Tensor a;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    a = at::relu(z);
+  }
+  auto node = make_node<LFPReluSlope>();
+  node->set_next_edges(torch::autograd::collect_next_edges(z));
+  node->epsilon = epsilon;
+  torch::autograd::set_history(a, node);
+  node->output = SavedVariable(a, /*is_output=*/true);
+  return a;
+}
+
+// torch's linear of a batch (samples, inputs), with the gradients of its parameters multiplied by
+// their magnitudes: one node in the place of four.
+struct LFPLinear : Node {
+  SavedVariable input, weight, bias;
+
+  variable_list apply(variable_list&& gradients) override {
+    const Tensor g = std::move(gradients[0]);
+    variable_list out(3);
+    if (!g.defined()) {
+      return out;
+    }
+    const Tensor w = weight.unpack();  // once, as torch.utils.checkpoint wants it
+    if (task_should_compute_output(0)) {
+      out[0] = g.mm(w);
+    }
+    if (task_should_compute_output(1)) {
+      out[1] = scaled(w, g.t().mm(input.unpack()));
+    }
+    if (task_should_compute_output(2)) {
+      out[2] = scaled(bias.unpack(), g.sum(0));
+    }
+    return out;
+  }
+
+  void release_variables() override {
+    input.reset_data();
+    weight.reset_data();
+    bias.reset_data();
+  }
+  std::string name() const override { return "LFPLinear"; }
+};
+
+MaybeTensor linear(const Tensor& input, const Tensor& weight, const MaybeTensor& bias) {
+  const bool is_batch = input.dim() == 2 && weight.dim() == 2 && is_plain(input) &&
+      input.scalar_type() == weight.scalar_type();
+  const bool has_bias = bias.has_value();
+  if (!is_batch || !is_trained(weight) || (has_bias && !is_trained(*bias))) {
+    return {};
+  }
+  Tensor out;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    out = at::linear(input, weight, bias);
+  }
+  const Tensor b = bias.value_or(Tensor());
+  auto node = make_node<LFPLinear>();
+  node->set_next_edges(torch::autograd::collect_next_edges(input, weight, b));
+  node->input = SavedVariable(input, /*is_output=*/false);
+  node->weight = SavedVariable(weight, /*is_output=*/false);
+  node->bias = SavedVariable(b, /*is_output=*/false);
+  torch::autograd::set_history(out, node);
+  return out;
+}
+
+// rewards.softmax of class indices: o (y - softmax(o)), by the kernels of cross-entropy.
+MaybeTensor softmax_reward(
+    const Tensor& outputs, const Tensor& labels, bool mean, int64_t ignored) {
+  if (!is_plain(outputs) || outputs.dim() != 2 || !is_dense(labels)) {
+    return {};
+  }
+  at::AutoDispatchBelowADInplaceOrView below;
+  const auto sum = at::Reduction::Sum;
+  const Tensor log_p = at::log_softmax(outputs, 1);
+  const Tensor count = std::get<1>(at::nll_loss_forward(log_p, labels, {}, sum, ignored));
+  const Tensor minus_one = at::full({}, -1.0, outputs.options());
+  const Tensor g = at::nll_loss_backward(minus_one, log_p, labels, {}, sum, ignored, count);
+  Tensor reward = at::_log_softmax_backward_data(g, log_p, 1, outputs.scalar_type());
+  reward.mul_(outputs);
+  if (mean) {
+    reward.div_(count);
+  }
+  if (count.item<double>() != static_cast<double>(labels.size(0))) {
+    reward.masked_fill_((labels == ignored).unsqueeze(1), 0);
+  }
+  return reward;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  // Other threads run meanwhile, as they do during an operation of torch.
+  const py::call_guard<py::gil_scoped_release> released;
+  m.def("weight_scale", &weight_scale, released);
+  m.def("relu", &relu, released);
+  m.def("linear", &linear, released);
+  m.def("softmax_reward", &softmax_reward, released);
+}
