@@ -53,7 +53,7 @@ def test_the_engine_needs_torch_alone(wheels: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(wheels[0]) as file:
         names = {n.partition("/")[2] for n in file.namelist() if n.startswith("lfp_core/")}
     modules = {path.name for path in (ROOT / "lfp_core").glob("*.py")}
-    assert names == {*modules, "py.typed", "VERSION"}
+    assert names == {*modules, "native.cpp", "py.typed", "VERSION"}
 
 
 def test_the_application_needs_the_engine_of_its_version(wheels: tuple[Path, Path]) -> None:
