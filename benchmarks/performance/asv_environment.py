@@ -1,7 +1,8 @@
 """An environment for asv: the Python that runs asv, with the project as it was at a commit.
 
 asv would build an environment for each commit, with a torch of its own in each (5 GB and minutes).
-The project is pure Python, so a checkout on the import path is all that distinguishes commits.
+Commits are told apart by what is checked out on the import path. Of the nodes in C++, which are
+optional, each checkout has its own.
 `asv.conf.json` names this module as a plugin.
 """
 
@@ -9,6 +10,7 @@ import os
 import platform
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from asv.environment import Environment
@@ -43,3 +45,9 @@ class Checkout(Environment):  # type: ignore[misc]  # asv has no types
         """Run Python on one of asv's scripts, which puts the checkout first on its path."""
         variables = {**options.pop("env", os.environ), "ASV_PYTHONPATH": self._build_root}
         return check_output([sys.executable, *args], env=variables, **options)
+
+    def _install_project(self, repo: Any, commit_hash: str, build_dir: str) -> None:
+        """Build the engine's nodes in C++, of commits that have them."""
+        if Path(build_dir, "lfp_core", "build_native.py").exists():
+            build = [sys.executable, "-m", "lfp_core.build_native"]
+            check_output(build, cwd=build_dir, valid_return_codes=None)  # or it runs without them
