@@ -1,5 +1,6 @@
 """Which mode stored files have is for the umask to say."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -88,3 +89,15 @@ def test_a_kill_leaves_what_was_there_and_what_it_had_begun_is_removed(tmp_path:
     assert len(list(tmp_path.iterdir())) == 3
     remove_leftovers(tmp_path.parent)
     assert {path.name for path in tmp_path.iterdir()} == {"file", ".mine.tmp"}
+
+
+def test_an_error_names_the_file_that_was_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with pytest.raises(PermissionError) as caught:
+        write(tmp_path / "report.html", b"")
+    assert str(caught.value) == f"[Errno 13] Permission denied: '{tmp_path / 'report.html'}'"

@@ -77,8 +77,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(scratch, path)
-        except BaseException:
+        except BaseException as error:
             scratch.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename == str(scratch):
+                error.filename = str(path)  # what the reader of the message knows
             raise
 
 
