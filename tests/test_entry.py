@@ -59,10 +59,12 @@ def test_without_a_command_the_help_comes_before_the_error() -> None:
 
 
 def shell(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # Python keeps what it could not write, and tries again when it ends, unless it is told not to.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return subprocess.run(
         ["sh", "-c", line.replace("lfp-bench", f"'{sys.executable}' -m lfp_bench")],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**inherited, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -79,6 +81,7 @@ def test_an_output_that_is_full_is_one_line(arguments: str, tmp_path: Path) -> N
     assert done.returncode == 2
     assert done.stderr == "error: standard output: No space left on device\n"
     assert shell(f"lfp-bench {arguments} > /dev/full 2>&1", tmp_path).returncode == 2
+    assert shell("lfp-bench run nowhere 2> /dev/full", tmp_path).returncode == 2
 
 
 def test_who_reads_may_have_seen_enough(tmp_path: Path) -> None:

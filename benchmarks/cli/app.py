@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TextIO
 
 import typer
 
@@ -120,10 +120,10 @@ class Commands(LaterGroup):
                 code = super().main(arguments, *other, **options)
             sys.stdout.flush()  # which is the last that can fail
         except BrokenPipeError:  # who reads has seen enough, as `head` has
-            code = _silent()
+            code = 1
         except OSError as error:  # of files and data, the commands refuse them with their names
             say(f"error: {error if error.filename else f'standard output: {error.strerror}'}")
-            code = _silent(Refused.exit_code)
+            code = Refused.exit_code
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
             if context is not None and not arguments:
@@ -131,6 +131,8 @@ class Commands(LaterGroup):
                     print(context.get_help())
             say(f"error: {error.format_message()}")
             code = error.exit_code
+        for stream in (sys.stdout, sys.stderr):
+            _settle(stream)
         sys.exit(code or 0)
 
     def invoke(self, ctx: Any) -> Any:
@@ -146,11 +148,13 @@ class Commands(LaterGroup):
             raise Refused(told) from error
 
 
-def _silent(code: int = 1) -> int:
-    """Let nothing more be printed, which would fail again when Python ends; return an exit code."""
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+def _settle(stream: TextIO) -> None:
+    """Write what is left to a stream, or drop it, as Python would fail with it when it ends."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
