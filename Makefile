@@ -75,9 +75,10 @@ reproduce: peer .venv/native
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-vgg-like --models vgg-like \
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
 	  --peer --threads 1 --repeats 20
-	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-mlp --models toy-mlp,mlp \
-	  --activations relu,silu,elu,tanh,sigmoid,heaviside \
-	  --methods lfp,sgd --peer --threads 1 --repeats 500
+	$(BIN)/lfp-bench speed $(STORED) --study speed-mlp --models toy-mlp,mlp \
+	  --activations relu,silu,elu,tanh,sigmoid,heaviside --methods lfp,sgd --threads 1 --repeats 500
+	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-mlp-peer --models toy-mlp,mlp \
+	  --activations relu,silu,elu,tanh,sigmoid,heaviside --methods lfp,sgd --peer --threads 1 --repeats 500
 	.tox/peer/bin/lfp-bench perf spiking $(STORED)
 	for what in swarms rstdp roofline scaling "weak-scaling --steps 50" \
 	  "steps --models mlp,lenet --rounds 200 --device cpu --threads 1"; do \

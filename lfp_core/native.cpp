@@ -229,26 +229,41 @@ MaybeTensor linear(const Tensor& input, const Tensor& weight, const MaybeTensor&
   return out;
 }
 
-// rewards.softmax of class indices: o (y - softmax(o)), by the kernels of cross-entropy.
+// rewards.softmax of class indices: o (y - softmax(o)), by torch's kernels of log_softmax.
 MaybeTensor softmax_reward(
     const Tensor& outputs, const Tensor& labels, bool mean, int64_t ignored) {
-  if (!is_plain(outputs) || outputs.dim() != 2 || !is_dense(labels)) {
+  const bool is_pair = is_plain(outputs) && outputs.dim() == 2 && is_dense(labels) &&
+      labels.scalar_type() == at::kLong && labels.is_contiguous();
+  if (!is_pair) {
     return {};
   }
   at::AutoDispatchBelowADInplaceOrView below;
-  const auto sum = at::Reduction::Sum;
-  const Tensor log_p = at::log_softmax(outputs, 1);
-  const Tensor count = std::get<1>(at::nll_loss_forward(log_p, labels, {}, sum, ignored));
-  const Tensor minus_one = at::full({}, -1.0, outputs.options());
-  const Tensor g = at::nll_loss_backward(minus_one, log_p, labels, {}, sum, ignored, count);
-  Tensor reward = at::_log_softmax_backward_data(g, log_p, 1, outputs.scalar_type());
-  reward.mul_(outputs);
-  if (mean) {
-    reward.div_(count);
-  }
-  if (count.item<double>() != static_cast<double>(labels.size(0))) {
-    reward.masked_fill_((labels == ignored).unsqueeze(1), 0);
-  }
+  const Tensor o = outputs.contiguous();
+  const Tensor y = at::zeros_like(o);
+  const int64_t rows = o.size(0), classes = o.size(1);
+  const int64_t* label = labels.const_data_ptr<int64_t>();
+  int64_t count = 0;
+  Tensor reward;
+  AT_DISPATCH_FLOATING_TYPES(o.scalar_type(), "lfp_softmax_reward", [&] {
+    auto* target = y.mutable_data_ptr<scalar_t>();
+    for (int64_t i = 0; i < rows; ++i) {
+      if (label[i] != ignored) {
+        TORCH_CHECK_INDEX(label[i] >= 0 && label[i] < classes, "Target ", label[i]);
+        target[i * classes + label[i]] = 1;
+        ++count;
+      }
+    }
+    reward = at::_log_softmax_backward_data(y, at::log_softmax(o, 1), 1, o.scalar_type());
+    const auto* x = o.const_data_ptr<scalar_t>();
+    auto* r = reward.mutable_data_ptr<scalar_t>();
+    const scalar_t divisor = mean ? count : 1;
+    for (int64_t i = 0; i < rows; ++i) {
+      const bool left_out = label[i] == ignored;  // whose outputs may not even be finite
+      for (int64_t k = i * classes; k < (i + 1) * classes; ++k) {
+        r[k] = left_out ? 0 : r[k] * x[k] / divisor;
+      }
+    }
+  });
   return reward;
 }
 

@@ -224,10 +224,11 @@ def linear_layer(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
     None if that is not for these tensors.
     """
-    parameters = (weight,) if bias is None else (weight, bias)
-    if native.nodes is None or _torch.is_compiling() or type(x) is not Tensor:
+    if native.nodes is None or _torch.is_compiling():
         return None
-    if any(type(parameter) is not Parameter for parameter in parameters):
+    if type(x) is not Tensor or type(weight) is not Parameter:
+        return None
+    if bias is not None and type(bias) is not Parameter:
         return None
     output: Tensor | None = native.nodes.linear(x, weight, bias)
     return output
