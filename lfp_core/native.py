@@ -16,6 +16,8 @@ from types import ModuleType
 
 import torch
 
+from lfp_core import _torch
+
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 
@@ -40,3 +42,8 @@ def load(file: Path) -> ModuleType | None:
 
 #: The functions of ``native.cpp``; None where they were not built.
 nodes: ModuleType | None = load(place())
+
+
+def usable() -> ModuleType | None:
+    """Return the functions, if they were built, for code that torch.compile does not trace."""
+    return None if _torch.is_compiling() else nodes

@@ -217,8 +217,9 @@ def _of_logits(
     logits: Tensor, labels: Tensor, mean: bool, ignore_index: int, label_smoothing: float
 ) -> Tensor:
     """Return the reward #3 of logits (positions, classes) for labels (positions,)."""
-    if native.nodes is not None and not label_smoothing and not _torch.is_compiling():
-        made: Tensor | None = native.nodes.softmax_reward(logits, labels, mean, ignore_index)
+    nodes = native.usable()
+    if nodes is not None and not label_smoothing:
+        made: Tensor | None = nodes.softmax_reward(logits, labels, mean, ignore_index)
         if made is not None:
             return made
     log_p = torch.log_softmax(logits, 1)

@@ -203,8 +203,9 @@ class WeightScale(torch.autograd.Function):
 
 def relu(z: Tensor, epsilon: float, in_place: bool) -> Tensor:
     """Return ReLU of z, by :class:`ReluSlope`."""
-    if native.nodes is not None and not in_place and _is_plain(z):
-        a: Tensor | None = native.nodes.relu(z, epsilon)
+    nodes = native.usable()
+    if nodes is not None and not in_place and type(z) in kernels.PLAIN:
+        a: Tensor | None = nodes.relu(z, epsilon)
         if a is not None:
             return a
     return ReluSlope.apply(z, epsilon, in_place)
@@ -212,8 +213,9 @@ def relu(z: Tensor, epsilon: float, in_place: bool) -> Tensor:
 
 def scaled_weight(weight: Tensor) -> Tensor:
     """Return a weight as an operation consumes it, by :class:`WeightScale`."""
-    if native.nodes is not None and _is_plain(weight):
-        scaled: Tensor | None = native.nodes.weight_scale(weight)
+    nodes = native.usable()
+    if nodes is not None and type(weight) in kernels.PLAIN:
+        scaled: Tensor | None = nodes.weight_scale(weight)
         if scaled is not None:
             return scaled
     return WeightScale.apply(weight)
@@ -224,15 +226,10 @@ def linear_layer(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
     None if that is not for these tensors.
     """
-    if native.nodes is None or _torch.is_compiling():
-        return None
-    if type(x) is not Tensor or type(weight) is not Parameter:
+    nodes = native.usable()
+    if nodes is None or type(x) is not Tensor or type(weight) is not Parameter:
         return None
     if bias is not None and type(bias) is not Parameter:
         return None
-    output: Tensor | None = native.nodes.linear(x, weight, bias)
+    output: Tensor | None = nodes.linear(x, weight, bias)
     return output
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) in kernels.PLAIN and not _torch.is_compiling()
