@@ -38,7 +38,7 @@ BATCH = 128
 CLIP = 3.0
 INDUCTOR = "inductor"  # the default of torch.compile
 #: Of torch.compile, as docs/performance.md has it: no step asks whether globals have changed.
-UNGUARDED = {"guard_filter_fn": torch.compiler.skip_guard_on_globals_unsafe}
+UNGUARDED: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_globals_unsafe}
 GROUP = 10  # steps that a GPU is given at once
 PATIENCE = 2.0  # seconds after which a variant sits the other rounds out, on a GPU
 
