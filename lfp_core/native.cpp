@@ -1,8 +1,9 @@
-// Two of the nodes of lfp_core/slopes.py and a reward of lfp_core/rewards.py, in C++, for the CPU.
+// For the CPU: what lfp_core/slopes.py has for weights, ReLU and linear layers, and the reward
+// `softmax` of lfp_core/rewards.py.
 //
-// In small networks most of what LFP costs over SGD is Python that runs between the kernels. These
-// functions compute the same numbers by the same operations, bit for bit, and without it. Each
-// returns None for tensors that it is not made for, which the classes in Python then take.
+// In small networks most of what LFP costs more than SGD is Python that runs between the kernels.
+// These functions compute the same numbers by the same operations, bit for bit, without Python.
+// Each returns None for tensors that it is not made for, which the classes in Python then take.
 //
 // What a loop computes here is elementwise, and in the order of the operations in Python; it must
 // not be compiled to fused multiply-adds, which round once where two operations round twice.
