@@ -79,7 +79,7 @@ reproduce: peer .venv/native
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside --methods lfp,sgd --threads 1 --repeats 500
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-mlp-peer --models toy-mlp,mlp \
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside --methods lfp,sgd --peer --threads 1 --repeats 500
-	.tox/peer/bin/lfp-bench perf spiking $(STORED)
+	OMP_NUM_THREADS=1 .tox/peer/bin/lfp-bench perf spiking $(STORED)
 	for what in swarms rstdp roofline scaling "weak-scaling --steps 50" \
 	  "steps --models mlp,lenet --rounds 200 --device cpu --threads 1"; do \
 	  $(BIN)/lfp-bench perf $$what $(STORED) || exit; done
