@@ -52,7 +52,7 @@ coverage: .venv/ready
 	$(BIN)/lfp-bench coverage $(STORED)
 
 # The performance history: measure HEAD into it on an idle machine, show it, compare with a release.
-perf: .venv/native
+perf: .venv/ready
 	$(BIN)/lfp-bench perf history
 
 dashboard: .venv/ready

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from torch.utils import cpp_extension
 
-from lfp_core.native import SOURCE, place
+from lfp_core.native import NAME, SOURCE, place
 
 
 def build(file: Path) -> None:
@@ -32,14 +32,14 @@ def build(file: Path) -> None:
     os.environ["PATH"] = os.pathsep.join((get_path("scripts"), os.environ.get("PATH", "")))
     with TemporaryDirectory() as folder:  # where no build that was killed has left its lock
         cpp_extension.load(
-            "lfp_native",
+            NAME,
             [str(SOURCE)],
             # A fused multiply-add rounds once, where torch's two operations round twice.
             extra_cflags=["-O3", "-ffp-contract=off"],
             build_directory=folder,
         )
         unfinished = file.with_suffix(".unfinished")
-        shutil.copyfile(Path(folder, "lfp_native.so"), unfinished)
+        shutil.copyfile(Path(folder, f"{NAME}.so"), unfinished)
         unfinished.replace(file)
 
 

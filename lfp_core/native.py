@@ -18,6 +18,7 @@ import torch
 
 from lfp_core import _torch
 
+NAME = "lfp_native"  # of the module
 SOURCE = Path(__file__).with_suffix(".cpp")
 
 
@@ -32,7 +33,7 @@ def load(file: Path) -> ModuleType | None:
     """Return the module in a file that was built, or None if there is none."""
     if not file.is_file():
         return None
-    spec = spec_from_file_location("lfp_native", file)
+    spec = spec_from_file_location(NAME, file)
     assert spec is not None
     assert spec.loader is not None
     sys.modules[spec.name] = module = module_from_spec(spec)
