@@ -70,11 +70,11 @@ SEQUENCES = {torch._C._nn.pad_sequence, torch._pack_padded_sequence, torch._pad_
 #: A linear map for each of several experts, on consecutive rows.
 GROUPED = {f for f in (getattr(torch, "_grouped_mm", None), getattr(F, "grouped_mm", None)) if f}
 assert_async = torch._assert_async  # fails when a compiled graph runs, which cannot ask
-#: What ``F.cross_entropy`` and its backward pass consist of; 2 is their name of the sum.
+#: What ``F.cross_entropy`` and its backward pass consist of, and their names of reductions.
 nll_loss_forward = torch.ops.aten.nll_loss_forward.default
 nll_loss_backward = torch.ops.aten.nll_loss_backward.default
 log_softmax_backward = torch._log_softmax_backward_data
-SUM = 2
+MEAN, SUM = 1, 2
 max_pool2d_backward = torch.ops.aten.max_pool2d_with_indices_backward
 Dropout = torch.nn.modules.dropout._DropoutNd  # the classes that all of their kind are of
 BatchNorm = torch.nn.modules.batchnorm._BatchNorm

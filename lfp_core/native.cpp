@@ -244,24 +244,28 @@ MaybeTensor softmax_reward(
   const int64_t rows = o.size(0), classes = o.size(1);
   const int64_t* label = labels.const_data_ptr<int64_t>();
   int64_t count = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    if (label[i] != ignored) {
+      TORCH_CHECK_INDEX(label[i] >= 0 && label[i] < classes, "Target ", label[i]);
+      ++count;
+    }
+  }
   Tensor reward;
   AT_DISPATCH_FLOATING_TYPES(o.scalar_type(), "lfp_softmax_reward", [&] {
     auto* target = y.mutable_data_ptr<scalar_t>();
+    const scalar_t share = scalar_t(1) / (mean ? count : 1);
     for (int64_t i = 0; i < rows; ++i) {
       if (label[i] != ignored) {
-        TORCH_CHECK_INDEX(label[i] >= 0 && label[i] < classes, "Target ", label[i]);
-        target[i * classes + label[i]] = 1;
-        ++count;
+        target[i * classes + label[i]] = share;
       }
     }
     reward = at::_log_softmax_backward_data(y, at::log_softmax(o, 1), 1, o.scalar_type());
     const auto* x = o.const_data_ptr<scalar_t>();
     auto* r = reward.mutable_data_ptr<scalar_t>();
-    const scalar_t divisor = mean ? count : 1;
     for (int64_t i = 0; i < rows; ++i) {
       const bool left_out = label[i] == ignored;  // whose outputs may not even be finite
       for (int64_t k = i * classes; k < (i + 1) * classes; ++k) {
-        r[k] = left_out ? 0 : r[k] * x[k] / divisor;
+        r[k] = left_out ? 0 : r[k] * x[k];
       }
     }
   });

@@ -223,14 +223,13 @@ def _of_logits(
         if made is not None:
             return made
     log_p = torch.log_softmax(logits, 1)
-    options = (log_p, labels, None, _torch.SUM, ignore_index)
+    options = (log_p, labels, None, _torch.MEAN if mean else _torch.SUM, ignore_index)
     _, count = _torch.nll_loss_forward(*options)
     gradient = _torch.nll_loss_backward(_minus_one(logits), *options, count)
     if label_smoothing:
-        gradient = (1 - label_smoothing) * gradient + label_smoothing / logits.shape[1]
+        smooth = label_smoothing / logits.shape[1]
+        gradient = (1 - label_smoothing) * gradient + (smooth / count if mean else smooth)
     reward = _torch.log_softmax_backward(gradient, log_p, 1, logits.dtype).mul_(logits)
-    if mean:
-        reward.div_(count)  # by 0 where all are ignored
     if not _readable(count) or count.item() != len(labels):
         # What is ignored may not even be finite, and the product above is not 0 then.
         reward.masked_fill_((labels == ignore_index)[:, None], 0)

@@ -26,6 +26,16 @@ def test_a_step_reads_no_value(model: str) -> None:
     assert found.counts.total() > launches("sgd", model).counts.total()
 
 
+#: How many times as many kernels as SGD's the project allows a step of LFP.
+LIMITS = {"lenet": 1.3, "resnet18": 1.7}
+
+
+@pytest.mark.parametrize("model", LIMITS)
+def test_a_step_has_few_more_kernels_than_one_of_sgd(model: str) -> None:
+    ours, theirs = (launches(method, model).counts.total() for method in ("lfp", "sgd"))
+    assert ours <= LIMITS[model] * theirs
+
+
 @pytest.mark.parametrize("name", rewards.REWARDS)
 def test_a_reward_reads_no_value(name: str) -> None:
     with Launches() as found:

@@ -206,8 +206,8 @@ def test_only_the_named_neuron_is_rewarded(neuron: int) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_default_reduction_divides_the_sum_by_the_batch_size(name: str) -> None:
     function, _ = ALL[name]
-    outputs, targets = example(name)
-    assert torch.equal(function(outputs, targets), function(outputs, targets, reduction="sum") / 7)
+    outputs, targets = (whole[:4] for whole in example(name))  # a division by 4 rounds nothing
+    assert torch.equal(function(outputs, targets), function(outputs, targets, reduction="sum") / 4)
 
 
 def test_elementwise_rewards_take_any_shape() -> None:
