@@ -15,7 +15,7 @@ import lfp_core as lfp
 from baselines.options import Choice, LogUniform, Named, Search, options
 from baselines.rewards import REWARDS
 from baselines.spiking_network import SpikingNetwork
-from baselines.surrogate import rate_loss
+from baselines.surrogate import loss_over_time
 from baselines.trainer import DescentTrainer, Settings
 from lfp_core.propagation import Attention, Gates, Normalisation, Units
 
@@ -110,4 +110,4 @@ class LFP(DescentTrainer):
         reward = lfp.rewards.spike_rate(spikes.detach(), targets, options.reduction)
         lfp.backward(spikes, reward)
         with torch.no_grad():
-            return rate_loss(spikes, targets)
+            return loss_over_time(spikes, targets)

@@ -32,11 +32,33 @@ class SpikingNetwork(nn.Module):
 
     def spikes(self, inputs: Tensor) -> Tensor:
         """Return the spikes (T, batch, classes) for inputs (batch, ...) with values in [-1, 1]."""
+        return self._unrolled(self.layers, inputs)
+
+    def membrane_potentials(self, inputs: Tensor) -> Tensor:
+        """Return the membrane potentials (T, batch, classes) of the last neurons, for such inputs.
+
+        Each is the one that decides on the spike of its step.
+        """
+        import snntorch  # noqa: PLC0415
+
+        *layers, last = self.layers
+        assert isinstance(last, snntorch.Leaky)
+        end = 1 + max(i for i, layer in enumerate(layers) if isinstance(layer, snntorch.Leaky))
+        hidden = self._unrolled(nn.Sequential(*layers[:end]), inputs)
+        currents = nn.Sequential(*layers[end:])(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        potentials = [torch.zeros_like(currents[0])]
+        for current in currents:
+            reset = last.mem_reset(potentials[-1]) * last.threshold
+            potentials.append(last.beta * potentials[-1] + current - reset)
+        return torch.stack(potentials[1:])
+
+    def _unrolled(self, layers: nn.Sequential, inputs: Tensor) -> Tensor:
+        """Return the spikes (T, batch, ...) of the first layers, up to neurons."""
         from lfp_core.spiking import unroll  # noqa: PLC0415  (snntorch is slow to import)
 
         if self.spiking.encoding == "constant":
-            return unroll(self.layers, inputs, steps=self.spiking.steps)
-        return unroll(self.layers, encode(inputs, self.spiking))
+            return unroll(layers, inputs, steps=self.spiking.steps)
+        return unroll(layers, encode(inputs, self.spiking))
 
     def set_surrogate_slope(self, slope: float) -> None:
         """Give all neurons the derivative of the fast sigmoid with this slope; outputs stay."""

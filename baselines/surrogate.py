@@ -6,7 +6,7 @@ time.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -28,6 +28,10 @@ class SurrogateSettings(Settings):
     slope: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Slope k of the surrogate derivative.")
     ] = SURROGATE_SLOPE
+    loss: Annotated[
+        Literal["rate", "membrane"],
+        Field(description="What the loss of spiking networks is of: spikes, or potentials."),
+    ] = "rate"
 
     search: ClassVar[Mapping[str, Search]] = {**Settings.search, "slope": LogUniform(0.1, 100)}
 
@@ -36,7 +40,8 @@ class Surrogate(SGD):
     """SGD for networks of step functions or of spiking neurons.
 
     The loss of a spiking network is the cross-entropy of the spikes of a step, averaged over steps:
-    ``snntorch.functional.ce_rate_loss``.
+    ``snntorch.functional.ce_rate_loss``. Or it is that of the last neurons' membrane potentials, as
+    in snntorch's tutorials (Eshraghian et al., 2023, arXiv 2109.12894).
     """
 
     name: ClassVar[str] = "surrogate"
@@ -64,7 +69,9 @@ class Surrogate(SGD):
     def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch (scalar), with the surrogate derivative for all steps."""
         if isinstance(self.model, SpikingNetwork):
-            return rate_loss(self.model.spikes(inputs), targets)
+            if self.settings.loss == "membrane":
+                return loss_over_time(self.model.membrane_potentials(inputs), targets)
+            return loss_over_time(self.model.spikes(inputs), targets)
         with SurrogateDerivative(self.settings.slope):
             return super().loss_of(inputs, targets)
 
@@ -95,10 +102,10 @@ class SurrogateDerivative(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def rate_loss(spikes: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy (scalar) of spikes (T, batch, classes) over steps and batch.
+def loss_over_time(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy (scalar) of (T, batch, classes) over steps and batch.
 
-    The numbers of ``snntorch.functional.ce_rate_loss``, which loops over the steps, and computes
-    in float32 alone.
+    Of spikes, it has the numbers of ``snntorch.functional.ce_rate_loss``, which loops over the
+    steps, and computes in float32 alone.
     """
-    return F.cross_entropy(spikes.flatten(0, 1), targets.repeat(len(spikes)))
+    return F.cross_entropy(outputs.flatten(0, 1), targets.repeat(len(outputs)))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import snntorch
@@ -18,7 +19,7 @@ import lfp_core as lfp
 from baselines import METHODS, LFPSettings, Settings, Spiking, SpikingNetwork
 from baselines.clipping import SMALLEST, clip_adaptively
 from baselines.spiking_network import SURROGATE_SLOPE, encode, leaky
-from baselines.surrogate import Surrogate, rate_loss
+from baselines.surrogate import Surrogate, SurrogateSettings, loss_over_time
 from benchmarks.data import load
 from benchmarks.runs.run import Run
 from benchmarks.runs.training import execute
@@ -171,10 +172,31 @@ def test_surrogate_gradient_is_snntorchs_through_time(slope: int, same: bool) ->
     assert (error < 1e-5) == same
 
 
+@pytest.mark.parametrize("encoding", ["constant", "rate"])
+@pytest.mark.parametrize(("loss", "same"), [("membrane", True), ("rate", False)])
+def test_membrane_loss_is_that_of_snntorchs_tutorials(encoding: str, loss: str, same: bool) -> None:
+    """Cross-entropy of the potentials that the last neurons have after each step."""
+    model, rival, (x, targets) = network(encoding), network(encoding), batch()
+    settings = SurrogateSettings(0.05, momentum=0.0, clip_norm=None, loss=loss)  # type: ignore[arg-type]
+    torch.manual_seed(3)
+    found = float(Surrogate(model, settings).step(x, targets).loss)
+    torch.manual_seed(3)
+    inputs = [x] * 6 if encoding == "constant" else list(encode(x, rival.spiking))
+    reset(rival.layers)
+    last: Any = rival.layers[-1]
+    expected = torch.zeros(())
+    for current in inputs:
+        rival.layers(current)
+        expected = expected + F.cross_entropy(last.mem, targets) / len(inputs)
+    expected.backward()
+    assert (abs(found - expected.item()) < 1e-5) == same
+    assert (distance(gradients(model), gradients(rival)) < 1e-5) == same
+
+
 def test_rate_loss_is_snntorchs() -> None:
     spikes = torch.bernoulli(torch.full((7, 16, 3), 0.4))
     _, targets = batch()
-    assert float(rate_loss(spikes, targets)) == pytest.approx(
+    assert float(loss_over_time(spikes, targets)) == pytest.approx(
         float(ce_rate_loss()(spikes, targets)), rel=1e-6
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from baselines import Spiking, SpikingNetwork
-from baselines.surrogate import rate_loss
+from baselines.surrogate import loss_over_time
 from benchmarks.asv.common import batch
 from benchmarks.models import CLASSES, SHAPES, build
 from benchmarks.performance.roofline.machine import CPU
@@ -93,5 +93,5 @@ def backward_of(model: nn.Module, method: str, outputs: Tensor, targets: Tensor)
         reward_of = lfp.rewards.spike_rate if is_spiking else lfp.rewards.softmax
         lfp.backward(outputs, reward_of(outputs.detach(), targets))
     else:
-        loss_of = rate_loss if is_spiking else F.cross_entropy
+        loss_of = loss_over_time if is_spiking else F.cross_entropy
         loss_of(outputs, targets).backward()
