@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Where the results stand that the README quotes, and the commands that make them.
 STORED := --results benchmarks/stored
 # The studies in benchmarks/studies that `reproduce` makes at size cpu; each says what it is.
-STUDIES := all-methods authors-epsilon epsilon toy lenet snn rstdp swarms pso-ablation pruning \
+STUDIES := all-methods authors-epsilon epsilon toy lenet snn snn-losses rstdp swarms pso-ablation pruning \
   regression transfer language vit units gates initial-feedback normalisation alignment \
   output-epsilon noise depth two-weights importance samples cifar10
 

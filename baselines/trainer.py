@@ -28,6 +28,8 @@ def _adam(parameters: Iterable[Tensor], learning_rate: float, momentum: float) -
 
 
 OPTIMIZERS: Mapping[str, OptimizerOf] = {"sgd": _sgd, "adam": _adam}
+#: Adam's rate is about how far each weight goes in a step, and of its own order of magnitude.
+ADAM_RATES = LogUniform(1e-5, 0.1)
 
 
 S = TypeVar("S", bound="BasicSettings")
@@ -51,6 +53,10 @@ class BasicSettings:
 
     #: What a search may try of the options.
     search: ClassVar[Mapping[str, Search]] = {"learning_rate": LogUniform(1e-3, 10)}
+
+    def space(self) -> Mapping[str, Search]:
+        """Return what a search may try of the options, where the others are these."""
+        return self.search
 
     @classmethod
     def of(cls: type[S], settings: "BasicSettings") -> S:
@@ -113,6 +119,12 @@ class Settings(GradientSettings):
     """The options of a method that fills ``p.grad`` and lets an optimiser step on it."""
 
     optimizer: Annotated[str, Named(OPTIMIZERS), Field(description="What steps on p.grad.")] = "sgd"
+
+    def space(self) -> Mapping[str, Search]:
+        """Return what a search may try: Adam has rates of its own."""
+        if self.optimizer == "adam":
+            return {**self.search, "learning_rate": ADAM_RATES}
+        return self.search
 
     #: No option here, but what benchmarks.asv, which has to be the same for all commits, times
     #: propagation with.

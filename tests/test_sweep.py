@@ -88,6 +88,14 @@ def test_points_fill_the_space_evenly_and_independent_draws_do_not() -> None:
     assert not any(counts(draw) == [4] * 8 for draw in chance)
 
 
+@pytest.mark.parametrize(("optimizer", "highest"), [("sgd", 10), ("adam", 0.1)])
+def test_rates_are_of_the_order_of_the_optimisers(optimizer: str, highest: float) -> None:
+    points = sampled(LFPSettings(1.0, optimizer=optimizer), NAMES, 32)
+    rates = [point.learning_rate for point in points]
+    assert highest / 2 < max(rates) < highest
+    assert max(rates) / min(rates) > 5000  # of four decades
+
+
 def test_only_what_is_named_is_varied() -> None:
     points = sampled(LFPSettings(1.0, epsilon=0.25), ("learning_rate",), 8)
     assert {LFPSettings.of(point).epsilon for point in points} == {0.25}

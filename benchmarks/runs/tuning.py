@@ -75,7 +75,7 @@ def sampled(settings: BasicSettings, names: Sequence[str], count: int) -> list[B
     Returns:
         The options of each trial.
     """
-    space = type(settings).search
+    space = settings.space()
     whole = 1 << (count - 1).bit_length()  # of fewer points than a power of 2 Sobol's warns
     points = qmc.Sobol(len(names), scramble=True, rng=0).random(whole)[:count]
     return [
@@ -120,13 +120,14 @@ def choose(results: Iterable[Result]) -> Choice:
 
 def edges_of(tried: Collection[BasicSettings], best: BasicSettings) -> dict[str, Edge]:
     """Return which options of the best trial lie at an edge of what was tried."""
-    varied = [n for n in type(best).search if len({getattr(s, n) for s in tried}) > 1]
+    space = best.space()
+    varied = [n for n in space if len({getattr(s, n) for s in tried}) > 1]
     if varied == ["learning_rate"]:
         edge = edge_of({settings.learning_rate for settings in tried}, best.learning_rate)
         return {} if edge is None else {"learning_rate": edge}
     found: dict[str, Edge] = {}
     for name in varied:
-        search = type(best).search[name]
+        search = space[name]
         if isinstance(search, LogUniform):
             share = log(getattr(best, name) / search.low) / log(search.high / search.low)
             if not MARGIN <= share <= 1 - MARGIN:

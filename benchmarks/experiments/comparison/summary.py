@@ -370,7 +370,7 @@ def _spaces(study: Study) -> str:
     methods: dict[str, list[str]] = {}
     for method in study.methods:
         if study.tried(method):
-            search = METHODS[method].Options.search
+            search = study.settings[method].space()
             told = ", ".join(f"{name} {search[name]}" for name in study.searched[method])
             methods.setdefault(told, []).append(method)
     return "; ".join(f"{', '.join(names)}: {space}" for space, names in methods.items())
