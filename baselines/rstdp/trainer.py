@@ -1,6 +1,9 @@
 """Reward-modulated STDP: features learn by STDP, and decisions by rewards and punishments."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import tee
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 from baselines.activation import Activation
 from baselines.rstdp.competition import Competition
 from baselines.rstdp.network import (
+    CHUNK,
     Bits,
     DenseRSTDPNetwork,
     RSTDPNetwork,
@@ -169,8 +173,7 @@ class RSTDP(Trainer):
         """Change a layer by STDP, image by image; ``seen`` others came before."""
         competition, weights = self.competitions[depth], self.model.synapses[depth].flatten(1)
         step = resolution(weights.shape[1])
-        for image, times in enumerate(self.model.encode(images).split(1), start=seen):
-            frames = (frame[0] for frame in self.model.frames(times, depth))
+        for image, frames in enumerate(self._frames(images, depth), start=seen):
             winners = competition.winners(frames, weights)
             if not winners:
                 continue
@@ -183,6 +186,18 @@ class RSTDP(Trainer):
             weights[maps] = after
             for row in zip(maps, before, after, strict=True):
                 change.record(depth, *row)
+
+    def _frames(self, images: Tensor, depth: int) -> Iterator[Iterator[Tensor]]:
+        """Yield for each image what has spiked so far in the input of a layer, through time.
+
+        The layers below are frozen, and see a chunk of images at once; but only as many time steps
+        as the image needs that needs most of them.
+        """
+        for chunk in images.split(CHUNK):
+            frames = self.model.frames(self.model.encode(chunk), depth)
+            for image in range(len(chunk)):
+                frames, own = tee(frames)
+                yield map(itemgetter(image), own)
 
     def _learn_decisions(self, images: Tensor, targets: list[int], change: "_Change") -> int:
         """Change the decision layer by R-STDP; return how many images were decided rightly."""
