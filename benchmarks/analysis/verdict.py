@@ -207,7 +207,7 @@ def _level(tested: pd.DataFrame, words: Words) -> list[str]:
     """Say which difference could have been shown; what is level may still differ by less."""
     if tested.empty or not (tested["side"] == 0).any():
         return []
-    half = float(((tested["high"] - tested["low"]) / 2).median())
+    half = float(((tested["high"] - tested["low"]) / 2).dropna().median())
     if not half > 0:
         return []
     return [

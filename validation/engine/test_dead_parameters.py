@@ -158,10 +158,10 @@ class Case:
 CASES = {
     "torchvision's ViT": Case(vit, 9, 11),
     "ResNet, zero_init_residual": Case(
-        resnet(1, 1, 1, 1), 21, 20, side=32, size=8, steps=12, optimizer="sgd"
+        resnet(1, 1, 1, 1), 21, 20, side=32, size=8, steps=20, optimizer="sgd"
     ),
     "ResNet-50, zero_init_residual": Case(
-        resnet(3, 4, 6, 3), 69, 80, side=32, size=8, steps=12, optimizer="sgd"
+        resnet(3, 4, 6, 3), 69, 80, side=32, size=8, steps=20, optimizer="sgd"
     ),
     "ConvNeXt, LayerScale 0": Case(convnext, 10, 8, steps=120),
     "LoRA": Case(lora, 2, 2),

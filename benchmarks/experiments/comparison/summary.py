@@ -178,7 +178,8 @@ def comparison_notes(study: Study, comparisons: pd.DataFrame) -> list[str]:
         f"{seeds_of(study.seeds)}.{fewest}",
         "A diverged run counts with the last accuracy it reached.",
     ]
-    smallest = 100 * ((comparisons["high"] - comparisons["low"]) / 2).median()
+    # Without NaN: pandas 2 warns where nothing else is left.
+    smallest = 100 * ((comparisons["high"] - comparisons["low"]) / 2).dropna().median()
     if smallest > 0:
         found.append(
             f"The smallest difference that these seeds could have shown: {smallest:.1f} points, "
