@@ -38,7 +38,7 @@ def same(stored: str, found: str) -> bool:
     ("other", "expected"),
     [
         ("relu,0.12345678901235,0.5\n", True),
-        ("relu,0.12345678902234,0.5\n", False),
+        ("relu,0.12345679901234,0.5\n", False),
         ("relu,0.12345678901234,0.25\n", False),
         ("silu,0.12345678901234,0.5\n", False),
         ("relu,0.12345678901234,0.5,0.12345678901234\n", False),
