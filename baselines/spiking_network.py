@@ -38,12 +38,18 @@ class SpikingNetwork(nn.Module):
         """Return the membrane potentials (T, batch, classes) of the last neurons, for such inputs.
 
         Each is the one that decides on the spike of its step.
+
+        Raises:
+            ValueError: no neurons but the last ones.
         """
         import snntorch  # noqa: PLC0415
 
         *layers, last = self.layers
         assert isinstance(last, snntorch.Leaky)
-        end = 1 + max(i for i, layer in enumerate(layers) if isinstance(layer, snntorch.Leaky))
+        hidden_at = [i for i, layer in enumerate(layers) if isinstance(layer, snntorch.Leaky)]
+        if not hidden_at:
+            raise ValueError("model: a loss of membrane potentials needs neurons in hidden layers")
+        end = 1 + hidden_at[-1]
         hidden = self._unrolled(nn.Sequential(*layers[:end]), inputs)
         currents = nn.Sequential(*layers[end:])(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
         potentials = [torch.zeros_like(currents[0])]

@@ -193,6 +193,12 @@ def test_membrane_loss_is_that_of_snntorchs_tutorials(encoding: str, loss: str, 
     assert (distance(gradients(model), gradients(rival)) < 1e-5) == same
 
 
+def test_membrane_loss_refuses_a_network_without_hidden_neurons() -> None:
+    model = SpikingNetwork(nn.Sequential(nn.Linear(5, 3), leaky(0.8)), Spiking(steps=2))
+    with pytest.raises(ValueError, match="needs neurons in hidden layers"):
+        model.membrane_potentials(batch()[0])
+
+
 def test_rate_loss_is_snntorchs() -> None:
     spikes = torch.bernoulli(torch.full((7, 16, 3), 0.4))
     _, targets = batch()
