@@ -1,9 +1,14 @@
 """A classifier made of layers and spiking neurons: pictures in, spike counts of the classes out."""
 
+from typing import TYPE_CHECKING, cast
+
 import torch
 from torch import Tensor, nn
 
 from baselines.spiking import Spiking
+
+if TYPE_CHECKING:
+    from snntorch import Leaky
 
 #: The k of the fast sigmoid s(x) = x / (1 + k |x|) whose derivative stands in for that of a spike
 #: (Zenke and Ganguli 2018) in backpropagation; LFP needs none.
@@ -42,16 +47,12 @@ class SpikingNetwork(nn.Module):
         Raises:
             ValueError: no neurons but the last ones.
         """
-        import snntorch  # noqa: PLC0415
-
-        *layers, last = self.layers
-        assert isinstance(last, snntorch.Leaky)
-        hidden_at = [i for i, layer in enumerate(layers) if isinstance(layer, snntorch.Leaky)]
-        if not hidden_at:
+        *hidden_ends, _ = self._ends()
+        if not hidden_ends:
             raise ValueError("model: a loss of membrane potentials needs neurons in hidden layers")
-        end = 1 + hidden_at[-1]
-        hidden = self._unrolled(nn.Sequential(*layers[:end]), inputs)
-        currents = nn.Sequential(*layers[end:])(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        end, last = hidden_ends[-1], cast("Leaky", self.layers[-1])
+        hidden = self._unrolled(self.layers[:end], inputs)
+        currents = self.layers[end:-1](hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
         potentials = [torch.zeros_like(currents[0])]
         for current in currents:
             reset = last.mem_reset(potentials[-1]) * last.threshold
@@ -75,11 +76,15 @@ class SpikingNetwork(nn.Module):
             if isinstance(layer, snntorch.Leaky):
                 layer.spike_grad = fast_sigmoid(slope)
 
+    def _ends(self) -> list[int]:
+        """Return behind which layers there are spikes, as places among the layers."""
+        import snntorch  # noqa: PLC0415
+
+        return [i + 1 for i, layer in enumerate(self.layers) if isinstance(layer, snntorch.Leaky)]
+
     @torch.no_grad()
     def spike_count(self, inputs: Tensor) -> Tensor:
         """Return the number of spikes in the network (batch,), those of the input included."""
-        import snntorch  # noqa: PLC0415
-
         from lfp_core.spiking import unroll  # noqa: PLC0415
 
         spiking, total = self.spiking, inputs.new_zeros(len(inputs))
@@ -87,12 +92,9 @@ class SpikingNetwork(nn.Module):
         if not constant:
             signal = encode(inputs, spiking)
             total += signal.sum(dim=0).flatten(1).sum(dim=1)
-        layers = list(self.layers)
-        ends = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, snntorch.Leaky)]
+        ends = self._ends()
         for start, end in zip([0, *ends], ends, strict=False):
-            signal = unroll(
-                nn.Sequential(*layers[start:end]), signal, spiking.steps if constant else None
-            )
+            signal = unroll(self.layers[start:end], signal, spiking.steps if constant else None)
             constant = False
             total += signal.sum(dim=0).flatten(1).sum(dim=1)
         return total

@@ -5,7 +5,13 @@ from math import nan
 
 import pandas as pd
 
-from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
+from benchmarks.analysis.statistics import (
+    FEWEST_SEEDS,
+    SIGNIFICANCE,
+    compare,
+    holm,
+    median_half_width,
+)
 from benchmarks.analysis.verdict import Words, section
 from benchmarks.rendering.document import Section, Table
 from benchmarks.rendering.text import Lines, interval, number, said
@@ -99,8 +105,9 @@ def remarks(seeds: int) -> Sequence[str]:
 
 def smallest(found: pd.DataFrame, digits: int) -> list[str]:
     """Say which differences of each quantity could have been shown at the least."""
-    halves = ((found["high"] - found["low"]) / 2).groupby(found["quantity"], sort=False).median()
-    told = "; ".join(f"{name}: {half:.{digits}f}" for name, half in halves.items() if half > 0)
+    rows = found.groupby("quantity", sort=False)
+    halves = [(name, median_half_width(own)) for name, own in rows]
+    told = "; ".join(f"{name}: {half:.{digits}f}" for name, half in halves if half > 0)
     if not told:
         return []
     return [

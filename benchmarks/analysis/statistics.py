@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import nan
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -136,3 +137,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     scaled = p[order] * np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return corrected.tolist()
+
+
+def median_half_width(found: pd.DataFrame) -> float:
+    """Return the median of the half-widths of intervals, of those that there are; else NaN."""
+    # Without NaN: pandas 2 warns where nothing else is left.
+    return float(((found["high"] - found["low"]) / 2).dropna().median())

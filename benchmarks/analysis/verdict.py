@@ -10,7 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, smallest_p
+from benchmarks.analysis.statistics import (
+    FEWEST_SEEDS,
+    SIGNIFICANCE,
+    median_half_width,
+    smallest_p,
+)
 from benchmarks.rendering.document import VERDICT, Section
 from benchmarks.rendering.text import counted
 
@@ -207,7 +212,7 @@ def _level(tested: pd.DataFrame, words: Words) -> list[str]:
     """Say which difference could have been shown; what is level may still differ by less."""
     if tested.empty or not (tested["side"] == 0).any():
         return []
-    half = float(((tested["high"] - tested["low"]) / 2).dropna().median())
+    half = median_half_width(tested)
     if not half > 0:
         return []
     return [

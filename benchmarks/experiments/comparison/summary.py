@@ -8,7 +8,13 @@ import pandas as pd
 
 from baselines import METHODS
 from baselines.options import fields_of
-from benchmarks.analysis.statistics import FEWEST_SEEDS, SIGNIFICANCE, compare, holm
+from benchmarks.analysis.statistics import (
+    FEWEST_SEEDS,
+    SIGNIFICANCE,
+    compare,
+    holm,
+    median_half_width,
+)
 from benchmarks.costs.memory import MEGABYTE
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
 from benchmarks.experiments.options import DECIDED
@@ -178,8 +184,7 @@ def comparison_notes(study: Study, comparisons: pd.DataFrame) -> list[str]:
         f"{seeds_of(study.seeds)}.{fewest}",
         "A diverged run counts with the last accuracy it reached.",
     ]
-    # Without NaN: pandas 2 warns where nothing else is left.
-    smallest = 100 * ((comparisons["high"] - comparisons["low"]) / 2).dropna().median()
+    smallest = 100 * median_half_width(comparisons)
     if smallest > 0:
         found.append(
             f"The smallest difference that these seeds could have shown: {smallest:.1f} points, "
