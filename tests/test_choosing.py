@@ -68,7 +68,8 @@ def test_the_score_is_that_of_all_seeds_and_the_edge_that_of_all_trials() -> Non
     assert choice.score == pytest.approx(0.9)
     assert choice.edge is None, "of two finalists alone the lower rate would be at an edge"
     seeds = range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + 5)
-    asked = {(run.settings.learning_rate, run.seed) for run in playoff(of, CELL, found)}
+    sweep = [found[run].result for run in of.sweep(CELL)]
+    asked = {(run.settings.learning_rate, run.seed) for run in playoff(of, CELL, sweep)}
     assert asked == set(product((LUCKY, STEADY), seeds))
 
 

@@ -6,8 +6,9 @@ which fills a space of any number of options more evenly than a grid or independ
 1967; Owen 1998).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import exp, log
 from statistics import mean
 from typing import Any, Literal
@@ -62,7 +63,10 @@ def grid(settings: BasicSettings, rates: Iterable[float]) -> list[BasicSettings]
     return [replace(settings, learning_rate=rate) for rate in rates]
 
 
-def sampled(settings: BasicSettings, names: Sequence[str], count: int) -> list[BasicSettings]:
+@cache  # a plan asks for the same points at each look at its results
+def sampled(
+    settings: BasicSettings, names: tuple[str, ...], count: int
+) -> tuple[BasicSettings, ...]:
     """Return points of a method's space, in each of which the named options have other values.
 
     A method has the same points in every study that asks for as many.
@@ -78,10 +82,10 @@ def sampled(settings: BasicSettings, names: Sequence[str], count: int) -> list[B
     space = settings.space()
     whole = 1 << (count - 1).bit_length()  # of fewer points than a power of 2 Sobol's warns
     points = qmc.Sobol(len(names), scramble=True, rng=0).random(whole)[:count]
-    return [
+    return tuple(
         replace(settings, **{n: value_at(space[n], u) for n, u in zip(names, point, strict=True)})
         for point in points.tolist()
-    ]
+    )
 
 
 def value_at(search: Search, share: float) -> Any:

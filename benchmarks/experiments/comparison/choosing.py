@@ -6,7 +6,7 @@ from dataclasses import replace
 from benchmarks.costs.step import Cost
 from benchmarks.experiments.base import Found, Results
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
-from benchmarks.runs.run import Run
+from benchmarks.runs.run import Result, Run
 from benchmarks.runs.tuning import Choice, choose, edges_of
 
 
@@ -16,36 +16,49 @@ def plan(study: Study, results: Results) -> Sequence[Run]:
     That are the runs of its best trials with more seeds, if the study asks for them, and the
     reported runs.
     """
-    sweeps = [run for cell in study.trained for run in trials(study, cell, results)]
-    chosen = choices(study, results)
+    decided = {cell: decide(study, cell, results) for cell in study.trained}
+    sweeps = [run for trials, _ in decided.values() for run in trials]
     return sweeps + [
-        run for cell, choice in chosen.items() for run in study.final(cell, choice.settings)
+        run
+        for cell, (_, choice) in decided.items()
+        if choice is not None
+        for run in study.final(cell, choice.settings)
     ]
-
-
-def trials(study: Study, cell: Cell, results: Results) -> list[Run]:
-    """Return the runs that decide a cell's options, as far as the results tell, each once."""
-    sweep = study.sweep(cell)
-    whole = all(run in results for run in sweep)
-    return list(dict.fromkeys([*sweep, *(playoff(study, cell, results) if whole else ())]))
 
 
 def choices(study: Study, results: Results) -> dict[Cell, Choice]:
     """Return the options that are given, or that whole sweeps decide."""
-    found = {}
-    for cell in study.trained:
-        tried = trials(study, cell, results)
-        if not tried:
-            found[cell] = Choice(study.given(cell.method))
-        elif all(run in results for run in tried):
-            last = playoff(study, cell, results) or tried
-            chosen = choose(results[run].result for run in last)
-            every = {run.settings for run in tried}
-            found[cell] = replace(chosen, edges=edges_of(every, chosen.settings))
-    return found
+    found = ((cell, decide(study, cell, results)[1]) for cell in study.trained)
+    return {cell: choice for cell, choice in found if choice is not None}
 
 
-def playoff(study: Study, cell: Cell, results: Results) -> list[Run]:
+def decide(study: Study, cell: Cell, results: Results) -> tuple[list[Run], Choice | None]:
+    """Return the runs that decide a cell's options, and what they decide.
+
+    Args:
+        study: which says how options are chosen.
+        cell: the line of the table.
+        results: of the runs that are made.
+
+    Returns:
+        The runs as far as the results tell, each once; and the options that are given or chosen,
+        None while a run is to come.
+    """
+    sweep = study.sweep(cell)
+    if not sweep:
+        return [], Choice(study.given(cell.method))
+    if not all(run in results for run in sweep):
+        return sweep, None
+    last = playoff(study, cell, [results[run].result for run in sweep])
+    trials = list(dict.fromkeys([*sweep, *last]))
+    if not all(run in results for run in last):
+        return trials, None
+    chosen = choose(results[run].result for run in last or sweep)
+    tried = {run.settings for run in sweep}
+    return trials, replace(chosen, edges=edges_of(tried, chosen.settings))
+
+
+def playoff(study: Study, cell: Cell, sweep: Sequence[Result]) -> list[Run]:
     """Return the runs of a cell's best trials with as many seeds as are reported.
 
     Few seeds rate an option too high that is good with them and bad with others, and of many trials
@@ -54,12 +67,12 @@ def playoff(study: Study, cell: Cell, results: Results) -> list[Run]:
     Args:
         study: which says how many of the trials these are; none if it says nothing.
         cell: the line of the table.
-        results: with those of its whole sweep, which decide which trials are the best.
+        sweep: the results of all its trials, which decide which of them are the best.
 
     Returns:
         All their runs, those of the sweep among them.
     """
-    left, found = [results[run].result for run in study.sweep(cell)], list[Run]()
+    left, found = list(sweep), list[Run]()
     for _ in range(study.finalists_of(cell)):
         best = choose(left).settings
         left = [result for result in left if result.run.settings != best]
@@ -69,11 +82,13 @@ def playoff(study: Study, cell: Cell, results: Results) -> list[Run]:
 
 def outcome(study: Study, found: Found) -> Outcome:
     """Return what is found of a study: of each cell its sweep, then the runs that follow it."""
-    chosen = choices(study, found.runs)
-    runs = []
+    chosen, runs = dict[Cell, Choice](), list[Run]()
     for cell in study.trained:
-        runs += trials(study, cell, found.runs)
-        runs += study.final(cell, chosen[cell].settings) if cell in chosen else []
+        trials, choice = decide(study, cell, found.runs)
+        runs += trials
+        if choice is not None:
+            chosen[cell] = choice
+            runs += study.final(cell, choice.settings)
     results = [found.runs[run] for run in runs if run in found.runs]
     costs, environments = dict[Cell, Cost](), [stored.environment for stored in results]
     for measurement, stored in found.costs:

@@ -17,14 +17,15 @@ def divergences(outcome: Outcome) -> Section:
     tables = [_divergence_map(outcome, final)] if len(final) else []
     rows = []
     grouping = ["kind", "activation", "method", "learning_rate"]
-    for key, of_key in every.groupby(grouping, sort=False):
-        diverged = of_key[of_key["diverged"]]
-        if len(diverged):
+    failures = dict(iter(bad.groupby(grouping)))
+    for key, runs in every.groupby(grouping, sort=False).size().items():
+        if key in failures:
+            diverged = failures[key]
             rows.append(
                 {
                     **dict(zip(grouping, key, strict=True)),
                     "diverged": len(diverged),
-                    "runs": len(of_key),
+                    "runs": runs,
                     "first_step": int(diverged["diverged_step"].min()),
                     "reason": ", ".join(dict.fromkeys(diverged["diverged_reason"])),
                     "feedback_norm_max": diverged["feedback_norm_max"].max(),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -133,7 +133,7 @@ class Study:
         """The lines of the table with runs: those whose method goes with the activation."""
         return [cell for cell in self.cells if not cell.refusal]
 
-    def tried(self, method: str) -> list[BasicSettings]:
+    def tried(self, method: str) -> Sequence[BasicSettings]:
         """Return the options of a method that a sweep tries; none if there is nothing to choose."""
         if method in self.fixed_rates:
             return []
