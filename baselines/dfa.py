@@ -40,10 +40,15 @@ class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
 
     def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Look for the layers."""
-        self.segments = segments(model)
+        self.segments = segments(self.layers_of(model))
         self.random = generator(0xDFA)
         self.feedback: list[Tensor] = []
         super().__init__(model, settings)
+
+    @staticmethod
+    def layers_of(model: nn.Module) -> nn.Module:
+        """Return the chain of layers in a model."""
+        return model
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Give every layer the error of the cross-entropy at the logits."""
@@ -57,14 +62,14 @@ class DirectFeedbackAlignment(DescentTrainer, NeedsDerivatives):
         objective = self.objective(loss, targets)
         (told.error,) = torch.autograd.grad(objective, outputs, retain_graph=True)
         if not self.feedback:
-            self.feedback = [self._drawn(outputs.shape[1], shape) for shape in told.shapes]
+            self.feedback = [self.drawn(outputs.shape[1], shape[1:]) for shape in told.shapes]
         told.feedback = self.feedback
         outputs.backward(told.error)
         return loss
 
-    def _drawn(self, classes: int, shape: torch.Size) -> Tensor:
-        """Return B for hidden outputs of this shape (batch, ...)."""
-        weights = torch.empty(math.prod(shape[1:]), classes)
+    def drawn(self, classes: int, shape: torch.Size) -> Tensor:
+        """Return B (classes, features) for the hidden outputs of a sample, of this shape."""
+        weights = torch.empty(math.prod(shape), classes)
         nn.init.kaiming_uniform_(weights, math.sqrt(5), generator=self.random)
         return weights.mul_(self.settings.feedback_scale).T.to(self.parameters[0])
 

@@ -36,6 +36,7 @@ METHODS: Registry[type[Trainer]] = Registry(
         "madam": "baselines.madam:Madam",
         "surrogate": "baselines.surrogate:Surrogate",
         "wsurrogate": "baselines.wsurrogate:WeightScaledSurrogate",
+        "e-prop": "baselines.eprop:EProp",
         "pso-paper": "baselines.pso:PaperPSO",
         "pso-stable": "baselines.pso:StablePSO",
         "pso-torch-paper": "baselines.pso:PaperTorchPSO",

@@ -42,17 +42,46 @@ class SpikingNetwork(nn.Module):
     def membrane_potentials(self, inputs: Tensor) -> Tensor:
         """Return the membrane potentials (T, batch, classes) of the last neurons, for such inputs.
 
-        Each is the one that decides on the spike of its step.
+        Raises:
+            ValueError: no neurons but the last ones.
+        """
+        hidden = self._unrolled(self.layers[: self._hidden_ends()[-1]], inputs)
+        return self.last_potentials(self.last_currents(hidden))
+
+    def hidden_spikes(self, inputs: Tensor) -> list[Tensor]:
+        """Return the spikes (T, batch, ...) of each hidden layer of neurons, for such inputs.
+
+        No gradient passes from the spikes of a layer to those of the one below.
 
         Raises:
             ValueError: no neurons but the last ones.
         """
-        *hidden_ends, _ = self._ends()
-        if not hidden_ends:
-            raise ValueError("model: a loss of membrane potentials needs neurons in hidden layers")
-        end, last = hidden_ends[-1], cast("Leaky", self.layers[-1])
-        hidden = self._unrolled(self.layers[:end], inputs)
-        currents = self.layers[end:-1](hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        from lfp_core.spiking import unroll  # noqa: PLC0415
+
+        first, *others = self._hidden_ends()
+        found = [self._unrolled(self.layers[:first], inputs)]
+        for start, end in zip([first, *others], others, strict=False):
+            found.append(unroll(self.layers[start:end], found[-1].detach()))
+        return found
+
+    def last_currents(self, hidden: Tensor) -> Tensor:
+        """Return the input (T, batch, classes) of the last neurons for the spikes below them."""
+        layers = self.layers[self._hidden_ends()[-1] : -1]
+        currents: Tensor = layers(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        return currents
+
+    def last_spikes(self, currents: Tensor) -> Tensor:
+        """Return the spikes (T, batch, classes) of the last neurons for their input."""
+        from lfp_core.spiking import unroll  # noqa: PLC0415
+
+        return unroll(self.layers[-1:], currents)
+
+    def last_potentials(self, currents: Tensor) -> Tensor:
+        """Return the membrane potentials (T, batch, classes) of the last neurons for their input.
+
+        Each is the one that decides on the spike of its step.
+        """
+        last = cast("Leaky", self.layers[-1])
         potentials = [torch.zeros_like(currents[0])]
         for current in currents:
             reset = last.mem_reset(potentials[-1]) * last.threshold
@@ -81,6 +110,15 @@ class SpikingNetwork(nn.Module):
         import snntorch  # noqa: PLC0415
 
         return [i + 1 for i, layer in enumerate(self.layers) if isinstance(layer, snntorch.Leaky)]
+
+    def _hidden_ends(self) -> list[int]:
+        """Return behind which hidden layers there are spikes; ValueError if there are none."""
+        *hidden, _ = self._ends()
+        if not hidden:
+            raise ValueError(
+                "model: it has no neurons in hidden layers, which this loss or method needs"
+            )
+        return hidden
 
     @torch.no_grad()
     def spike_count(self, inputs: Tensor) -> Tensor:

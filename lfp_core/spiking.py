@@ -238,7 +238,8 @@ def scan(neuron: Any, currents: Tensor, **options: Any) -> Tensor:
         outputs = [_forward(neuron, current) for current in currents]
     finally:
         neuron.mem = state
-    return torch.stack([out[0] if isinstance(out, tuple) else out for out in outputs])
+    spikes = torch.stack([out[0] if isinstance(out, tuple) else out for out in outputs])
+    return spikes.to(currents.dtype)  # snntorch's surrogates give float32, whatever they are given
 
 
 def _integrate(

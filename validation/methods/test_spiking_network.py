@@ -172,6 +172,18 @@ def test_surrogate_gradient_is_snntorchs_through_time(slope: int, same: bool) ->
     assert (error < 1e-5) == same
 
 
+@pytest.mark.parametrize("loss", ["rate", "membrane"])
+def test_a_network_in_float64_learns_as_one_in_float32(loss: str) -> None:
+    """snntorch's surrogates give spikes of float32, which no layer in float64 takes."""
+    settings = SurrogateSettings(0.05, momentum=0.0, clip_norm=None, loss=loss)  # type: ignore[arg-type]
+    model, twin, (x, targets) = network(), network().double(), batch()
+    Surrogate(model, settings).fill_gradients(x, targets)
+    Surrogate(twin, settings).fill_gradients(x.double(), targets)
+    found = gradients(twin)
+    assert found.dtype == torch.float64
+    assert distance(found.float(), gradients(model)) < 1e-5
+
+
 @pytest.mark.parametrize("encoding", ["constant", "rate"])
 @pytest.mark.parametrize(("loss", "same"), [("membrane", True), ("rate", False)])
 def test_membrane_loss_is_that_of_snntorchs_tutorials(encoding: str, loss: str, same: bool) -> None:
@@ -195,7 +207,7 @@ def test_membrane_loss_is_that_of_snntorchs_tutorials(encoding: str, loss: str, 
 
 def test_membrane_loss_refuses_a_network_without_hidden_neurons() -> None:
     model = SpikingNetwork(nn.Sequential(nn.Linear(5, 3), leaky(0.8)), Spiking(steps=2))
-    with pytest.raises(ValueError, match="needs neurons in hidden layers"):
+    with pytest.raises(ValueError, match="no neurons in hidden layers"):
         model.membrane_potentials(batch()[0])
 
 
