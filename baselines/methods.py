@@ -32,6 +32,7 @@ METHODS: Registry[type[Trainer]] = Registry(
         "dfa": "baselines.dfa:DirectFeedbackAlignment",
         "dtp": "baselines.dtp:DifferenceTargetPropagation",
         "pepita": "baselines.pepita:PEPITA",
+        "forward-forward": "baselines.forward_forward:ForwardForward",
         "eg": "baselines.eg:ExponentiatedGradient",
         "madam": "baselines.madam:Madam",
         "surrogate": "baselines.surrogate:Surrogate",

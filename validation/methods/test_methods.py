@@ -29,11 +29,11 @@ from baselines.stored_options import are_known, stored_settings
 from baselines.trainer import DescentTrainer
 from validation.selection import crossed
 
-DESCENT = [name for name, method in METHODS.items() if issubclass(method, DescentTrainer)]
+#: Those that can train any network; the others have tests of their own.
+GENERAL = [name for name, method in METHODS.items() if method.network is None]
+DESCENT = [name for name in GENERAL if issubclass(METHODS[name], DescentTrainer)]
 pytestmark = pytest.mark.usefixtures("small_swarms")
 
-#: Those that can train any network.
-GENERAL = [name for name, method in METHODS.items() if method.network is None]
 #: With every optimiser that they take.
 OPTIMIZED = [*((name, "sgd") for name in GENERAL), *((name, "adam") for name in DESCENT)]
 DEFAULT = LFPSettings(learning_rate=0.1)
@@ -313,12 +313,13 @@ def test_gradients_of_earlier_steps_are_forgotten(name: str) -> None:
 # --- activations ----------------------------------------------------------------------------------
 
 SMOOTH, STEP = Activation(nn.Tanh), Activation(lfp.Heaviside, differentiable=False)
+RELU = Activation(nn.ReLU)
 NEURONS = Activation(nn.ReLU, spiking=True)  # of another package; methods know nothing else of it
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_says_why_it_does_not_go_with_an_activation(name: str) -> None:
-    refused = [METHODS[name].supports(kind) for kind in (SMOOTH, STEP, NEURONS)]
+    refused = [METHODS[name].supports(kind) for kind in (RELU, SMOOTH, STEP, NEURONS)]
     assert None in refused, "it goes with some"
     assert all(reason is None or reason.strip() for reason in refused)
 
@@ -472,11 +473,15 @@ def test_every_option_of_a_methods_own_does_something(name: str) -> None:
 def test_no_method_has_a_common_option_that_it_ignores(name: str) -> None:
     own = fields_of(METHODS[name].Options)
     assert {"learning_rate", "total_steps"} <= own.keys()
-    assert ("optimizer" in own) == (name in DESCENT)
+    assert ("optimizer" in own) == issubclass(METHODS[name], DescentTrainer)
+    made = METHODS[name].network or (lambda *_: network())
     for option, value in {"momentum": 0.1, "clip_norm": 1e-3, "adaptive_clip": 1e-3}.items():
         if option in own:
-            before = trajectory(name, network(), 3)
-            assert not torch.equal(trajectory(name, network(), 3, **{option: value}), before)
+            before, changed = (
+                trajectory(name, made((4,), 3, 0), 3, **changes)
+                for changes in (dict[str, float](), {option: value})
+            )
+            assert not torch.equal(changed, before)
 
 
 def test_options_that_a_method_once_ignored_are_left_out_of_what_is_stored() -> None:
