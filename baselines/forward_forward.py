@@ -4,8 +4,8 @@ Hinton, The Forward-Forward Algorithm: Some Preliminary Investigations, 2022 (ar
 section 3.3. A network sees an image together with a label. The goodness of a layer is the sum of
 the squares of its activations; each layer by itself raises it where the label is right and lowers
 it where it is wrong, by descending the logistic loss of ``goodness - theta``. A layer sees the
-activations below divided by their size, or it could read the goodness of that layer. The label is
-decided for with which all layers but the first have the most goodness.
+activations below divided by their size, or it could read the goodness of that layer. The decision
+is for the label with which all layers but the first have the most goodness.
 """
 
 from collections.abc import Mapping
