@@ -25,8 +25,8 @@ from baselines.dfa import DirectFeedbackAlignment
 from baselines.fa import FeedbackAlignmentSettings
 from baselines.options import Search, options
 from baselines.spiking_network import SpikingNetwork
-from baselines.surrogate import SurrogateSettings, loss_over_time
-from baselines.trainer import BasicSettings, Settings
+from baselines.surrogate import SurrogateSettings, TakesSurrogates, loss_over_time
+from baselines.trainer import Settings
 
 
 @options
@@ -39,7 +39,7 @@ class EPropSettings(SurrogateSettings, FeedbackAlignmentSettings):
     }
 
 
-class EProp(DirectFeedbackAlignment):
+class EProp(TakesSurrogates, DirectFeedbackAlignment):
     """E-prop for networks of spiking neurons; without time it is direct feedback alignment.
 
     The error is the derivative of the loss by the input of the last neurons. With ``loss:
@@ -60,21 +60,10 @@ class EProp(DirectFeedbackAlignment):
     Options: ClassVar[type[Settings]] = EPropSettings
     settings: EPropSettings
 
-    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
-        """Look for the layers; neurons get the slope, which changes no output of the model."""
-        super().__init__(model, settings)
-        if isinstance(model, SpikingNetwork):
-            model.set_surrogate_slope(self.settings.slope)
-
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
         """Refuse what has no time."""
         return None if activation.spiking else "without time it is dfa"
-
-    @classmethod
-    def remark(cls, activation: Activation) -> str:
-        """Return no remark: all layers learn."""
-        return ""
 
     @staticmethod
     def layers_of(model: nn.Module) -> nn.Module:

@@ -1,5 +1,7 @@
 """A classifier made of layers and spiking neurons: pictures in, spike counts of the classes out."""
 
+from collections.abc import Iterator
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -56,13 +58,7 @@ class SpikingNetwork(nn.Module):
         Raises:
             ValueError: no neurons but the last ones.
         """
-        from lfp_core.spiking import unroll  # noqa: PLC0415
-
-        first, *others = self._hidden_ends()
-        found = [self._unrolled(self.layers[:first], inputs)]
-        for start, end in zip([first, *others], others, strict=False):
-            found.append(unroll(self.layers[start:end], found[-1].detach()))
-        return found
+        return list(self._by_layer(*self._signal(inputs), self._hidden_ends()))
 
     def last_currents(self, hidden: Tensor) -> Tensor:
         """Return the input (T, batch, classes) of the last neurons for the spikes below them."""
@@ -88,13 +84,25 @@ class SpikingNetwork(nn.Module):
             potentials.append(last.beta * potentials[-1] + current - reset)
         return torch.stack(potentials[1:])
 
+    def _signal(self, inputs: Tensor) -> tuple[Tensor, int | None]:
+        """Return the spikes (T, batch, ...) that code for inputs; or these and T, if constant."""
+        if self.spiking.encoding == "constant":
+            return inputs, self.spiking.steps
+        return encode(inputs, self.spiking), None
+
     def _unrolled(self, layers: nn.Sequential, inputs: Tensor) -> Tensor:
         """Return the spikes (T, batch, ...) of the first layers, up to neurons."""
         from lfp_core.spiking import unroll  # noqa: PLC0415  (snntorch is slow to import)
 
-        if self.spiking.encoding == "constant":
-            return unroll(layers, inputs, steps=self.spiking.steps)
-        return unroll(layers, encode(inputs, self.spiking))
+        return unroll(layers, *self._signal(inputs))
+
+    def _by_layer(self, signal: Tensor, steps: int | None, ends: list[int]) -> Iterator[Tensor]:
+        """Yield the spikes (T, batch, ...) at each of the ends, from those below as constants."""
+        from lfp_core.spiking import unroll  # noqa: PLC0415
+
+        for start, end in pairwise([0, *ends]):
+            signal, steps = unroll(self.layers[start:end], signal.detach(), steps), None
+            yield signal
 
     def set_surrogate_slope(self, slope: float) -> None:
         """Give all neurons the derivative of the fast sigmoid with this slope; outputs stay."""
@@ -123,18 +131,11 @@ class SpikingNetwork(nn.Module):
     @torch.no_grad()
     def spike_count(self, inputs: Tensor) -> Tensor:
         """Return the number of spikes in the network (batch,), those of the input included."""
-        from lfp_core.spiking import unroll  # noqa: PLC0415
-
-        spiking, total = self.spiking, inputs.new_zeros(len(inputs))
-        constant, signal = spiking.encoding == "constant", inputs
-        if not constant:
-            signal = encode(inputs, spiking)
-            total += signal.sum(dim=0).flatten(1).sum(dim=1)
-        ends = self._ends()
-        for start, end in zip([0, *ends], ends, strict=False):
-            signal = unroll(self.layers[start:end], signal, spiking.steps if constant else None)
-            constant = False
-            total += signal.sum(dim=0).flatten(1).sum(dim=1)
+        signal, steps = self._signal(inputs)
+        coded = [signal] if steps is None else []
+        total = inputs.new_zeros(len(inputs))
+        for spikes in chain(coded, self._by_layer(signal, steps, self._ends())):
+            total += spikes.sum(dim=0).flatten(1).sum(dim=1)
         return total
 
 

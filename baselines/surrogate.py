@@ -17,7 +17,7 @@ from baselines.activation import Activation
 from baselines.options import LogUniform, Search, options
 from baselines.sgd import SGD
 from baselines.spiking_network import SURROGATE_SLOPE, SpikingNetwork
-from baselines.trainer import BasicSettings, Settings
+from baselines.trainer import BasicSettings, DescentTrainer, Settings
 from lfp_core.functions import heaviside
 
 
@@ -36,7 +36,24 @@ class SurrogateSettings(Settings):
     search: ClassVar[Mapping[str, Search]] = {**Settings.search, "slope": LogUniform(0.1, 100)}
 
 
-class Surrogate(SGD):
+class TakesSurrogates(DescentTrainer):
+    """A method that takes a surrogate derivative of spikes, so that all layers learn."""
+
+    settings: SurrogateSettings
+
+    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
+        """Prepare to train; neurons get the slope, which changes no output of the model."""
+        super().__init__(model, settings)
+        if isinstance(model, SpikingNetwork):
+            model.set_surrogate_slope(self.settings.slope)
+
+    @classmethod
+    def remark(cls, activation: Activation) -> str:
+        """Return no remark: all layers learn."""
+        return ""
+
+
+class Surrogate(TakesSurrogates, SGD):
     """SGD for networks of step functions or of spiking neurons.
 
     The loss of a spiking network is the cross-entropy of the spikes of a step, averaged over steps:
@@ -48,23 +65,11 @@ class Surrogate(SGD):
     label: ClassVar[str] = "surrogate gradient"
     graphable: ClassVar[bool] = True
     Options: ClassVar[type[Settings]] = SurrogateSettings
-    settings: SurrogateSettings
-
-    def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
-        """Prepare to optimise; neurons get the slope, which changes no output of the model."""
-        super().__init__(model, settings)
-        if isinstance(model, SpikingNetwork):
-            model.set_surrogate_slope(self.settings.slope)
 
     @classmethod
     def supports(cls, activation: Activation) -> str | None:
         """Refuse what needs no surrogate."""
         return "has a derivative, so it is sgd" if activation.differentiable else None
-
-    @classmethod
-    def remark(cls, activation: Activation) -> str:
-        """Return no remark: all layers learn."""
-        return ""
 
     def loss_of(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch (scalar), with the surrogate derivative for all steps."""
