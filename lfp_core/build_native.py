@@ -35,7 +35,7 @@ def build(file: Path) -> None:
             NAME,
             [str(SOURCE)],
             # A fused multiply-add rounds once, where torch's two operations round twice.
-            extra_cflags=["-O3", "-ffp-contract=off"],
+            extra_cflags=["-O3", "-ffp-contract=off", "-fno-trapping-math"],
             build_directory=folder,
         )
         unfinished = file.with_suffix(".unfinished")

@@ -1,15 +1,20 @@
-// For the CPU: what lfp_core/slopes.py has for weights, ReLU and linear layers, and the reward
-// `softmax` of lfp_core/rewards.py.
+// For the CPU: what lfp_core/slopes.py has for weights, ReLU and linear layers, the reward `softmax`
+// of lfp_core/rewards.py, and the time steps of lfp_core/spiking.py.
 //
 // In small networks most of what LFP costs more than SGD is Python that runs between the kernels.
-// These functions compute the same numbers by the same operations, bit for bit, without Python.
+// A scan over time reads and writes its memory once in the place of ten times. These functions
+// compute the same numbers by the same operations, bit for bit.
 // Each returns None for tensors that it is not made for, which the classes in Python then take.
 //
 // What a loop computes here is elementwise, and in the order of the operations in Python; it must
 // not be compiled to fused multiply-adds, which round once where two operations round twice.
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
+#include <optional>
+#include <tuple>
 #include <type_traits>
 
 #include <ATen/ATen.h>
@@ -272,6 +277,112 @@ MaybeTensor softmax_reward(
   return reward;
 }
 
+// Whether the time steps of neurons with these currents (T, ...) are made for one loop. The same
+// current at every step has a stride of 0 over time.
+bool is_scan(
+    const Tensor& currents, const Tensor& membrane, std::initializer_list<Tensor> constants) {
+  const auto is_alike = [&](const Tensor& t) {
+    return is_plain(t) && t.scalar_type() == currents.scalar_type();
+  };
+  const bool is_made_for = !c10::GradMode::is_enabled() && is_plain(currents) &&
+      currents.dim() > 0 && currents.size(0) > 0 && currents[0].is_contiguous() &&
+      is_alike(membrane) && membrane.is_contiguous() &&
+      membrane.sizes() == currents.sizes().slice(1);
+  return is_made_for && std::all_of(constants.begin(), constants.end(), [&](const Tensor& t) {
+    return is_alike(t) && t.numel() == 1;
+  });
+}
+
+// One time step of `units` neurons: what spiking._forward_in_time does at each.
+template <typename scalar_t>
+void fire(
+    const scalar_t* __restrict__ before, const scalar_t* __restrict__ current,
+    scalar_t* __restrict__ spike, scalar_t* __restrict__ after, int64_t units, scalar_t beta,
+    scalar_t threshold, bool reset_delay) {
+  for (int64_t i = 0; i < units; ++i) {
+    const scalar_t reset = before[i] > threshold ? scalar_t(1) : scalar_t(0);
+    const scalar_t u = before[i] * beta + current[i] - reset * threshold;
+    const scalar_t fired = u > threshold ? scalar_t(1) : scalar_t(0);
+    spike[i] = fired;
+    after[i] = reset_delay ? u : u - (fired - reset) * threshold;
+  }
+}
+
+// The spikes and the membranes of all steps, each of the shape (T, ...).
+std::optional<std::tuple<Tensor, Tensor>> forward_in_time(
+    const Tensor& currents, const Tensor& membrane, const Tensor& beta, const Tensor& threshold,
+    bool reset_delay) {
+  if (!is_scan(currents, membrane, {beta, threshold})) {
+    return {};
+  }
+  const Tensor spikes = at::empty(currents.sizes(), currents.options());
+  const Tensor membranes = at::empty_like(spikes);
+  AT_DISPATCH_FLOATING_TYPES(currents.scalar_type(), "lfp_forward_in_time", [&] {
+    const auto* c = currents.const_data_ptr<scalar_t>();
+    const auto* first = membrane.const_data_ptr<scalar_t>();
+    auto* s = spikes.mutable_data_ptr<scalar_t>();
+    auto* u = membranes.mutable_data_ptr<scalar_t>();
+    const auto decay = *beta.const_data_ptr<scalar_t>();
+    const auto theta = *threshold.const_data_ptr<scalar_t>();
+    const int64_t stride = currents.stride(0), all = membrane.numel();
+    at::parallel_for(0, all, at::internal::GRAIN_SIZE, [&](int64_t begin, int64_t end) {
+      for (int64_t t = 0, row = begin; t < currents.size(0); ++t, row += all) {
+        fire(
+            t ? u + row - all : first + begin, c + t * stride + begin, s + row, u + row,
+            end - begin, decay, theta, reset_delay);
+      }
+    });
+  });
+  return std::make_tuple(spikes, membranes);
+}
+
+// One time step of `units` neurons: what spiking._backward_in_time does at each. At the last of
+// the steps there is no `later`, the q of the step after.
+template <typename scalar_t>
+void share(
+    const scalar_t* __restrict__ before, const scalar_t* __restrict__ current,
+    const scalar_t* __restrict__ reward, const scalar_t* __restrict__ after,
+    const scalar_t* __restrict__ later, scalar_t* __restrict__ q, int64_t units, scalar_t beta,
+    scalar_t epsilon, bool is_current) {
+  for (int64_t i = 0; i < units; ++i) {
+    const scalar_t v = before[i] * beta + current[i];
+    const scalar_t n =
+        (is_current ? std::abs(v - before[i]) + std::abs(before[i]) : std::abs(v)) + epsilon;
+    const scalar_t r = later ? after[i] * later[i] * beta + reward[i] : reward[i];
+    q[i] = epsilon == 0 && n == 0 ? scalar_t(0) : r / n;
+  }
+}
+
+// q of all steps (T, ...), from the rewards of spikes or membranes.
+MaybeTensor backward_in_time(
+    const Tensor& rewards, const Tensor& currents, const Tensor& membrane, const Tensor& membranes,
+    const Tensor& beta, bool is_current, double epsilon) {
+  const bool is_made_for = is_scan(currents, membrane, {beta}) && is_plain(rewards) &&
+      rewards.scalar_type() == currents.scalar_type() && rewards.sizes() == currents.sizes();
+  if (!is_made_for) {
+    return {};
+  }
+  const Tensor dense = rewards.contiguous(), shares = at::empty_like(membranes);
+  AT_DISPATCH_FLOATING_TYPES(currents.scalar_type(), "lfp_backward_in_time", [&] {
+    const auto* c = currents.const_data_ptr<scalar_t>();
+    const auto* first = membrane.const_data_ptr<scalar_t>();
+    const auto* u = membranes.const_data_ptr<scalar_t>();
+    const auto* r = dense.const_data_ptr<scalar_t>();
+    auto* q = shares.mutable_data_ptr<scalar_t>();
+    const auto decay = *beta.const_data_ptr<scalar_t>();
+    const int64_t stride = currents.stride(0), all = membrane.numel(), last = currents.size(0) - 1;
+    at::parallel_for(0, all, at::internal::GRAIN_SIZE, [&](int64_t begin, int64_t end) {
+      for (int64_t t = last, row = last * all + begin; t >= 0; --t, row -= all) {
+        share<scalar_t>(
+            t ? u + row - all : first + begin, c + t * stride + begin, r + row, u + row,
+            t < last ? q + row + all : nullptr, q + row, end - begin, decay,
+            static_cast<scalar_t>(epsilon), is_current);
+      }
+    });
+  });
+  return shares;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
@@ -281,4 +392,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("relu", &relu, released);
   m.def("linear", &linear, released);
   m.def("softmax_reward", &softmax_reward, released);
+  m.def("forward_in_time", &forward_in_time, released);
+  m.def("backward_in_time", &backward_in_time, released);
 }

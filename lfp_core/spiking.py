@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from lfp_core import _torch, propagation
+from lfp_core import _torch, native, propagation
 from lfp_core.calls import Args, Context, Kwargs, Operation
 from lfp_core.marks import ACTIVATION, WEIGHT, Mark, mark_of, marked, used
 from lfp_core.operations import register_rule
@@ -118,52 +118,88 @@ class LeakyScan(torch.autograd.Function):
         normaliser: Normaliser = "current",
         max_norm: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        spikes = torch.empty_like(currents, memory_format=torch.contiguous_format)
-        membranes, norms = torch.empty_like(spikes), torch.empty_like(spikes)
-        before, size = membrane, torch.empty_like(spikes[0])
-        # All that happens to the few hundred kB of one step, while they are in the cache.
-        for t, (current, spike, after, v) in enumerate(
-            zip(currents, spikes, membranes, norms, strict=True)
-        ):
-            torch.mul(before, beta, out=v).add_(current)  # rounded as in snntorch
-            reset = spikes[t - 1] if t and reset_delay else (before > threshold).to(v.dtype)
-            torch.addcmul(v, reset, threshold, value=-1, out=after)
-            torch.gt(after, threshold, out=spike)
-            if not reset_delay:
-                after.addcmul_(spike - reset, threshold, value=-1)
-            if normaliser == "current":
-                v.sub_(before).abs_().add_(torch.abs(before, out=size))
-            else:
-                v.abs_()
-            v.add_(epsilon)
-            before = after
-        ctx.save_for_backward(membrane, membranes, norms, beta)
-        ctx.epsilon, ctx.owed, ctx.max_norm = epsilon, owed, max_norm
+        spikes, membranes = _forward_in_time(currents, membrane, beta, threshold, reset_delay)
+        # N_t is computed again in the backward pass, as it would take as much memory as the spikes.
+        # The current of a single step may lie in a buffer that the next step is written to.
+        kept = currents if len(currents) > 1 else currents.clone()
+        ctx.save_for_backward(membrane, membranes, kept, beta)
+        ctx.options = normaliser == "current", epsilon, max_norm
+        ctx.owed = owed
         ctx.set_materialize_grads(False)
         return spikes, membranes
 
     @staticmethod
     def backward(ctx: Any, *rewards: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102
-        membrane, membranes, norms, beta = ctx.saved_tensors
-        q, carried = torch.empty_like(norms), None
-        for t in reversed(range(len(norms))):
-            arrived = [r[t] for r in rewards if r is not None]
-            reward = sum(arrived[1:], start=arrived[0])
-            if carried is not None:
-                reward = carried.add_(reward)
-            if ctx.max_norm:
-                low, high = reward.aminmax()
-                largest = torch.maximum(-low, high)
-                reward = reward / torch.where(largest > TINY, largest, 1.0)
-            torch.div(reward, norms[t], out=q[t])
-            if ctx.epsilon == 0:  # LFP-0: without contributions, no credit
-                q[t].masked_fill_(norms[t] == 0, 0.0)
-            if t:
-                carried = torch.mul(membranes[t - 1], q[t]).mul_(beta)
+        membrane, membranes, currents, beta = ctx.saved_tensors
+        arrived = [reward for reward in rewards if reward is not None]
+        if not arrived:
+            return (None,) * 9
+        reward = arrived[0] if len(arrived) == 1 else arrived[0] + arrived[1]
+        q = _backward_in_time(reward, currents, membrane, membranes, beta, *ctx.options)
         to_membrane = None
         if ctx.needs_input_grad[1]:
             to_membrane = share(membrane, membrane, ctx.owed, limit=1.0).mul_(q[0]).mul_(beta)
         return q, to_membrane, *[None] * 7
+
+
+def _forward_in_time(
+    currents: Tensor, membrane: Tensor, beta: Tensor, threshold: Tensor, reset_delay: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the spikes and the membranes, each (T, ...), of T steps from u_0."""
+    nodes = native.usable()
+    if nodes is not None:
+        made = nodes.forward_in_time(currents, membrane, beta, threshold, reset_delay)
+        if made is not None:
+            return made
+    spikes = torch.empty_like(currents, memory_format=torch.contiguous_format)
+    membranes = torch.empty_like(spikes)
+    before = membrane
+    # All that happens to the few hundred kB of one step, while they are in the cache.
+    for t, (current, spike, after) in enumerate(zip(currents, spikes, membranes, strict=True)):
+        reset = spikes[t - 1] if t and reset_delay else (before > threshold).to(spike.dtype)
+        torch.mul(before, beta, out=after).add_(current)  # rounded as in snntorch
+        after.addcmul_(reset, threshold, value=-1)
+        torch.gt(after, threshold, out=spike)
+        if not reset_delay:
+            after.addcmul_(spike - reset, threshold, value=-1)
+        before = after
+    return spikes, membranes
+
+
+def _backward_in_time(
+    rewards: Tensor,
+    currents: Tensor,
+    membrane: Tensor,
+    membranes: Tensor,
+    beta: Tensor,
+    is_current: bool,
+    epsilon: float,
+    max_norm: bool,
+) -> Tensor:
+    """Return q_t (T, ...), the rewards over N_t, with what t + 1 carries back in them."""
+    nodes = native.usable()
+    if nodes is not None and not max_norm:
+        tensors = rewards, currents, membrane, membranes, beta
+        made: Tensor | None = nodes.backward_in_time(*tensors, is_current, epsilon)
+        if made is not None:
+            return made
+    q, carried = torch.empty_like(membranes), None
+    for t in reversed(range(len(membranes))):
+        before = membranes[t - 1] if t else membrane
+        norm = torch.mul(before, beta).add_(currents[t])
+        norm = norm.sub_(before).abs_().add_(before.abs()) if is_current else norm.abs_()
+        norm.add_(epsilon)
+        reward = rewards[t] if carried is None else carried.add_(rewards[t])
+        if max_norm:
+            low, high = reward.aminmax()
+            largest = torch.maximum(-low, high)
+            reward = reward / torch.where(largest > TINY, largest, 1.0)
+        torch.div(reward, norm, out=q[t])
+        if epsilon == 0:  # LFP-0: without contributions, no credit
+            q[t].masked_fill_(norm == 0, 0.0)
+        if t:
+            carried = torch.mul(before, q[t]).mul_(beta)
+    return q
 
 
 # --- a neuron as an operation with a rule ---------------------------------------------------------

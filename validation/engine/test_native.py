@@ -301,6 +301,125 @@ def test_rewards_are_the_same_bits(
             lfp.rewards.softmax(outputs, torch.full(shape[:-1], 3), reduction)
 
 
+def neurons(nodes: Any, sizes: tuple[int, ...], seed: int, **options: Any) -> list[Tensor | None]:
+    """Return spikes and membranes of neurons with random currents, and what their rewards give.
+
+    `sizes` are (T, ...). The options are those of :func:`neuron_options`.
+    """
+    spiking = pytest.importorskip("lfp_core.spiking", reason="spiking networks are optional")
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        # Multiples of a half, with an exact 0 and exactly the threshold among them.
+        return torch.randint(-4, 5, shape, generator=generator).to(options["dtype"]) / 2
+
+    currents, membrane = random(*sizes), random(*sizes[1:])
+    if options["constant"]:
+        currents = currents[0].expand(sizes)
+    leaves = currents.requires_grad_(), membrane.requires_grad_(options["from_a_membrane"])
+    with using(nodes):
+        outputs = spiking.LeakyScan.apply(
+            *leaves,
+            torch.tensor(options["beta"], dtype=options["dtype"]),
+            torch.tensor(1.0, dtype=options["dtype"]),
+            *(options[name] for name in ("reset_delay", "epsilon")),
+            0.0,
+            *(options[name] for name in ("normaliser", "max_norm")),
+        )
+        rewarded = outputs[options["rewarded"]]
+        rewards = [random(*sizes) for _ in rewarded]
+        torch.autograd.backward(rewarded, rewards)
+    return [*(output.detach() for output in outputs), *(leaf.grad for leaf in leaves)]
+
+
+def neuron_options() -> st.SearchStrategy[dict[str, Any]]:
+    """Draw all that a scan depends on."""
+    return st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+            "beta": st.sampled_from([0.0, 0.9, 1.0]),
+            "reset_delay": st.booleans(),
+            "epsilon": st.sampled_from([0.0, 1e-6, 0.1]),
+            "normaliser": st.sampled_from(["current", "earlier"]),
+            "max_norm": st.booleans(),
+            "constant": st.booleans(),
+            "from_a_membrane": st.booleans(),
+            "rewarded": st.sampled_from([slice(1), slice(1, 2), slice(2)]),
+        }
+    )
+
+
+@pytest.mark.parametrize("sizes", [(1, 3), (4, 2, 3), (3, 40_000)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_neurons_are_the_same_bits(nodes: ModuleType, sizes: tuple[int, ...], threads: int) -> None:
+    @examples(100)
+    @given(neuron_options(), st.integers(0, 2**32 - 1))
+    def check(options: dict[str, Any], seed: int) -> None:
+        assert equal(*(neurons(each, sizes, seed, **options) for each in (None, nodes)))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check()
+    finally:
+        torch.set_num_threads(before)
+
+
+#: Scans that are wrong in one place each.
+WRONG_IN_TIME: dict[str, Callable[[ModuleType], dict[str, Any]]] = {
+    "another beta": lambda nodes: {
+        "forward_in_time": lambda c, u, beta, *rest: nodes.forward_in_time(c, u, beta / 2, *rest)
+    },
+    "nothing carried back": lambda nodes: {
+        "backward_in_time": lambda r, c, u0, u, beta, *rest: nodes.backward_in_time(
+            r, c, u0, torch.zeros_like(u), beta, *rest
+        )
+    },
+    "another epsilon": lambda nodes: {
+        "backward_in_time": lambda *args: nodes.backward_in_time(*args[:-1], 2 * args[-1])
+    },
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_IN_TIME)
+def test_wrong_neurons_are_caught(nodes: ModuleType, wrong: str) -> None:
+    broken = SimpleNamespace(**{**vars(nodes), **WRONG_IN_TIME[wrong](nodes)})
+
+    def differs(options: dict[str, Any]) -> bool:
+        return not equal(*(neurons(each, (4, 2, 3), 0, **options) for each in (None, broken)))
+
+    example_of(neuron_options(), differs)
+
+
+def test_neurons_that_they_are_not_made_for_are_left_to_python(nodes: ModuleType) -> None:
+    c, u, beta = torch.ones(2, 4), torch.zeros(4), torch.tensor(0.9)
+
+    def forward(c: Tensor, u: Tensor = u, beta: Tensor = beta, threshold: Tensor = beta) -> Any:
+        return nodes.forward_in_time(c, u, beta, threshold, True)
+
+    def backward(r: Tensor, c: Tensor = c, beta: Tensor = beta) -> Any:
+        return nodes.backward_in_time(r, c, u, c, beta, True, 0.1)
+
+    with torch.no_grad():
+        assert forward(c) is not None
+        assert forward(c[0].expand(3, 4)) is not None
+        assert forward(c, threshold=torch.ones(4)) is None
+        assert forward(c, beta=beta.double()) is None
+        assert forward(c, u=torch.zeros(1)) is None
+        assert forward(torch.ones(2, 2, 2).mT, u=torch.zeros(2, 2)) is None
+        assert forward(torch.ones(0, 4)) is None
+        assert forward(c.to("meta")) is None
+        with FlopCounterMode(display=False):
+            assert forward(c) is None
+        assert backward(c) is not None
+        assert backward(torch.ones(4, 2).T) is not None
+        assert backward(c, beta=torch.ones(4)) is None
+        assert backward(c[:1]) is None
+        assert backward(c.double()) is None
+    # With a graph of the backward pass autograd must see operations.
+    assert backward(c) is None
+
+
 def test_a_library_of_another_torch_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = native.place()
     monkeypatch.setattr(torch, "__version__", "2.99.0")

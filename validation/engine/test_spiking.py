@@ -299,6 +299,47 @@ def test_a_count_of_spikes_rewards_the_spikes() -> None:
     torch.testing.assert_close(model[0].weight.grad, found)
 
 
+@pytest.mark.parametrize("outputs", [(0,), (1,), (0, 1)])
+def test_without_rewards_nothing_is_shared_out(outputs: tuple[int, ...]) -> None:
+    class Unrewarding(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, reward: Tensor) -> None:
+            return None
+
+    currents = torch.ones(3, 2, requires_grad=True)
+    options = torch.tensor(0.9), torch.tensor(1.0), True, 1e-6, 0.0
+    made = spiking.LeakyScan.apply(currents, torch.zeros(2), *options)
+    sum(Unrewarding.apply(made[i]).sum() for i in outputs).backward()
+    assert currents.grad is None
+
+
+def test_a_buffer_of_currents_may_be_filled_step_by_step() -> None:
+    torch.manual_seed(0)
+    layer, neuron = nn.Linear(3, 2).double(), snntorch.Leaky(0.9, spike_grad=step_function).double()
+    inputs, found = torch.randn(4, 5, 3, dtype=torch.float64), []
+    for fills in (True, False):
+        layer.zero_grad()
+        spikes: list[Tensor] = []
+        buffer = torch.zeros(4, 5, 2, dtype=torch.float64)
+        membrane = torch.zeros_like(buffer[0])
+        with lfp.feedback(0.0):  # as what is written owes the layer's epsilon, beside that of N_t
+            for t, x in enumerate(inputs):
+                if fills:
+                    buffer[t] = layer(x)
+                spike, membrane = neuron(buffer[t] if fills else layer(x), membrane)
+                spikes.append(spike)
+            outputs = torch.stack(spikes)
+        lfp.backward(outputs, torch.ones_like(outputs))
+        found.append([p.grad for p in layer.parameters()])
+    for filled, plain in zip(*found, strict=True):
+        assert filled is not None
+        assert relative_error({layer.weight: filled}, {layer.weight: plain}) < TOLERANCE
+
+
 # --- what must be caught --------------------------------------------------------------------------
 
 
