@@ -723,7 +723,30 @@ def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if len(args) > 1 and isinstance(value, Tensor) and value._base is memory:
         args = (*args[:-1], route(context, Tensor.clone, (value,), {}))
     call = Call(context, operation, args, kwargs)
-    return call.run(call.kind())
+    kind, owed = call.kind(), _owed_after(call)
+    if owed is None or kind.kind != "activation":
+        return call.run(kind)
+    for operand, _ in call.active:
+        call.replace(operand, ACTIVATION)
+    return call.run(owed._replace(assumed=kind.assumed), whole_memory=True)
+
+
+def _owed_after(call: Call) -> Mark | None:
+    """Return the mark of a memory after a write, if all that can get a reward in it owes the same.
+
+    A buffer that is filled step by step then owes what a concatenation of the steps does. None if
+    nothing is owed, or not the same.
+    """
+    owing = [mark for operand, mark in call.active if operand.requires_grad]
+    base = None if call.target is None else call.target._base
+    if base is not None and base.requires_grad:
+        owing.append(mark_of(base) or ACTIVATION)
+    if any(mark is not None and mark.kind == "weight" for mark in call.marks) or not owing:
+        return None
+    first = owing[0]
+    same = all(mark.debts == first.debts and mark.kind == "activation" for mark in owing)
+    plain = first.degree == 1.0 and not any(mark.role for mark in owing)
+    return first if same and plain and first.epsilon else None
 
 
 def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

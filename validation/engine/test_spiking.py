@@ -22,7 +22,7 @@ pytest.importorskip("snntorch", reason="spiking networks are optional")
 import snntorch
 from snntorch.surrogate import fast_sigmoid, straight_through_estimator
 
-from lfp_core import slopes, spiking
+from lfp_core import sharing, slopes, spiking
 from validation import spiking_oracle
 from validation.compare import Feedback, relative_error
 from validation.selection import example_of, examples
@@ -317,27 +317,92 @@ def test_without_rewards_nothing_is_shared_out(outputs: tuple[int, ...]) -> None
     assert currents.grad is None
 
 
-def test_a_buffer_of_currents_may_be_filled_step_by_step() -> None:
+def concatenated(steps: list[Tensor]) -> Tensor:
+    """Return the values of all steps (T, batch, n), as the tests of buffers compare with."""
+    return torch.cat([step[None] for step in steps])
+
+
+def filled_by_index(steps: list[Tensor]) -> Tensor:
+    """Return a buffer that is filled step by step."""
+    buffer = torch.zeros(len(steps), *steps[0].shape, dtype=steps[0].dtype)
+    for t, step in enumerate(steps):
+        buffer[t] = step
+    return buffer
+
+
+def filled_by_views(steps: list[Tensor]) -> Tensor:
+    """Return a buffer that is filled through views of it, made before anything is written."""
+    buffer = steps[0].new_empty(len(steps), *steps[0].shape)
+    rows = [buffer[t] for t in range(len(steps))]
+    for row, step in zip(rows, steps, strict=True):
+        row.copy_(step)
+    return buffer
+
+
+def filled_at_the_end(steps: list[Tensor]) -> Tensor:
+    """Return a buffer with time as its last dimension, seen with time first."""
+    buffer = torch.zeros(*steps[0].shape, len(steps), dtype=steps[0].dtype)
+    for t, step in enumerate(steps):
+        buffer[..., t] = step
+    return buffer.movedim(-1, 0)
+
+
+def filled_out_of_place(steps: list[Tensor]) -> Tensor:
+    """Return what is left of a buffer when every step makes a new one."""
+    buffer = torch.zeros(len(steps), *steps[0].shape, dtype=steps[0].dtype)
+    for t, step in enumerate(steps):
+        buffer = buffer.select_scatter(step, 0, t)
+    return buffer
+
+
+Collect = Callable[[list[Tensor]], Tensor]
+BUFFERS: list[Collect] = [filled_by_index, filled_by_views, filled_at_the_end, filled_out_of_place]
+
+
+def collected(collect: Collect, what: str) -> list[Tensor]:
+    """Return the feedback of a network that collects currents, spikes or membranes over time."""
     torch.manual_seed(0)
-    layer, neuron = nn.Linear(3, 2).double(), snntorch.Leaky(0.9, spike_grad=step_function).double()
-    inputs, found = torch.randn(4, 5, 3, dtype=torch.float64), []
-    for fills in (True, False):
-        layer.zero_grad()
-        spikes: list[Tensor] = []
-        buffer = torch.zeros(4, 5, 2, dtype=torch.float64)
-        membrane = torch.zeros_like(buffer[0])
-        with lfp.feedback(0.0):  # as what is written owes the layer's epsilon, beside that of N_t
-            for t, x in enumerate(inputs):
-                if fills:
-                    buffer[t] = layer(x)
-                spike, membrane = neuron(buffer[t] if fills else layer(x), membrane)
-                spikes.append(spike)
-            outputs = torch.stack(spikes)
-        lfp.backward(outputs, torch.ones_like(outputs))
-        found.append([p.grad for p in layer.parameters()])
-    for filled, plain in zip(*found, strict=True):
-        assert filled is not None
-        assert relative_error({layer.weight: filled}, {layer.weight: plain}) < TOLERANCE
+    first, second = nn.Linear(3, 4).double(), nn.Linear(4, 2).double()
+    neurons = [snntorch.Leaky(0.9, 0.3, step_function).double() for _ in range(2)]
+    inputs = 3 * torch.randn(5, 2, 3, dtype=torch.float64)
+
+    def over_time(neuron: nn.Module, currents: Tensor) -> dict[str, list[Tensor]]:
+        membrane = torch.zeros_like(currents[0])
+        made: dict[str, list[Tensor]] = {"spikes": [], "membranes": []}
+        for current in currents:
+            spike, membrane = neuron(current, membrane)
+            made["spikes"].append(spike)
+            made["membranes"].append(membrane)
+        return made
+
+    with lfp.feedback(0.01):
+        currents = [first(x) for x in inputs]
+        hidden = over_time(neurons[0], (collect if what == "currents" else concatenated)(currents))
+        spikes = (collect if what == "hidden spikes" else concatenated)(hidden["spikes"])
+        outputs = over_time(neurons[1], second(spikes))
+        made = outputs["membranes" if what == "membranes" else "spikes"]
+        output = (collect if what in ("spikes", "membranes") else concatenated)(made)
+    lfp.backward(output, torch.rand(output.shape, dtype=output.dtype))  # whatever its strides
+    return [p.grad for p in (*first.parameters(), *second.parameters()) if p.grad is not None]
+
+
+def differ(one: list[Tensor], other: list[Tensor]) -> float:
+    """Return the largest relative error of one feedback beside another."""
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("what", ["currents", "hidden spikes", "spikes", "membranes"])
+@pytest.mark.parametrize("collect", BUFFERS)
+def test_what_is_collected_in_a_buffer_gets_its_reward(collect: Collect, what: str) -> None:
+    assert differ(collected(collect, what), collected(concatenated, what)) < TOLERANCE
+
+
+@pytest.mark.parametrize("collect", BUFFERS)
+def test_a_buffer_that_applies_what_spikes_owe_is_caught(
+    collect: Collect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_owed_after", lambda call: None)
+    assert differ(collected(collect, "spikes"), collected(concatenated, "spikes")) > 0.1
 
 
 # --- what must be caught --------------------------------------------------------------------------
