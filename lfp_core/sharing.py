@@ -642,12 +642,14 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         if mark is not None and mark.kind != "weight":
             return marked(operation(*args, **kwargs), mark, not operands[0].requires_grad)
     call = Call(context, operation, args, kwargs)
+    if call.target is not None:
+        return _written(call)
     kind = call.kind()
     marks = [mark for _, mark in call.active]
     kinds = {mark.kind for mark in call.marks if mark is not None}
     same = marks and all(mark.debts == marks[0].debts for mark in marks)
     alone = len(marks) == 1 and call.alone(call.active[0][0])
-    if call.target is None and same and (alone or kinds <= {"activation", "data"}):
+    if same and (alone or kinds <= {"activation", "data"}):
         role = marks[0].role if len({mark.role for mark in marks}) == 1 else ""
         return _passed_on(call, marks[0]._replace(assumed=kind.assumed, role=role))
     if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
@@ -722,7 +724,11 @@ def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     # As ``y[:2] += 1`` does at its end.
     if len(args) > 1 and isinstance(value, Tensor) and value._base is memory:
         args = (*args[:-1], route(context, Tensor.clone, (value,), {}))
-    call = Call(context, operation, args, kwargs)
+    return _written(Call(context, operation, args, kwargs))
+
+
+def _written(call: Call) -> Any:
+    """Run an operation that writes values into a memory, which then owes what they did."""
     kind, owed = call.kind(), _owed_after(call)
     if owed is None or kind.kind != "activation":
         return call.run(kind)

@@ -347,6 +347,14 @@ def filled_at_the_end(steps: list[Tensor]) -> Tensor:
     return buffer.movedim(-1, 0)
 
 
+def filled_and_masked(steps: list[Tensor]) -> Tensor:
+    """Return a buffer that was filled, and parts of it then masked and filled again."""
+    buffer = filled_by_index(steps)
+    buffer.masked_fill_(torch.arange(len(steps))[:, None, None] == 1, 7.0)
+    buffer[1] = steps[1]
+    return buffer
+
+
 def filled_out_of_place(steps: list[Tensor]) -> Tensor:
     """Return what is left of a buffer when every step makes a new one."""
     buffer = torch.zeros(len(steps), *steps[0].shape, dtype=steps[0].dtype)
@@ -356,7 +364,13 @@ def filled_out_of_place(steps: list[Tensor]) -> Tensor:
 
 
 Collect = Callable[[list[Tensor]], Tensor]
-BUFFERS: list[Collect] = [filled_by_index, filled_by_views, filled_at_the_end, filled_out_of_place]
+BUFFERS: list[Collect] = [
+    filled_by_index,
+    filled_by_views,
+    filled_at_the_end,
+    filled_and_masked,
+    filled_out_of_place,
+]
 
 
 def collected(collect: Collect, what: str) -> list[Tensor]:
