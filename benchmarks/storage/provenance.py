@@ -137,13 +137,19 @@ def digest(begin: str, *paths: Path) -> str:
     """Return 16 hexadecimal digits of a text and of sources, without comments and docstrings."""
     found = sha256(begin.encode())
     for path in paths:
-        tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and _is_docstring(body[0]):
-                body[0] = ast.Pass()
-        found.update(path.name.encode() + _canonical(tree).encode())
+        found.update(path.name.encode() + _without_comments(path.read_bytes()))
     return found.hexdigest()[:16]
+
+
+@cache  # as most sources are in the versions of all experiments
+def _without_comments(source: bytes) -> bytes:
+    """Return the text of a source's syntax tree, without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            body[0] = ast.Pass()
+    return _canonical(tree).encode()
 
 
 def _canonical(node: Any) -> str:
