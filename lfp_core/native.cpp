@@ -14,7 +14,6 @@
 #include <initializer_list>
 #include <limits>
 #include <optional>
-#include <tuple>
 #include <type_traits>
 
 #include <ATen/ATen.h>
@@ -308,15 +307,18 @@ void fire(
   }
 }
 
-// The spikes and the membranes of all steps, each of the shape (T, ...).
-std::optional<std::tuple<Tensor, Tensor>> forward_in_time(
+// Fill the spikes and the membranes of all steps, each (T, ...), and return whether it was done.
+bool forward_in_time(
     const Tensor& currents, const Tensor& membrane, const Tensor& beta, const Tensor& threshold,
-    bool reset_delay) {
-  if (!is_scan(currents, membrane, {beta, threshold})) {
-    return {};
+    bool reset_delay, const Tensor& spikes, const Tensor& membranes) {
+  const auto is_output = [&](const Tensor& t) {
+    return is_plain(t) && t.scalar_type() == currents.scalar_type() && t.is_contiguous() &&
+        t.sizes() == currents.sizes();
+  };
+  if (!is_scan(currents, membrane, {beta, threshold}) || !is_output(spikes) ||
+      !is_output(membranes)) {
+    return false;
   }
-  const Tensor spikes = at::empty(currents.sizes(), currents.options());
-  const Tensor membranes = at::empty_like(spikes);
   AT_DISPATCH_FLOATING_TYPES(currents.scalar_type(), "lfp_forward_in_time", [&] {
     const auto* c = currents.const_data_ptr<scalar_t>();
     const auto* first = membrane.const_data_ptr<scalar_t>();
@@ -333,7 +335,7 @@ std::optional<std::tuple<Tensor, Tensor>> forward_in_time(
       }
     });
   });
-  return std::make_tuple(spikes, membranes);
+  return true;
 }
 
 // One time step of `units` neurons: what spiking._backward_in_time does at each. At the last of
@@ -353,20 +355,24 @@ void share(
   }
 }
 
-// q of all steps (T, ...), from the rewards of spikes or membranes.
+// q of all steps (T, ...), from the rewards of spikes or membranes, and the membranes of all steps
+// but the last.
 MaybeTensor backward_in_time(
-    const Tensor& rewards, const Tensor& currents, const Tensor& membrane, const Tensor& membranes,
+    const Tensor& rewards, const Tensor& currents, const Tensor& membrane, const Tensor& earlier,
     const Tensor& beta, bool is_current, double epsilon) {
   const bool is_made_for = is_scan(currents, membrane, {beta}) && is_plain(rewards) &&
-      rewards.scalar_type() == currents.scalar_type() && rewards.sizes() == currents.sizes();
+      rewards.scalar_type() == currents.scalar_type() && rewards.sizes() == currents.sizes() &&
+      is_plain(earlier) && earlier.scalar_type() == currents.scalar_type() &&
+      earlier.is_contiguous() && earlier.numel() == currents.numel() - membrane.numel();
   if (!is_made_for) {
     return {};
   }
-  const Tensor dense = rewards.contiguous(), shares = at::empty_like(membranes);
+  const Tensor dense = rewards.contiguous();
+  const Tensor shares = at::empty(currents.sizes(), currents.options());
   AT_DISPATCH_FLOATING_TYPES(currents.scalar_type(), "lfp_backward_in_time", [&] {
     const auto* c = currents.const_data_ptr<scalar_t>();
     const auto* first = membrane.const_data_ptr<scalar_t>();
-    const auto* u = membranes.const_data_ptr<scalar_t>();
+    const auto* u = earlier.const_data_ptr<scalar_t>();
     const auto* r = dense.const_data_ptr<scalar_t>();
     auto* q = shares.mutable_data_ptr<scalar_t>();
     const auto decay = *beta.const_data_ptr<scalar_t>();

@@ -101,8 +101,9 @@ class feedback(propagation.feedback):  # noqa: N801  (reads as a function)
 class LeakyScan(torch.autograd.Function):
     """T steps of a layer of neurons, from currents (T, ...) and u_0 (...) to spikes and membranes.
 
-    Both have the shape (T, ...). The backward pass takes rewards, and not gradients, of both, and
-    brings q_t to the currents; see the page on spiking networks.
+    Both have the shape of the currents, which of a single step is (...). The backward pass takes
+    rewards, and not gradients, of both, and brings q_t to the currents; see the page on spiking
+    networks.
     """
 
     @staticmethod
@@ -118,11 +119,15 @@ class LeakyScan(torch.autograd.Function):
         normaliser: Normaliser = "current",
         max_norm: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        spikes, membranes = _forward_in_time(currents, membrane, beta, threshold, reset_delay)
         # N_t is computed again in the backward pass, as it would take as much memory as the spikes.
         # The current of a single step may lie in a buffer that the next step is written to.
-        kept = currents if len(currents) > 1 else currents.clone()
-        ctx.save_for_backward(membrane, membranes, kept, beta)
+        ctx.single = currents.dim() == membrane.dim()
+        kept = currents[None].clone() if ctx.single else currents
+        spikes = torch.empty_like(currents, memory_format=torch.contiguous_format)
+        membranes = torch.empty_like(spikes)
+        outputs = (spikes[None], membranes[None]) if ctx.single else (spikes, membranes)
+        _forward_in_time(kept, membrane, beta, threshold, reset_delay, *outputs)
+        ctx.save_for_backward(membrane, None if ctx.single else membranes, kept, beta)
         ctx.options = normaliser == "current", epsilon, max_norm
         ctx.owed = owed
         ctx.set_materialize_grads(False)
@@ -135,24 +140,32 @@ class LeakyScan(torch.autograd.Function):
         if not arrived:
             return (None,) * 9
         reward = arrived[0] if len(arrived) == 1 else arrived[0] + arrived[1]
-        q = _backward_in_time(reward, currents, membrane, membranes, beta, *ctx.options)
+        if ctx.single:
+            reward, earlier = reward[None], currents[:0]
+        else:
+            earlier = membranes[:-1]
+        q = _backward_in_time(reward, currents, membrane, earlier, beta, *ctx.options)
         to_membrane = None
         if ctx.needs_input_grad[1]:
             to_membrane = share(membrane, membrane, ctx.owed, limit=1.0).mul_(q[0]).mul_(beta)
-        return q, to_membrane, *[None] * 7
+        return q[0] if ctx.single else q, to_membrane, *[None] * 7
 
 
 def _forward_in_time(
-    currents: Tensor, membrane: Tensor, beta: Tensor, threshold: Tensor, reset_delay: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the spikes and the membranes, each (T, ...), of T steps from u_0."""
+    currents: Tensor,
+    membrane: Tensor,
+    beta: Tensor,
+    threshold: Tensor,
+    reset_delay: bool,
+    spikes: Tensor,
+    membranes: Tensor,
+) -> None:
+    """Fill the spikes and the membranes, each (T, ...), of T steps from u_0."""
     nodes = native.usable()
     if nodes is not None:
-        made = nodes.forward_in_time(currents, membrane, beta, threshold, reset_delay)
-        if made is not None:
-            return made
-    spikes = torch.empty_like(currents, memory_format=torch.contiguous_format)
-    membranes = torch.empty_like(spikes)
+        constants = beta, threshold, reset_delay
+        if nodes.forward_in_time(currents, membrane, *constants, spikes, membranes):
+            return
     before = membrane
     # All that happens to the few hundred kB of one step, while they are in the cache.
     for t, (current, spike, after) in enumerate(zip(currents, spikes, membranes, strict=True)):
@@ -163,29 +176,31 @@ def _forward_in_time(
         if not reset_delay:
             after.addcmul_(spike - reset, threshold, value=-1)
         before = after
-    return spikes, membranes
 
 
 def _backward_in_time(
     rewards: Tensor,
     currents: Tensor,
     membrane: Tensor,
-    membranes: Tensor,
+    earlier: Tensor,
     beta: Tensor,
     is_current: bool,
     epsilon: float,
     max_norm: bool,
 ) -> Tensor:
-    """Return q_t (T, ...), the rewards over N_t, with what t + 1 carries back in them."""
+    """Return q_t (T, ...), the rewards over N_t, with what t + 1 carries back in them.
+
+    `earlier` (T - 1, ...) are the membranes of all steps but the last.
+    """
     nodes = native.usable()
     if nodes is not None and not max_norm:
-        tensors = rewards, currents, membrane, membranes, beta
+        tensors = rewards, currents, membrane, earlier, beta
         made: Tensor | None = nodes.backward_in_time(*tensors, is_current, epsilon)
         if made is not None:
             return made
-    q, carried = torch.empty_like(membranes), None
-    for t in reversed(range(len(membranes))):
-        before = membranes[t - 1] if t else membrane
+    q, carried = currents.new_empty(currents.shape), None
+    for t in reversed(range(len(currents))):
+        before = earlier[t - 1] if t else membrane
         norm = torch.mul(before, beta).add_(currents[t])
         norm = norm.sub_(before).abs_().add_(before.abs()) if is_current else norm.abs_()
         norm.add_(epsilon)
@@ -225,7 +240,8 @@ def unsupported(neuron: Any) -> str | None:
         "learn_threshold": neuron.threshold.requires_grad,
         "learn_graded_spikes_factor": neuron.graded_spikes_factor.requires_grad,
     }
-    ungraded = (neuron.graded_spikes_factor == 1).all()
+    with _torch.DisableTorchFunction():  # or every step would offer this to the modes
+        ungraded = (neuron.graded_spikes_factor == 1).all()
     if _torch.is_compiling():  # a graph cannot ask, but it can fail when it runs
         _torch.assert_async(ungraded, "no LFP rule for Leaky: graded_spikes_factor")
     else:
@@ -281,7 +297,7 @@ def scan(neuron: Any, currents: Tensor, **options: Any) -> Tensor:
 def _integrate(
     neuron: Any, currents: Tensor, membrane: Tensor, epsilon: float, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Return spikes and membranes (T, ...), which take undivided rewards."""
+    """Return spikes and membranes of the currents' shape, which take undivided rewards."""
     constants = neuron.beta.clamp(0, 1), neuron.threshold, neuron.reset_delay
     mark = mark_of(membrane)  # given as data, or made of weights, it owes nothing
     owed = 0.0 if mark is None else mark.epsilon
@@ -308,8 +324,7 @@ def _step_rule(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if mark is not None and mark.kind == "weight" and not mark.scaled:
         before = marked(used(before, mark), WEIGHT)  # or it would be taken for unscaled, again
     epsilon = context.stabiliser()
-    spikes, membranes = _integrate(neuron, _taken_over(current)[None], before, epsilon, **kwargs)
-    spike, neuron.mem = marked(spikes[0], SPIKE), marked(membranes[0], SPIKE)
+    spike, neuron.mem = _integrate(neuron, _taken_over(current), before, epsilon, **kwargs)
     return spike if neuron.init_hidden and not neuron.output else (spike, neuron.mem)
 
 

@@ -394,28 +394,33 @@ def test_wrong_neurons_are_caught(nodes: ModuleType, wrong: str) -> None:
 def test_neurons_that_they_are_not_made_for_are_left_to_python(nodes: ModuleType) -> None:
     c, u, beta = torch.ones(2, 4), torch.zeros(4), torch.tensor(0.9)
 
-    def forward(c: Tensor, u: Tensor = u, beta: Tensor = beta, threshold: Tensor = beta) -> Any:
-        return nodes.forward_in_time(c, u, beta, threshold, True)
+    def forward(c: Tensor, u: Tensor = u, beta: Tensor = beta, threshold: Tensor = beta) -> bool:
+        outputs = torch.empty_like(c), torch.empty_like(c)
+        done: bool = nodes.forward_in_time(c, u, beta, threshold, True, *outputs)
+        return done
 
-    def backward(r: Tensor, c: Tensor = c, beta: Tensor = beta) -> Any:
-        return nodes.backward_in_time(r, c, u, c, beta, True, 0.1)
+    def backward(r: Tensor, beta: Tensor = beta, earlier: Tensor = c[:1]) -> Any:
+        return nodes.backward_in_time(r, c, u, earlier, beta, True, 0.1)
 
     with torch.no_grad():
-        assert forward(c) is not None
-        assert forward(c[0].expand(3, 4)) is not None
-        assert forward(c, threshold=torch.ones(4)) is None
-        assert forward(c, beta=beta.double()) is None
-        assert forward(c, u=torch.zeros(1)) is None
-        assert forward(torch.ones(2, 2, 2).mT, u=torch.zeros(2, 2)) is None
-        assert forward(torch.ones(0, 4)) is None
-        assert forward(c.to("meta")) is None
+        assert forward(c)
+        same = c[0].expand(3, 4)
+        assert nodes.forward_in_time(same, u, beta, beta, True, same.clone(), same.clone())
+        assert not nodes.forward_in_time(c, u, beta, beta, True, c.clone(), c.double())
+        assert not forward(c, threshold=torch.ones(4))
+        assert not forward(c, beta=beta.double())
+        assert not forward(c, u=torch.zeros(1))
+        assert not forward(torch.ones(2, 2, 2).mT, u=torch.zeros(2, 2))
+        assert not forward(torch.ones(0, 4))
+        assert not forward(c.to("meta"))
         with FlopCounterMode(display=False):
-            assert forward(c) is None
+            assert not forward(c)
         assert backward(c) is not None
         assert backward(torch.ones(4, 2).T) is not None
         assert backward(c, beta=torch.ones(4)) is None
         assert backward(c[:1]) is None
         assert backward(c.double()) is None
+        assert backward(c, earlier=c) is None
     # With a graph of the backward pass autograd must see operations.
     assert backward(c) is None
 

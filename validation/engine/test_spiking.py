@@ -419,6 +419,31 @@ def test_a_buffer_that_applies_what_spikes_owe_is_caught(
     assert differ(collected(collect, "spikes"), collected(concatenated, "spikes")) > 0.1
 
 
+@pytest.mark.parametrize("change", ["clamp_", "abs_", "zero_"])
+def test_membranes_may_be_changed_in_place_between_steps(change: str) -> None:
+    torch.manual_seed(0)
+    layer, neuron = nn.Linear(3, 4).double(), snntorch.Leaky(0.9, 0.3, step_function).double()
+    inputs, found = 3 * torch.randn(4, 2, 3, dtype=torch.float64), []
+    bounds = {"min": -0.5, "max": 0.5} if change == "clamp_" else {}
+    for in_place in (True, False):
+        layer.zero_grad()
+        spikes, membrane = [], torch.zeros(2, 4, dtype=torch.float64)
+        with lfp.feedback(0.01):
+            for x in inputs:
+                spike, membrane = neuron(layer(x), membrane)
+                spikes.append(spike)
+                if in_place:
+                    getattr(membrane, change)(**bounds)
+                elif change == "zero_":
+                    membrane = torch.zeros_like(membrane)
+                else:
+                    membrane = getattr(membrane, change[:-1])(**bounds)
+            outputs = torch.stack(spikes)
+        lfp.backward(outputs, torch.ones_like(outputs))
+        found.append([p.grad for p in layer.parameters() if p.grad is not None])
+    assert differ(*found) < TOLERANCE
+
+
 # --- what must be caught --------------------------------------------------------------------------
 
 
