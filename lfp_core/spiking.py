@@ -120,9 +120,10 @@ class LeakyScan(torch.autograd.Function):
         max_norm: bool = False,
     ) -> tuple[Tensor, Tensor]:
         # N_t is computed again in the backward pass, as it would take as much memory as the spikes.
-        # The current of a single step may lie in a buffer that the next step is written to.
         ctx.single = currents.dim() == membrane.dim()
-        kept = currents[None].clone() if ctx.single else currents
+        kept = currents
+        if ctx.single:  # a loop may write its next step to the same memory
+            kept, membrane = currents[None].clone(), membrane.clone()
         spikes = torch.empty_like(currents, memory_format=torch.contiguous_format)
         membranes = torch.empty_like(spikes)
         outputs = (spikes[None], membranes[None]) if ctx.single else (spikes, membranes)

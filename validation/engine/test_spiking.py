@@ -444,6 +444,29 @@ def test_membranes_may_be_changed_in_place_between_steps(change: str) -> None:
     assert differ(*found) < TOLERANCE
 
 
+def test_a_loop_may_keep_its_currents_and_membranes_in_the_same_memory() -> None:
+    torch.manual_seed(0)
+    layer, neuron = nn.Linear(3, 4).double(), snntorch.Leaky(0.9, 0.3, step_function).double()
+    inputs, found = 3 * torch.randn(4, 2, 3, dtype=torch.float64), []
+    for in_place in (True, False):
+        layer.zero_grad()
+        spikes, membrane = [], torch.zeros(2, 4, dtype=torch.float64)
+        current = torch.zeros_like(membrane)
+        with lfp.feedback(0.01):
+            for x in inputs:
+                if in_place:
+                    current.copy_(layer(x))
+                    spike, after = neuron(current, membrane)
+                    membrane.copy_(after)
+                else:
+                    spike, membrane = neuron(layer(x), membrane)
+                spikes.append(spike)
+            outputs = torch.stack(spikes)
+        lfp.backward(outputs, torch.ones_like(outputs))
+        found.append([p.grad for p in layer.parameters() if p.grad is not None])
+    assert differ(*found) < TOLERANCE
+
+
 # --- what must be caught --------------------------------------------------------------------------
 
 
