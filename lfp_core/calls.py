@@ -388,6 +388,21 @@ class Call:
             marked(output, mark)  # which the compiler takes for another tensor
         return output
 
+    def memory_mark(self) -> Mark | None:
+        """Return the mark of all of the memory that is written to through a view.
+
+        None if there is no such view, or no reward can arrive in that memory before the write.
+        """
+        base = None if self.target is None else self.target._base
+        if self.target is None or base is None or _torch.is_compiling():
+            return None
+        if not getattr(base, ATTRIBUTE, None) and base.numel() == self.target.numel():
+            own = mark_of(self.target)  # a layer's output may be a view of what no rule saw
+            if own is not None:
+                put(base, own)
+        whole = mark_of(base)
+        return whole if base.requires_grad else None
+
     def settle_memory(self, whole_memory: bool = False) -> None:
         """Before a view is written to, apply what all of its memory owes.
 
@@ -400,14 +415,8 @@ class Call:
         if target is not None:
             before_overwriting(target)
         base = None if target is None else target._base
-        if target is None or base is None or whole_memory:
-            return
-        if not getattr(base, ATTRIBUTE, None) and base.numel() == target.numel():
-            own = mark_of(target)  # a layer's output may be a view of what no rule saw
-            if own is not None:
-                put(base, own)
-        whole = mark_of(base)
-        if whole is not None and base.requires_grad:
+        whole = None if whole_memory else self.memory_mark()
+        if base is not None and whole is not None:
             used(base, whole, in_place=True)
             put(base, whole._replace(epsilon=0.0, degree=1.0, role=""))
             self.marks = [mark_of(operand) for operand in self.operands]

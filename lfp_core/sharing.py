@@ -744,9 +744,9 @@ def _owed_after(call: Call) -> Mark | None:
     nothing is owed, or not the same.
     """
     owing = [mark for operand, mark in call.active if operand.requires_grad]
-    base = None if call.target is None else call.target._base
-    if base is not None and base.requires_grad:
-        owing.append(mark_of(base) or ACTIVATION)
+    whole = call.memory_mark()
+    if whole is not None:
+        owing.append(whole)
     if any(mark is not None and mark.kind == "weight" for mark in call.marks) or not owing:
         return None
     first = owing[0]
