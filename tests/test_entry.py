@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import lfp_bench
 from benchmarks.cli import app, checks
+from benchmarks.cli.app import Commands
 
 ROOT = Path(__file__).parent.parent
 
@@ -109,6 +110,16 @@ def test_ctrl_c_in_any_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(checks, "prepare", interrupted)
     result = CliRunner().invoke(app, ["verify"])
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted\n"
+
+
+def test_ctrl_c_while_arguments_are_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Commands, "parse_args", interrupted)
+    result = CliRunner().invoke(app, ["list"])
     assert result.exit_code == 130
     assert result.stderr == "interrupted\n"
 

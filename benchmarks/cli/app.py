@@ -135,17 +135,30 @@ class Commands(LaterGroup):
             _settle(stream)
         sys.exit(code or 0)
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the arguments; tell that Ctrl-C has ended it."""
+        with _interruptible():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; tell that Ctrl-C has ended it, which those that can go on do better."""
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            say("interrupted")
-            raise typer.Exit(130) from None
+            with _interruptible():
+                return super().invoke(ctx)
         except ModuleNotFoundError as error:
             if (told := missing(error)) is None:
                 raise
             raise Refused(told) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Tell that Ctrl-C has ended the command, as typer would end it without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(130) from None
 
 
 def _settle(stream: TextIO) -> None:
