@@ -80,6 +80,8 @@ reproduce: peer .venv/native
 	.tox/peer/bin/lfp-bench speed $(STORED) --study speed-mlp-peer --models toy-mlp,mlp \
 	  --activations relu,silu,elu,tanh,sigmoid,heaviside --methods lfp,sgd --peer --threads 1 --repeats 500
 	OMP_NUM_THREADS=1 .tox/peer/bin/lfp-bench perf spiking $(STORED)
+	MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=1000000000 OMP_NUM_THREADS=1 \
+	  .tox/peer/bin/lfp-bench perf spiking --results benchmarks/stored/kept-memory
 	for what in swarms rstdp roofline scaling "weak-scaling --steps 50" \
 	  "steps --models mlp,lenet --rounds 200 --device cpu --threads 1"; do \
 	  $(BIN)/lfp-bench perf $$what $(STORED) || exit; done
