@@ -751,7 +751,7 @@ def _owed_after(call: Call) -> Mark | None:
         return None
     first = owing[0]
     same = all(mark.debts == first.debts and mark.kind == "activation" for mark in owing)
-    plain = first.degree == 1.0 and not any(mark.role for mark in owing)
+    plain = first.degree == 1.0 and not any(mark.role or mark.hidden for mark in owing)
     return first if same and plain and first.epsilon else None
 
 
