@@ -34,7 +34,8 @@ def build(file: Path) -> None:
         cpp_extension.load(
             NAME,
             [str(SOURCE)],
-            # A fused multiply-add rounds once, where torch's two operations round twice.
+            # A fused multiply-add rounds once, where torch's two operations round twice. And
+            # comparisons that may trap keep a compiler from using vectors.
             extra_cflags=["-O3", "-ffp-contract=off", "-fno-trapping-math"],
             build_directory=folder,
         )

@@ -3,8 +3,8 @@
 //
 // In small networks most of what LFP costs more than SGD is Python that runs between the kernels.
 // A scan over time reads and writes its memory once in the place of ten times. These functions
-// compute the same numbers by the same operations, bit for bit.
-// Each returns None for tensors that it is not made for, which the classes in Python then take.
+// compute the same numbers by the same operations, bit for bit. Each returns None, or false, for
+// tensors that it is not made for, which Python then takes.
 //
 // What a loop computes here is elementwise, and in the order of the operations in Python; it must
 // not be compiled to fused multiply-adds, which round once where two operations round twice.
@@ -67,6 +67,10 @@ bool is_plain(const Tensor& t) {
   return is_dense(t) && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble);
 }
 
+bool is_plain_as(const Tensor& t, const Tensor& other) {
+  return is_plain(t) && t.scalar_type() == other.scalar_type();
+}
+
 bool is_trained(const Tensor& t) {
   return is_plain(t) && t.requires_grad() && c10::GradMode::is_enabled() &&
       !at::autocast::is_autocast_enabled(at::kCPU);
@@ -74,8 +78,7 @@ bool is_trained(const Tensor& t) {
 
 // Whether one loop over both is faster than operations, which use several threads.
 bool in_one_loop(const Tensor& a, const Tensor& b) {
-  return is_plain(a) && is_plain(b) && a.scalar_type() == b.scalar_type() &&
-      a.sizes() == b.sizes() && a.is_contiguous() && b.is_contiguous() &&
+  return is_plain(a) && is_plain_as(b, a) && a.sizes() == b.sizes() && a.is_contiguous() && b.is_contiguous() &&
       (a.numel() <= at::internal::GRAIN_SIZE || at::get_num_threads() == 1);
 }
 
@@ -213,8 +216,8 @@ struct LFPLinear : Node {
 };
 
 MaybeTensor linear(const Tensor& input, const Tensor& weight, const MaybeTensor& bias) {
-  const bool is_batch = input.dim() == 2 && weight.dim() == 2 && is_plain(input) &&
-      input.scalar_type() == weight.scalar_type();
+  const bool is_batch = input.dim() == 2 && weight.dim() == 2 &&
+      is_plain_as(input, weight);
   const bool has_bias = bias.has_value();
   if (!is_batch || !is_trained(weight) || (has_bias && !is_trained(*bias))) {
     return {};
@@ -280,15 +283,12 @@ MaybeTensor softmax_reward(
 // current at every step has a stride of 0 over time.
 bool is_scan(
     const Tensor& currents, const Tensor& membrane, std::initializer_list<Tensor> constants) {
-  const auto is_alike = [&](const Tensor& t) {
-    return is_plain(t) && t.scalar_type() == currents.scalar_type();
-  };
   const bool is_made_for = !c10::GradMode::is_enabled() && is_plain(currents) &&
       currents.dim() > 0 && currents.size(0) > 0 && currents[0].is_contiguous() &&
-      is_alike(membrane) && membrane.is_contiguous() &&
+      is_plain_as(membrane, currents) && membrane.is_contiguous() &&
       membrane.sizes() == currents.sizes().slice(1);
   return is_made_for && std::all_of(constants.begin(), constants.end(), [&](const Tensor& t) {
-    return is_alike(t) && t.numel() == 1;
+    return is_plain_as(t, currents) && t.numel() == 1;
   });
 }
 
@@ -312,8 +312,7 @@ bool forward_in_time(
     const Tensor& currents, const Tensor& membrane, const Tensor& beta, const Tensor& threshold,
     bool reset_delay, const Tensor& spikes, const Tensor& membranes) {
   const auto is_output = [&](const Tensor& t) {
-    return is_plain(t) && t.scalar_type() == currents.scalar_type() && t.is_contiguous() &&
-        t.sizes() == currents.sizes();
+    return is_plain_as(t, currents) && t.is_contiguous() && t.sizes() == currents.sizes();
   };
   if (!is_scan(currents, membrane, {beta, threshold}) || !is_output(spikes) ||
       !is_output(membranes)) {
@@ -360,10 +359,10 @@ void share(
 MaybeTensor backward_in_time(
     const Tensor& rewards, const Tensor& currents, const Tensor& membrane, const Tensor& earlier,
     const Tensor& beta, bool is_current, double epsilon) {
-  const bool is_made_for = is_scan(currents, membrane, {beta}) && is_plain(rewards) &&
-      rewards.scalar_type() == currents.scalar_type() && rewards.sizes() == currents.sizes() &&
-      is_plain(earlier) && earlier.scalar_type() == currents.scalar_type() &&
-      earlier.is_contiguous() && earlier.numel() == currents.numel() - membrane.numel();
+  const bool is_made_for = is_scan(currents, membrane, {beta}) &&
+      is_plain_as(rewards, currents) && rewards.sizes() == currents.sizes() &&
+      is_plain_as(earlier, currents) && earlier.is_contiguous() &&
+      earlier.numel() == currents.numel() - membrane.numel();
   if (!is_made_for) {
     return {};
   }

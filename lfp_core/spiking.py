@@ -120,15 +120,15 @@ class LeakyScan(torch.autograd.Function):
         max_norm: bool = False,
     ) -> tuple[Tensor, Tensor]:
         # N_t is computed again in the backward pass, as it would take as much memory as the spikes.
-        ctx.single = currents.dim() == membrane.dim()
+        single = currents.dim() == membrane.dim()
         kept = currents
-        if ctx.single:  # a loop may write its next step to the same memory
+        if single:  # a loop may write its next step to the same memory
             kept, membrane = currents[None].clone(), membrane.clone()
         spikes = torch.empty_like(currents, memory_format=torch.contiguous_format)
         membranes = torch.empty_like(spikes)
-        outputs = (spikes[None], membranes[None]) if ctx.single else (spikes, membranes)
+        outputs = (spikes[None], membranes[None]) if single else (spikes, membranes)
         _forward_in_time(kept, membrane, beta, threshold, reset_delay, *outputs)
-        ctx.save_for_backward(membrane, None if ctx.single else membranes, kept, beta)
+        ctx.save_for_backward(membrane, None if single else membranes, kept, beta)
         ctx.options = normaliser == "current", epsilon, max_norm
         ctx.owed = owed
         ctx.set_materialize_grads(False)
@@ -137,11 +137,12 @@ class LeakyScan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *rewards: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102
         membrane, membranes, currents, beta = ctx.saved_tensors
+        single = membranes is None
         arrived = [reward for reward in rewards if reward is not None]
         if not arrived:
             return (None,) * 9
         reward = arrived[0] if len(arrived) == 1 else arrived[0] + arrived[1]
-        if ctx.single:
+        if single:
             reward, earlier = reward[None], currents[:0]
         else:
             earlier = membranes[:-1]
@@ -149,7 +150,7 @@ class LeakyScan(torch.autograd.Function):
         to_membrane = None
         if ctx.needs_input_grad[1]:
             to_membrane = share(membrane, membrane, ctx.owed, limit=1.0).mul_(q[0]).mul_(beta)
-        return q[0] if ctx.single else q, to_membrane, *[None] * 7
+        return q[0] if single else q, to_membrane, *[None] * 7
 
 
 def _forward_in_time(

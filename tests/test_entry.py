@@ -104,22 +104,21 @@ def test_a_closed_stream_keeps_nothing(tmp_path: Path) -> None:
 # --- Ctrl-C ---------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_in_any_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("where", "name", "command"),
+    [
+        pytest.param(checks, "prepare", "verify", id="while a command runs"),
+        pytest.param(Commands, "parse_args", "list", id="while arguments are read"),
+    ],
+)
+def test_ctrl_c_in_any_command_is_one_line(
+    where: object, name: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checks, "prepare", interrupted)
-    result = CliRunner().invoke(app, ["verify"])
-    assert result.exit_code == 130
-    assert result.stderr == "interrupted\n"
-
-
-def test_ctrl_c_while_arguments_are_read_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Commands, "parse_args", interrupted)
-    result = CliRunner().invoke(app, ["list"])
+    monkeypatch.setattr(where, name, interrupted)
+    result = CliRunner().invoke(app, [command])
     assert result.exit_code == 130
     assert result.stderr == "interrupted\n"
 

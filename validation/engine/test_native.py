@@ -49,6 +49,17 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 @contextmanager
+def running_on(threads: int) -> Iterator[None]:
+    """Let torch use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def using(nodes: Any) -> Iterator[None]:
     """Let the engine use these nodes in C++, or the classes in Python if there are none."""
     with pytest.MonkeyPatch.context() as patch:
@@ -187,9 +198,7 @@ def test_what_they_are_not_made_for_is_left_to_python(nodes: ModuleType) -> None
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_and_layouts_change_no_bits(nodes: ModuleType, size: int, threads: int) -> None:
     torch.manual_seed(0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with running_on(threads):
         weight, z, g = torch.randn(size, 2), torch.randn(size, 2), torch.randn(2, size).T
         results = []
         for each in (None, nodes):
@@ -198,8 +207,6 @@ def test_threads_and_layouts_change_no_bits(nodes: ModuleType, size: int, thread
                 lfp.backward(lfp.weight(w) * F.relu(lfp.activation(x)), g)
             results.append([w.grad, x.grad])
         assert equal(*results)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_gradients_that_others_hold_are_not_overwritten(nodes: ModuleType) -> None:
@@ -357,12 +364,8 @@ def test_neurons_are_the_same_bits(nodes: ModuleType, sizes: tuple[int, ...], th
     def check(options: dict[str, Any], seed: int) -> None:
         assert equal(*(neurons(each, sizes, seed, **options) for each in (None, nodes)))
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with running_on(threads):
         check()
-    finally:
-        torch.set_num_threads(before)
 
 
 #: Scans that are wrong in one place each.

@@ -26,6 +26,7 @@ from lfp_core import sharing, slopes, spiking
 from validation import spiking_oracle
 from validation.compare import Feedback, relative_error
 from validation.selection import example_of, examples
+from validation.spellings import distance
 from validation.spiking_oracle import Rules
 
 TOLERANCE = 1e-10
@@ -373,7 +374,13 @@ BUFFERS: list[Collect] = [
 ]
 
 
-def collected(collect: Collect, what: str) -> list[Tensor]:
+def feedback_of(*modules: nn.Module) -> dict[str, Tensor]:
+    """Return the gradients of the parameters that have one, by name."""
+    parameters = nn.ModuleList(modules).named_parameters()
+    return {name: p.grad for name, p in parameters if p.grad is not None}
+
+
+def collected(collect: Collect, what: str) -> dict[str, Tensor]:
     """Return the feedback of a network that collects currents, spikes or membranes over time."""
     torch.manual_seed(0)
     first, second = nn.Linear(3, 4).double(), nn.Linear(4, 2).double()
@@ -397,18 +404,13 @@ def collected(collect: Collect, what: str) -> list[Tensor]:
         made = outputs["membranes" if what == "membranes" else "spikes"]
         output = (collect if what in ("spikes", "membranes") else concatenated)(made)
     lfp.backward(output, torch.rand(output.shape, dtype=output.dtype))  # whatever its strides
-    return [p.grad for p in (*first.parameters(), *second.parameters()) if p.grad is not None]
-
-
-def differ(one: list[Tensor], other: list[Tensor]) -> float:
-    """Return the largest relative error of one feedback beside another."""
-    return max(float((a - b).norm() / b.norm()) for a, b in zip(one, other, strict=True))
+    return feedback_of(first, second)
 
 
 @pytest.mark.parametrize("what", ["currents", "hidden spikes", "spikes", "membranes"])
 @pytest.mark.parametrize("collect", BUFFERS)
 def test_what_is_collected_in_a_buffer_gets_its_reward(collect: Collect, what: str) -> None:
-    assert differ(collected(collect, what), collected(concatenated, what)) < TOLERANCE
+    assert distance(collected(collect, what), collected(concatenated, what)) < TOLERANCE
 
 
 @pytest.mark.parametrize("collect", BUFFERS)
@@ -416,55 +418,64 @@ def test_a_buffer_that_applies_what_spikes_owe_is_caught(
     collect: Collect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sharing, "_owed_after", lambda call: None)
-    assert differ(collected(collect, "spikes"), collected(concatenated, "spikes")) > 0.1
+    assert distance(collected(collect, "spikes"), collected(concatenated, "spikes")) > 0.1
 
 
-@pytest.mark.parametrize("change", ["clamp_", "abs_", "zero_"])
-def test_membranes_may_be_changed_in_place_between_steps(change: str) -> None:
+#: The layer, the neuron, an input and the membrane before a step, to the spike and the next one.
+TimeStep = Callable[[nn.Module, nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def plain_step(
+    layer: nn.Module, neuron: nn.Module, x: Tensor, membrane: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Make a time step as the documentation of snntorch does."""
+    spike, after = neuron(layer(x), membrane)
+    return spike, after
+
+
+def looped(step: TimeStep) -> dict[str, Tensor]:
+    """Return the feedback of a layer of neurons, in a loop over time steps."""
     torch.manual_seed(0)
     layer, neuron = nn.Linear(3, 4).double(), snntorch.Leaky(0.9, 0.3, step_function).double()
-    inputs, found = 3 * torch.randn(4, 2, 3, dtype=torch.float64), []
-    bounds = {"min": -0.5, "max": 0.5} if change == "clamp_" else {}
-    for in_place in (True, False):
-        layer.zero_grad()
-        spikes, membrane = [], torch.zeros(2, 4, dtype=torch.float64)
-        with lfp.feedback(0.01):
-            for x in inputs:
-                spike, membrane = neuron(layer(x), membrane)
-                spikes.append(spike)
-                if in_place:
-                    getattr(membrane, change)(**bounds)
-                elif change == "zero_":
-                    membrane = torch.zeros_like(membrane)
-                else:
-                    membrane = getattr(membrane, change[:-1])(**bounds)
-            outputs = torch.stack(spikes)
-        lfp.backward(outputs, torch.ones_like(outputs))
-        found.append([p.grad for p in layer.parameters() if p.grad is not None])
-    assert differ(*found) < TOLERANCE
+    spikes, membrane = [], torch.zeros(2, 4, dtype=torch.float64)
+    with lfp.feedback(0.01):
+        for x in 3 * torch.randn(4, 2, 3, dtype=torch.float64):
+            spike, membrane = step(layer, neuron, x, membrane)
+            spikes.append(spike)
+        outputs = torch.stack(spikes)
+    lfp.backward(outputs, torch.ones_like(outputs))
+    return feedback_of(layer)
+
+
+@pytest.mark.parametrize("change", ["clamp", "abs", "zero"])
+def test_membranes_may_be_changed_in_place_between_steps(change: str) -> None:
+    bounds = {"min": -0.5, "max": 0.5} if change == "clamp" else {}
+
+    def in_place(*given: Any) -> tuple[Tensor, Tensor]:
+        spike, after = plain_step(*given)
+        getattr(after, f"{change}_")(**bounds)
+        return spike, after
+
+    def out_of_place(*given: Any) -> tuple[Tensor, Tensor]:
+        spike, after = plain_step(*given)
+        if change == "zero":
+            return spike, torch.zeros_like(after)
+        return spike, getattr(after, change)(**bounds)
+
+    assert distance(looped(in_place), looped(out_of_place)) < TOLERANCE
 
 
 def test_a_loop_may_keep_its_currents_and_membranes_in_the_same_memory() -> None:
-    torch.manual_seed(0)
-    layer, neuron = nn.Linear(3, 4).double(), snntorch.Leaky(0.9, 0.3, step_function).double()
-    inputs, found = 3 * torch.randn(4, 2, 3, dtype=torch.float64), []
-    for in_place in (True, False):
-        layer.zero_grad()
-        spikes, membrane = [], torch.zeros(2, 4, dtype=torch.float64)
-        current = torch.zeros_like(membrane)
-        with lfp.feedback(0.01):
-            for x in inputs:
-                if in_place:
-                    current.copy_(layer(x))
-                    spike, after = neuron(current, membrane)
-                    membrane.copy_(after)
-                else:
-                    spike, membrane = neuron(layer(x), membrane)
-                spikes.append(spike)
-            outputs = torch.stack(spikes)
-        lfp.backward(outputs, torch.ones_like(outputs))
-        found.append([p.grad for p in layer.parameters() if p.grad is not None])
-    assert differ(*found) < TOLERANCE
+    current = torch.zeros(2, 4, dtype=torch.float64)
+
+    def in_place(
+        layer: nn.Module, neuron: nn.Module, x: Tensor, membrane: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        current.copy_(layer(x))
+        spike, after = neuron(current, membrane)
+        return spike, membrane.copy_(after)
+
+    assert distance(looped(in_place), looped(plain_step)) < TOLERANCE
 
 
 # --- what must be caught --------------------------------------------------------------------------
