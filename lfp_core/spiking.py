@@ -28,12 +28,15 @@ modes belong to a thread. :func:`uninstall` puts snntorch's own methods back.
 """
 
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import cache, wraps
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from lfp_core import _torch, native, propagation
 from lfp_core.calls import Args, Context, Kwargs, Operation
@@ -54,6 +57,8 @@ TINY = 1e-10  # `max_norm` leaves smaller rewards alone, as the authors' code do
 #: snntorch's own methods: the forward pass, and what calls the surrogate for all its neurons.
 _forward = snntorch.Leaky.forward
 _fire, _mem_reset = snntorch.SpikingNeuron.fire, snntorch.SpikingNeuron.mem_reset
+#: Of factors on a GPU: the version that was asked for, and the answer.
+_asked = WeakTensorKeyDictionary()
 #: The mark of a spike or membrane, to which autograd brings its reward itself.
 SPIKE = Mark("activation", epsilon=UNDIVIDED)
 
@@ -153,6 +158,24 @@ class LeakyScan(torch.autograd.Function):
         return q[0] if single else q, to_membrane, *[None] * 7
 
 
+def _fused(currents: Tensor) -> ModuleType | None:
+    """Return what makes all time steps at once where the currents are, if there is something."""
+    if not currents.is_cuda:
+        return native.usable()
+    return None if _torch.is_compiling() else _kernels()
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    """Return the kernels for a GPU, if there is a Triton to compile them."""
+    try:
+        return import_module("lfp_core.spiking_kernels")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return None
+
+
 def _forward_in_time(
     currents: Tensor,
     membrane: Tensor,
@@ -163,10 +186,10 @@ def _forward_in_time(
     membranes: Tensor,
 ) -> None:
     """Fill the spikes and the membranes, each (T, ...), of T steps from u_0."""
-    nodes = native.usable()
-    if nodes is not None:
+    fused = _fused(currents)
+    if fused is not None:
         constants = beta, threshold, reset_delay
-        if nodes.forward_in_time(currents, membrane, *constants, spikes, membranes):
+        if fused.forward_in_time(currents, membrane, *constants, spikes, membranes):
             return
     before = membrane
     # All that happens to the few hundred kB of one step, while they are in the cache.
@@ -194,10 +217,10 @@ def _backward_in_time(
 
     `earlier` (T - 1, ...) are the membranes of all steps but the last.
     """
-    nodes = native.usable()
-    if nodes is not None and not max_norm:
+    fused = _fused(currents)
+    if fused is not None and not max_norm:
         tensors = rewards, currents, membrane, earlier, beta
-        made: Tensor | None = nodes.backward_in_time(*tensors, is_current, epsilon)
+        made: Tensor | None = fused.backward_in_time(*tensors, is_current, epsilon)
         if made is not None:
             return made
     q, carried = currents.new_empty(currents.shape), None
@@ -242,13 +265,28 @@ def unsupported(neuron: Any) -> str | None:
         "learn_threshold": neuron.threshold.requires_grad,
         "learn_graded_spikes_factor": neuron.graded_spikes_factor.requires_grad,
     }
+    factor = neuron.graded_spikes_factor
     with _torch.DisableTorchFunction():  # or every step would offer this to the modes
-        ungraded = (neuron.graded_spikes_factor == 1).all()
-    if _torch.is_compiling():  # a graph cannot ask, but it can fail when it runs
-        _torch.assert_async(ungraded, "no LFP rule for Leaky: graded_spikes_factor")
-    else:
-        options["graded_spikes_factor"] = not ungraded
+        if _torch.is_compiling():  # a graph cannot ask, but it can fail when it runs
+            ungraded = (factor == 1).all()
+            _torch.assert_async(ungraded, "no LFP rule for Leaky: graded_spikes_factor")
+        else:
+            options["graded_spikes_factor"] = not _is_one(factor)
     return next((f"{name} is not supported" for name, on in options.items() if on), None)
+
+
+def _is_one(factor: Tensor) -> bool:
+    """Return whether all of a factor is 1; a GPU is asked once for what was not written since.
+
+    To wait for its answer costs more than a step of a layer, and a CUDA graph cannot record it.
+    """
+    if not factor.is_cuda or factor.is_inference():
+        return bool((factor == 1).all())
+    version, answer = _asked.get(factor, (None, False))
+    if version != factor._version:
+        answer = bool((factor == 1).all())
+        _asked[factor] = factor._version, answer
+    return answer
 
 
 def step(neuron: Any, current: Tensor, membrane: Tensor | None = None, **_: Any) -> Any:

@@ -107,7 +107,7 @@ GRAPHABLE = [name for name in METHODS if getattr(METHODS[name], "graphable", Fal
 PAIRS = [
     (method, activation)
     for method in GRAPHABLE
-    for activation in ("relu", "heaviside", "lif")  # the last without graphs
+    for activation in ("relu", "heaviside", "lif")
     if METHODS[method].supports(ACTIVATIONS[activation]) is None
 ]
 

@@ -127,11 +127,15 @@ def rstdp(rounds: Rounds = 15, results: Results = Path("results")) -> None:
 
 
 @perf.command()
-def spiking(rounds: Rounds = 15, results: Results = Path("results")) -> None:
+def spiking(
+    rounds: Rounds = 15, device: Device = "cpu", results: Results = Path("results")
+) -> None:
     """Measure a step of a spiking network by LFP, surrogate gradients and the authors' code."""
     from benchmarks.performance.spiking import measure  # noqa: PLC0415
 
-    _store(_made(results) / "speed-spiking.json", measure(rounds))
+    with refusing(ValueError):
+        place = prepare(device, 1, [])
+    _store(_made(results) / "speed-spiking.json", measure(rounds, place))
 
 
 @perf.command()

@@ -52,7 +52,7 @@ def compared(seconds: Mapping[str, list[float]], reference: str) -> dict[str, An
     """Return median seconds, and quartiles over rounds of the ratio of each way to one of them."""
     return {
         way: {
-            "seconds": round(float(np.median(of_way)), 4),
+            "seconds": float(f"{np.median(of_way):.4g}"),
             "ratio": quartiles(of_way, seconds[reference]).round(2).tolist(),
         }
         for way, of_way in seconds.items()

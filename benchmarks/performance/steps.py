@@ -149,11 +149,11 @@ def scale_by_weights(model: nn.Module) -> None:
     torch._foreach_mul_(gradients, torch._foreach_abs(weights))
 
 
-def captured(step: Callable[[], None]) -> Callable[[], None]:
+def captured(step: Callable[[], object]) -> Callable[[], None]:
     """Return what replays a step as one CUDA graph, with the tensors that the step is bound to."""
     repeat, _ = recorded(step)
 
-    def replay(kept: Callable[[], None] = step) -> None:
+    def replay(kept: Callable[[], object] = step) -> None:
         """Replay the graph, which writes to memory of what the step is bound to."""
         repeat()
 

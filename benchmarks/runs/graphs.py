@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from baselines import Step, Trainer
-from baselines.spiking_network import SpikingNetwork
 from baselines.trainer import DescentTrainer
 
 T = TypeVar("T")
@@ -36,8 +35,6 @@ def step_of(trainer: Trainer, batch_size: int, device: torch.device) -> MakeStep
     # A subclass may do something in a step that a graph would not repeat: it has to say so itself.
     graphable = vars(type(trainer)).get("graphable", False) and device.type == "cuda"
     if not graphable or not isinstance(trainer, DescentTrainer):
-        return trainer.step
-    if isinstance(trainer.model, SpikingNetwork):  # the engine reads options of neurons from there
         return trainer.step
     return Graphed(trainer, batch_size)
 
