@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.experiments.conduct import find
 from benchmarks.performance.precision import SAMPLES
+from benchmarks.performance.spiking import GRAPH, REFERENCE
 from benchmarks.rendering.text import markdown, origins
 from benchmarks.studies.collect import described
 
@@ -40,15 +41,16 @@ Convolutions are in TF32 and matrix products in float32, which is torch's defaul
 With ReLU:
 
 {relu}
-- **Eagerly, most networks are bound by the processor**, for which an operation of LFP is more
-  work than one of torch. The device waits: as one graph, LFP's step takes between a half and a
-  fourteenth of its eager time. Only VGG-16 is large enough to keep the device busy.
+- **Eagerly, LFP is bound by the processor**, for which an operation of LFP is more work than one of
+  torch. The device waits: as one graph, LFP's step takes between two thirds and a twentieth of its
+  eager time. How far VGG-16 keeps the device busy depends on the processor: LFP's eager step was
+  1.15 times SGD's beside a faster one.
 - **As one CUDA graph, LFP takes {graph} times as long as SGD**: nothing is left but the kernels.
   The multiplication by |w| is a kernel for each parameter. In VGG-16 it moves 1.6 GB for 134
   million weights, which at the 3 TB/s of the device are 0.5 of the 0.7 ms that LFP adds with
   ReLU.
-- **The ViT was measured later than the others**, on a machine of the same kind with a slower
-  processor, when LFP's attention was fused; its memory was 1.18 times SGD's before.
+- **The eager and graph steps with ReLU were measured later than the rest**, and those of the ViT
+  with other activations in between, on machines of the same kind with slower processors.
 - **Compiled, and as a graph, it takes {compiled} times as long** as SGD that is made in the same
   way.
 
@@ -61,6 +63,21 @@ Time of LFP's step over SGD's, both as one CUDA graph:
 
 {graph_grid}
 Heaviside is compared with SGD's step with ReLU, as no gradient passes a step.
+
+## Spiking networks
+
+784-1000-10 with T = {spiking_steps} and a batch of {spiking_batch} ([times]({spiking_times})), by
+`lfp-bench perf spiking --device cuda`. A fused step makes all time steps of a layer in one product
+and one scan; the surrogate gradient is snntorch's backpropagation through time. Milliseconds, and
+how many times as long as a fused step of LFP in the same way:
+
+{spiking}
+- **A scan is one kernel for each layer and direction** (`lfp_core/spiking_kernels.py`), in which a
+  thread takes a neuron through all time steps. Its values are those of the operations of torch,
+  bit for bit.
+- **As a CUDA graph a fused step takes a tenth to a fifteenth of its eager time.** Studies on a GPU
+  train spiking networks with graphs, as they do others
+  ([results](results.md#spiking-networks-without-surrogate-gradients)).
 
 ## Precision
 
@@ -114,6 +131,18 @@ one seed. Test accuracy in %, mean and standard deviation over three seeds
 - **With the sigmoid nothing learns in 10 epochs. With Heaviside LFP does not either**, and a
   surrogate gradient reaches 48%. All of LFP's trials were near chance there, so nothing was tuned.
 
+## Studies of small networks
+
+The kernels of a small network leave most of a GPU idle, and processes take turns on it. NVIDIA's
+MPS lets those of several processes run at once; the grid of spiking networks and LeNet on MNIST
+were made so, with five and seven jobs:
+
+```bash
+nvidia-cuda-mps-control -d
+lfp-bench run snn-grid --size gpu --device cuda --jobs 5 --threads 1
+echo quit | nvidia-cuda-mps-control
+```
+
 ## What was not measured
 
 - The errors of ResNet-18 but with ReLU.
@@ -128,11 +157,12 @@ one seed. Test accuracy in %, mean and standard deviation over three seeds
 
 
 def page(folder: Path) -> str:
-    """Return the page, from steps.json and precision.json in the folder."""
+    """Return the page, from steps.json, precision.json and spiking.json in the folder."""
     steps, errors = (json.loads((folder / f"{n}.json").read_text())["runs"] for n in NAMES)
+    spikes = json.loads((folder / SPIKING).read_text())
     graphs = [_ratio(run, "lfp graph") for run in steps]
     compiled = [_ratio(run, "lfp compiled graph") for run in steps]
-    environments = [run["environment"] for run in (*steps, *errors)]
+    environments = [run["environment"] for run in (*steps, *errors, spikes)]
     return TEXT.format(
         batch=steps[0]["batch"],
         relu=markdown(_relu(steps)),
@@ -140,6 +170,10 @@ def page(folder: Path) -> str:
         compiled=_range(compiled),
         eager_grid=markdown(_grid(steps, "lfp")),
         graph_grid=markdown(_grid(steps, "lfp graph")),
+        spiking_steps=spikes["steps"],
+        spiking_batch=spikes["batch"],
+        spiking_times=f"../benchmarks/stored/{folder.name}/{SPIKING}",
+        spiking=markdown(_spiking(spikes)),
         samples=SAMPLES,
         precision=markdown(_precision(errors)),
         cifar=markdown(_cifar(folder.parent / CIFAR)),
@@ -149,9 +183,25 @@ def page(folder: Path) -> str:
     )
 
 
-NAMES = ("steps", "precision")
+NAMES, SPIKING = ("steps", "precision"), "spiking.json"
 #: Of the stored studies, the one of CIFAR-10.
 CIFAR = "cifar10-gpu"
+
+
+def _spiking(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the times of a step of a spiking network, of each input and way of making it."""
+    header = ["input", "method", "eager, ms", "to fused LFP", "graph, ms", "to fused LFP"]
+    rows = []
+    for coding in ("constant", "rate code"):
+        times = {way: each["seconds"] for way, each in found[coding].items()}
+        for method in (way for way in times if not way.endswith(GRAPH)):
+            row = [coding, method.replace("lfp", "LFP").replace("surrogate", "surrogate gradient")]
+            for way in ("", GRAPH):
+                seconds = times.get(f"{method}{way}")
+                ratio = None if seconds is None else seconds / times[f"{REFERENCE}{way}"]
+                row += ["-" if seconds is None else f"{1e3 * seconds:.2f}", _cell(ratio)]
+            rows.append(row)
+    return header, rows
 
 
 def _cifar(folder: Path) -> tuple[list[str], list[list[str]]]:

@@ -32,7 +32,7 @@ SLOPE = 25  # of the fast sigmoid, as the paper has it
 EPSILON = 1e-6
 CLIP = 3.0
 REFERENCE, SURROGATE = "lfp fused", "surrogate"
-GRAPHABLE = (REFERENCE, SURROGATE)
+GRAPHABLE, GRAPH = (REFERENCE, SURROGATE), ", graph"
 
 TrainingStep = Callable[[Tensor, Tensor], object]
 
@@ -153,7 +153,7 @@ def ways(inputs: Tensor, targets: Tensor) -> dict[str, Callable[[], object]]:
         return steps
     for method in GRAPHABLE:
         step = methods(device)[method]
-        steps[f"{method}, graph"] = captured(partial(step, inputs, targets))
+        steps[f"{method}{GRAPH}"] = captured(partial(step, inputs, targets))
     return {way: partial(repeated, step) for way, step in steps.items()}
 
 
