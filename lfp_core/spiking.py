@@ -27,6 +27,7 @@ So no model is touched, an exception leaves nothing behind, and other threads no
 modes belong to a thread. :func:`uninstall` puts snntorch's own methods back.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from importlib import import_module
@@ -162,18 +163,25 @@ def _fused(currents: Tensor) -> ModuleType | None:
     """Return what makes all time steps at once where the currents are, if there is something."""
     if not currents.is_cuda:
         return native.usable()
-    return None if _torch.is_compiling() else _kernels()
+    return None if _torch.is_compiling() else _kernels(currents.device)
 
 
 @cache
-def _kernels() -> ModuleType | None:
-    """Return the kernels for a GPU, if there is a Triton to compile them."""
+@torch.no_grad()
+def _kernels(device: torch.device) -> ModuleType | None:
+    """Return the kernels for a GPU; None without Triton, or with a warning where it fails."""
     try:
-        return import_module("lfp_core.spiking_kernels")
+        kernels = import_module("lfp_core.spiking_kernels")
+        one = torch.ones(1, 1, device=device)
+        kernels.forward_in_time(one, one[0], one, one, True, one.clone(), one.clone())
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
         return None
+    except Exception as error:  # there is no C compiler, or Triton does not know the GPU
+        warnings.warn(f"spiking neurons on {device} are slow: {error!r}", stacklevel=2)
+        return None
+    return kernels
 
 
 def _forward_in_time(

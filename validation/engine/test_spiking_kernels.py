@@ -223,19 +223,35 @@ def test_a_gpu_rounds_every_product_sum_and_quotient(number: str) -> None:
     assert is_rounded(fused=True) == [False, False]
 
 
+CPU = torch.device("cpu")
+
+
+def test_kernels_are_used_where_they_run(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spiking, "import_module", lambda name: kernels)
+    assert spiking._kernels.__wrapped__(CPU) is kernels
+
+
 def test_without_triton_the_operations_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> ModuleType:
-        raise ModuleNotFoundError("No module named 'triton'", name="triton")
+    def missing(package: str) -> ModuleType:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
-    monkeypatch.setattr(spiking, "import_module", missing)
-    assert spiking._kernels.__wrapped__() is None
-
-    def broken(name: str) -> ModuleType:
-        raise ModuleNotFoundError("No module named 'other'", name="other")
-
-    monkeypatch.setattr(spiking, "import_module", broken)
+    monkeypatch.setattr(spiking, "import_module", lambda name: missing("triton"))
+    assert spiking._kernels.__wrapped__(CPU) is None
+    monkeypatch.setattr(spiking, "import_module", lambda name: missing("other"))
     with pytest.raises(ModuleNotFoundError, match="other"):
-        spiking._kernels.__wrapped__()
+        spiking._kernels.__wrapped__(CPU)
+
+
+def test_where_triton_fails_a_warning_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*tensors: object) -> bool:
+        raise RuntimeError("Failed to find C compiler")
+
+    failing = SimpleNamespace(forward_in_time=fail)
+    monkeypatch.setattr(spiking, "import_module", lambda name: failing)
+    with pytest.warns(UserWarning, match="spiking neurons on cpu are slow.*C compiler"):
+        assert spiking._kernels.__wrapped__(CPU) is None
 
 
 class Distant(Tensor):
