@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from baselines import METHODS, Settings, Spiking
 from baselines.lfp import LFP
 from baselines.sgd import SGD
+from baselines.spiking import Encoding
+from baselines.surrogate import Surrogate
 from baselines.trainer import DescentTrainer, Step
-from benchmarks.models import ACTIVATIONS
+from benchmarks.models import ACTIVATIONS, build
 from benchmarks.runs import training
 from benchmarks.runs.graphs import Graphed, Record, step_of
 from benchmarks.runs.run import Result
@@ -100,6 +104,50 @@ def test_a_graph_is_for_methods_that_say_so_themselves() -> None:
     assert isinstance(step_of(LFP(network(), SETTINGS), BATCH, gpu), Graphed)
     for trainer, device in ((LFP(network(), SETTINGS), CPU), (Own(network(), SETTINGS), gpu)):
         assert step_of(trainer, BATCH, device) == trainer.step
+
+
+@pytest.mark.parametrize(
+    ("encoding", "reset_delay", "graphed"),
+    [
+        ("constant", True, True),
+        ("rate", True, True),
+        ("latency", True, False),
+        ("constant", False, False),
+    ],
+)
+def test_a_spiking_network_has_a_graph_unless_snntorch_reads_from_the_device(
+    encoding: Encoding, reset_delay: bool, graphed: bool
+) -> None:
+    spiking = Spiking(steps=2, encoding=encoding)
+    data: dict[str, Any] = {"input_shape": (1, 4, 4), "classes": 3, "seed": 0}
+    model = build("mlp", activation="lif", spiking=spiking, **data)
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "reset_delay"):
+            module.reset_delay = reset_delay
+    trainer = LFP(model, SETTINGS)
+    step = step_of(trainer, BATCH, torch.device("cuda"))
+    assert isinstance(step, Graphed) == graphed
+
+    reads = Reads()
+    inputs, targets = torch.rand(2, 1, 4, 4), torch.arange(2)
+    with reads:
+        Surrogate(model, SETTINGS).fill_and_clip(inputs, targets)
+    assert bool(reads.found) == (not graphed), "this is what the rule is about"
+
+
+class Reads(TorchDispatchMode):
+    """Notes the operations that wait for a device, to read a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[object] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation."""
+        if func is torch.ops.aten._local_scalar_dense.default:
+            self.found.append(func)
+        return func(*args, **(kwargs or {}))
 
 
 ONE_CYCLE = replace(RUN, settings=Settings(learning_rate=0.05, schedule="one-cycle"))

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baselines import Step, Trainer
+from baselines.spiking_network import SpikingNetwork
 from baselines.trainer import DescentTrainer
 
 T = TypeVar("T")
@@ -34,9 +35,17 @@ def step_of(trainer: Trainer, batch_size: int, device: torch.device) -> MakeStep
     """
     # A subclass may do something in a step that a graph would not repeat: it has to say so itself.
     graphable = vars(type(trainer)).get("graphable", False) and device.type == "cuda"
-    if not graphable or not isinstance(trainer, DescentTrainer):
+    if not graphable or not isinstance(trainer, DescentTrainer) or _waits(trainer.model):
         return trainer.step
     return Graphed(trainer, batch_size)
+
+
+def _waits(model: nn.Module) -> bool:
+    """Return whether snntorch waits for the device in a step of the model, to read a value."""
+    return isinstance(model, SpikingNetwork) and (
+        model.spiking.encoding == "latency"
+        or any(not getattr(neuron, "reset_delay", True) for neuron in model.modules())
+    )
 
 
 class Graphed:
