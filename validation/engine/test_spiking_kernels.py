@@ -209,7 +209,7 @@ def code_for_a_gpu(kernel: Any, number: str, fused: bool, options: dict[str, obj
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    release(triton.__version__) < (3, 6), reason="older versions leave it to NVIDIA's assembler"
+    release(triton.__version__) < (3, 6), reason="nothing is compiled after interpreting there"
 )
 @pytest.mark.parametrize("number", ["fp32", "fp64"])
 def test_a_gpu_rounds_every_product_sum_and_quotient(number: str) -> None:
