@@ -172,7 +172,7 @@ def _kernels(device: torch.device) -> ModuleType | None:
     """Return the kernels for a GPU; None without Triton, or with a warning where it fails."""
     try:
         kernels = import_module("lfp_core.spiking_kernels")
-        one = torch.ones(1, 1, device=device)
+        one = torch.ones(1, 1, device=device, dtype=torch.float32)  # which the kernels take
         kernels.forward_in_time(one, one[0], one, one, True, one.clone(), one.clone())
     except ModuleNotFoundError as error:
         if error.name != "triton":
@@ -286,7 +286,7 @@ def unsupported(neuron: Any) -> str | None:
 def _is_one(factor: Tensor) -> bool:
     """Return whether all of a factor is 1; a GPU is asked once for what was not written since.
 
-    To wait for its answer costs more than a step of a layer, and a CUDA graph cannot record it.
+    While it is waited for, the GPU gets no work, and a CUDA graph cannot record that.
     """
     if not factor.is_cuda or factor.is_inference():
         return bool((factor == 1).all())
