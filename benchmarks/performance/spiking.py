@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from benchmarks.costs.timing import compared, interleaved
-from benchmarks.performance.steps import GROUP, captured
+from benchmarks.performance.steps import captured, group_of, repeated
 from benchmarks.storage.provenance import describe
 from lfp_core import spiking
 
@@ -37,7 +37,7 @@ GRAPHABLE, GRAPH = (REFERENCE, SURROGATE), ", graph"
 TrainingStep = Callable[[Tensor, Tensor], object]
 
 
-def network() -> nn.Sequential:
+def network(device: torch.device) -> nn.Sequential:
     """Return the layers of the network in turn: Linear, Leaky, Linear, Leaky."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
@@ -47,7 +47,7 @@ def network() -> nn.Sequential:
             nn.Linear(before, after),
             snntorch.Leaky(beta=BETA, init_hidden=True, spike_grad=spike),
         ]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers).to(device)
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
@@ -127,12 +127,12 @@ def in_time(inputs: Tensor) -> list[Tensor]:
 def methods(device: torch.device) -> dict[str, TrainingStep]:
     """Return a training step of every method that is there, each with a model of its own."""
     found = {
-        REFERENCE: lfp_step(network().to(device), fused=True),
-        "lfp step by step": lfp_step(network().to(device), fused=False),
-        SURROGATE: surrogate_step(network().to(device)),
+        REFERENCE: lfp_step(network(device), fused=True),
+        "lfp step by step": lfp_step(network(device), fused=False),
+        SURROGATE: surrogate_step(network(device)),
     }
     try:
-        found["lfprop"] = peer_step(network().to(device))
+        found["lfprop"] = peer_step(network(device))
     except ImportError as missing:
         log.warning("without lfprop: %s", missing)
     return found
@@ -145,26 +145,20 @@ def ways(inputs: Tensor, targets: Tensor) -> dict[str, Callable[[], object]]:
         inputs: (T, batch, 784) or, constant, (batch, 784).
         targets: (batch,).
     """
-    device = inputs.device
+    device, group = inputs.device, group_of(inputs.device)
     steps: dict[str, Callable[[], object]] = {
         method: partial(step, inputs, targets) for method, step in methods(device).items()
     }
-    if device.type != "cuda":
-        return steps
-    for method in GRAPHABLE:
-        step = methods(device)[method]
-        steps[f"{method}{GRAPH}"] = captured(partial(step, inputs, targets))
-    return {way: partial(repeated, step) for way, step in steps.items()}
-
-
-def repeated(step: Callable[[], object]) -> None:
-    """Give a GPU as many steps as it is given before the time is taken."""
-    for _ in range(GROUP):
-        step()
+    if device.type == "cuda":
+        apart = methods(device)  # models of their own, as a graph keeps the memory of gradients
+        for method in GRAPHABLE:
+            steps[f"{method}{GRAPH}"] = captured(partial(apart[method], inputs, targets))
+    return {way: partial(repeated, step, group) for way, step in steps.items()}
 
 
 def measure(rounds: int, device: torch.device) -> dict[str, object]:
     """Return all figures."""
+    group = group_of(device)
     images = torch.rand(BATCH, WIDTHS[0])
     targets = torch.arange(BATCH) % WIDTHS[-1]
     inputs = {
@@ -181,7 +175,6 @@ def measure(rounds: int, device: torch.device) -> dict[str, object]:
     for name, values in inputs.items():
         steps = ways(values.to(device), targets.to(device))
         seconds = interleaved(steps, rounds, device)
-        if device.type == "cuda":
-            seconds = {way: [t / GROUP for t in times] for way, times in seconds.items()}
-        report[name] = compared(seconds, REFERENCE)
+        of_one = {way: [t / group for t in times] for way, times in seconds.items()}
+        report[name] = compared(of_one, REFERENCE)
     return report

@@ -149,6 +149,17 @@ def scale_by_weights(model: nn.Module) -> None:
     torch._foreach_mul_(gradients, torch._foreach_abs(weights))
 
 
+def group_of(device: torch.device) -> int:
+    """Return how many steps a device is given at once, before the time is taken."""
+    return GROUP if device.type == "cuda" else 1
+
+
+def repeated(step: Callable[[], object], times: int) -> None:
+    """Make a step so many times."""
+    for _ in range(times):
+        step()
+
+
 def captured(step: Callable[[], object]) -> Callable[[], None]:
     """Return what replays a step as one CUDA graph, with the tensors that the step is bound to."""
     repeat, _ = recorded(step)
@@ -180,6 +191,7 @@ def measure(
     targets = torch.randint(CLASSES, (batch,), generator=generator).to(device)
     templates = {a: network_of(name, a) for a in {activation, _beside(activation)}}
     on_gpu = device.type == "cuda"
+    group = group_of(device)
 
     def made(variant: Variant) -> Callable[[], None]:
         chosen = _beside(activation) if variant.method == "sgd" else activation
@@ -187,15 +199,11 @@ def measure(
         step = partial(step_of(variant, model, device, backend), inputs, targets)
         return captured(step) if variant.graph else step
 
-    def repeated(step: Callable[[], None]) -> None:
-        for _ in range(GROUP if on_gpu else 1):
-            step()
-
     steps, errors = {}, {}
     with tracing_of_backward():
         for variant in variants:
             try:
-                steps[variant] = partial(repeated, made(variant))
+                steps[variant] = partial(repeated, made(variant), group)
                 steps[variant]()  # where it is compiled
             except Exception as error:  # what one way cannot do must not cost the others
                 steps.pop(variant, None)
@@ -209,7 +217,7 @@ def measure(
     }
     found = {
         str(variant): {
-            "seconds": float(np.median(of_variant)) / (GROUP if on_gpu else 1),
+            "seconds": float(np.median(of_variant)) / group,
             **_ratios("to SGD, same variant", of_variant, seconds.get(variant.reference)),
             **_ratios("to eager SGD", of_variant, seconds.get(EAGER_SGD)),
             **({"peak_bytes": peaks[variant]} if variant in peaks else {}),

@@ -68,9 +68,7 @@ def example(
 def in_turn(by: Any, data: tuple[Tensor, ...], reset_delay: bool, *options: Any) -> list[Tensor]:
     """Return spikes, membranes and q of all steps, as `by` makes them."""
     currents, rewards, membrane, beta, threshold = data
-    made = [
-        torch.full(rewards.shape, 7.0, dtype=rewards.dtype, device=rewards.device) for _ in "su"
-    ]
+    made = [rewards.new_full(rewards.shape, 7.0) for _ in "su"]
     with torch.no_grad():
         by.forward_in_time(currents, membrane, beta, threshold, reset_delay, *made)
         q = by.backward_in_time(rewards, currents, membrane, made[1][:-1], beta, *options)
