@@ -61,7 +61,21 @@ threshold_backward = torch.ops.aten.threshold_backward.default  # of ReLU, from 
 softmax_backward = torch.ops.aten._softmax_backward_data.default
 #: What torch.compile calls ``x.T`` and ``x.mT``.
 TRANSPOSES = {torch.ops.aten.numpy_T, torch.ops.aten.mT}
+#: The properties of a tensor that an exported program has as operations, by their names there.
+PROPERTIES = {"numpy_T": "T", "mT": "mT", "matrix_H": "H", "mH": "mH"}
 TENSOR_BASE = torch._C.TensorBase  # whose methods torch.compile sees in the place of Tensor's
+NN = torch._C._nn  # functions that torch.nn.functional calls
+#: Parts of a graph of ``torch.ops.aten`` that move values, and that Python has no function for.
+ATEN_ROUTES = {
+    torch.ops.aten.slice.Tensor,
+    torch.ops.aten.index.Tensor,
+    torch.ops.aten.alias.default,
+    torch.ops.aten._to_copy.default,
+    torch.ops.aten._unsafe_view.default,
+}
+#: Resizing of images by copies of values, and by sums.
+UPSAMPLE_BY_COPIES = {getattr(NN, n) for n in dir(NN) if n.startswith("upsample_nearest")}
+UPSAMPLE_BY_SUMS = {getattr(NN, n) for n in dir(NN) if n.startswith(("upsample", "_upsample"))}
 DisableTorchFunction = torch._C.DisableTorchFunction
 #: Of the names for this, the one that is a single call, as every operation asks several times.
 is_compiling = torch.compiler.is_dynamo_compiling
@@ -214,6 +228,25 @@ def unfolded(function: Any) -> Callable[..., Any]:
 def is_python(operation: Any) -> bool:
     """Return whether torch writes the operation in Python, so that it can be unfolded."""
     return isinstance(operation, FunctionType)
+
+
+def function_of(operation: Any) -> Any:
+    """Return the function or method of Python for an operation of ``torch.ops.aten``.
+
+    Exported programs call these. What is none, or has no such function, is returned as it is.
+    """
+    if not isinstance(operation, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return operation
+    space, _, rest = str(operation).partition(".")
+    name = rest.partition(".")[0]
+    if name in PROPERTIES:
+        return getattr(Tensor, PROPERTIES[name]).__get__
+    homes: list[Any] = [torch, NN, Tensor]
+    for prefix in ("linalg", "special", "fft"):
+        if name.startswith(prefix + "_"):
+            homes = [getattr(torch._C, "_" + prefix)]
+    found = (getattr(home, name, None) for home in homes if space == "aten")
+    return next((function for function in found if callable(function)), operation)
 
 
 def is_method_in_python(operation: Any) -> bool:

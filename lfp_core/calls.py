@@ -120,7 +120,7 @@ ASSIGNMENTS: set[Operation] = {
 #: Operations that overwrite their first argument.
 IN_PLACE: set[Operation] = ASSIGNMENTS | {
     getattr(home, name)
-    for home in (torch, Tensor, _torch.TENSOR_BASE, torch.nn.functional, torch.nn.init)
+    for home in (torch, Tensor, _torch.TENSOR_BASE, _torch.NN, torch.nn.functional, torch.nn.init)
     for name in dir(home)
     if name.endswith("_") and not name.startswith(("_", "resize_as_"))
 }

@@ -79,7 +79,9 @@ def reversed_division(x: Tensor, number: Any) -> Tensor:
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """Return the product of two normalised vectors along a dimension."""
+    """Return the product of two normalised vectors along a dimension of their common shape."""
+    shape = torch.broadcast_shapes(x1.shape, x2.shape)
+    x1, x2 = x1.expand(shape), x2.expand(shape)
     norms = (torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
     return (x1 / next(norms) * (x2 / next(norms))).sum(dim)
 

@@ -40,6 +40,7 @@ from lfp_core.sharing import (
     quotient,
     reduced_into,
     rescale,
+    resize,
     route,
     route_like,
     total,
@@ -93,10 +94,9 @@ _rules: dict[Operation, Rule] = dict(
             total,
             named(
                 *("add", "sub", "subtract", "rsub", "sum", "mean", "nansum", "nanmean"),
-                *("avg_pool1d", "avg_pool2d", "avg_pool3d", "interpolate", "cumsum", "trace"),
+                *("avg_pool1d", "avg_pool2d", "avg_pool3d", "cumsum", "trace"),
                 *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
                 *("index_add", "scatter_add", "fold", "diff", "im2col", "col2im"),
-                *("cumulative_trapezoid", "trapezoid", "trapz", "gradient"),
             )
             | {Tensor.__radd__, Tensor.__rsub__},
         ),
@@ -109,10 +109,14 @@ _rules: dict[Operation, Rule] = dict(
             )
             | {Tensor.__rmul__, Tensor.__matmul__, Tensor.__rmatmul__}
             | _torch.GROUPED
-            | {torch.sparse.mm, torch.linalg.multi_dot, torch.linalg.vecdot, torch.linalg.cross},
+            | {torch.sparse.mm, torch.linalg.multi_dot, torch.linalg.vecdot, torch.linalg.cross}
+            | {torch.linalg.matmul},
         ),
         of(linear_in(2), named("lerp")),
         of(linear_in(1), named("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")),
+        of(linear_in(1), named("cumulative_trapezoid", "trapezoid", "trapz", "gradient")),
+        of(resize, named("interpolate")),
+        of(total, _torch.UPSAMPLE_BY_SUMS - _torch.UPSAMPLE_BY_COPIES),
         of(quotient, named("div", "divide", "true_divide")),
         of(composed_of(composed.reversed_division), {Tensor.__rdiv__}),
         of(
@@ -130,7 +134,8 @@ _rules: dict[Operation, Rule] = dict(
             )
             | {torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft}
             | {torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.irfft2}
-            | {torch.fft.fftn, torch.fft.ifftn, torch.fft.rfftn, torch.fft.irfftn},
+            | {torch.fft.fftn, torch.fft.ifftn, torch.fft.rfftn, torch.fft.irfftn}
+            | {torch.fft.hfft, torch.fft.ihfft},
         ),
         of(reduced_into, named("scatter_reduce", "index_reduce", "segment_reduce")),
         of(alpha_dropout, named("alpha_dropout", "feature_alpha_dropout")),
@@ -159,8 +164,10 @@ _rules: dict[Operation, Rule] = dict(
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),
                 *(p for pool in _POOLS for p in (pool, pool + "_with_indices")),
             )
-            | {Tensor.__getitem__}
+            | {Tensor.__getitem__, torch.linalg.diagonal, torch.fft.fftshift, torch.fft.ifftshift}
             | _torch.SEQUENCES
+            | _torch.ATEN_ROUTES
+            | _torch.UPSAMPLE_BY_COPIES
             | getter("T", "mT", "H", "mH", "real", "imag")
             | _torch.TRANSPOSES,
         ),
@@ -168,7 +175,7 @@ _rules: dict[Operation, Rule] = dict(
         of(
             write,
             named(
-                *("copy_", "index_copy", "index_put", "scatter", "masked_scatter", "fill_"),
+                *("copy_", "index_copy", "index_put", "scatter", "masked_scatter", "fill"),
                 *("slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter"),
                 *("fill_diagonal_", "zero_", "put"),
             )

@@ -88,11 +88,15 @@ REDUCTIONS = functions.named(
 )
 #: What a bias may be added by, element by element.
 ADDITIONS = functions.named("add", "sub", "subtract", "rsub") | {Tensor.__radd__, Tensor.__rsub__}
+#: What can add values instead of writing them.
+ACCUMULATING = functions.named("index_put", "put")
 RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow") | {
     Tensor.__pow__,
     Tensor.__rdiv__,
 }
-EXTREMES = functions.named("maximum", "minimum", "fmax", "fmin", "clamp", "clip")
+EXTREMES = functions.named(
+    *("maximum", "minimum", "fmax", "fmin", "clamp", "clip", "clamp_min", "clamp_max")
+)
 NORMALISATIONS = functions.named(
     "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
 )
@@ -178,7 +182,7 @@ def _derivative_at_zero(function: Callable[[Tensor], Tensor], z: Tensor) -> Tens
     """Return f'(0) where f(0) = 0, else 0, in the shape of z."""
     with torch.enable_grad():
         zeros = torch.zeros_like(z, requires_grad=True)
-        values = function(zeros)
+        values = function(zeros.clone())  # which it may overwrite
         if not values.requires_grad:
             return torch.zeros_like(z)
         (slopes,) = torch.autograd.grad(values.sum(), zeros)
@@ -366,9 +370,11 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     """Take rows of a table, which are the weights of a layer on one-hot vectors."""
     table, *rest = args
     mark = mark_of(table)
+    indices, *others = tensors((*rest, *kwargs.values()))
+    if any(other.is_floating_point() for other in others):  # the factors of weighted rows
+        return product(context, operation, args, kwargs)
     if mark is not None and mark.kind != "weight" and not mark.leaf:
         return route(context, operation, args, kwargs)
-    indices = tensors((*rest, *kwargs.values()))[0]
     if known(context, indices) is None and context.knows_data():  # the positions 0, 1, 2, ...
         call = Call(context, operation, args, kwargs)
         return call.run(call.kind())
@@ -533,6 +539,8 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
 
 def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Divide: the reciprocal of an activation b is of degree -1, as ``1 / b`` is ``b ** -1``."""
+    if kwargs.get("rounding_mode") is not None:  # a step function, and no product
+        return of_several(context, operation, args, kwargs)
     call = Call(context, operation, args, kwargs)
     divisor = kwargs.get("other", args[1] if len(args) > 1 else None)
     mark = call.mark(divisor) if isinstance(divisor, Tensor) else None
@@ -544,10 +552,9 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
         return call.refuse_to_guess()
     if mark.role == "statistic" and call.roles.count("statistic") == 1:
         return normalised(call)
-    if mark.role == "logistic" and context.gates == "signal":
-        return call.run(call.kind(), {key(divisor): 0.0})  # a gate, by its reciprocal
+    gate = mark.role == "logistic" and context.gates == "signal"  # by its reciprocal
     shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
-    return call.run(call.kind(), {key(divisor): 0.0} if args[0] is divisor else shares)
+    return call.run(call.kind(), {key(divisor): 0.0} if gate or args[0] is divisor else shares)
 
 
 def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
@@ -681,9 +688,17 @@ def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 
 def alpha_dropout(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Scale what is kept and add a constant; when it does not train, change nothing."""
+    rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
     by_place = args[2] if len(args) > 2 else False
     trains = kwargs.get("training", kwargs.get("train", by_place))  # of F, and of torch
-    return (total if trains else route)(context, operation, args, kwargs)
+    return (total if trains and rate != 0 else route)(context, operation, args, kwargs)
+
+
+def resize(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Interpolate: values that are next to a place are copied, and those of a mean are summed."""
+    mode = kwargs.get("mode", args[3] if len(args) > 3 else "nearest")
+    rule = route if mode in ("nearest", "nearest-exact") else total
+    return rule(context, operation, args, kwargs)
 
 
 def product_of_all(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -694,7 +709,7 @@ def product_of_all(context: Context, operation: Operation, args: Args, kwargs: K
     dim = kwargs.get(
         "dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None
     )
-    n = args[0].numel() if dim is None else args[0].shape[dim]
+    n = args[0].numel() if dim is None or args[0].dim() == 0 else args[0].shape[dim]
     return call.run(call.kind(), {key(args[0]): 1 / max(n, 1)})
 
 
@@ -719,6 +734,8 @@ def _is_lookup(call: Call) -> bool:
 
 def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Write values into a tensor, whose own values there are lost, and rewards back to them."""
+    if kwargs.get("accumulate", args[3] if operation in ACCUMULATING and len(args) > 3 else False):
+        return total(context, operation, args, kwargs)
     memory = args[0] if args[0]._base is None else args[0]._base
     value = args[-1]
     # As ``y[:2] += 1`` does at its end.

@@ -228,6 +228,7 @@ MADE_BEHIND: dict[str, Making] = {
     "experts": lambda s, h, x: _two_experts(h, s),
 }
 
+_LINEAR = nn.Linear(WIDTH, WIDTH, bias=False)
 #: h (batch, 5) times the transposed weight (5, 5): f(h, weight).
 USED: dict[str, Using] = {
     "F.linear": F.linear,
@@ -235,6 +236,7 @@ USED: dict[str, Using] = {
     "@": lambda h, w: h @ w.t(),
     "reversed @": lambda h, w: (w @ h.t()).t(),
     "matmul": lambda h, w: torch.matmul(h, w.T),
+    "linalg.matmul": lambda h, w: torch.linalg.matmul(h, w.T),
     "matmul of a stack": lambda h, w: (h.unsqueeze(1) @ w.mT).squeeze(1),
     "__rmatmul__": lambda h, w: w.t().__rmatmul__(h),
     "mm": lambda h, w: h.mm(w.mT),
@@ -264,11 +266,12 @@ USED: dict[str, Using] = {
     "bilinear": lambda h, w: F.bilinear(h, torch.ones_like(h[:, :1]), w[:, :, None]),
     "product and sum": lambda h, w: (h[:, None, :] * w).sum(-1),
     "product and sum, over rows": lambda h, w: torch.mul(h[:, :, None], w.t()).sum(1),
-    "functional_call": lambda h, w: torch.func.functional_call(
-        nn.Linear(WIDTH, WIDTH, bias=False), {"weight": w}, (h,)
-    ),
+    "functional_call": lambda h, w: torch.func.functional_call(_LINEAR, {"weight": w}, (h,)),
     "in two parts": lambda h, w: torch.cat([h @ w[:2].t(), F.linear(h, w[2:])], 1),
     "lookup": lambda h, w: F.embedding(torch.arange(len(h)), h) @ w.t(),
+    "weighted rows": lambda h, w: F.embedding_bag(
+        torch.arange(WIDTH).expand(len(h), -1), w.t(), per_sample_weights=h, mode="sum"
+    ),
 }
 
 
@@ -377,23 +380,39 @@ def _alpha_dropout(h: Tensor, p: float) -> Tensor:
     return h * (kept * scale) + ((kept - 1) * (saturated * scale) + saturated * scale * p)
 
 
+def _copy(h: Tensor) -> Tensor:
+    return h.clone(memory_format=torch.contiguous_format)
+
+
+def _at_places(h: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.arange(len(h))[:, None].expand_as(h), _PLACES.expand_as(h)
+
+
+def _flat_places(h: Tensor) -> Tensor:
+    rows, columns = _at_places(h)
+    return rows * WIDTH + columns
+
+
 _GELU = (2 / torch.pi) ** 0.5
+_PLACES = torch.tensor([1, 1, 3, 3, 0])
 _BACK = list(range(WIDTH - 1, -1, -1))
 
 #: Spellings of one function each; the first is the usual one.
 FUNCTIONS: dict[str, list[Spelling]] = {
     "alpha dropout": [
-        lambda s, h, g, x: F.alpha_dropout(h, 0.5, True),
-        lambda s, h, g, x: F.alpha_dropout(h.clone(), 0.5, True, True),
-        lambda s, h, g, x: torch.alpha_dropout(h, 0.5, train=True),
-        lambda s, h, g, x: nn.AlphaDropout(0.5)(h),
-        lambda s, h, g, x: _alpha_dropout(h, 0.5),
+        lambda s, h, g, x: F.alpha_dropout(h.contiguous(), 0.5, True),
+        lambda s, h, g, x: F.alpha_dropout(_copy(h), 0.5, True, True),
+        lambda s, h, g, x: torch.alpha_dropout(h.contiguous(), 0.5, train=True),
+        lambda s, h, g, x: nn.AlphaDropout(0.5)(h.contiguous()),
+        lambda s, h, g, x: _alpha_dropout(h.contiguous(), 0.5),
     ],
     "alpha dropout in evaluation": [
         lambda s, h, g, x: h,
         lambda s, h, g, x: F.alpha_dropout(h, 0.5, training=False),
         lambda s, h, g, x: F.alpha_dropout(h, 0.5, False, inplace=True),
         lambda s, h, g, x: nn.FeatureAlphaDropout(0.5).eval()(h),
+        lambda s, h, g, x: F.alpha_dropout(h, 0.0, True),
+        lambda s, h, g, x: F.alpha_dropout(h.clone(), 0.0, True, inplace=True),
     ],
     "positions": [  # which a model adds to its tokens
         lambda s, h, g, x: h + s.rows[:1],
@@ -553,6 +572,7 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: torch.where(h > g, h, g),
         lambda s, h, g, x: -torch.minimum(-h, -g),
         lambda s, h, g, x: h.clamp(min=g),
+        lambda s, h, g, x: torch.clamp_min(h, g),
         lambda s, h, g, x: _stacked(h, g).amax(-1),
         lambda s, h, g, x: _stacked(h, g).cummax(-1)[0][..., -1],
         lambda s, h, g, x: _stacked(h, g).kthvalue(2, -1)[0],
@@ -568,12 +588,53 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: torch.einsum("bi->ib", h).flip(0).T,
         lambda s, h, g, x: F.embedding(torch.tensor(_BACK), h.t()).t(),
     ],
-    "dropout": [
-        lambda s, h, g, x: F.dropout(h, 0.5, True),
-        lambda s, h, g, x: torch.dropout(h, 0.5, True),
-        lambda s, h, g, x: nn.Dropout(0.5, inplace=True).train()(h.clone()),
-        lambda s, h, g, x: h * F.dropout(torch.ones_like(h), 0.5),
-        lambda s, h, g, x: h * torch.empty_like(h).bernoulli_(0.5).div_(0.5),
+    "dropout": [  # which is drawn in the order of memory
+        lambda s, h, g, x: F.dropout(h.contiguous(), 0.5, True),
+        lambda s, h, g, x: torch.dropout(h.contiguous(), 0.5, True),
+        lambda s, h, g, x: nn.Dropout(0.5, inplace=True).train()(_copy(h)),
+        lambda s, h, g, x: h * F.dropout(torch.ones(h.shape, dtype=h.dtype), 0.5),
+        lambda s, h, g, x: h * torch.empty(h.shape, dtype=h.dtype).bernoulli_(0.5).div_(0.5),
+    ],
+    "half, rounded down": [
+        lambda s, h, g, x: torch.floor(h / 2),
+        lambda s, h, g, x: torch.div(h, torch.full_like(h, 2), rounding_mode="floor"),
+        lambda s, h, g, x: h.clone().div_(2, rounding_mode="floor"),
+    ],
+    "remainder": [
+        lambda s, h, g, x: h % 0.3,
+        lambda s, h, g, x: torch.remainder(h, 0.3),
+        lambda s, h, g, x: h.clone().remainder_(0.3),
+    ],
+    "cosine similarity": [
+        lambda s, h, g, x: F.cosine_similarity(h, g)[:, None] * s.b,
+        lambda s, h, g, x: (F.normalize(h) * F.normalize(g)).sum(1, keepdim=True) * s.b,
+        lambda s, h, g, x: nn.CosineSimilarity(dim=0)(h.t(), g.t())[:, None] * s.b,
+    ],
+    "cosine similarity over a dimension of one": [
+        lambda s, h, g, x: F.cosine_similarity(h[:1], g, dim=0).expand(len(h), -1) * s.b,
+        lambda s, h, g, x: F.cosine_similarity(h[:1].expand_as(g), g, 0).expand(len(h), -1) * s.b,
+    ],
+    "doubled": [
+        lambda s, h, g, x: h.repeat_interleave(2, 1)[:, :WIDTH],
+        lambda s, h, g, x: F.interpolate(h[None], scale_factor=2)[0, :, :WIDTH],
+        lambda s, h, g, x: F.interpolate(h[None], 2 * WIDTH, None, "nearest-exact")[0, :, :WIDTH],
+        lambda s, h, g, x: nn.Upsample(scale_factor=(1, 2))(h[None, None])[0, 0, :, :WIDTH],
+        lambda s, h, g, x: h[:, torch.arange(WIDTH) // 2],
+        lambda s, h, g, x: h[..., None].expand(-1, -1, 2).flatten(1)[:, :WIDTH],
+    ],
+    "rolled": [
+        lambda s, h, g, x: h.roll(2, 1),
+        lambda s, h, g, x: torch.fft.fftshift(h, 1),
+        lambda s, h, g, x: h[:, [3, 4, 0, 1, 2]],
+    ],
+    "added at places": [
+        lambda s, h, g, x: g.index_add(1, _PLACES, h),
+        lambda s, h, g, x: g.scatter_add(1, _PLACES.expand_as(h), h),
+        lambda s, h, g, x: g.scatter_reduce(1, _PLACES.expand_as(h), h, "sum"),
+        lambda s, h, g, x: torch.index_put(g, _at_places(h), h, accumulate=True),
+        lambda s, h, g, x: g.clone().index_put_(_at_places(h), h, True),
+        lambda s, h, g, x: g.put(_flat_places(h), h, accumulate=True),
+        lambda s, h, g, x: g.clone().put_(_flat_places(h), h, True),
     ],
     "assigned": [
         lambda s, h, g, x: torch.stack([(g if _part(i) else h)[:, i] for i in range(WIDTH)], 1),

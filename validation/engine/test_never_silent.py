@@ -314,6 +314,46 @@ def test_normalisation_by_activations_is_refused_if_strict() -> None:
         feedback_of(model, inputs(), 0.1, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda h: torch.div(h, h.flip(1), rounding_mode="floor"), "div of an activation"),
+        (lambda h: torch.div(h, h.flip(1), rounding_mode="trunc"), "div of an activation"),
+        (lambda h: torch.cumulative_trapezoid(h, h.exp()), "cumulative_trapezoid with weights"),
+        (lambda h: torch.trapezoid(h, x=h.exp())[:, None], "trapezoid with weights"),
+        (lambda h: torch.gradient(h, spacing=(h[0].cumsum(0),), dim=1)[0], "gradient with weights"),
+    ],
+)
+def test_products_of_activations_that_torch_hides_are_refused_if_strict(
+    function: Callable[[Tensor], Tensor], name: str
+) -> None:
+    """Their derivatives would give each factor the whole reward, or nothing to any."""
+    model = Net(lambda s, h: function(h)[:, :1].expand(-1, 6))
+    with pytest.raises(lfp.UnsupportedOperation, match=name):
+        feedback_of(model, inputs(), 0.1, strict=True)
+
+
+@pytest.mark.parametrize("points", [None, torch.tensor([0.0, 1.0, 3.0, 4.0, 6.0, 7.0])])
+def test_a_sum_by_trapezoids_is_a_sum(points: Tensor | None) -> None:
+    steps = torch.ones(5) if points is None else points.diff()
+
+    def written_out(h: Tensor) -> Tensor:
+        return torch.stack([h[:, i] * s / 2 for i, s in enumerate(steps)], 1).sum(1) + torch.stack(
+            [h[:, i + 1] * s / 2 for i, s in enumerate(steps)], 1
+        ).sum(1)
+
+    at = () if points is None else (points,)
+    fused = Net(lambda s, h: torch.trapezoid(h, *at)[:, None].expand(-1, 6))
+    written = Net(lambda s, h: written_out(h)[:, None].expand(-1, 6))
+    got, expected = (feedback_of(model, inputs(), 0.0) for model in (fused, written))
+    assert distance(got, expected) <= TOLERANCE
+
+
+def test_the_product_of_a_single_number_is_that_number() -> None:
+    one, other = (Net(lambda s, h, f=f: f(h[0, 0]) + h * 0) for f in (torch.prod, torch.clone))
+    agrees(one, other)
+
+
 def test_terms_that_were_made_outside_of_the_context_are_refused_if_strict() -> None:
     """At epsilon 0, where it makes no difference whether a term is a bias."""
     model = Net()

@@ -358,6 +358,56 @@ def test_transposes_are_what_the_compiler_calls_them() -> None:
     assert rules().keys() >= _torch.TRANSPOSES
 
 
+def test_parts_of_aten_that_move_values_do_so() -> None:
+    x = torch.randn(3, 4)
+    calls: dict[Any, tuple[tuple[Any, ...], Tensor]] = {
+        aten.slice.Tensor: ((x, 1, 1, 3), x[:, 1:3]),
+        aten.index.Tensor: ((x, [None, torch.tensor([2, 0])]), x[:, [2, 0]]),
+        aten.alias.default: ((x,), x),
+        aten._to_copy.default: ((x,), x),
+        aten._unsafe_view.default: ((x, [4, 3]), x.view(4, 3)),
+    }
+    assert calls.keys() == _torch.ATEN_ROUTES
+    for operation, (arguments, expected) in calls.items():
+        assert torch.equal(operation(*arguments), expected)
+
+
+@pytest.mark.parametrize(
+    ("operation", "function"),
+    [
+        (aten.relu.default, torch.relu),
+        (aten.add.Tensor, torch.add),
+        (aten.add_.Tensor, Tensor.add_),
+        (aten.view.default, Tensor.view),
+        (aten.gelu.default, F.gelu),
+        (aten.linalg_vector_norm.default, torch.linalg.vector_norm),
+        (aten.special_expit.default, torch.special.expit),
+        (aten.fft_rfft.default, torch.fft.rfft),
+        (aten.mul, torch.mul),
+        (torch.ops.prims.mul.default, torch.ops.prims.mul.default),  # of another library
+        (aten.native_layer_norm_backward.default, aten.native_layer_norm_backward.default),
+        (torch.relu, torch.relu),
+    ],
+)
+def test_operations_of_aten_are_found_in_python(operation: Any, function: Any) -> None:
+    assert _torch.function_of(operation) == function
+
+
+def test_properties_are_found_by_their_names_in_aten() -> None:
+    x = torch.randn(3, 4)
+    for name, attribute in _torch.PROPERTIES.items():
+        found = _torch.function_of(getattr(aten, name).default)
+        assert torch.equal(found(x), getattr(x, attribute))
+
+
+def test_resizing_is_by_copies_or_by_sums() -> None:
+    names = {operation.__name__ for operation in _torch.UPSAMPLE_BY_COPIES}
+    assert {"upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"} <= names
+    assert {f.__name__ for f in _torch.UPSAMPLE_BY_SUMS - _torch.UPSAMPLE_BY_COPIES} >= {
+        *("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"),
+    }
+
+
 def test_sequences_are_padded_and_packed_by_operations_that_have_rules() -> None:
     sequences = [torch.ones(3, 2), torch.ones(1, 2)]
     with Recorder() as mode:
