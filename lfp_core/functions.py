@@ -24,11 +24,14 @@ from lfp_core.marks import ACTIVATION, Mark, Role
 def heaviside(z: Tensor) -> Tensor:
     """Return 1 where z > 0, else 0, like z; NaN stays NaN.
 
-    Outside of `feedback` no gradient passes through it.
+    Outside of `feedback` no gradient passes through it. In a program of ``torch.export`` it is
+    ``torch.heaviside``, through which LFP passes rewards, and of which torch has no gradient.
     """
     # torch.compile takes the first question for a constant, and the second for what it is.
     if has_torch_function_unary(z) or _torch.mode_is_active():
         return handle_torch_function(heaviside, (z,), z)
+    if torch.compiler.is_exporting():  # a program has to say that this is a step
+        return torch.heaviside(z, z.new_zeros(()))
     if _torch.is_compiling():  # where torch 2.11 loses the derivative of what is in place
         return z.detach().relu().sign()
     return z.detach().relu().sign_()  # a fifth of the time of (z > 0).to(z.dtype) on a CPU
@@ -45,7 +48,7 @@ class Heaviside(torch.nn.Module):
 def named(*names: str) -> set[Operation]:
     """Return the operations of these names in torch, as functions, methods and in place."""
     spellings = [spelling for name in names for spelling in (name, name + "_")]
-    homes = (torch, torch.special, Tensor, _torch.TENSOR_BASE, F)
+    homes = (torch, torch.special, Tensor, _torch.TENSOR_BASE, _torch.NN, F)
     found = {getattr(home, s, None) for home in homes for s in spellings}
     found |= {getattr(torch.special, "special_" + s, None) for s in spellings}
     # ``torch.cpu`` and ``torch.cuda`` are modules, and methods of a tensor.
@@ -129,13 +132,16 @@ OFFSET: dict[Operation, Callable[..., float]] = {
     **dict.fromkeys(
         named(
             *("cos", "cosh", "acosh", "arccosh", "sinc", "i0", "log", "log2", "log10", "logit"),
-            *("rsqrt", "reciprocal", "lgamma", "digamma", "polygamma"),
+            *("rsqrt", "reciprocal", "lgamma", "gammaln", "digamma", "psi", "polygamma"),
         ),
         constant(0.0),
     ),
 }
 #: Functions of which f(0) is no number that a bias could be.
-POLES = named("log", "log2", "log10", "logit", "rsqrt", "reciprocal", "lgamma", "digamma")
+POLES = named(
+    *("log", "log2", "log10", "logit", "rsqrt", "reciprocal"),
+    *("lgamma", "gammaln", "digamma", "psi"),
+)
 GATES = named("sigmoid", "hardsigmoid", "expit", "ndtr")
 ODD = named("tanh", "erf", "softsign")  # which make a gate when 1 is added
 RELU = named("relu")

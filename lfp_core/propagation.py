@@ -271,6 +271,9 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return rule(self, func, args, kwargs)
         if func in UNFOLDED:
             return self._unfold(func, args, kwargs)
+        function = _torch.function_of(func)
+        if function is not func:
+            return self.__torch_function__(function, types, args, kwargs)
         return self._unknown(func, args, kwargs)
 
     def _unfold(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -169,6 +169,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.way = heads, way
         self.register_buffer("mask", mask)
+        self.causal = mask is not None and mask.equal(torch.ones_like(mask).tril())
         self.query, self.key, self.value, self.out = (
             nn.Linear(features, features, bias=bias) for _ in range(4)
         )
@@ -182,9 +183,8 @@ class Attention(nn.Module):
             for layer in (self.query, self.key, self.value)
         )
         if self.way == "fused":
-            causal = self.mask is not None and self.mask.equal(torch.ones_like(self.mask).tril())
             looked_at = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=None if causal else self.mask, is_causal=causal
+                q, k, v, attn_mask=None if self.causal else self.mask, is_causal=self.causal
             )
         else:
             product = torch.einsum("nhid,nhjd->nhij", q, k) if self.way == "einsum" else q @ k.mT

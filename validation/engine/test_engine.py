@@ -1046,7 +1046,7 @@ REFUSED: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "singular values": ("svd", lambda h: torch.svd(h).S),
     "hyperbola of two": ("atan2", lambda h: torch.atan2(h, h.roll(1))),
     "power of two": ("pow", lambda h: h.abs() ** h),
-    "aten": ("silu", torch.ops.aten.silu),
+    "aten": ("i1", torch.ops.aten.special_i1),
 }
 
 
@@ -1078,7 +1078,7 @@ def test_operation_without_a_rule_costs_nothing_where_no_reward_arrives(name: st
 
 CHAINED: dict[str, Callable[[Tensor], Tensor]] = {
     "cumprod": lambda h: h.cumprod(dim=1),
-    "aten": torch.ops.aten.silu,
+    "aten": torch.ops.aten.special_i1,
     "in place": lambda h: h.cumprod_(dim=1),
     "Bessel function": torch.special.i1,
     "inverse": lambda h: torch.inverse(h + 9 * torch.eye(5)),
@@ -1100,14 +1100,15 @@ def test_operation_without_a_rule_follows_the_chain_rule_if_not_strict(name: str
 
 
 def test_operation_without_a_rule_pays_what_its_input_owes_if_not_strict() -> None:
-    """z of a = exp(z) is the output of an epsilon rule: the factor z / (z + eps s(z)) remains."""
+    """z of a = f(z) is the output of an epsilon rule: the factor z / (z + eps s(z)) remains."""
     model, epsilon = nn.Linear(6, 5), 0.2
     with lfp.feedback(epsilon, strict=False):
         z = model(VECTORS)
-        a = torch.ops.aten.exp(z)
+        a = torch.special.i1(z)
     lfp.backward(a, -a.detach())
-    z = z.detach()
-    factor = z / (z + epsilon * torch.where(z >= 0, 1.0, -1.0)) * a.detach()
+    z = z.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(torch.special.i1(z).sum(), z)
+    factor = z.detach() / (z.detach() + epsilon * torch.where(z >= 0, 1.0, -1.0)) * slope
     expected = model.weight.abs() * (factor.T @ VECTORS)
     assert model.weight.grad is not None
     assert torch.allclose(model.weight.grad, expected, rtol=1e-12)
