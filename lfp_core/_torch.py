@@ -249,6 +249,19 @@ def function_of(operation: Any) -> Any:
     return next((function for function in found if callable(function)), operation)
 
 
+def names_of_library(operation: Any) -> list[Any]:
+    """Return all objects by which a model may call an operation of ``torch.library``.
+
+    They are the function that ``torch.library.custom_op`` returned, what ``torch.ops`` has by its
+    name, and the overloads of that. Anything else has itself alone.
+    """
+    overload = getattr(operation, "_opoverload", operation)
+    packet = getattr(overload, "overloadpacket", overload)
+    if not isinstance(packet, torch._ops.OpOverloadPacket):
+        return [operation]
+    return [packet, *(getattr(packet, name) for name in packet.overloads())]
+
+
 def is_method_in_python(operation: Any) -> bool:
     """Return whether the operation is a method of ``torch.Tensor`` that torch writes in Python."""
     return getattr(operation, "__module__", None) == "torch._tensor"

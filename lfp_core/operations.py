@@ -228,7 +228,7 @@ def register_rule(operation: Operation, rule: Rule) -> None:
     Args:
         operation: a function of torch or a method of ``torch.Tensor``, as the model calls it, or a
             function of your own that offers itself to the active mode
-            (``torch.overrides.handle_torch_function``).
+            (``torch.overrides.handle_torch_function``), or an operation of ``torch.library``.
         rule: one of :mod:`lfp_core.sharing`, or a function of the same arguments, ``rule(context,
             operation, args, kwargs)``, that runs the operation (docs/rules.md).
 
@@ -238,7 +238,8 @@ def register_rule(operation: Operation, rule: Rule) -> None:
     """
     if not callable(operation) or not callable(rule):
         raise TypeError(f"operation and rule must be callable, not {operation!r} and {rule!r}")
-    if operation in _rules:
-        raise ValueError(f"{name_of(operation)} has a rule, which registering does not replace")
-    _rules[operation] = rule
-    OVERWRITES[operation] = operation in IN_PLACE
+    for each in _torch.names_of_library(operation):
+        if each in _rules:
+            raise ValueError(f"{name_of(each)} has a rule, which registering does not replace")
+        _rules[each] = rule
+        OVERWRITES[each] = each in IN_PLACE

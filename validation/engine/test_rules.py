@@ -12,7 +12,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 import lfp_core as lfp
 from lfp_core import operations, spiking  # whose rules must be there before a test changes any
 from lfp_core.calls import Args, Call, Context, Kwargs, Operation, key
-from lfp_core.sharing import linear, of_several, total
+from lfp_core.sharing import linear, of_several, rescale, total
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +89,34 @@ def test_operation_of_torch_follows_the_rule_that_is_registered() -> None:
     lfp.register_rule(torch.special.i1, of_several)
     slope = feedback_of(lambda a, _: a * (torch.special.i1(a.detach()) / a.detach()))
     assert agree(feedback_of(function), slope)
+
+
+@torch.library.custom_op("lfp_validation::twice", mutates_args=())
+def twice(x: Tensor) -> Tensor:
+    """Return 2 x, as an operation of a library, which the engine cannot look into."""
+    return 2 * x
+
+
+twice.register_autograd(lambda _, gradient: 2 * gradient)
+OF_A_LIBRARY: dict[str, Any] = {
+    "function": twice,
+    "packet": torch.ops.lfp_validation.twice,
+    "overload": torch.ops.lfp_validation.twice.default,
+}
+
+
+@pytest.mark.parametrize("registered", OF_A_LIBRARY)
+@pytest.mark.parametrize("called", OF_A_LIBRARY)
+def test_operation_of_a_library_has_one_rule_by_all_its_names(registered: str, called: str) -> None:
+    def function(a: Tensor, _: Tensor) -> Tensor:
+        return OF_A_LIBRARY[called](a)
+
+    with pytest.raises(lfp.UnsupportedOperation, match="no LFP rule for twice"):
+        feedback_of(function)
+    lfp.register_rule(OF_A_LIBRARY[registered], rescale)
+    assert agree(feedback_of(function), feedback_of(lambda a, _: 2 * a))
+    with pytest.raises(ValueError, match="twice has a rule"):
+        lfp.register_rule(OF_A_LIBRARY[called], rescale)
 
 
 def test_rules_are_listed_and_cannot_be_changed_there() -> None:
