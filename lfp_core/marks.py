@@ -129,7 +129,9 @@ def substitute(change: Callable[[Tensor], Any], argument: Any) -> Any:
         return change(argument)
     if isinstance(argument, (list, tuple)) and argument and type(argument[0]) is not int:
         items = [substitute(change, item) for item in argument]
-        return type(argument)(items) if type(argument) in (list, tuple) else items
+        kind = type(argument)
+        rebuilt = kind in (list, tuple) or kind.__module__ == "torch.return_types"  # of max, sort
+        return kind(items) if rebuilt else items
     return argument
 
 
@@ -166,7 +168,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
     if _torch.is_compiling():
         raise UnsupportedOperation(
             "no LFP rule for what made an operand, which torch.compile does not show: an "
-            "assignment to slices, or a custom Function"
+            "assignment to slices, a custom Function, or a function such as hardswish"
         )
     with _torch.DisableTorchFunction():
         return put(tensor, _origin(tensor))
@@ -213,7 +215,7 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
     if not isinstance(output, Tensor):
         if _torch.is_compiling():
             # torch.compile lets no part of an output be marked, but a view of one.
-            output = substitute(lambda t: t.view_as(t) if t.requires_grad else t, output)
+            output = substitute(lambda t: t.view_as(t), output)
         for tensor in tensors((output,)):
             marked(tensor, mark, frozen)
     elif output.requires_grad:
@@ -355,7 +357,8 @@ def as_weight(tensor: Tensor, mark: Mark | None) -> Tensor:
 def weight(tensor: Tensor) -> Tensor:
     """Say that a tensor is a weight: made of parameters and constants, or a parameter itself.
 
-    Call it inside of the context, where the engine refuses to guess.
+    Call it inside of the context, where the engine refuses to guess, and on constants under
+    ``torch.compile``, where it takes what it does not know for data.
 
     Args:
         tensor: of any shape; a leaf that is no ``nn.Parameter`` is treated like one.
@@ -371,7 +374,9 @@ def weight(tensor: Tensor) -> Tensor:
         if mark is not None and (mark.kind == "activation" or mark.assumed):
             raise ValueError("the tensor depends on an activation, so it cannot be a weight")
         used_as = tensor if mark is None else as_weight(tensor, mark)
-        return marked(used_as.view_as(used_as), WEIGHT)
+        output = used_as.view_as(used_as)
+        put(output, WEIGHT)  # whole numbers as well, such as the positions of an embedding
+        return output
 
 
 def activation(tensor: Tensor) -> Tensor:

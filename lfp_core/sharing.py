@@ -375,7 +375,9 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
         return product(context, operation, args, kwargs)
     if mark is not None and mark.kind != "weight" and not mark.leaf:
         return route(context, operation, args, kwargs)
-    if known(context, indices) is None and context.knows_data():  # the positions 0, 1, 2, ...
+    of_indices = known(context, indices)
+    constant = context.knows_data() if of_indices is None else of_indices.kind == "weight"
+    if constant:  # the positions 0, 1, 2, ...
         call = Call(context, operation, args, kwargs)
         return call.run(call.kind())
     output = operation(as_weight(table, mark), *rest, **kwargs)

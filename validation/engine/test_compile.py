@@ -26,6 +26,7 @@ from validation.examples import (
     propagate,
 )
 from validation.selection import crossed
+from validation.spellings import FEATURES, FUNCTIONS, Network, distance, feedback_of
 from validation.strategies import ACTIVATIONS
 
 pytestmark = pytest.mark.compiled
@@ -139,7 +140,56 @@ def test_spiking_step_with_its_backward_pass_is_one_graph() -> None:
     step_agrees(step, model, "aot_eager", tolerance=1e-12)
 
 
-#: Operations that the compiler presents as other objects than they are.
+#: The usual spelling of each of these functions but one, which the compiler shows to no mode.
+SHOWN = {name: spellings[0] for name, spellings in FUNCTIONS.items() if name != "hardswish"}
+
+
+def feedback_of_compiled(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Return the feedback of a network whose forward pass is one graph."""
+
+    def forward(x: Tensor) -> Tensor:
+        with lfp.feedback(EPSILON):
+            return network(x)
+
+    network.zero_grad()
+    torch.manual_seed(3)
+    outputs = torch.compile(forward, backend="aot_eager", fullgraph=True)(x)
+    lfp.backward(outputs, outputs.detach().cos())
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("family", SHOWN)
+@pytest.mark.usefixtures("compiler")
+def test_compiled_functions_give_the_feedback_of_eager(family: str) -> None:
+    network, x = Network([SHOWN[family]], True, 7), torch.randn(4, FEATURES).double()
+    expected = feedback_of(network, x, EPSILON)
+    assert distance(feedback_of_compiled(network, x), expected) < 1e-12
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.usefixtures("compiler")
+def test_compiled_positions_are_no_data_where_they_are_marked(marked: bool) -> None:
+    """Without that they are taken for data, as docs/performance.md says."""
+
+    def positions(s: Any, h: Tensor, g: Tensor, x: Tensor) -> Tensor:
+        places = torch.arange(1)
+        return h + F.embedding(lfp.weight(places) if marked else places, s.rows)
+
+    network, x = Network([positions], True, 7), torch.randn(4, FEATURES).double()
+    same = distance(feedback_of_compiled(network, x), feedback_of(network, x, EPSILON)) < 1e-12
+    assert same is marked
+
+
+@pytest.mark.parametrize("function", [F.hardswish, F.hardsigmoid])
+@pytest.mark.usefixtures("compiler")
+def test_compiled_function_that_no_mode_sees_is_refused(function: Any) -> None:
+    network = Network([lambda s, h, g, x: function(h)], True, 7)
+    with pytest.raises(Exception, match=r"does not show.*such as hardswish"):
+        feedback_of_compiled(network, torch.randn(4, FEATURES).double())
+
+
+#: Operations that the compiler presents as other objects than they are, or that have whole numbers
+#: beside their values.
 PRESENTED: dict[str, Callable[[Tensor], Tensor]] = {
     "unflatten": lambda h: h.unflatten(1, (2, 4)).flatten(1),
     "nn.Unflatten": lambda h: nn.Unflatten(1, (2, 4))(h).flatten(1),
@@ -147,6 +197,14 @@ PRESENTED: dict[str, Callable[[Tensor], Tensor]] = {
     "mT": lambda h: h.mT.mT,
     "1 - x": lambda h: 1 - h,
     "split": lambda h: torch.cat(h.split(4, dim=1)),
+    "max": lambda h: h.max(dim=1)[0],
+    "median": lambda h: h.median(dim=1).values,
+    "topk": lambda h: h.topk(3, dim=1)[0],
+    "sort": lambda h: h.sort(dim=1)[0],
+    "the order of a sort": lambda h: h.gather(1, (-h).sort(dim=1)[1]),
+    "cummax": lambda h: h.cummax(dim=1)[0],
+    "max_pool1d with indices": lambda h: F.max_pool1d(h, 2, return_indices=True)[0],
+    "unpooled": lambda h: F.max_unpool1d(*F.max_pool1d(h, 2, return_indices=True), (2,)),
 }
 
 
