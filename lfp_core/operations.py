@@ -96,7 +96,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("add", "sub", "subtract", "rsub", "sum", "mean", "nansum", "nanmean"),
                 *("avg_pool1d", "avg_pool2d", "avg_pool3d", "cumsum", "trace"),
                 *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
-                *("index_add", "scatter_add", "fold", "diff", "im2col", "col2im"),
+                *("index_add", "scatter_add", "fold", "diff", "im2col", "col2im", "sum_to_size"),
             )
             | {Tensor.__radd__, Tensor.__rsub__},
         ),
@@ -140,7 +140,7 @@ _rules: dict[Operation, Rule] = dict(
         of(reduced_into, named("scatter_reduce", "index_reduce", "segment_reduce")),
         of(alpha_dropout, named("alpha_dropout", "feature_alpha_dropout")),
         of(product_of_all, named("prod")),
-        of(route_like, named("view_as", "reshape_as", "expand_as", "type_as", "sum_to_size")),
+        of(route_like, named("view_as", "reshape_as", "expand_as", "type_as")),
         of(
             route,
             named(

@@ -88,6 +88,12 @@ REDUCTIONS = functions.named(
 )
 #: What a bias may be added by, element by element.
 ADDITIONS = functions.named("add", "sub", "subtract", "rsub") | {Tensor.__radd__, Tensor.__rsub__}
+#: What takes a shape in the place of a tensor.
+SHAPED_LIKE: dict[Operation, Operation] = {
+    Tensor.view_as: Tensor.view,
+    Tensor.reshape_as: Tensor.reshape,
+    Tensor.expand_as: Tensor.expand,
+}
 #: What can add values instead of writing them.
 ACCUMULATING = functions.named("index_put", "put")
 RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow") | {
@@ -561,6 +567,8 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
 
 def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
     """Divide a weight or a constant by an activation."""
+    if mark.kind == "undetermined" and not mark.leaf:  # a weight follows the chain rule
+        return call.refuse_to_guess()
     if call.alone(divisor) and mark.role == "statistic":
         return call.keep(-mark.degree)
     if call.alone(divisor) and mark.kind == "activation":
@@ -682,10 +690,10 @@ def unflatten(context: Context, operation: Operation, args: Args, kwargs: Kwargs
 
 def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values to the shape or type of another tensor, which takes no part."""
-    other = [
-        argument.detach() if isinstance(argument, Tensor) else argument for argument in args[1:]
-    ]
-    return route(context, operation, (args[0], *other), kwargs)
+    x, other = args if len(args) > 1 else (*args, *kwargs.values())
+    if operation is Tensor.type_as:
+        return route(context, Tensor.to, (x, other.device, other.dtype), {})
+    return route(context, SHAPED_LIKE[operation], (x, other.shape), {})
 
 
 def alpha_dropout(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

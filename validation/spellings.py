@@ -171,6 +171,7 @@ MADE: dict[str, Making] = {
     )[0],
     "layer_norm": lambda s, h, x: F.layer_norm(s.w, (WIDTH,)),
     "normalised": lambda s, h, x: F.normalize(s.w),
+    "expanded as another": lambda s, h, x: s.w / s.w.norm(dim=1, keepdim=True).expand_as(s.e),
     "weight_norm by hand": lambda s, h, x: s.b[:, None] * s.w / s.w.norm(dim=1, keepdim=True),
     "tied": lambda s, h, x: s.w + s.w.t(),
     "two": lambda s, h, x: s.w + s.v,
@@ -426,7 +427,7 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: h.clamp(min=0),
         lambda s, h, g, x: torch.where(h > 0, h, 0.0),
         lambda s, h, g, x: h * (h > 0),
-        lambda s, h, g, x: h.mul_(h > 0),
+        lambda s, h, g, x: h.clone().mul_(h > 0),
         lambda s, h, g, x: h.masked_fill(h <= 0, 0),
         lambda s, h, g, x: torch.fmax(h, torch.zeros_like(h[0])),
         lambda s, h, g, x: nn.Threshold(0, 0)(h),
@@ -556,6 +557,7 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: h.clone().add_(g),
         lambda s, h, g, x: h - (-g),
         lambda s, h, g, x: torch.cat([h[..., None], g[..., None]], -1).sum(-1),
+        lambda s, h, g, x: torch.stack([h, g]).sum_to_size(1, *h.shape)[0],
     ],
     "sum of a product": [
         lambda s, h, g, x: 1 + h * g,
@@ -621,6 +623,11 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: nn.Upsample(scale_factor=(1, 2))(h[None, None])[0, 0, :, :WIDTH],
         lambda s, h, g, x: h[:, torch.arange(WIDTH) // 2],
         lambda s, h, g, x: h[..., None].expand(-1, -1, 2).flatten(1)[:, :WIDTH],
+    ],
+    "shaped as another": [
+        lambda s, h, g, x: h.reshape(-1).type_as(g).view_as(g).expand_as(g).reshape_as(g),
+        lambda s, h, g, x: h[None].view_as(other=g).reshape_as(x[:, :WIDTH]),
+        lambda s, h, g, x: h,
     ],
     "rolled": [
         lambda s, h, g, x: h.roll(2, 1),
