@@ -73,9 +73,10 @@ ATEN_ROUTES = {
     torch.ops.aten._to_copy.default,
     torch.ops.aten._unsafe_view.default,
 }
+_UPSAMPLE = {n: getattr(NN, n) for n in dir(NN) if n.startswith(("upsample_", "_upsample_"))}
 #: Resizing of images by copies of values, and by sums.
-UPSAMPLE_BY_COPIES = {getattr(NN, n) for n in dir(NN) if n.startswith("upsample_nearest")}
-UPSAMPLE_BY_SUMS = {getattr(NN, n) for n in dir(NN) if n.startswith(("upsample", "_upsample"))}
+UPSAMPLE_BY_COPIES = {f for n, f in _UPSAMPLE.items() if "nearest" in n}
+UPSAMPLE_BY_SUMS = {f for n, f in _UPSAMPLE.items() if "nearest" not in n}
 DisableTorchFunction = torch._C.DisableTorchFunction
 #: Of the names for this, the one that is a single call, as every operation asks several times.
 is_compiling = torch.compiler.is_dynamo_compiling

@@ -357,8 +357,8 @@ def as_weight(tensor: Tensor, mark: Mark | None) -> Tensor:
 def weight(tensor: Tensor) -> Tensor:
     """Say that a tensor is a weight: made of parameters and constants, or a parameter itself.
 
-    Call it inside of the context, where the engine refuses to guess, and on constants under
-    ``torch.compile``, where it takes what it does not know for data.
+    Call it inside of the context, where the engine refuses to guess; and on constants under
+    ``torch.compile``, where it cannot tell them from data.
 
     Args:
         tensor: of any shape; a leaf that is no ``nn.Parameter`` is treated like one.

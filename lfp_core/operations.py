@@ -116,7 +116,7 @@ _rules: dict[Operation, Rule] = dict(
         of(linear_in(1), named("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")),
         of(linear_in(1), named("cumulative_trapezoid", "trapezoid", "trapz", "gradient")),
         of(resize, named("interpolate")),
-        of(total, _torch.UPSAMPLE_BY_SUMS - _torch.UPSAMPLE_BY_COPIES),
+        of(total, _torch.UPSAMPLE_BY_SUMS),
         of(quotient, named("div", "divide", "true_divide")),
         of(composed_of(composed.reversed_division), {Tensor.__rdiv__}),
         of(

@@ -81,10 +81,13 @@ FIXED_POWERS: dict[Operation, float] = {
     **dict.fromkeys(functions.named("reciprocal"), -1.0),
 }
 VARIANCES = functions.named("var", "var_mean")
-REDUCTIONS = functions.named(
-    *("sum", "mean", "nansum", "nanmean", "interpolate", "cumsum", "trace"),
-    *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
-    *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
+REDUCTIONS = (
+    functions.named(
+        *("sum", "mean", "nansum", "nanmean", "interpolate", "cumsum", "trace"),
+        *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
+        *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
+    )
+    | _torch.UPSAMPLE_BY_SUMS
 )
 #: What a bias may be added by, element by element.
 ADDITIONS = functions.named("add", "sub", "subtract", "rsub") | {Tensor.__radd__, Tensor.__rsub__}
