@@ -238,15 +238,16 @@ def function_of(operation: Any) -> Any:
     """
     if not isinstance(operation, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
         return operation
-    space, _, rest = str(operation).partition(".")
-    name = rest.partition(".")[0]
+    space, name, *_ = str(operation).split(".")
+    if space != "aten":
+        return operation
     if name in PROPERTIES:
         return getattr(Tensor, PROPERTIES[name]).__get__
     homes: list[Any] = [torch, NN, Tensor]
     for prefix in ("linalg", "special", "fft"):
         if name.startswith(prefix + "_"):
             homes = [getattr(torch._C, "_" + prefix)]
-    found = (getattr(home, name, None) for home in homes if space == "aten")
+    found = (getattr(home, name, None) for home in homes)
     return next((function for function in found if callable(function)), operation)
 
 

@@ -46,6 +46,7 @@ from lfp_core.sharing import (
     total,
     unflatten,
     write,
+    write_at,
 )
 
 
@@ -109,12 +110,15 @@ _rules: dict[Operation, Rule] = dict(
             )
             | {Tensor.__rmul__, Tensor.__matmul__, Tensor.__rmatmul__}
             | _torch.GROUPED
-            | {torch.sparse.mm, torch.linalg.multi_dot, torch.linalg.vecdot, torch.linalg.cross}
-            | {torch.linalg.matmul},
+            | {torch.sparse.mm, torch.linalg.matmul, torch.linalg.multi_dot}
+            | {torch.linalg.vecdot, torch.linalg.cross},
         ),
         of(linear_in(2), named("lerp")),
-        of(linear_in(1), named("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")),
-        of(linear_in(1), named("cumulative_trapezoid", "trapezoid", "trapz", "gradient")),
+        of(
+            linear_in(1),
+            named("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"),
+            named("cumulative_trapezoid", "trapezoid", "trapz", "gradient"),
+        ),
         of(resize, named("interpolate")),
         of(total, _torch.UPSAMPLE_BY_SUMS),
         of(quotient, named("div", "divide", "true_divide")),
@@ -175,12 +179,13 @@ _rules: dict[Operation, Rule] = dict(
         of(
             write,
             named(
-                *("copy_", "index_copy", "index_put", "scatter", "masked_scatter", "fill"),
+                *("copy_", "index_copy", "scatter", "masked_scatter", "fill"),
                 *("slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter"),
-                *("fill_diagonal_", "zero_", "put"),
+                *("fill_diagonal_", "zero_"),
             )
             | ASSIGNMENTS,
         ),
+        of(write_at, named("index_put", "put")),
         of(
             expansion,
             SOFTMAX,

@@ -97,8 +97,6 @@ SHAPED_LIKE: dict[Operation, Operation] = {
     Tensor.reshape_as: Tensor.reshape,
     Tensor.expand_as: Tensor.expand,
 }
-#: What can add values instead of writing them.
-ACCUMULATING = functions.named("index_put", "put")
 RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow") | {
     Tensor.__pow__,
     Tensor.__rdiv__,
@@ -693,7 +691,7 @@ def unflatten(context: Context, operation: Operation, args: Args, kwargs: Kwargs
 
 def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values to the shape or type of another tensor, which takes no part."""
-    x, other = args if len(args) > 1 else (*args, *kwargs.values())
+    x, other = (*args, *kwargs.values())
     if operation is Tensor.type_as:
         return route(context, Tensor.to, (x, other.device, other.dtype), {})
     return route(context, SHAPED_LIKE[operation], (x, other.shape), {})
@@ -747,14 +745,18 @@ def _is_lookup(call: Call) -> bool:
 
 def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Write values into a tensor, whose own values there are lost, and rewards back to them."""
-    if kwargs.get("accumulate", args[3] if operation in ACCUMULATING and len(args) > 3 else False):
-        return total(context, operation, args, kwargs)
     memory = args[0] if args[0]._base is None else args[0]._base
     value = args[-1]
     # As ``y[:2] += 1`` does at its end.
     if len(args) > 1 and isinstance(value, Tensor) and value._base is memory:
         args = (*args[:-1], route(context, Tensor.clone, (value,), {}))
     return _written(Call(context, operation, args, kwargs))
+
+
+def write_at(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Write values to indices of a tensor, or add them to those that are there."""
+    accumulates = kwargs.get("accumulate", args[3] if len(args) > 3 else False)
+    return (total if accumulates else write)(context, operation, args, kwargs)
 
 
 def _written(call: Call) -> Any:

@@ -338,9 +338,7 @@ def test_a_sum_by_trapezoids_is_a_sum(points: Tensor | None) -> None:
     steps = torch.ones(5) if points is None else points.diff()
 
     def written_out(h: Tensor) -> Tensor:
-        return torch.stack([h[:, i] * s / 2 for i, s in enumerate(steps)], 1).sum(1) + torch.stack(
-            [h[:, i + 1] * s / 2 for i, s in enumerate(steps)], 1
-        ).sum(1)
+        return torch.cat([h[:, :-1] * steps / 2, h[:, 1:] * steps / 2], 1).sum(1)
 
     at = () if points is None else (points,)
     fused = Net(lambda s, h: torch.trapezoid(h, *at)[:, None].expand(-1, 6))
