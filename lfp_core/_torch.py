@@ -65,13 +65,17 @@ TRANSPOSES = {torch.ops.aten.numpy_T, torch.ops.aten.mT}
 PROPERTIES = {"numpy_T": "T", "mT": "mT", "matrix_H": "H", "mH": "mH"}
 TENSOR_BASE = torch._C.TensorBase  # whose methods torch.compile sees in the place of Tensor's
 NN = torch._C._nn  # functions that torch.nn.functional calls
-#: Parts of a graph of ``torch.ops.aten`` that move values, and that Python has no function for.
+#: Parts of a graph of ``torch.ops.aten`` that move values, and that Python has no function for, or
+#: one with other arguments.
 ATEN_ROUTES = {
     torch.ops.aten.slice.Tensor,
     torch.ops.aten.index.Tensor,
     torch.ops.aten.alias.default,
     torch.ops.aten._to_copy.default,
     torch.ops.aten._unsafe_view.default,
+    torch.ops.aten.block_diag.default,
+    torch.ops.aten.broadcast_tensors.default,
+    torch.ops.aten.cartesian_prod.default,
 }
 _UPSAMPLE = {n: getattr(NN, n) for n in dir(NN) if n.startswith(("upsample_", "_upsample_"))}
 #: Resizing of images by copies of values, and by sums.

@@ -212,9 +212,9 @@ class Call:
         return any(mark.assumed or mark.kind == "undetermined" for _, mark in self.active)
 
     def alone(self, operand: Tensor) -> bool:
-        """Return whether all operands but this one are constants."""
+        """Return whether all operands but this one are constants or data, which get no reward."""
         return all(
-            mark is None or other is operand
+            mark is None or mark.kind == "data" or other is operand
             for other, mark in zip(self.operands, self.marks, strict=True)
         )
 
@@ -344,7 +344,7 @@ class Call:
         return self.run(becomes)
 
     def scale(self, kind: Mark) -> Any:
-        """Run a product of one operand and constants, which leaves its reward unchanged.
+        """Run a product of one operand and constants or data, which leaves its reward unchanged.
 
         Args:
             kind: the mark of the output, from :meth:`kind`.

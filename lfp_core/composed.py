@@ -78,6 +78,16 @@ def reversed_division(x: Tensor, number: Any) -> Tensor:
     return x.reciprocal() * number
 
 
+def lerp(start: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """Return the linear interpolation between two tensors, where also the weight may learn."""
+    return start + weight * (end - start)
+
+
+def ldexp(x: Tensor, other: Tensor) -> Tensor:
+    """Return x times a power of 2."""
+    return x * torch.pow(2.0, other)
+
+
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Return the product of two normalised vectors along a dimension of their common shape."""
     shape = torch.broadcast_shapes(x1.shape, x2.shape)

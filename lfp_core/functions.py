@@ -180,9 +180,24 @@ class Unit(NamedTuple):
     bounded: bool = True
     relu: bool = False
 
+    def with_role(self, role: Role) -> "Unit":
+        """Return the unit whose output has another role."""
+        return self if role == self.mark.role else self._replace(mark=self.mark._replace(role=role))
+
 
 EXP = named("exp")  # which makes the reciprocal of a gate when 1 is added
-CLIPS = named("relu6", "hardtanh", "clamp", "clip")  # which make a gate of z + 3
+RELU6 = named("relu6")
+CLIPS = RELU6 | named("hardtanh", "clamp", "clip")  # which make a gate of z + 3
+
+
+def bounds(operation: Operation, low: Any = None, high: Any = None, *_: Any, **named: Any) -> Any:
+    """Return the lowest and the highest value of one of CLIPS with its options; None for none."""
+    if operation in RELU6:
+        return 0, 6
+    low = named.get("min", named.get("min_val", low))
+    return low, named.get("max", named.get("max_val", high))
+
+
 #: The role of what a function makes, if it has one.
 ROLES: dict[Operation, Role] = {
     **dict.fromkeys(GATES, "gate"),

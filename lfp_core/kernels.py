@@ -76,6 +76,8 @@ def _representable(value: float, dtype: torch.dtype) -> float:
 def _quotient(a: Tensor, z: Tensor, epsilon: float, factor: float) -> Tensor:
     # Half the memory traffic of where(z < 0, z - eps, z + eps). It differs at z = -0.0 alone, where
     # all contributions are 0: then no weight is credited anyway.
+    if z.is_complex():
+        return a / (z + epsilon * torch.where(z == 0, 1.0, z.sgn())) * factor
     if _torch.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
         stabiliser = torch.full((), epsilon, dtype=z.dtype, device=z.device)
         return a / (torch.copysign(stabiliser, z) + z) * factor
@@ -93,6 +95,9 @@ def _relu_slope(a: Tensor, g: Tensor, epsilon: float) -> Tensor:
 
 
 def _share(z: Tensor, g: Tensor, epsilon: float, factor: float) -> Tensor:
+    if z.is_complex():
+        size = z.abs()
+        return g * (size / (size + epsilon) * factor)
     # As 1 / (1 + eps / |z|): for the -inf of a mask that is 1, and not inf / inf.
     if _torch.is_compiling():
         return g / (epsilon / z.abs() + 1.0) * factor
@@ -103,6 +108,8 @@ def _share(z: Tensor, g: Tensor, epsilon: float, factor: float) -> Tensor:
 
 
 def _scaled(weight: Tensor, g: Tensor) -> Tensor:
+    if weight.is_complex():  # which is two real ones
+        return torch.complex(weight.real.abs() * g.real, weight.imag.abs() * g.imag)
     return weight.abs().mul_(g)
 
 

@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 from torch.nn import Parameter
 
-from lfp_core import _torch
+from lfp_core import _torch, kernels
 from lfp_core.slopes import EpsilonShare, Share, scaled_weight
 
 Kind = Literal["data", "weight", "activation", "undetermined"]
@@ -50,6 +50,8 @@ Role = Literal[
     "statistic",
 ]
 
+#: The roles of what is homogeneous in activations, and may come to be divided by.
+POWERS: tuple[Role, ...] = ("magnitude", "statistic")
 ATTRIBUTE = "_lfp_mark"
 COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
 
@@ -68,11 +70,11 @@ class Mark(NamedTuple):
         degree: k, where z is homogeneous of degree k in activations, so that by Euler's theorem the
             chain rule hands down k times the reward of z: its consumer divides by k.
         role: "gate" for what a sigmoid makes, and "odd" for a tanh, which with 1 added is a gate;
-            "exp" with a number added is "logistic", the reciprocal of a gate; "shifted" for z plus
-            a number, which is a gate if it is clipped;
-            "magnitude" for powers and absolute values, and "statistic" for sums of them, by which
-            a normalisation divides; "contribution" for an activation times a weight, the sum of
-            which is a layer, and "pair" for a product of two activations.
+            "exp" with 1 added is "logistic", the reciprocal of a gate; "shifted" for z plus a
+            number, which is a gate if it is clipped from 0 to another one;
+            "magnitude" for powers and absolute values, and "statistic" for sums and extremes of
+            them, by which a normalisation divides; "contribution" for an activation times a weight,
+            the sum of which is a layer, and "pair" for a product of two activations.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.
@@ -319,7 +321,7 @@ def _scaling(index: int, leaf: Tensor) -> Callable[[Any, Any], tuple[Any, ...]]:
     def hook(to_inputs: Any, _: Any) -> tuple[Any, ...]:
         scaled = list(to_inputs)
         if scaled[index] is not None:
-            scaled[index] = scaled[index] * leaf.detach().abs()
+            scaled[index] = kernels.scaled(leaf.detach(), scaled[index])
         return tuple(scaled)
 
     return hook

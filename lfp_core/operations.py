@@ -25,7 +25,9 @@ from lfp_core.sharing import (
     activation,
     added_product,
     alpha_dropout,
+    complex_parts,
     constant,
+    distance,
     expansion,
     linear,
     linear_in,
@@ -113,7 +115,8 @@ _rules: dict[Operation, Rule] = dict(
             | {torch.sparse.mm, torch.linalg.matmul, torch.linalg.multi_dot}
             | {torch.linalg.vecdot, torch.linalg.cross},
         ),
-        of(linear_in(2), named("lerp")),
+        of(linear_in(2, composed.lerp), named("lerp")),
+        of(composed_of(composed.ldexp), {torch.ldexp, Tensor.ldexp}),
         of(
             linear_in(1),
             named("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"),
@@ -132,14 +135,18 @@ _rules: dict[Operation, Rule] = dict(
             rescale,
             named(
                 *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "neg"),
-                *("negative", "prelu", "rrelu", "lp_pool1d", "lp_pool2d", "lp_pool3d"),
-                *("pairwise_distance", "cdist", "pdist", "dist", "hypot"),
+                *("negative", "prelu", "rrelu"),
                 *("tril", "triu", "stft", "istft", "quantile", "nanquantile"),
             )
             | {torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft}
             | {torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.irfft2}
             | {torch.fft.fftn, torch.fft.ifftn, torch.fft.rfftn, torch.fft.irfftn}
             | {torch.fft.hfft, torch.fft.ihfft},
+        ),
+        of(
+            distance,
+            named("pairwise_distance", "cdist", "pdist", "dist", "hypot"),
+            named("lp_pool1d", "lp_pool2d", "lp_pool3d"),
         ),
         of(reduced_into, named("scatter_reduce", "index_reduce", "segment_reduce")),
         of(alpha_dropout, named("alpha_dropout", "feature_alpha_dropout")),
@@ -162,8 +169,8 @@ _rules: dict[Operation, Rule] = dict(
                 *("gather", "where", "masked_fill", "index_fill", "pad", "constant_pad_nd"),
                 *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided"),
                 *("clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type"),
-                *("cpu", "cuda", "real", "imag", "view_as_real", "view_as_complex"),
-                *("resolve_conj", "resolve_neg", "conj", "complex", "to_dense", "to_sparse"),
+                *("cpu", "cuda", "cartesian_prod", "combinations"),
+                *("resolve_conj", "resolve_neg", "conj", "to_dense", "to_sparse"),
                 *("alias_copy", "native_channel_shuffle", "unsafe_chunk", "unsafe_split"),
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),
                 *(p for pool in _POOLS for p in (pool, pool + "_with_indices")),
@@ -172,8 +179,13 @@ _rules: dict[Operation, Rule] = dict(
             | _torch.SEQUENCES
             | _torch.ATEN_ROUTES
             | _torch.UPSAMPLE_BY_COPIES
-            | getter("T", "mT", "H", "mH", "real", "imag")
+            | getter("T", "mT", "H", "mH")
             | _torch.TRANSPOSES,
+        ),
+        of(
+            complex_parts,
+            named("real", "imag", "view_as_real", "view_as_complex", "complex"),
+            getter("real", "imag"),
         ),
         of(unflatten, {Tensor.unflatten}),
         of(

@@ -581,6 +581,8 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
             "thread, from at least one parameter that requires a gradient, and pass them on "
             "unchanged or as a view" + _made_by(outputs)
         )
+    if outputs.is_complex():
+        raise ValueError(f"{name} are complex, and a reward is for real numbers: use view_as_real")
     if reward.shape != outputs.shape:
         raise ValueError(f"reward has shape {list(reward.shape)}, {name} {list(outputs.shape)}")
     if epsilon is None:

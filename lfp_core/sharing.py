@@ -14,8 +14,8 @@ total        addition, mean, average pooling, index_add       epsilon rule
 product      ``*``, ``@``, einsum, Bilinear                   epsilon rule; even among activations
 quotient     ``/``                                            as a product with the reciprocal
 power        ``x ** n``, square, abs                          passes unchanged; chain rule over n
-moment       var, std, norm                                   the same, of degree 2 or 1
-rescale      dropout, negation, PReLU, cdist                  passes unchanged from c z to z
+moment       var, std, norm; distance: cdist, hypot           the same, of degree 2 or 1
+rescale      dropout, negation, PReLU, Fourier transforms     passes unchanged from c z to z
 route        reshape, indexing, concatenation, max-pooling    goes where the value came from
 write        assignment to slices, ``copy_``, ``scatter_``    goes where the value came from
 expansion    softmax, log_softmax, logsumexp                  chain rule: linearised at x
@@ -54,6 +54,8 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     DATA,
+    POWERS,
+    WEIGHT,
     Kind,
     Mark,
     Role,
@@ -83,14 +85,18 @@ FIXED_POWERS: dict[Operation, float] = {
 VARIANCES = functions.named("var", "var_mean")
 REDUCTIONS = (
     functions.named(
-        *("sum", "mean", "nansum", "nanmean", "interpolate", "cumsum", "trace"),
+        *("sum", "mean", "nansum", "nanmean", "interpolate", "cumsum", "trace", "fold", "col2im"),
+        *("index_add", "scatter_add", "index_put", "put", "sum_to_size"),
+        *("scatter_reduce", "index_reduce", "segment_reduce"),
         *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
         *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
     )
     | _torch.UPSAMPLE_BY_SUMS
 )
 #: What a bias may be added by, element by element.
-ADDITIONS = functions.named("add", "sub", "subtract", "rsub") | {Tensor.__radd__, Tensor.__rsub__}
+FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
+SUBTRACTIONS = functions.named("sub", "subtract") | FROM_NUMBER
+ADDITIONS = functions.named("add") | {Tensor.__radd__} | SUBTRACTIONS
 #: What takes a shape in the place of a tensor.
 SHAPED_LIKE: dict[Operation, Operation] = {
     Tensor.view_as: Tensor.view,
@@ -103,6 +109,15 @@ RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow
 }
 EXTREMES = functions.named(
     *("maximum", "minimum", "fmax", "fmin", "clamp", "clip", "clamp_min", "clamp_max")
+)
+#: What bounds a statistic before something is divided by it.
+BOUNDS = EXTREMES | functions.named("relu", "threshold", "hardtanh", "nan_to_num")
+#: Values that stand for many.
+SELECTIONS = EXTREMES | functions.named(
+    *("amax", "amin", "aminmax", "max", "min", "median", "nanmedian", "kthvalue", "topk"),
+    *("cummax", "cummin", "quantile", "nanquantile"),
+    *(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)),
+    *(f"{kind}max_pool{d}d_with_indices" for kind in ("", "adaptive_") for d in (1, 2, 3)),
 )
 NORMALISATIONS = functions.named(
     "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
@@ -131,17 +146,19 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if (options or kwargs) and tensors((*options, *kwargs.values())):
         return of_several(context, operation, args, kwargs)
     mark = known(context, z)
-    if mark is not None and mark.role == "statistic":  # clamped, before something is divided by it
+    if mark is not None and mark.role == "statistic" and operation in BOUNDS:
         return Call(context, operation, args, kwargs).keep()
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
-        role = _role(operation, mark.role) if is_active(mark) else ""
+        role = _role(operation, mark.role, options, kwargs) if is_active(mark) else ""
         return call.run(call.kind()._replace(role=role))  # an ordinary function
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)
 
     unit = functions.UNITS[operation]
+    if mark.role:
+        unit = unit.with_role(_role(operation, mark.role, options, kwargs))
     slope = 0.0 if unit.relu else unit.slope_at_zero(*options, **kwargs)
     in_place = overwrites(operation, args, kwargs)
     return _secant(context, operation, z, mark, function, unit, slope, in_place)
@@ -166,7 +183,7 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     ((z, mark),) = call.active
     if not z.requires_grad:
         return call.run(call.kind())
-    if mark.role == "statistic":
+    if mark.role == "statistic" and operation in BOUNDS:
         return call.keep()
     shape = torch.broadcast_shapes(*(operand.shape for operand in call.operands))
     whole = z if shape == z.shape else route(context, Tensor.expand, (z, shape), {})
@@ -182,7 +199,8 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if mark.epsilon == 0 and not (_torch.is_compiling() or operation in functions.KNOWN_AT_ZERO):
         slope = _derivative_at_zero(function, whole)
     in_place = call.target is z
-    return _secant(context, operation, whole, mark, function, functions.UNKNOWN, slope, in_place)
+    unit = functions.UNKNOWN.with_role(_role(operation, mark.role, (), {}))
+    return _secant(context, operation, whole, mark, function, unit, slope, in_place)
 
 
 def _derivative_at_zero(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
@@ -218,7 +236,7 @@ def _secant(
         _check_range(operation, owed)
     if mark.degree != 1.0:
         z = used(z, mark._replace(epsilon=0.0), in_place=in_place)
-    becomes = unit.mark if mark.role == "" else unit.mark._replace(role=_role(operation, mark.role))
+    becomes = unit.mark
     if mark.kind != "activation" or mark.assumed:
         kind: Kind = "data" if mark.kind == "data" else "activation"
         becomes = becomes._replace(kind=kind, assumed=kind == "activation")
@@ -231,10 +249,11 @@ def _secant(
     return marked(a, becomes) if call is None else call.finish(a, becomes)
 
 
-def _role(operation: Operation, role: Role) -> Role:
+def _role(operation: Operation, role: Role, options: Args, kwargs: Kwargs) -> Role:
     """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
-    if operation in functions.CLIPS and role == "shifted":
-        return "gate"  # relu6(z + 3) / 6 is a hard sigmoid
+    if role == "shifted" and operation in functions.CLIPS:
+        low, high = functions.bounds(operation, *options, **kwargs)
+        return "gate" if low == 0 and high is not None else ""  # relu6(z + 3) / 6, a hard sigmoid
     if role == "logistic" and operation in RECIPROCALS:
         return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
     return functions.ROLES.get(operation, "")
@@ -300,6 +319,7 @@ def _secant_of_power(call: Call, exponent: float) -> Any:
 
     mark, unit = call.marks[0], functions.UNITS.get(call.operation, functions.UNKNOWN)
     assert mark is not None
+    unit = unit.with_role(_role(call.operation, mark.role, (), {}))
     in_place = call.target is not None
     return _secant(call.context, call.operation, z, mark, function, unit, 0.0, in_place)
 
@@ -332,9 +352,14 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     mark = known(context, x)
     if mark is not None and mark.hidden:
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
-    if (mark is None and context.knows_data()) or (mark is not None and mark.kind == "weight"):
-        call = Call(context, operation, args, kwargs)  # weights standardised, or of a constant
-        return call.run(call.kind())
+    ordinary = not context.knows_data() if mark is None else mark.kind != "weight"
+    powers = mark is not None and mark.role in POWERS and operation not in NORMALISATIONS
+    if powers or (mark is not None and mark.kind == "data"):
+        ordinary = any(mark_of(t) is not None for t in tensors((*parameters, *kwargs.values())))
+    if not ordinary:
+        call = Call(context, operation, args, kwargs)
+        # A weighted mean of squares; or else what is made of constants and data or weights alone.
+        return call.keep(role="statistic") if powers else call.run(call.kind())
     if operation is F.linear and not kwargs and (mark is None or mark.debts == ACTIVATION.debts):
         output = linear_layer(x, *parameters)
         if output is not None:
@@ -383,8 +408,11 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     if mark is not None and mark.kind != "weight" and not mark.leaf:
         return route(context, operation, args, kwargs)
     of_indices = known(context, indices)
-    constant = context.knows_data() if of_indices is None else of_indices.kind == "weight"
-    if constant:  # the positions 0, 1, 2, ...
+    if of_indices is None:
+        plain = context.knows_data()  # the positions 0, 1, 2, ...
+    else:
+        plain = of_indices.kind == "weight" or (mark is None and of_indices.kind == "data")
+    if plain:
         call = Call(context, operation, args, kwargs)
         return call.run(call.kind())
     output = operation(as_weight(table, mark), *rest, **kwargs)
@@ -410,7 +438,7 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if len(call.active) != 1:
         return _sum_of_terms(call, becomes)
     ((term, mark),) = call.active
-    if call.alone(term) and (mark.role in ("statistic", "magnitude") or mark.degree != 1.0):
+    if call.alone(term) and (mark.role in POWERS or mark.degree != 1.0):
         reduced = operation in REDUCTIONS and mark.role == "magnitude"
         return call.keep(role="statistic" if reduced else mark.role)
     if operation in ADDITIONS:
@@ -425,8 +453,8 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
 def _sum_of_terms(call: Call, becomes: Mark) -> Any:
     """Add several activations."""
     marks = [mark for _, mark in call.active]
-    powers = {(mark.degree, mark.role) for mark in marks}
-    if len(powers) == 1 and marks[0].role in ("magnitude", "statistic"):  # x ** 2 + y ** 2
+    powers = all(mark.role in POWERS and mark.degree == marks[0].degree for mark in marks)
+    if powers and marks:  # x ** 2 + y ** 2, or the mean of squares less the square of the mean
         for operand, _ in call.active:
             call.replace(operand, ACTIVATION)
         return call.run(ACTIVATION._replace(degree=marks[0].degree, role="statistic"))
@@ -440,10 +468,11 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
 def _with_bias(call: Call, becomes: Mark) -> Any:
     """Add weights or constants to an activation."""
     ((term, mark),) = call.active
-    if call.alone(term) and mark.role in ("gate", "odd"):  # 1 - sigmoid(z), 1 + tanh(z)
-        becomes = becomes._replace(role="gate")
-    elif len(call.operands) == 1:  # a number is added
-        becomes = becomes._replace(role="logistic" if mark.role == "exp" else "shifted")
+    number = _added_number(call)
+    if mark.role == "gate" and call.marks.count(None) == len(call.operands) - 1:
+        becomes = becomes._replace(role="gate")  # 1 - sigmoid(z)
+    elif number is not None:
+        becomes = becomes._replace(role=_role_of_sum(call.operation, mark.role, number))
     biased = all(
         other is term or (m is not None and m.kind == "weight")
         for other, m in zip(call.operands, call.marks, strict=True)
@@ -454,14 +483,49 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     return call.run(becomes._replace(epsilon=mark.epsilon), whole_memory=True)
 
 
-def linear_in(first: int) -> Rule:
-    """Return the rule of a sum that is linear in its first arguments alone, such as ``lerp``."""
+def _added_number(call: Call) -> float | None:
+    """Return the number that is added to an activation, or None if something else is."""
+    if call.kwargs.get("alpha", 1) != 1:
+        return None
+    options = (value for name, value in call.kwargs.items() if name != "alpha")
+    numbers: list[Any] = [t for t in (*call.args, *options) if t is not call.active[0][0]]
+    if len(numbers) != 1:
+        return None
+    (number,) = numbers
+    if isinstance(number, Tensor):
+        readable = number.dim() == 0 and number.device.type == "cpu" and call.mark(number) is None
+        number = number.item() if readable and not _torch.is_compiling() else None
+    return float(number) if isinstance(number, (int, float)) else None
+
+
+def _role_of_sum(operation: Operation, role: Role, number: float) -> Role:
+    """Return the role of an activation and a number, given that of the activation."""
+    if role == "odd":
+        return "gate" if abs(number) in (0.5, 1.0) else ""  # 1 + tanh(z), with or without a half
+    if operation in SUBTRACTIONS - FROM_NUMBER:
+        number = -number
+    if role == "exp":
+        return "logistic" if number == 1 and operation not in FROM_NUMBER else ""
+    return "shifted" if number >= 0.5 else ""  # not what keeps a number from being 0
+
+
+def linear_in(first: int, otherwise: Operation | None = None) -> Rule:
+    """Return the rule of a sum that is linear in its first arguments alone, such as ``lerp``.
+
+    Args:
+        first: how many arguments that are.
+        otherwise: the same as other operations, for other arguments that are activations.
+    """
 
     def rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
         call = Call(context, operation, args, kwargs)
-        if any(is_active(known(context, t)) for t in tensors((*args[first:], *kwargs.values()))):
+        if not any(is_active(call.mark(t)) for t in tensors((*args[first:], *kwargs.values()))):
+            return total(context, operation, args, kwargs)
+        if otherwise is None:
             return context.without_rule(call, " with weights that are activations")
-        return total(context, operation, args, kwargs)
+        with context:
+            output = otherwise(*args, **kwargs)
+            return output if call.target is None else call.target.copy_(output)
 
     return rule
 
@@ -477,15 +541,16 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     """
     call = Call(context, operation, args, kwargs)
     form = _form(operation, args)
-    kind, elementwise = call.kind(), form == "elementwise"
+    kind, elementwise = call.kind(), form in ("square", "elementwise")
     if len(call.active) < 2:
         return _weighted(call, kind, elementwise)
     if call.doubtful:
         return call.refuse_to_guess()
-    if form in ("elementwise", "dot") and _is_square(call):
+    if form in ("square", "dot") and _is_square(call):
         return _square(call, form)
-    if elementwise and call.roles.count("statistic") == 1:
-        return normalised(call)
+    statistics = _statistics(call)
+    if elementwise and len(statistics) == 1 and statistics[0][1].degree < 0:
+        return normalised(call, *statistics[0])
     shares = _shares(call)
     n = sum(shares[key(factor)] > 0 for factor, _ in call.active)
     if elementwise:
@@ -496,21 +561,28 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
 def _is_square(call: Call) -> bool:
     """Return whether an activation is multiplied by itself, and by nothing else."""
     same = len(call.active) == 2 and call.active[0][0] is call.active[1][0]
-    return same and len(call.operands) == 2 and call.target is None and call.operation not in OUTER
+    return same and len(call.operands) == 2 and call.target is None
 
 
 def _square(call: Call, form: str) -> Any:
     """Multiply an activation by itself, as ``h.square()`` and ``h.square().sum(-1)`` do."""
     ((factor, mark), _) = call.active
-    if form == "elementwise":
+    if form == "square":
         return power(call.context, torch.square, (factor,), {})
     becomes = call.kind()._replace(degree=2 * mark.degree, role="statistic")
     return call.run(becomes, {key(factor): mark.degree})
 
 
 def _form(operation: Operation, args: Args) -> str:
-    """Return "elementwise" for a product without a sum, "dot" for that of a vector with itself."""
-    if operation in ELEMENTWISE or operation in OUTER:
+    """Return what a product is, if its letters say so.
+
+    Returns:
+        "elementwise" without a sum, "square" if it is also a square wherever both factors are the
+        same tensor, and "dot" where a tensor is then multiplied by itself and summed.
+    """
+    if operation in ELEMENTWISE:
+        return "square"
+    if operation in OUTER:
         return "elementwise"
     if operation in DOTS:
         return "dot"
@@ -519,10 +591,16 @@ def _form(operation: Operation, args: Args) -> str:
     inputs, arrow, output = args[0].replace(" ", "").partition("->")
     letters = inputs.replace(",", "").replace(".", "")
     summed = set(letters) - set(output) if arrow else {c for c in letters if letters.count(c) > 1}
-    if not summed and not (arrow and "." in inputs and "." not in output):
-        return "elementwise"
     terms = inputs.split(",")
-    return "dot" if len(terms) == 2 and terms[0] == terms[1] else ""
+    same = len(terms) == 2 and terms[0] == terms[1]
+    if not summed and not (arrow and "." in inputs and "." not in output):
+        return "square" if same and output in (terms[0], "") else "elementwise"
+    return "dot" if same else ""
+
+
+def _statistics(call: Call) -> list[tuple[Tensor, Mark]]:
+    """Return the operands that a normalisation divides by, or their reciprocals."""
+    return [(operand, mark) for operand, mark in call.active if mark.role == "statistic"]
 
 
 def _shares(call: Call) -> dict[Any, float]:
@@ -540,10 +618,20 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
         return call.run(kind)
     if elementwise and all(m is None or m.kind in ("activation", "data") for m in call.marks):
         return call.scale(kind)
-    epsilon = call.context.stabiliser()
     if elementwise and "statistic" in call.roles:
-        return call.keep(epsilon=epsilon)
+        return _weighted_statistic(call, call.active[0][1].degree)
+    if any(role in POWERS for role in call.roles) and call.alone(call.active[0][0]):
+        return call.keep(role="statistic")  # a weighted mean of squares
+    epsilon = call.context.stabiliser()
     return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
+
+
+def _weighted_statistic(call: Call, degree: float) -> Any:
+    """Multiply a weight by a statistic, or divide it by one: a part of a normalisation."""
+    if degree < 0 and call.context.normalisation == "identity":
+        call.replace(call.active[0][0], None)
+        return call.run(WEIGHT)
+    return call.keep(degree, epsilon=call.context.stabiliser())
 
 
 def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -559,8 +647,9 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
         return _reciprocal(call, divisor, mark)
     if call.doubtful:
         return call.refuse_to_guess()
-    if mark.role == "statistic" and call.roles.count("statistic") == 1:
-        return normalised(call)
+    statistics = _statistics(call)
+    if len(statistics) == 1 and statistics[0][0] is divisor and mark.degree > 0:
+        return normalised(call, divisor, mark)
     gate = mark.role == "logistic" and context.gates == "signal"  # by its reciprocal
     shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
     return call.run(call.kind(), {key(divisor): 0.0} if gate or args[0] is divisor else shares)
@@ -570,15 +659,17 @@ def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
     """Divide a weight or a constant by an activation."""
     if mark.kind == "undetermined" and not mark.leaf:  # a weight follows the chain rule
         return call.refuse_to_guess()
-    if call.alone(divisor) and mark.role == "statistic":
-        return call.keep(-mark.degree)
+    if mark.role == "statistic":
+        if call.alone(divisor):
+            return call.keep(-mark.degree)
+        return _weighted_statistic(call, -mark.degree)
     if call.alone(divisor) and mark.kind == "activation":
         return of_several(call.context, call.operation, call.args, call.kwargs)
     owing = call.kind()._replace(epsilon=call.context.stabiliser())
     return call.run(owing, {key(divisor): -1.0})
 
 
-def normalised(call: Call) -> Any:
+def normalised(call: Call, statistic: Tensor, mark: Mark) -> Any:
     """Multiply or divide an activation by a statistic, as a normalisation layer does.
 
     "gradient" is the chain rule for both, as the fused layers of torch have it; "identity" takes
@@ -587,7 +678,6 @@ def normalised(call: Call) -> Any:
     Returns:
         The output of the operation.
     """
-    ((statistic, mark),) = (pair for pair in call.active if pair[1].role == "statistic")
     constant = call.context.normalisation == "identity"
     weighted = any(m is not None and m.kind == "weight" for m in call.marks)
     call.replace(statistic, None if constant else ACTIVATION)
@@ -615,16 +705,19 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
         return call.refuse_to_guess()
     n = max(len(factors), 1)
     gates = [factor for factor, mark in factors.items() if mark.role == "gate"]
-    statistics = [f for f, m in call.active if key(f) in factors and m.role == "statistic"]
-    if n == 2 and len(statistics) == 1 and operation in ADDED_ELEMENTWISE:  # as `normalised`
-        call.replace(statistics[0], None if context.normalisation == "identity" else ACTIVATION)
+    divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
+    divides = operation in ADDED_QUOTIENTS
+    statistics = [(f, m) for f, m in _statistics(call) if key(f) in factors]
+    inverse = [f for f, m in statistics if (m.degree > 0) == (divides and f is divisor)]
+    if n == 2 and len(statistics) == len(inverse) == 1 and operation in ADDED_ELEMENTWISE:
+        # As `normalised` does.
+        call.replace(inverse[0], None if context.normalisation == "identity" else ACTIVATION)
         n, shares = 1, {}
     elif context.gates == "signal" and n == 2 and len(gates) == 1:
         n, shares = 1, {gates[0]: 0.0}
     else:
         shares = dict.fromkeys(factors, 1 / n)
-    divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
-    if operation in ADDED_QUOTIENTS and key(divisor) in shares:
+    if divides and key(divisor) in shares:
         shares[key(divisor)] *= -1
     # A sum of terms owes epsilon, and a sum of products alone what `product` says.
     terms = is_active(call.mark(first)) or operation in ADDED_ELEMENTWISE
@@ -643,7 +736,28 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
         The output of the operation.
     """
     call = Call(context, operation, args, kwargs)
+    if call.roles == ["magnitude"] and operation in SELECTIONS and call.alone(call.active[0][0]):
+        return call.keep(role="statistic")
     return call.scale(call.kind())
+
+
+def distance(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Run the norm of several values, of which each may be an activation or a weight."""
+    call = Call(context, operation, args, kwargs)
+    kind = call.kind()
+    return call.run(kind._replace(role="statistic") if kind.kind == "activation" else kind)
+
+
+def complex_parts(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Make complex values of real ones, or the reverse, after applying what each of them owes.
+
+    A complex z owes ``|z| / (|z| + eps)``, which is not the product of what its parts would owe.
+
+    Returns:
+        The output of the operation.
+    """
+    call = Call(context, operation, args, kwargs)
+    return call.run(call.kind())
 
 
 def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -658,6 +772,8 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if len(operands) == 1 and not (_torch.is_compiling() or operation in IN_PLACE):
         mark = known(context, operands[0])
         if mark is not None and mark.kind != "weight":
+            if mark.role == "magnitude":
+                mark = mark._replace(role=_role_of_moved(operation, {mark.role}))
             return marked(operation(*args, **kwargs), mark, not operands[0].requires_grad)
     call = Call(context, operation, args, kwargs)
     if call.target is not None:
@@ -668,11 +784,18 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     same = marks and all(mark.debts == marks[0].debts for mark in marks)
     alone = len(marks) == 1 and call.alone(call.active[0][0])
     if same and (alone or kinds <= {"activation", "data"}):
-        role = marks[0].role if len({mark.role for mark in marks}) == 1 else ""
+        role = _role_of_moved(operation, {mark.role for mark in marks})
         return _passed_on(call, marks[0]._replace(assumed=kind.assumed, role=role))
     if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
         kind = kind._replace(epsilon=context.stabiliser())  # weight[tokens] is an embedding
     return call.run(kind)
+
+
+def _role_of_moved(operation: Operation, roles: set[Role]) -> Role:
+    """Return the role of values that were moved or selected, given those of the operands."""
+    if "magnitude" in roles and roles <= set(POWERS):
+        return "statistic" if operation in SELECTIONS else "magnitude"
+    return next(iter(roles)) if len(roles) == 1 else ""
 
 
 def _passed_on(call: Call, mark: Mark) -> Any:

@@ -7,7 +7,8 @@ map exactly as the chain rule does, and differs from it in three local places, o
 * :class:`EpsilonShare`: where no activation follows a linear map, ``z / (z + eps s(z))`` remains;
 * :class:`WeightScale`: the feedback of a parameter is multiplied by its magnitude.
 
-``s(z)`` is the sign with ``s(0) = +1``. Forwards, all three do what the model would have done
+``s(z)`` is the sign with ``s(0) = +1``; of a complex z, whose reward is ``Re(conj(z) G)``, it is
+``z / |z|``. Forwards, all three do what the model would have done
 without them. They are not marked ``once_differentiable``: in a small network that costs more than
 the formulas do.
 """
@@ -74,7 +75,7 @@ class SecantSlope(torch.autograd.Function):
             slope = share(a - function(z.new_zeros(())), before, epsilon, limit)
         else:
             slope = share(a, before, epsilon, limit)
-        ctx.save_for_backward(slope.abs_() if units == "reverse" else slope)
+        ctx.save_for_backward(slope.abs() if units == "reverse" else slope)
         if in_place:
             ctx.mark_dirty(z)
         return z if in_place else a  # the same, but torch.compile wants to see it
@@ -82,7 +83,7 @@ class SecantSlope(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None, None]:  # noqa: D102
         (slope,) = ctx.saved_tensors
-        return slope * g, None, None, None, None, None
+        return slope.conj() * g, None, None, None, None, None
 
 
 class ReluSlope(torch.autograd.Function):

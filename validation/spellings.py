@@ -394,6 +394,23 @@ def _flat_places(h: Tensor) -> Tensor:
     return rows * WIDTH + columns
 
 
+def _last(values: Tensor, like: Tensor) -> Tensor:
+    return values.flatten()[-like.numel() :].view(like.shape)
+
+
+def _square_part(h: Tensor) -> Tensor:
+    return h[:3, :3]
+
+
+def _two(h: Tensor) -> tuple[Tensor, Tensor]:
+    return h[:, 1:3], h[:, 3:]
+
+
+def _turned(h: Tensor) -> Tensor:
+    turned = torch.view_as_complex(torch.stack(_two(h), -1)) * torch.tensor(-1j)
+    return torch.cat([turned.imag, h[:, :1]], 1)
+
+
 _GELU = (2 / torch.pi) ** 0.5
 _PLACES = torch.tensor([1, 1, 3, 3, 0])
 _BACK = list(range(WIDTH - 1, -1, -1))
@@ -516,6 +533,96 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: torch.einsum("bi,b->bi", h, (h * h).sum(1).rsqrt()),
         lambda s, h, g, x: h / h.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12),
     ],
+    "its own outer product": [
+        lambda s, h, g, x: (h[:, :, None] * h[:, None]).flatten(1)[:, ::5],
+        lambda s, h, g, x: torch.einsum("bi,bj->bij", h, h).flatten(1)[:, ::5],
+        lambda s, h, g, x: torch.einsum(h, [0, 1], h, [0, 2], [0, 1, 2]).flatten(1)[:, ::5],
+        lambda s, h, g, x: torch.stack([torch.outer(row, row).flatten()[::5] for row in h]),
+    ],
+    "product with its transpose": [
+        lambda s, h, g, x: F.pad(_square_part(h) * _square_part(h).t(), (0, 2)),
+        lambda s, h, g, x: F.pad(torch.einsum("ij,ji->ij", *[_square_part(h)] * 2), (0, 2)),
+        lambda s, h, g, x: F.pad(torch.einsum("ij,ji -> ji", *[_square_part(h)] * 2).t(), (0, 2)),
+    ],
+    "energy of another": [
+        lambda s, h, g, x: h * (g * g).sum(1, keepdim=True),
+        lambda s, h, g, x: h * torch.einsum("bi,bi->b", g, g)[:, None],
+        lambda s, h, g, x: torch.linalg.vecdot(g, g)[:, None] * h,
+        lambda s, h, g, x: h * (g.square() @ torch.ones_like(s.e[:, :1])),
+        lambda s, h, g, x: h / (1 / g.square().sum(1, keepdim=True)),
+        lambda s, h, g, x: h * g.norm(dim=1, keepdim=True) ** 2,
+    ],
+    "gate of an energy": [
+        lambda s, h, g, x: h * torch.sigmoid(g.square().sum(1, keepdim=True)),
+        lambda s, h, g, x: h * torch.sigmoid(g.square() @ torch.ones_like(s.e[:, :1])),
+        lambda s, h, g, x: h * torch.special.expit(torch.linalg.vecdot(g, g)[:, None]),
+    ],
+    "gated energy": [
+        lambda s, h, g, x: h.abs().sum(1, keepdim=True) * g.sigmoid(),
+        lambda s, h, g, x: F.linear(h.abs(), torch.ones_like(s.e[:1])) * g.sigmoid(),
+    ],
+    "log energy": [
+        lambda s, h, g, x: (h.square().sum(1, keepdim=True) + 1).log() * s.b,
+        lambda s, h, g, x: (h.square() @ torch.ones_like(s.e[:, :1]) + 1).log() * s.b,
+        lambda s, h, g, x: (h.norm(dim=1, keepdim=True).square() + 1).log() * s.b,
+        lambda s, h, g, x: (torch.linalg.vecdot(h, h)[:, None] + 1).log() * s.b,
+    ],
+    "tanh of a norm": [
+        lambda s, h, g, x: h.norm(dim=1, keepdim=True).tanh() * s.b,
+        lambda s, h, g, x: h.square().sum(1, keepdim=True).sqrt().tanh() * s.b,
+        lambda s, h, g, x: torch.cdist(h, torch.zeros_like(s.e[:1])).tanh() * s.b,
+    ],
+    "masked gate": [
+        lambda s, h, g, x: h * x[:, :WIDTH] * g.sigmoid(),
+        lambda s, h, g, x: h * (g.sigmoid() * x[:, :WIDTH]),
+        lambda s, h, g, x: h.mul(F.sigmoid(g).mul(x[:, :WIDTH])),
+        lambda s, h, g, x: h * torch.einsum("bi,bi->bi", g.sigmoid(), x[:, :WIDTH]),
+    ],
+    "masked norm": [
+        lambda s, h, g, x: h / (h * x[:, :WIDTH]).square().sum(1, keepdim=True).sqrt(),
+        lambda s, h, g, x: h / (h.square() * x[:, :WIDTH] ** 2).sum(1, keepdim=True).sqrt(),
+        lambda s, h, g, x: h / torch.einsum("bi,bi->b", h**2, x[:, :WIDTH] ** 2)[:, None].sqrt(),
+    ],
+    "product with what is nearly relu": [
+        lambda s, h, g, x: g * h.relu(),
+        lambda s, h, g, x: g * (h + 1e-13).relu(),
+        lambda s, h, g, x: g * (h + 1e-13).clamp(min=0),
+    ],
+    "product with what is clipped": [
+        lambda s, h, g, x: g * h.clamp(-0.5, 2),
+        lambda s, h, g, x: g * (h + 1e-13).clamp(-0.5, 2),
+        lambda s, h, g, x: g * (h + 1).sub(1 - 1e-13).clamp(-0.5, 2),
+    ],
+    "interpolation": [
+        lambda s, h, g, x: h + (h * g).sigmoid() * (g - h),
+        lambda s, h, g, x: torch.lerp(h, g, (h * g).sigmoid()),
+        lambda s, h, g, x: h.clone().lerp_(g, weight=torch.sigmoid(h * g)),
+    ],
+    "multiplied by four": [
+        lambda s, h, g, x: 4 * h,
+        lambda s, h, g, x: torch.ldexp(h, torch.tensor(2)),
+        lambda s, h, g, x: h.ldexp(torch.full_like(h, 2)),
+    ],
+    "pairs": [
+        lambda s, h, g, x: _last(torch.cartesian_prod(h.flatten(), g.flatten()), h),
+        lambda s, h, g, x: _last(
+            torch.stack(torch.meshgrid(h.flatten(), g.flatten(), indexing="ij"), -1), h
+        ),
+    ],
+    "turned by a right angle": [
+        lambda s, h, g, x: torch.cat([h[:, 3:], -h[:, 1:3], h[:, :1]], 1),
+        lambda s, h, g, x: torch.cat([(-1j * torch.complex(*_two(h))).real, _turned(h)], 1),
+        lambda s, h, g, x: torch.cat(
+            [torch.view_as_real(torch.complex(*_two(h)) / 1j).mT.flatten(1), h[:, :1]], 1
+        ),
+    ],
+    "size of a complex number": [
+        lambda s, h, g, x: (h.square() + g.square()).sqrt(),
+        lambda s, h, g, x: torch.hypot(h, g),
+        lambda s, h, g, x: torch.complex(h, g).abs(),
+        lambda s, h, g, x: torch.view_as_complex(torch.stack([g, h], -1)).conj().abs(),
+        lambda s, h, g, x: torch.complex(g, h).mul(torch.complex(g, h).conj()).real.sqrt(),
+    ],
     "product": [
         lambda s, h, g, x: h * g,
         lambda s, h, g, x: torch.mul(g, h),
@@ -545,6 +652,24 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: h * (x[:, :WIDTH] * torch.ones_like(s.e[0])),
         lambda s, h, g, x: torch.einsum("bi,bi->bi", x[:, :WIDTH], h),
         lambda s, h, g, x: h * (x[:, :WIDTH] @ torch.eye(WIDTH, dtype=x.dtype)),
+    ],
+    "product with what a fixed layer makes of data": [
+        lambda s, h, g, x: h * (x[:, :WIDTH] @ s.e.t()),
+        lambda s, h, g, x: h * F.linear(x[:, :WIDTH], s.e),
+        lambda s, h, g, x: h * F.conv1d(x[:, :WIDTH, None], s.e[..., None])[..., 0],
+        lambda s, h, g, x: h * torch.einsum("bi,ji->bj", x[:, :WIDTH], s.e),
+    ],
+    "product with standardised data": [
+        lambda s, h, g, x: h * F.layer_norm(x[:, :WIDTH], (WIDTH,)),
+        lambda s, h, g, x: h * nn.GroupNorm(1, WIDTH, affine=False)(x[:, :WIDTH]),
+        lambda s, h, g, x: h * F.layer_norm(x[:, :WIDTH], (WIDTH,), torch.ones_like(s.e[0])),
+        lambda s, h, g, x: h * F.instance_norm(x[:, None, :WIDTH])[:, 0],
+    ],
+    "product with rows of a fixed table": [
+        lambda s, h, g, x: h * s.e[x[:, 0].abs().long() % WIDTH],
+        lambda s, h, g, x: h * F.embedding(x[:, 0].abs().long() % WIDTH, s.e),
+        lambda s, h, g, x: h * s.e.index_select(0, x[:, 0].abs().long() % WIDTH),
+        lambda s, h, g, x: h * (F.one_hot(x[:, 0].abs().long() % WIDTH, WIDTH).to(h) @ s.e),
     ],
     "product and sum with a gate": [
         lambda s, h, g, x: torch.sigmoid(g @ g.t()) @ h,

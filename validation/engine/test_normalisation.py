@@ -7,6 +7,7 @@ how the layer is written down.
 
 import math
 from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -90,6 +91,16 @@ def layer_norm_by_std(m: Between, x: Tensor) -> Tensor:
     return affine(m, (x - mean) / torch.sqrt(variance + EPS))
 
 
+def layer_norm_by_two_means(m: Between, x: Tensor) -> Tensor:
+    mean = x.mean(1, keepdim=True)
+    variance = x.square().mean(1, keepdim=True) - mean.square()
+    return affine(m, (x - mean) / (variance + EPS).sqrt())
+
+
+def by_mean_square(m: Between, x: Tensor, mean: Tensor) -> Tensor:
+    return x / (mean + EPS).sqrt() * per_channel(m.scale)
+
+
 def group_norm_by_hand(m: Between, x: Tensor) -> Tensor:
     grouped = x.reshape(len(x), 2, -1)
     return affine(m, standardised(grouped, (2,)).reshape(x.shape))
@@ -109,9 +120,22 @@ def response_by_hand(m: Between, x: Tensor) -> Tensor:
     return x / (2.0 + 0.1 * squares.unfold(1, 3, 1).mean(-1)).pow(0.75)
 
 
+def accumulated(powers: Tensor) -> Tensor:
+    total = torch.zeros_like(powers[:, :1])
+    for row in powers.split(1, 1):
+        total += row
+    return total
+
+
+#: A mean over the channels as a product, and where an index puts all of them.
+EVENLY = torch.full((1, CHANNELS), 1 / CHANNELS, dtype=torch.float64)
+ONE_PLACE = torch.zeros(CHANNELS, dtype=torch.long)
 #: Of each normalisation, the ways to write it; the first is torch's, where torch has one.
 WAYS: dict[str, list[Normalise]] = {
-    "layer_norm": [layer_norm, layer_norm_by_hand, layer_norm_by_squares, layer_norm_by_std],
+    "layer_norm": [
+        *(layer_norm, layer_norm_by_hand, layer_norm_by_squares, layer_norm_by_std),
+        layer_norm_by_two_means,
+    ],
     "group_norm": [
         lambda m, x: F.group_norm(x, 2, m.scale, m.shift, EPS),
         group_norm_by_hand,
@@ -149,6 +173,34 @@ WAYS: dict[str, list[Normalise]] = {
             * torch.rsqrt((2 * x).pow(2).mean(1, keepdim=True) / torch.full((), 4.0) + EPS)
             * per_channel(m.scale)
         ),
+        lambda m, x: by_mean_square(m, x, F.conv1d(x.square(), EVENLY[:, :, None])),
+        lambda m, x: by_mean_square(m, x, (x.mT.square() @ EVENLY.mT).mT),
+        lambda m, x: by_mean_square(m, x, torch.einsum("bcs,ac->bas", x**2, EVENLY)),
+        lambda m, x: by_mean_square(
+            m, x, torch.zeros_like(x[:, :1]).index_add(1, ONE_PLACE, x**2) / CHANNELS
+        ),
+        lambda m, x: by_mean_square(
+            m,
+            x,
+            torch.zeros_like(x[:, :1]).scatter_reduce(
+                1, torch.zeros_like(x, dtype=torch.long), x**2, "mean", include_self=False
+            ),
+        ),
+        lambda m, x: by_mean_square(m, x, accumulated(x**2) / CHANNELS),
+    ],
+    "rms_norm, the scale divided first": [
+        lambda m, x: F.rms_norm(x.mT, (CHANNELS,), m.scale, EPS).mT,
+        lambda m, x: x * (per_channel(m.scale) / (x.square().mean(1, True) + EPS).sqrt()),
+        lambda m, x: x * (per_channel(m.scale) * (x.square().mean(1, True) + EPS).rsqrt()),
+    ],
+    "normalize, infinite p": [
+        lambda m, x: F.normalize(x, p=math.inf, dim=1),
+        lambda m, x: x / x.abs().amax(1, keepdim=True),
+        lambda m, x: x / x.abs().max(1, keepdim=True).values.clamp(min=1e-12),
+        lambda m, x: x / x.abs().topk(1, 1).values,
+        lambda m, x: x * F.adaptive_max_pool1d(x.abs().mT, 1).mT.reciprocal(),
+        lambda m, x: x / x.abs().quantile(1.0, 1, keepdim=True),
+        lambda m, x: x / reduce(torch.maximum, x.abs().split(1, 1)),
     ],
     "normalize, p = 1": [
         lambda m, x: F.normalize(x, p=1, dim=1),
@@ -160,6 +212,9 @@ WAYS: dict[str, list[Normalise]] = {
         lambda m, x: x / x.norm(dim=1, keepdim=True).clamp_min(1e-12),
         lambda m, x: x / torch.linalg.vector_norm(x, dim=1, keepdim=True),
         lambda m, x: x / x.square().sum(1, keepdim=True).sqrt(),
+        lambda m, x: x / reduce(torch.hypot, x.split(1, 1)),
+        lambda m, x: x / F.lp_pool1d(x.mT, 2, CHANNELS).mT,
+        lambda m, x: x / torch.cdist(x.mT, torch.zeros(1, CHANNELS)).mT,
     ],
     "local_response_norm": [
         lambda m, x: F.local_response_norm(x, 3, alpha=0.1, beta=0.75, k=2.0),
@@ -282,10 +337,11 @@ def test_identity_conserves_reward_without_biases(name: str) -> None:
         x = torch.randn(BATCH, CHANNELS, SIZE, requires_grad=True)
         m = Between(WAYS[name][0])
         nn.init.zeros_(m.shift)
+        eye = nn.Parameter(torch.eye(CHANNELS).unsqueeze(-1), requires_grad=False)
 
         class Bare(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                return WAYS[name][0](m, F.conv1d(x, torch.eye(CHANNELS).unsqueeze(-1)))
+                return WAYS[name][0](m, F.conv1d(x, eye))
 
         with lfp.feedback(0, normalisation=option):
             outputs = Bare()(x)
@@ -301,7 +357,7 @@ def test_identity_conserves_reward_without_biases(name: str) -> None:
 # --- what must be caught --------------------------------------------------------------------------
 
 
-def halves(call: Call) -> Any:
+def halves(call: Call, *_: Any) -> Any:
     """A normalisation for a product of two activations."""
     return call.run(call.kind(), {id(a): 1 / len(call.active) for a, _ in call.active})
 
@@ -324,8 +380,8 @@ def test_a_stabiliser_too_many_is_caught(
     _, _, expected = found(WAYS["rms_norm"][1], 0.1, option)
     right = sharing.normalised
 
-    def owing(call: Call) -> Any:
-        output = right(call)
+    def owing(call: Call, *statistic: Any) -> Any:
+        output = right(call, *statistic)
         return marked(output, ACTIVATION._replace(epsilon=call.context.epsilon))
 
     monkeypatch.setattr(sharing, "normalised", owing)

@@ -102,7 +102,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "no gate: relu of shifted": (lambda a, b: F.relu(a + 3) * b, (None, 0.5), 0),
     "no gate: 1 / shifted": (lambda a, b: (a + 3).reciprocal() * b, (None, 0.5), 0),
     "no gate: log of logistic": (lambda a, b: (1 + a.exp()).log() * b, (None, 0.5), 0),
-    "no gate: with data": (lambda a, b: a.sigmoid() * lfp.activation(CONSTANT) * b, (None, 0.5), 0),
+    "gate, times data": (lambda a, b: a.sigmoid() * lfp.activation(CONSTANT) * b, (0.0, 1.0), 0),
     # sums of products
     "addmm": (torch.addmm, (1.0, 0.5, 0.5), 1),
     "addmm of a constant": (lambda a, b: torch.addmm(MATRIX.detach(), a, b), (0.5, 0.5), 0.5),
@@ -137,8 +137,18 @@ CASES: dict[str, tuple[Any, ...]] = {
     "b / (a ** 2 + 1)": (lambda a, b: b / (a**2 + 1), (None, 0.5), 0),
     "b * a ** 3 summed": (lambda a, b: b * (a**3).sum(-1, keepdim=True), (None, 0.5), 0),
     "two by a statistic": (
-        lambda a, b, c: torch.einsum("ij,ij,ij->ij", a, b, squares(c).expand(4, 4)),
+        lambda a, b, c: torch.einsum("ij,ij,ij->ij", a, b, squares(c).rsqrt().expand(4, 4)),
         (0.5, 0.5, 1.0),
+        0,
+    ),
+    "two times a statistic": (
+        lambda a, b, c: torch.einsum("ij,ij,ij->ij", a, b, squares(c).expand(4, 4)),
+        (1 / 3, 1 / 3, 1 / 6),
+        0,
+    ),
+    "gate and statistic": (
+        lambda a, b, c: torch.einsum("ij,ij,ij->ij", a, b.sigmoid(), squares(c).expand(4, 4)),
+        (0.5, 0.0, 0.25),
         0,
     ),
     # powers
@@ -283,8 +293,8 @@ SAME: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
         lambda a, b: squares(a) + a * b,
     ),
     "three factors": (
-        lambda a, b: torch.einsum("ij,ij,ij->ij", a, b, squares(a).expand(4, 4)),
-        lambda a, b: (a * b) * squares(a),
+        lambda a, b: torch.einsum("ij,ij,ij->ij", a, b, squares(a).rsqrt().expand(4, 4)),
+        lambda a, b: (a * b) * squares(a).rsqrt(),
     ),
     "l1": (lambda a, b: a / a.abs().sum(-1, True) + b, lambda a, b: F.normalize(a, 1.0) + b),
     "l2": (

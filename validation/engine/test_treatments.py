@@ -184,7 +184,7 @@ def deaf_units(patch: pytest.MonkeyPatch) -> None:
 def plain_normalised(patch: pytest.MonkeyPatch) -> None:
     """Let the reward of a statistic pass through it, whatever the option says."""
 
-    def through(call: Call) -> Any:
+    def through(call: Call, *_: Any) -> Any:
         (statistic,) = (a for a, mark in call.active if mark.role == "statistic")
         call.replace(statistic, ACTIVATION)
         return call.run(call.kind())
