@@ -85,7 +85,7 @@ def lerp(start: Tensor, end: Tensor, weight: Any) -> Tensor:
 
 def ldexp(x: Tensor, other: Tensor) -> Tensor:
     """Return x times a power of 2."""
-    return x * torch.pow(2.0, other)
+    return x * torch.exp2(other)
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:

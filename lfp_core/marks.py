@@ -170,7 +170,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
     if _torch.is_compiling():
         raise UnsupportedOperation(
             "no LFP rule for what made an operand, which torch.compile does not show: an "
-            "assignment to slices, a custom Function, or a function such as hardswish"
+            "assignment to slices, a custom Function, or a function such as hardswish or pad"
         )
     with _torch.DisableTorchFunction():
         return put(tensor, _origin(tensor))

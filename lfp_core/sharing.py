@@ -150,7 +150,7 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         return Call(context, operation, args, kwargs).keep()
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
-        role = _role(operation, mark.role, options, kwargs) if is_active(mark) else ""
+        role = _role(operation, mark.role, args[1:], kwargs) if is_active(mark) else ""
         return call.run(call.kind()._replace(role=role))  # an ordinary function
 
     def function(z: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 
     unit = functions.UNITS[operation]
     if mark.role:
-        unit = unit.with_role(_role(operation, mark.role, options, kwargs))
+        unit = unit.with_role(_role(operation, mark.role, args[1:], kwargs))
     slope = 0.0 if unit.relu else unit.slope_at_zero(*options, **kwargs)
     in_place = overwrites(operation, args, kwargs)
     return _secant(context, operation, z, mark, function, unit, slope, in_place)
@@ -354,7 +354,7 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
         return context.without_rule(Call(context, operation, args, kwargs), HIDDEN)
     ordinary = not context.knows_data() if mark is None else mark.kind != "weight"
     powers = mark is not None and mark.role in POWERS and operation not in NORMALISATIONS
-    if powers or (mark is not None and mark.kind == "data"):
+    if powers or (ordinary and (mark is None or mark.kind == "data")):
         ordinary = any(mark_of(t) is not None for t in tensors((*parameters, *kwargs.values())))
     if not ordinary:
         call = Call(context, operation, args, kwargs)
@@ -408,11 +408,8 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     if mark is not None and mark.kind != "weight" and not mark.leaf:
         return route(context, operation, args, kwargs)
     of_indices = known(context, indices)
-    if of_indices is None:
-        plain = context.knows_data()  # the positions 0, 1, 2, ...
-    else:
-        plain = of_indices.kind == "weight" or (mark is None and of_indices.kind == "data")
-    if plain:
+    constant = context.knows_data() if of_indices is None else of_indices.kind == "weight"
+    if constant or mark is None:  # the positions 0, 1, 2, ..., or a table that is constant
         call = Call(context, operation, args, kwargs)
         return call.run(call.kind())
     output = operation(as_weight(table, mark), *rest, **kwargs)
@@ -521,11 +518,10 @@ def linear_in(first: int, otherwise: Operation | None = None) -> Rule:
         call = Call(context, operation, args, kwargs)
         if not any(is_active(call.mark(t)) for t in tensors((*args[first:], *kwargs.values()))):
             return total(context, operation, args, kwargs)
-        if otherwise is None:
+        if otherwise is None or call.target is not None:
             return context.without_rule(call, " with weights that are activations")
         with context:
-            output = otherwise(*args, **kwargs)
-            return output if call.target is None else call.target.copy_(output)
+            return otherwise(*args, **kwargs)
 
     return rule
 
@@ -586,9 +582,9 @@ def _form(operation: Operation, args: Args) -> str:
         return "elementwise"
     if operation in DOTS:
         return "dot"
-    if operation is not torch.einsum or not isinstance(args[0], str):
+    if operation is not torch.einsum:
         return ""
-    inputs, arrow, output = args[0].replace(" ", "").partition("->")
+    inputs, arrow, output = _equation(args).partition("->")
     letters = inputs.replace(",", "").replace(".", "")
     summed = set(letters) - set(output) if arrow else {c for c in letters if letters.count(c) > 1}
     terms = inputs.split(",")
@@ -596,6 +592,18 @@ def _form(operation: Operation, args: Args) -> str:
     if not summed and not (arrow and "." in inputs and "." not in output):
         return "square" if same and output in (terms[0], "") else "elementwise"
     return "dot" if same else ""
+
+
+def _equation(args: Args) -> str:
+    """Return the equation of an einsum, which may be given as lists of numbers."""
+    if isinstance(args[0], str):
+        return args[0].replace(" ", "")
+    lists = (args[1::2], args[2 * (len(args) // 2) :])
+    inputs, output = (
+        ["".join("..." if i is Ellipsis else chr(ord("a") + i) for i in each) for each in part]
+        for part in lists
+    )
+    return "->".join([",".join(inputs), *output])
 
 
 def _statistics(call: Call) -> list[tuple[Tensor, Mark]]:

@@ -398,8 +398,12 @@ def _last(values: Tensor, like: Tensor) -> Tensor:
     return values.flatten()[-like.numel() :].view(like.shape)
 
 
-def _square_part(h: Tensor) -> Tensor:
-    return h[:3, :3]
+def _matrices(h: Tensor) -> Tensor:
+    return h[:, :4].reshape(-1, 2, 2)
+
+
+def _padded(matrices: Tensor) -> Tensor:
+    return torch.cat([matrices.flatten(1), torch.ones_like(matrices[:, 0, :1])], 1)
 
 
 def _two(h: Tensor) -> tuple[Tensor, Tensor]:
@@ -540,9 +544,9 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: torch.stack([torch.outer(row, row).flatten()[::5] for row in h]),
     ],
     "product with its transpose": [
-        lambda s, h, g, x: F.pad(_square_part(h) * _square_part(h).t(), (0, 2)),
-        lambda s, h, g, x: F.pad(torch.einsum("ij,ji->ij", *[_square_part(h)] * 2), (0, 2)),
-        lambda s, h, g, x: F.pad(torch.einsum("ij,ji -> ji", *[_square_part(h)] * 2).t(), (0, 2)),
+        lambda s, h, g, x: _padded(_matrices(h) * _matrices(h).mT),
+        lambda s, h, g, x: _padded(torch.einsum("bij,bji->bij", *[_matrices(h)] * 2)),
+        lambda s, h, g, x: _padded(torch.einsum("bij,bji -> bji", *[_matrices(h)] * 2).mT),
     ],
     "energy of another": [
         lambda s, h, g, x: h * (g * g).sum(1, keepdim=True),
@@ -596,7 +600,7 @@ FUNCTIONS: dict[str, list[Spelling]] = {
     "interpolation": [
         lambda s, h, g, x: h + (h * g).sigmoid() * (g - h),
         lambda s, h, g, x: torch.lerp(h, g, (h * g).sigmoid()),
-        lambda s, h, g, x: h.clone().lerp_(g, weight=torch.sigmoid(h * g)),
+        lambda s, h, g, x: h.lerp(g, weight=torch.sigmoid(h * g)),
     ],
     "multiplied by four": [
         lambda s, h, g, x: 4 * h,

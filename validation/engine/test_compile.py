@@ -182,7 +182,9 @@ def test_compiled_positions_are_no_data_where_they_are_marked(marked: bool) -> N
     assert same is marked
 
 
-@pytest.mark.parametrize("function", [F.hardswish, F.hardsigmoid])
+@pytest.mark.parametrize(
+    "function", [F.hardswish, F.hardsigmoid, F.tanh, lambda h: F.pad(h, (1, -1))]
+)
 @pytest.mark.usefixtures("compiler")
 def test_compiled_function_that_no_mode_sees_is_refused(function: Any) -> None:
     network = Network([lambda s, h, g, x: function(h)], True, 7)

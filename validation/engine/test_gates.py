@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import sharing
+from lfp_core import functions, sharing
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
 
 TOLERANCE = 1e-9
@@ -107,7 +107,7 @@ def test_any_number_making_a_gate_is_caught(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         sharing, "_role_of_sum", lambda operation, role, number: roles.get(role, "shifted")
     )
-    monkeypatch.setattr(sharing.functions, "bounds", lambda *_, **__: (0, 1))
+    monkeypatch.setattr(functions, "bounds", lambda *_, **__: (0, 1))
     assert not feedback_of_factors(NO_GATES[name][0])[1].any()
 
 
