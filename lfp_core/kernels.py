@@ -74,10 +74,10 @@ def _representable(value: float, dtype: torch.dtype) -> float:
 
 
 def _quotient(a: Tensor, z: Tensor, epsilon: float, factor: float) -> Tensor:
-    # Half the memory traffic of where(z < 0, z - eps, z + eps). It differs at z = -0.0 alone, where
-    # all contributions are 0: then no weight is credited anyway.
     if z.is_complex():
         return a / (z + epsilon * torch.where(z == 0, 1.0, z.sgn())) * factor
+    # Half the memory traffic of where(z < 0, z - eps, z + eps). It differs at z = -0.0 alone, where
+    # all contributions are 0: then no weight is credited anyway.
     if _torch.is_compiling():  # which fuses this, and refuses `out` that is a permuted view
         stabiliser = torch.full((), epsilon, dtype=z.dtype, device=z.device)
         return a / (torch.copysign(stabiliser, z) + z) * factor

@@ -701,6 +701,8 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     kind = call.kind()
     if kind.kind in ("weight", "data"):
         return call.run(kind)
+    if len(call.active) == 1 and call.roles[0] in POWERS and call.alone(call.active[0][0]):
+        return call.keep(role="statistic")  # a weighted mean of squares
     first = args[0]
     if any(factor is first for factor in tensors((*args[1:], *kwargs.values()))):
         # The same tensor as a term and as a factor, which gets a part of the term's reward.

@@ -8,9 +8,8 @@ map exactly as the chain rule does, and differs from it in three local places, o
 * :class:`WeightScale`: the feedback of a parameter is multiplied by its magnitude.
 
 ``s(z)`` is the sign with ``s(0) = +1``; of a complex z, whose reward is ``Re(conj(z) G)``, it is
-``z / |z|``. Forwards, all three do what the model would have done
-without them. They are not marked ``once_differentiable``: in a small network that costs more than
-the formulas do.
+``z / |z|``. Forwards, all three do what the model would have done without them. They are not marked
+``once_differentiable``: in a small network that costs more than the formulas do.
 """
 
 import math

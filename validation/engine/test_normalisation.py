@@ -187,6 +187,9 @@ WAYS: dict[str, list[Normalise]] = {
             ),
         ),
         lambda m, x: by_mean_square(m, x, accumulated(x**2) / CHANNELS),
+        lambda m, x: by_mean_square(
+            m, x, torch.baddbmm(torch.zeros(1, 1, 1), EVENLY.expand(len(x), 1, -1), x**2)
+        ),
     ],
     "rms_norm, the scale divided first": [
         lambda m, x: F.rms_norm(x.mT, (CHANNELS,), m.scale, EPS).mT,
