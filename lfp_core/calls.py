@@ -17,6 +17,7 @@ from lfp_core.marks import (
     ATTRIBUTE,
     COMPILED,
     DATA,
+    POWERS,
     WEIGHT,
     Mark,
     Role,
@@ -356,7 +357,7 @@ class Call:
         if len(active) != 1 or active[0][1].leaf or not self.alone(active[0][0]):
             return self.run(kind)
         mark = active[0][1]
-        if mark.degree != 1.0 or mark.role in ("magnitude", "statistic"):
+        if mark.degree != 1.0 or mark.role in POWERS:
             return self.keep()
         return self.run(kind._replace(role=mark.role))
 

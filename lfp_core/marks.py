@@ -48,10 +48,16 @@ Role = Literal[
     "pair",
     "magnitude",
     "statistic",
+    "extreme",
+    "centred",
+    "exponential",
+    "partition",
 ]
 
-#: The roles of what is homogeneous in activations, and may come to be divided by.
-POWERS: tuple[Role, ...] = ("magnitude", "statistic")
+#: What is homogeneous in activations, and the role of a sum of it, which may come to be divided by.
+SUMS: dict[Role, Role] = {"magnitude": "statistic", "exponential": "partition"}
+DIVISORS: tuple[Role, ...] = ("statistic", "partition")
+POWERS: tuple[Role, ...] = (*SUMS, *DIVISORS)
 ATTRIBUTE = "_lfp_mark"
 COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
 
@@ -74,7 +80,10 @@ class Mark(NamedTuple):
             number, which is a gate if it is clipped from 0 to another one;
             "magnitude" for powers and absolute values, and "statistic" for sums and extremes of
             them, by which a normalisation divides; "contribution" for an activation times a weight,
-            the sum of which is a layer, and "pair" for a product of two activations.
+            the sum of which is a layer, and "pair" for a product of two activations;
+            "extreme" for the largest of several values, "centred" for those less that,
+            "exponential" for exp of these, and "partition" for their sum, which is divided by in a
+            softmax.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.

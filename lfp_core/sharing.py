@@ -54,7 +54,9 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     DATA,
+    DIVISORS,
     POWERS,
+    SUMS,
     WEIGHT,
     Kind,
     Mark,
@@ -95,8 +97,8 @@ REDUCTIONS = (
 )
 #: What a bias may be added by, element by element.
 FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
-SUBTRACTIONS = functions.named("sub", "subtract") | FROM_NUMBER
-ADDITIONS = functions.named("add") | {Tensor.__radd__} | SUBTRACTIONS
+DIFFERENCES = functions.named("sub", "subtract")
+ADDITIONS = functions.named("add") | {Tensor.__radd__} | DIFFERENCES | FROM_NUMBER
 #: What takes a shape in the place of a tensor.
 SHAPED_LIKE: dict[Operation, Operation] = {
     Tensor.view_as: Tensor.view,
@@ -122,6 +124,11 @@ SELECTIONS = EXTREMES | functions.named(
 NORMALISATIONS = functions.named(
     "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
 )
+#: What becomes of exp and of a difference: exp(log_softmax(x)), exp(x - logsumexp(x)).
+LOGARITHMS: dict[Operation, Role] = {
+    **dict.fromkeys(functions.named("log_softmax"), "centred"),
+    **dict.fromkeys(functions.named("logsumexp"), "extreme"),
+}
 SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
 
 
@@ -146,12 +153,14 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if (options or kwargs) and tensors((*options, *kwargs.values())):
         return of_several(context, operation, args, kwargs)
     mark = known(context, z)
-    if mark is not None and mark.role == "statistic" and operation in BOUNDS:
+    if mark is not None and mark.role in DIVISORS and operation in BOUNDS:
         return Call(context, operation, args, kwargs).keep()
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
         role = _role(operation, mark.role, args[1:], kwargs) if is_active(mark) else ""
         return call.run(call.kind()._replace(role=role))  # an ordinary function
+    if mark.role == "centred" and operation in functions.EXP:
+        return _exponential(Call(context, operation, args, kwargs))
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)
@@ -162,6 +171,13 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     slope = 0.0 if unit.relu else unit.slope_at_zero(*options, **kwargs)
     in_place = overwrites(operation, args, kwargs)
     return _secant(context, operation, z, mark, function, unit, slope, in_place)
+
+
+def _exponential(call: Call) -> Any:
+    """Run exp of values less their largest, as a softmax does: a part of :func:`expansion`."""
+    # As an activation it would have a slope of 1 / epsilon at the largest, which is 0 itself.
+    call.replace(call.active[0][0], ACTIVATION)
+    return call.run(call.kind()._replace(role="exponential"))
 
 
 def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -183,7 +199,7 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     ((z, mark),) = call.active
     if not z.requires_grad:
         return call.run(call.kind())
-    if mark.role == "statistic" and operation in BOUNDS:
+    if mark.role in DIVISORS and operation in BOUNDS:
         return call.keep()
     shape = torch.broadcast_shapes(*(operand.shape for operand in call.operands))
     whole = z if shape == z.shape else route(context, Tensor.expand, (z, shape), {})
@@ -286,7 +302,7 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return of_several(context, operation, args, kwargs)
     assert mark is not None
     degree = mark.degree * exponent
-    if mark.role == "statistic":
+    if mark.role in DIVISORS:
         return call.keep(degree)
     if exponent < 1:  # whose slope is infinite at 0
         return _secant_of_power(call, exponent)
@@ -359,7 +375,7 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     if not ordinary:
         call = Call(context, operation, args, kwargs)
         # A weighted mean of squares; or else what is made of constants and data or weights alone.
-        return call.keep(role="statistic") if powers else call.run(call.kind())
+        return call.keep(role=_summed(mark)) if powers else call.run(call.kind())
     if operation is F.linear and not kwargs and (mark is None or mark.debts == ACTIVATION.debts):
         output = linear_layer(x, *parameters)
         if output is not None:
@@ -436,8 +452,7 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return _sum_of_terms(call, becomes)
     ((term, mark),) = call.active
     if call.alone(term) and (mark.role in POWERS or mark.degree != 1.0):
-        reduced = operation in REDUCTIONS and mark.role == "magnitude"
-        return call.keep(role="statistic" if reduced else mark.role)
+        return call.keep(role=_summed(mark) if operation in REDUCTIONS else mark.role)
     if operation in ADDITIONS:
         return _with_bias(call, becomes)
     if operation in REDUCTIONS and mark.role == "contribution":
@@ -454,12 +469,20 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
     if powers and marks:  # x ** 2 + y ** 2, or the mean of squares less the square of the mean
         for operand, _ in call.active:
             call.replace(operand, ACTIVATION)
-        return call.run(ACTIVATION._replace(degree=marks[0].degree, role="statistic"))
+        return call.run(ACTIVATION._replace(degree=marks[0].degree, role=_summed(*marks)))
+    if call.operation in DIFFERENCES and marks and marks[-1].role == "extreme":
+        becomes = becomes._replace(role="centred")
     # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
     guess = any(mark.kind == "undetermined" and not mark.leaf for mark in marks)
     if guess and becomes.kind == "activation" and becomes.epsilon > 0:
         return call.refuse_to_guess()
     return call.run(becomes)
+
+
+def _summed(*marks: Mark | None) -> Role:
+    """Return the role of a sum of powers, or of exponentials, given the marks of the terms."""
+    roles = {SUMS.get(mark.role, mark.role) for mark in marks if mark is not None}
+    return roles.pop() if len(roles) == 1 else "statistic"
 
 
 def _with_bias(call: Call, becomes: Mark) -> Any:
@@ -470,6 +493,10 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
         becomes = becomes._replace(role="gate")  # 1 - sigmoid(z)
     elif number is not None:
         becomes = becomes._replace(role=_role_of_sum(call.operation, mark.role, number))
+    elif call.operation in DIFFERENCES and "data" in [
+        mark.kind for mark in call.marks[1:] if mark is not None
+    ]:
+        becomes = becomes._replace(role="centred")  # less the largest, which was detached
     biased = all(
         other is term or (m is not None and m.kind == "weight")
         for other, m in zip(call.operands, call.marks, strict=True)
@@ -499,7 +526,7 @@ def _role_of_sum(operation: Operation, role: Role, number: float) -> Role:
     """Return the role of an activation and a number, given that of the activation."""
     if role == "odd":
         return "gate" if abs(number) in (0.5, 1.0) else ""  # 1 + tanh(z), with or without a half
-    if operation in SUBTRACTIONS - FROM_NUMBER:
+    if operation in DIFFERENCES:
         number = -number
     if role == "exp":
         return "logistic" if number == 1 and operation not in FROM_NUMBER else ""
@@ -608,7 +635,7 @@ def _equation(args: Args) -> str:
 
 def _statistics(call: Call) -> list[tuple[Tensor, Mark]]:
     """Return the operands that a normalisation divides by, or their reciprocals."""
-    return [(operand, mark) for operand, mark in call.active if mark.role == "statistic"]
+    return [(operand, mark) for operand, mark in call.active if mark.role in DIVISORS]
 
 
 def _shares(call: Call) -> dict[Any, float]:
@@ -626,10 +653,10 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
         return call.run(kind)
     if elementwise and all(m is None or m.kind in ("activation", "data") for m in call.marks):
         return call.scale(kind)
-    if elementwise and "statistic" in call.roles:
+    if elementwise and _statistics(call):
         return _weighted_statistic(call, call.active[0][1].degree)
     if any(role in POWERS for role in call.roles) and call.alone(call.active[0][0]):
-        return call.keep(role="statistic")  # a weighted mean of squares
+        return call.keep(role=_summed(call.active[0][1]))  # a weighted mean of squares
     epsilon = call.context.stabiliser()
     return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
 
@@ -667,7 +694,7 @@ def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
     """Divide a weight or a constant by an activation."""
     if mark.kind == "undetermined" and not mark.leaf:  # a weight follows the chain rule
         return call.refuse_to_guess()
-    if mark.role == "statistic":
+    if mark.role in DIVISORS:
         if call.alone(divisor):
             return call.keep(-mark.degree)
         return _weighted_statistic(call, -mark.degree)
@@ -686,13 +713,17 @@ def normalised(call: Call, statistic: Tensor, mark: Mark) -> Any:
     Returns:
         The output of the operation.
     """
-    constant = call.context.normalisation == "identity"
+    constant = call.context.normalisation == "identity" and mark.role == "statistic"
     weighted = any(m is not None and m.kind == "weight" for m in call.marks)
     call.replace(statistic, None if constant else ACTIVATION)
     owed = call.context.stabiliser() if weighted else mark.epsilon
     others = [key(factor) for factor, _ in call.active if factor is not statistic]
     shares = dict.fromkeys(others, 1 / len(others))
-    return call.run(call.kind()._replace(epsilon=owed), shares)
+    output = call.run(call.kind()._replace(epsilon=owed), shares)
+    softmax = mark.role == "partition" and "exponential" in call.roles
+    if softmax and call.context.attention == "constant":
+        return marked(output.detach(), DATA)
+    return output
 
 
 def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -702,7 +733,7 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     if kind.kind in ("weight", "data"):
         return call.run(kind)
     if len(call.active) == 1 and call.roles[0] in POWERS and call.alone(call.active[0][0]):
-        return call.keep(role="statistic")  # a weighted mean of squares
+        return call.keep(role=_summed(call.active[0][1]))  # a weighted mean of squares
     first = args[0]
     if any(factor is first for factor in tensors((*args[1:], *kwargs.values()))):
         # The same tensor as a term and as a factor, which gets a part of the term's reward.
@@ -782,7 +813,7 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if len(operands) == 1 and not (_torch.is_compiling() or operation in IN_PLACE):
         mark = known(context, operands[0])
         if mark is not None and mark.kind != "weight":
-            if mark.role == "magnitude":
+            if operation in SELECTIONS:
                 mark = mark._replace(role=_role_of_moved(operation, {mark.role}))
             return marked(operation(*args, **kwargs), mark, not operands[0].requires_grad)
     call = Call(context, operation, args, kwargs)
@@ -803,9 +834,10 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
 
 def _role_of_moved(operation: Operation, roles: set[Role]) -> Role:
     """Return the role of values that were moved or selected, given those of the operands."""
-    if "magnitude" in roles and roles <= set(POWERS):
+    if "magnitude" in roles and roles <= {"magnitude", "statistic"}:
         return "statistic" if operation in SELECTIONS else "magnitude"
-    return next(iter(roles)) if len(roles) == 1 else ""
+    role = next(iter(roles)) if len(roles) == 1 else ""
+    return "extreme" if role == "" and operation in SELECTIONS else role
 
 
 def _passed_on(call: Call, mark: Mark) -> Any:
@@ -949,7 +981,7 @@ def expansion(context: Context, operation: Operation, args: Args, kwargs: Kwargs
     if context.attention == "constant" and operation in SOFTMAX:
         weights = operation(*args, **kwargs).detach()
         return weights if call.kind().kind == "weight" else marked(weights, DATA)
-    return call.run(call.kind())
+    return call.run(call.kind()._replace(role=LOGARITHMS.get(operation, "")))
 
 
 def normalisation(composed: Operation) -> Rule:

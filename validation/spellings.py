@@ -406,6 +406,19 @@ def _padded(matrices: Tensor) -> Tensor:
     return torch.cat([matrices.flatten(1), torch.ones_like(matrices[:, 0, :1])], 1)
 
 
+def _normal(exponentials: Tensor) -> Tensor:
+    return exponentials / exponentials.sum(1, keepdim=True)
+
+
+def _total(h: Tensor) -> Tensor:
+    return (h - h.detach().amax(1, keepdim=True)).exp()
+
+
+def _with_none(h: Tensor, largest: Tensor) -> Tensor:
+    exponentials = (h - largest).exp()
+    return exponentials / (exponentials.sum(1, keepdim=True) + (-largest).exp())
+
+
 def _two(h: Tensor) -> tuple[Tensor, Tensor]:
     return h[:, 1:3], h[:, 3:]
 
@@ -417,6 +430,7 @@ def _turned(h: Tensor) -> Tensor:
 
 _GELU = (2 / torch.pi) ** 0.5
 _PLACES = torch.tensor([1, 1, 3, 3, 0])
+_NOWHERE = torch.zeros(WIDTH, dtype=torch.long)
 _BACK = list(range(WIDTH - 1, -1, -1))
 
 #: Spellings of one function each; the first is the usual one.
@@ -626,6 +640,22 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: torch.complex(h, g).abs(),
         lambda s, h, g, x: torch.view_as_complex(torch.stack([g, h], -1)).conj().abs(),
         lambda s, h, g, x: torch.complex(g, h).mul(torch.complex(g, h).conj()).real.sqrt(),
+    ],
+    "softmax": [
+        lambda s, h, g, x: h.softmax(1),
+        lambda s, h, g, x: _normal((h - h.amax(1, keepdim=True)).exp()),
+        lambda s, h, g, x: _normal(torch.exp(h - h.detach().max(1, keepdim=True).values)),
+        lambda s, h, g, x: _normal((h - h.max(dim=1, keepdim=True)[0].detach()).exp_()),
+        lambda s, h, g, x: _total(h).mul(_total(h).sum(1, keepdim=True).reciprocal()),
+        lambda s, h, g, x: _normal((h - h.amax(1)[:, None]).exp()),
+        lambda s, h, g, x: F.log_softmax(h, 1).exp(),
+        lambda s, h, g, x: (h - h.logsumexp(1, keepdim=True)).exp(),
+        lambda s, h, g, x: _total(h) / (_total(h) @ torch.ones_like(s.e[:, :1])),
+        lambda s, h, g, x: _total(h) / torch.zeros_like(h[:, :1]).index_add(1, _NOWHERE, _total(h)),
+    ],
+    "softmax with none": [
+        lambda s, h, g, x: torch.cat([h, torch.zeros_like(h[:, :1])], 1).softmax(1)[:, :WIDTH],
+        lambda s, h, g, x: _with_none(h, h.amax(1, keepdim=True).clamp(min=0).detach()),
     ],
     "product": [
         lambda s, h, g, x: h * g,
