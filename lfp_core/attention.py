@@ -20,7 +20,7 @@ from torch import Tensor
 from lfp_core import _torch, kernels
 from lfp_core.calls import Args, Context, Kwargs, Operation, known
 from lfp_core.composed import attend, grouped
-from lfp_core.marks import ACTIVATION, POWERS, Mark, marked, used
+from lfp_core.marks import ACTIVATION, GATES, POWERS, Mark, marked, used
 from lfp_core.slopes import Share
 
 #: Scores that are computed at a time, or if the queries are more numbers than that, as many.
@@ -95,7 +95,7 @@ def _is_certain(mark: Mark | None) -> bool:
     """Return whether a product of activations shares evenly with the tensor of this mark."""
     if mark is None:
         return True
-    uncertain = mark.assumed or mark.hidden or mark.role in ("gate", *POWERS)
+    uncertain = mark.assumed or mark.hidden or mark.role in (*GATES, *POWERS)
     return mark.kind != "undetermined" and not uncertain
 
 

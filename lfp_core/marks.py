@@ -40,6 +40,7 @@ Kind = Literal["data", "weight", "activation", "undetermined"]
 Role = Literal[
     "",
     "gate",
+    "gates",
     "odd",
     "exp",
     "logistic",
@@ -58,6 +59,7 @@ Role = Literal[
 SUMS: dict[Role, Role] = {"magnitude": "statistic", "exponential": "partition"}
 DIVISORS: tuple[Role, ...] = ("statistic", "partition")
 POWERS: tuple[Role, ...] = (*SUMS, *DIVISORS)
+GATES: tuple[Role, ...] = ("gate", "gates")
 ATTRIBUTE = "_lfp_mark"
 COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
 
@@ -75,12 +77,12 @@ class Mark(NamedTuple):
             consumer applies; 0 if there is none, infinite for a spike (:data:`slopes.UNDIVIDED`).
         degree: k, where z is homogeneous of degree k in activations, so that by Euler's theorem the
             chain rule hands down k times the reward of z: its consumer divides by k.
-        role: "gate" for what a sigmoid makes, and "odd" for a tanh, which with 1 added is a gate;
-            "exp" with 1 added is "logistic", the reciprocal of a gate; "shifted" for z plus a
-            number, which is a gate if it is clipped from 0 to another one;
-            "magnitude" for powers and absolute values, and "statistic" for sums and extremes of
-            them, by which a normalisation divides; "contribution" for an activation times a weight,
-            the sum of which is a layer, and "pair" for a product of two activations;
+        role: "gate" for what a sigmoid makes, "gates" for a product of two, and "odd" for a tanh,
+            which with 1 added is a gate; "exp" with 1 added is "logistic", the reciprocal of a
+            gate; "shifted" for z plus a number, which is a gate if it is clipped from 0 to another
+            one; "magnitude" for powers and absolute values, and "statistic" for sums and extremes
+            of them, by which a normalisation divides; "contribution" for an activation times a
+            weight, the sum of which is a layer, and "pair" for a product of two activations;
             "extreme" for the largest of several values, "centred" for those less that,
             "exponential" for exp of these, and "partition" for their sum, which is divided by in a
             softmax.

@@ -55,6 +55,7 @@ from lfp_core.marks import (
     ACTIVATION,
     DATA,
     DIVISORS,
+    GATES,
     POWERS,
     SUMS,
     WEIGHT,
@@ -270,6 +271,8 @@ def _role(operation: Operation, role: Role, options: Args, kwargs: Kwargs) -> Ro
     if role == "shifted" and operation in functions.CLIPS:
         low, high = functions.bounds(operation, *options, **kwargs)
         return "gate" if low == 0 and high is not None else ""  # relu6(z + 3) / 6, a hard sigmoid
+    if role in GATES and operation in BOUNDS:
+        return "gate"
     if role == "logistic" and operation in RECIPROCALS:
         return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
     return functions.ROLES.get(operation, "")
@@ -307,7 +310,8 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if exponent < 1:  # whose slope is infinite at 0
         return _secant_of_power(call, exponent)
     even = exponent % 2 == 0 or operation in ABSOLUTE
-    becomes = call.kind()._replace(degree=degree, role="magnitude" if even else "")
+    role: Role = "gate" if mark.role in GATES else "magnitude" if even else ""
+    becomes = call.kind()._replace(degree=degree, role=role)
     shares = {key(args[0]): mark.degree}  # the degree so far is kept, not applied
     return call.run(becomes, shares)
 
@@ -457,7 +461,9 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return _with_bias(call, becomes)
     if operation in REDUCTIONS and mark.role == "contribution":
         call.replace(term, mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
-    if operation in REDUCTIONS and mark.role == "pair":
+    if operation in REDUCTIONS and mark.role in GATES and call.alone(term):
+        becomes = becomes._replace(role="gate")
+    if operation in REDUCTIONS and mark.role in ("pair", "gates"):
         becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
     return call.run(becomes)
 
@@ -472,6 +478,8 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
         return call.run(ACTIVATION._replace(degree=marks[0].degree, role=_summed(*marks)))
     if call.operation in DIFFERENCES and marks and marks[-1].role == "extreme":
         becomes = becomes._replace(role="centred")
+    if _are_gates(call):
+        becomes = becomes._replace(role="gate")
     # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
     guess = any(mark.kind == "undetermined" and not mark.leaf for mark in marks)
     if guess and becomes.kind == "activation" and becomes.epsilon > 0:
@@ -489,7 +497,7 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     """Add weights or constants to an activation."""
     ((term, mark),) = call.active
     number = _added_number(call)
-    if mark.role == "gate" and call.marks.count(None) == len(call.operands) - 1:
+    if mark.role in GATES and call.marks.count(None) == len(call.operands) - 1:
         becomes = becomes._replace(role="gate")  # 1 - sigmoid(z)
     elif number is not None:
         becomes = becomes._replace(role=_role_of_sum(call.operation, mark.role, number))
@@ -576,9 +584,12 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
         return normalised(call, *statistics[0])
     shares = _shares(call)
     n = sum(shares[key(factor)] > 0 for factor, _ in call.active)
+    gates = _are_gates(call)
     if elementwise:
-        return call.run(kind._replace(role="pair" if n == 2 else ""), shares)
-    return call.run(kind._replace(epsilon=context.stabiliser() / n), shares)
+        of_two: Role = "gates" if gates else "pair"
+        return call.run(kind._replace(role=of_two if n == 2 else "gate" if gates else ""), shares)
+    becomes = kind._replace(epsilon=context.stabiliser() / n, role="gate" if gates else "")
+    return call.run(becomes, shares)
 
 
 def _is_square(call: Call) -> bool:
@@ -640,11 +651,16 @@ def _statistics(call: Call) -> list[tuple[Tensor, Mark]]:
 
 def _shares(call: Call) -> dict[Any, float]:
     """Return what each of several activations gets of the reward of their product, by `key`."""
-    gates = [factor for factor, mark in call.active if mark.role == "gate"]
-    others = [key(factor) for factor, mark in call.active if mark.role != "gate"]
-    if call.context.gates == "signal" and len(gates) == 1:
-        return dict.fromkeys(others, 1 / len(others)) | {key(gates[0]): 0.0}
+    gates = [key(factor) for factor, mark in call.active if mark.role in GATES]
+    others = [key(factor) for factor, mark in call.active if mark.role not in GATES]
+    if call.context.gates == "signal" and gates and others:
+        return dict.fromkeys(others, 1 / len(others)) | dict.fromkeys(gates, 0.0)
     return dict.fromkeys([key(factor) for factor, _ in call.active], 1 / len(call.active))
+
+
+def _are_gates(call: Call) -> bool:
+    """Return whether all activations are gates: so are then their sums and products."""
+    return bool(call.active) and all(role in GATES for role in call.roles)
 
 
 def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
@@ -745,7 +761,7 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     if len(factors) > 1 and call.doubtful:
         return call.refuse_to_guess()
     n = max(len(factors), 1)
-    gates = [factor for factor, mark in factors.items() if mark.role == "gate"]
+    gates = [factor for factor, mark in factors.items() if mark.role in GATES]
     divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
     divides = operation in ADDED_QUOTIENTS
     statistics = [(f, m) for f, m in _statistics(call) if key(f) in factors]

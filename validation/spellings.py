@@ -590,6 +590,21 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: h.square().sum(1, keepdim=True).sqrt().tanh() * s.b,
         lambda s, h, g, x: torch.cdist(h, torch.zeros_like(s.e[:1])).tanh() * s.b,
     ],
+    "two gates": [
+        lambda s, h, g, x: h * h.sigmoid() * g.sigmoid(),
+        lambda s, h, g, x: h * (h.sigmoid() * g.sigmoid()),
+        lambda s, h, g, x: torch.einsum("bi,bi,bi->bi", g.sigmoid(), h, h.sigmoid()),
+        lambda s, h, g, x: h.sigmoid().mul(g.sigmoid()).mul(h),
+    ],
+    "products of gates, summed": [
+        lambda s, h, g, x: (h.sigmoid() * g.sigmoid()).sum(1, keepdim=True) * s.b,
+        lambda s, h, g, x: torch.einsum("bi,bi->b", h.sigmoid(), g.sigmoid())[:, None] * s.b,
+        lambda s, h, g, x: (h.sigmoid()[:, None] @ g.sigmoid()[:, :, None])[:, 0] * s.b,
+    ],
+    "resized gate": [
+        lambda s, h, g, x: h * F.interpolate(g[None].sigmoid(), 2 * WIDTH)[0, :, :WIDTH],
+        lambda s, h, g, x: h * g.sigmoid().repeat_interleave(2, 1)[:, :WIDTH],
+    ],
     "masked gate": [
         lambda s, h, g, x: h * x[:, :WIDTH] * g.sigmoid(),
         lambda s, h, g, x: h * (g.sigmoid() * x[:, :WIDTH]),

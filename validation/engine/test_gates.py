@@ -64,6 +64,19 @@ GATES: dict[str, Function] = {
     "clamp": lambda z: (0.2 * z + 0.5).clamp(0, 1),
     "clamp by name": lambda z: (z + 2).clamp(min=0, max=2),
     "hardtanh": lambda z: F.hardtanh(z + 1, 0, 2),
+    "sum of two": lambda z: z.sigmoid() + (2 * z).sigmoid(),
+    "sum of a stack": lambda z: torch.stack([z.sigmoid(), -(2 * z).sigmoid()]).sum(0),
+    "product of two": lambda z: z.sigmoid() * (1 + z.tanh()),
+    "outer product of two": lambda z: torch.einsum("i,j->ij", z[:, 0].sigmoid(), z[0].sigmoid()),
+    "square": lambda z: z.sigmoid() ** 2,
+    "product with itself": lambda z: (g := z.sigmoid()) * g,
+    "mean": lambda z: z.sigmoid().mean(1, keepdim=True),
+    "resized by means": lambda z: F.interpolate(
+        z[:, None, ::2].sigmoid(), size=SIZE, mode="linear", align_corners=False
+    )[:, 0],
+    "resized by copies": lambda z: F.interpolate(z[:, None, ::2].sigmoid(), size=SIZE)[:, 0],
+    "smoothed": lambda z: F.avg_pool1d(z.sigmoid()[:, None], 3, 1, 1)[:, 0],
+    "kept from 0": lambda z: z.sigmoid().clamp(1e-6, 1 - 1e-6),
     "of a statistic": lambda z: z.norm(dim=1, keepdim=True).sigmoid(),
 }
 #: What is no gate, and the same function without what makes it look like one.
@@ -80,6 +93,10 @@ NO_GATES: dict[str, tuple[Function, Function]] = {
     "clipped around 0": (
         lambda z: (z + 1).clamp(-0.5, 2),
         lambda z: (z + torch.ones(SIZE)).clamp(-0.5, 2),
+    ),
+    "sum of a gate and another": (
+        lambda z: z.sigmoid() + z,
+        lambda z: z.mul(1).sigmoid() + z.relu() - (-z).relu(),
     ),
     "hardtanh": (lambda z: F.hardtanh(z + 1), lambda z: F.hardtanh(z + torch.ones(SIZE))),
 }
