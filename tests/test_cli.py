@@ -98,6 +98,7 @@ def test_two_processes_do_not_work_on_one_study(tmp_path: Path) -> None:
     assert invoke(*QUICK).exit_code == 0
 
 
+@pytest.mark.thorough  # as test_processes_measure_the_same, by the command
 def test_jobs_change_nothing_but_the_time() -> None:
     one = json.loads(invoke(*QUICK, "--json", "--study", "one").stdout)["rows"]
     two = json.loads(invoke(*QUICK, "--json", "--study", "two", "--jobs", "2").stdout)["rows"]

@@ -87,6 +87,7 @@ def test_workers_that_keep_dying_are_given_up(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("attempt-*"))) == 2
 
 
+@pytest.mark.thorough  # as test_a_killed_worker_is_survived, with the first run
 def test_a_run_is_tried_once_more_when_its_worker_is_killed_at_once(tmp_path: Path) -> None:
     mortal = Mortal(tmp_path, "cpu", 1, deaths=(0,))
     (stored,) = Local(1).results(mortal, RUNS[:1])

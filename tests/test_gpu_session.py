@@ -120,6 +120,7 @@ def test_the_tests_of_a_gpu_are_run_and_what_they_say_is_kept(tmp_path: Path) ->
     assert "test_memory.py" in (tmp_path / "tests.log").read_text()
 
 
+@pytest.mark.thorough  # the store of results does it, and is tested without a GPU's session
 def test_the_study_goes_on_until_it_is_done(tmp_path: Path) -> None:
     first = called("study", "--smoke", "--results", str(tmp_path), "--jobs", "1", "--seconds", "1")
     assert (first.exit_code, "goes on" in first.output) == (0, True)

@@ -46,7 +46,7 @@ def learned(parts: list[dict[str, Any]]) -> bool:
 #: Other data or options of what the others do as well.
 ALIKE = {
     *("activations", "authors-epsilon", "cifar10", "epsilon", "gates", "optimizers", "rewards"),
-    *("toy", "vit"),
+    *("snn", "toy", "vit"),
 }
 
 

@@ -50,6 +50,7 @@ def test_wrong_options_end_with_code_2(
     assert (option[0] if option else "torchrun") in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_failing_example_is_an_error_that_tells_why() -> None:
     with pytest.raises(RuntimeError, match="--steps"):
         weak_scaling.train(1, steps=0, batch_size=2)

@@ -901,7 +901,12 @@ def compiled_agrees(
 
 
 @pytest.mark.parametrize(
-    ("fused", "attention"), [(True, "uniform"), (True, "constant"), (False, "constant")]
+    ("fused", "attention"),
+    [
+        (True, "uniform"),
+        pytest.param(True, "constant", marks=pytest.mark.thorough),
+        (False, "constant"),
+    ],
 )
 @pytest.mark.compiled
 def test_compiled_attention_gives_the_feedback_of_eager(fused: bool, attention: Treatment) -> None:

@@ -159,7 +159,13 @@ def feedback_of_compiled(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("start", range(0, len(SHOWN), IN_A_GRAPH))
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(start, marks=pytest.mark.thorough if start % (2 * IN_A_GRAPH) else ())
+        for start in range(0, len(SHOWN), IN_A_GRAPH)
+    ],
+)
 @pytest.mark.usefixtures("compiler")
 def test_compiled_functions_give_the_feedback_of_eager(start: int) -> None:
     usual = [FUNCTIONS[family][0] for family in SHOWN[start : start + IN_A_GRAPH]]
@@ -303,7 +309,9 @@ def unrolled(model: nn.Sequential, x: Tensor) -> Tensor:
         return spiking.unroll(model, x, steps=3)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(
+    "backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.thorough)]
+)
 @pytest.mark.usefixtures("compiler")
 def test_unrolled_spiking_network_compiles_as_one_graph(backend: str) -> None:
     model = spiking_network()

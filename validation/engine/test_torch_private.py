@@ -366,10 +366,14 @@ def test_parts_of_aten_that_move_values_do_so() -> None:
         aten.alias.default: ((x,), x),
         aten._to_copy.default: ((x,), x),
         aten._unsafe_view.default: ((x, [4, 3]), x.view(4, 3)),
+        aten.block_diag.default: (([x, x],), torch.block_diag(x, x)),
+        aten.cartesian_prod.default: (([x[0], x[1]],), torch.cartesian_prod(x[0], x[1])),
+        aten.broadcast_tensors.default: (([x, x[:1]],), torch.stack([x, x[:1].expand(3, 4)])),
     }
     assert calls.keys() == _torch.ATEN_ROUTES
     for operation, (arguments, expected) in calls.items():
-        assert torch.equal(operation(*arguments), expected)
+        found = operation(*arguments)
+        assert torch.equal(torch.stack(found) if isinstance(found, list) else found, expected)
 
 
 @pytest.mark.parametrize(
