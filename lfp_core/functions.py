@@ -142,7 +142,7 @@ POLES = named(
     *("log", "log2", "log10", "logit", "rsqrt", "reciprocal"),
     *("lgamma", "gammaln", "digamma", "psi"),
 )
-GATES = named("sigmoid", "hardsigmoid", "expit", "ndtr")
+SIGMOIDS = named("sigmoid", "hardsigmoid", "expit", "ndtr")
 ODD = named("tanh", "erf", "softsign")  # which make a gate when 1 is added
 RELU = named("relu")
 #: Functions of which f(0) = 0 although they jump there, or have an infinite slope.
@@ -190,17 +190,17 @@ RELU6 = named("relu6")
 CLIPS = RELU6 | named("hardtanh", "clamp", "clip")  # which make a gate of z + 3
 
 
-def bounds(operation: Operation, low: Any = None, high: Any = None, *_: Any, **named: Any) -> Any:
+def bounds(operation: Operation, low: Any = None, high: Any = None, *_: Any, **words: Any) -> Any:
     """Return the lowest and the highest value of one of CLIPS with its options; None for none."""
     if operation in RELU6:
         return 0, 6
-    low = named.get("min", named.get("min_val", low))
-    return low, named.get("max", named.get("max_val", high))
+    low = words.get("min", words.get("min_val", low))
+    return low, words.get("max", words.get("max_val", high))
 
 
 #: The role of what a function makes, if it has one.
 ROLES: dict[Operation, Role] = {
-    **dict.fromkeys(GATES, "gate"),
+    **dict.fromkeys(SIGMOIDS, "gate"),
     **dict.fromkeys(ODD, "odd"),
     **dict.fromkeys(EXP, "exp"),
 }

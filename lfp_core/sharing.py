@@ -96,9 +96,9 @@ REDUCTIONS = (
     )
     | _torch.UPSAMPLE_BY_SUMS
 )
-#: What a bias may be added by, element by element.
-FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
 DIFFERENCES = functions.named("sub", "subtract")
+FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
+#: What a bias may be added by, element by element.
 ADDITIONS = functions.named("add") | {Tensor.__radd__} | DIFFERENCES | FROM_NUMBER
 #: What takes a shape in the place of a tensor.
 SHAPED_LIKE: dict[Operation, Operation] = {
@@ -658,6 +658,12 @@ def _shares(call: Call) -> dict[Any, float]:
     return dict.fromkeys([key(factor) for factor, _ in call.active], 1 / len(call.active))
 
 
+def _are_powers(call: Call) -> bool:
+    """Return whether a power, or a sum of them, meets constants and data alone."""
+    active = call.active
+    return len(active) == 1 and active[0][1].role in POWERS and call.alone(active[0][0])
+
+
 def _are_gates(call: Call) -> bool:
     """Return whether all activations are gates: so are then their sums and products."""
     return bool(call.active) and all(role in GATES for role in call.roles)
@@ -671,7 +677,7 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
         return call.scale(kind)
     if elementwise and _statistics(call):
         return _weighted_statistic(call, call.active[0][1].degree)
-    if any(role in POWERS for role in call.roles) and call.alone(call.active[0][0]):
+    if _are_powers(call):
         return call.keep(role=_summed(call.active[0][1]))  # a weighted mean of squares
     epsilon = call.context.stabiliser()
     return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
@@ -748,7 +754,7 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     kind = call.kind()
     if kind.kind in ("weight", "data"):
         return call.run(kind)
-    if len(call.active) == 1 and call.roles[0] in POWERS and call.alone(call.active[0][0]):
+    if _are_powers(call):
         return call.keep(role=_summed(call.active[0][1]))  # a weighted mean of squares
     first = args[0]
     if any(factor is first for factor in tensors((*args[1:], *kwargs.values()))):
@@ -793,8 +799,8 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
         The output of the operation.
     """
     call = Call(context, operation, args, kwargs)
-    if call.roles == ["magnitude"] and operation in SELECTIONS and call.alone(call.active[0][0]):
-        return call.keep(role="statistic")
+    if operation in SELECTIONS and _are_powers(call):  # a quantile
+        return call.keep(role=_role_of_moved(operation, set(call.roles)))
     return call.scale(call.kind())
 
 

@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 import hypothesis
@@ -54,6 +55,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Make models and data in float64, the same in every test."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture

@@ -410,7 +410,7 @@ def _normal(exponentials: Tensor) -> Tensor:
     return exponentials / exponentials.sum(1, keepdim=True)
 
 
-def _total(h: Tensor) -> Tensor:
+def _exponentials(h: Tensor) -> Tensor:
     return (h - h.detach().amax(1, keepdim=True)).exp()
 
 
@@ -430,7 +430,7 @@ def _turned(h: Tensor) -> Tensor:
 
 _GELU = (2 / torch.pi) ** 0.5
 _PLACES = torch.tensor([1, 1, 3, 3, 0])
-_NOWHERE = torch.zeros(WIDTH, dtype=torch.long)
+_FIRST = torch.zeros(WIDTH, dtype=torch.long)
 _BACK = list(range(WIDTH - 1, -1, -1))
 
 #: Spellings of one function each; the first is the usual one.
@@ -661,12 +661,14 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: _normal((h - h.amax(1, keepdim=True)).exp()),
         lambda s, h, g, x: _normal(torch.exp(h - h.detach().max(1, keepdim=True).values)),
         lambda s, h, g, x: _normal((h - h.max(dim=1, keepdim=True)[0].detach()).exp_()),
-        lambda s, h, g, x: _total(h).mul(_total(h).sum(1, keepdim=True).reciprocal()),
+        lambda s, h, g, x: _exponentials(h).mul(_exponentials(h).sum(1, keepdim=True).reciprocal()),
         lambda s, h, g, x: _normal((h - h.amax(1)[:, None]).exp()),
         lambda s, h, g, x: F.log_softmax(h, 1).exp(),
         lambda s, h, g, x: (h - h.logsumexp(1, keepdim=True)).exp(),
-        lambda s, h, g, x: _total(h) / (_total(h) @ torch.ones_like(s.e[:, :1])),
-        lambda s, h, g, x: _total(h) / torch.zeros_like(h[:, :1]).index_add(1, _NOWHERE, _total(h)),
+        lambda s, h, g, x: _exponentials(h) / (_exponentials(h) @ torch.ones_like(s.e[:, :1])),
+        lambda s, h, g, x: (
+            _exponentials(h) / torch.zeros_like(h[:, :1]).index_add(1, _FIRST, _exponentials(h))
+        ),
     ],
     "softmax with none": [
         lambda s, h, g, x: torch.cat([h, torch.zeros_like(h[:, :1])], 1).softmax(1)[:, :WIDTH],

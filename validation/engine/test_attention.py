@@ -5,7 +5,7 @@ is the chain rule with a half at each product (:func:`halved_attention`).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
@@ -46,16 +46,7 @@ EPSILON = 0.1
 TREATMENTS: tuple[Treatment, ...] = ("uniform", "constant")
 TOKENS, FEATURES, HEADS = 3, 4, 2
 PRODUCT_SIZE = FEATURES // HEADS
-
-
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    """Make models and data in float64, the same in every test."""
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 # --- the oracle -----------------------------------------------------------------------------------

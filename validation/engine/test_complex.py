@@ -1,6 +1,6 @@
 """Complex numbers: a parameter is two real ones, and what is made of them conserves rewards."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,15 +12,7 @@ from lfp_core.slopes import SecantSlope
 
 TOLERANCE = 1e-10
 Function = Callable[[Tensor], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 class Complex(nn.Module):

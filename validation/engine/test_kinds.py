@@ -4,7 +4,7 @@ Each test has a tensor whose kind is known by how it was made, and asks what is 
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,15 +21,7 @@ from lfp_core.marks import ATTRIBUTE, COMPILED
 from validation.shares import Net, feedback_to, pushes, rewards, stabilised
 
 REFUSED = lfp.UnsupportedOperation
-
-
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def positive(*shape: int) -> Tensor:

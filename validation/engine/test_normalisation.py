@@ -6,7 +6,7 @@ how the layer is written down.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -28,15 +28,7 @@ EPS = 1e-5
 OPTIONS: tuple[Normalisation, ...] = ("gradient", "identity")
 #: What a normalisation is given: the input, its scale, its shift.
 Normalise = Callable[["Between", Tensor], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 class Between(nn.Module):

@@ -5,7 +5,7 @@ is ``s z dy/dz R / (y + e s(y))``: s is its share, and e what the operation owes
 down here for every operation by hand; autograd differentiates the operation as it is.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,15 +20,7 @@ from lfp_core.slopes import UNDIVIDED
 from validation.shares import feedback_to, pushes, rewards, stabilised
 
 N = 4
-
-
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 WEIGHT = nn.Parameter(torch.tensor([[0.5, -1.0, 2.0, 1.5]], dtype=torch.float64))
