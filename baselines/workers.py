@@ -3,12 +3,16 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import connection, get_context
 from typing import Any, TypeVar
+
+#: What takes seconds to import: torch, and what its optimisers import at their first step.
+IMPORTED = ("torch", "torch._dynamo")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,8 +31,12 @@ def pool_of(
     Returns:
         The pool; work goes to it by :func:`submitted` alone.
     """
-    # Forked processes would share the locks of threads that they do not have.
-    return ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (prepare, *given))
+    # Processes that were forked from this one would share the locks of threads that they do not
+    # have. On Linux one without threads forks them all, so that they have torch at once and share
+    # its memory; elsewhere what libraries of the system do is not made for that.
+    context = get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload([*IMPORTED])
+    return ProcessPoolExecutor(jobs, context, _begin, (dict(os.environ), prepare, *given))
 
 
 def submitted(
@@ -63,8 +71,13 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(prepare: Callable[..., Any] | None, *given: Any) -> None:
-    """Leave Ctrl-C to the parent process, which was held back so far, and end when it does."""
+def _begin(environment: Mapping[str, str], prepare: Callable[..., Any] | None, *given: Any) -> None:
+    """Leave Ctrl-C to the parent process, which was held back so far, and end when it does.
+
+    The process that this one was forked from may have been begun in another environment.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()

@@ -34,6 +34,7 @@ from benchmarks.runs.store import Stored
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import ROOT, describe
 from benchmarks.studies.collect import Description, described
+from tests.processes import workers
 
 #: Two parts with methods of different states, in runs of a second or two.
 STUDY = """title: what is disturbed
@@ -134,23 +135,6 @@ def small_disk(root: Path) -> Iterator[Space]:
     yield Limit()
 
 
-def children(process: int) -> list[int]:
-    """Return the processes whose parent that is."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended
-            if int(status.read_text().rpartition(")")[2].split()[1]) == process:
-                found.append(int(status.parent.name))
-    return found
-
-
-def makes_runs(process: int) -> bool:
-    """Return whether it is a worker; the other one keeps account of semaphores for Python."""
-    with suppress(OSError):
-        return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
-    return False
-
-
 def wait_for(happened: Callable[[], bool], what: str, seconds: float = LONGEST) -> None:
     """Wait until it happened; raise `SoakError` if it does not."""
     deadline = time.monotonic() + seconds
@@ -199,21 +183,21 @@ class Soak:
         if not self.fresh and self.luck.random() < SPARED:
             return
         self.fresh = False
-        workers = children(command.pid)
+        at_work = workers(command.pid)
         what = self.luck.choice(["command", "worker", "worker", "space"])
         if what == "command":
             command.kill()
-            wait_for(lambda: not any(map(alive, workers)), "workers end with the command")
+            wait_for(lambda: not any(map(alive, at_work)), "workers end with the command")
             self.happened["kills of the command"] += command.wait() == -signal.SIGKILL
-        elif what == "worker" and (mortal := [one for one in workers if makes_runs(one)]):
+        elif what == "worker" and at_work:
             with suppress(ProcessLookupError):
-                os.kill(self.luck.choice(mortal), signal.SIGKILL)
+                os.kill(self.luck.choice(at_work), signal.SIGKILL)
                 self.happened["kills of workers"] += 1
         elif what == "space":
-            self.space.take([command.pid, *workers])
+            self.space.take([command.pid, *at_work])
             with suppress(subprocess.TimeoutExpired):
                 command.wait(self.luck.uniform(*FULL))
-            self.space.give([command.pid, *children(command.pid)])
+            self.space.give([command.pid, *workers(command.pid)])
             self.happened["times without space"] += 1
 
     def ended(self, command: "subprocess.Popen[bytes]", results: Path) -> bool:
