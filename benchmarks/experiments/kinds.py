@@ -31,6 +31,7 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "two-weights": "benchmarks.experiments.two_weights:TwoWeights",
         "importance": "benchmarks.experiments.importance:Importance",
         "samples": "benchmarks.experiments.samples:Samples",
+        "searches": "benchmarks.experiments.searches:Searches",
     },
     _as_kind,
 )

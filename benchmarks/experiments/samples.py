@@ -26,7 +26,6 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.random import SeedSequence
 from pydantic import Field
 
-from baselines import BasicSettings
 from benchmarks.analysis import paired
 from benchmarks.analysis.statistics import interval
 from benchmarks.data import Dataset, Split
@@ -35,7 +34,7 @@ from benchmarks.experiments.base import Experiment, Found, Results
 from benchmarks.experiments.comparison.choosing import choices
 from benchmarks.experiments.comparison.choosing import plan as comparison_plan
 from benchmarks.experiments.comparison.study import Study, check
-from benchmarks.experiments.comparison.summary import finalists_told
+from benchmarks.experiments.comparison.summary import finalists_told, told
 from benchmarks.experiments.options import Whole
 from benchmarks.models import ACTIVATIONS
 from benchmarks.rendering import curves, panels, text
@@ -232,6 +231,7 @@ def lines(study: Study, frame: pd.DataFrame, chosen: Mapping[tuple[str, str], Ch
         accuracies = (100 * of_cell["test_accuracy"]).tolist()
         bounds = interval(accuracies)
         choice = chosen[str(samples), str(method)]
+        others = [name for name in study.searched[str(method)] if name != "learning_rate"]
         rows.append(
             (
                 str(of_cell["examples"].iloc[0]),
@@ -239,24 +239,11 @@ def lines(study: Study, frame: pd.DataFrame, chosen: Mapping[tuple[str, str], Ch
                 spread(accuracies, 1),
                 text.interval(bounds.low, bounds.high, ".1f"),
                 f"{choice.learning_rate:g}{at_edge(choice.edge)}",
-                others(choice, study.searched[str(method)]),
+                ", ".join(told(choice, others)) or "-",
                 f"{of_cell['diverged'].sum()}/{len(of_cell)}",
             )
         )
     return (*header, "other options", "diverged"), rows
-
-
-def others(choice: Choice, searched: Sequence[str]) -> str:
-    """Return as text what trials chose besides the rate."""
-    names = [name for name in searched if name != "learning_rate"]
-    told = [_told(choice.settings, name, choice.edges.get(name)) for name in names]
-    return ", ".join(told) or "-"
-
-
-def _told(settings: BasicSettings, name: str, edge: str | None) -> str:
-    value = getattr(settings, name)
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{name} {shown}{at_edge(edge)}"
 
 
 def differences_of(frame: pd.DataFrame, tested: tuple[str, str]) -> pd.DataFrame:

@@ -65,23 +65,24 @@ def grid(settings: BasicSettings, rates: Iterable[float]) -> list[BasicSettings]
 
 @cache  # a plan asks for the same points at each look at its results
 def sampled(
-    settings: BasicSettings, names: tuple[str, ...], count: int
+    settings: BasicSettings, names: tuple[str, ...], count: int, search: int = 0
 ) -> tuple[BasicSettings, ...]:
     """Return points of a method's space, in each of which the named options have other values.
 
-    A method has the same points in every study that asks for as many.
+    A method has the same points in every study that asks for as many by the same search.
 
     Args:
         settings: what the other options are.
         names: of options that the method declares a range for.
         count: how many points; powers of 2 fill the space most evenly.
+        search: the number of the search, of which each has points of its own.
 
     Returns:
         The options of each trial.
     """
     space = settings.space()
     whole = 1 << (count - 1).bit_length()  # of fewer points than a power of 2 Sobol's warns
-    points = qmc.Sobol(len(names), scramble=True, rng=0).random(whole)[:count]
+    points = qmc.Sobol(len(names), scramble=True, rng=search).random(whole)[:count]
     return tuple(
         replace(settings, **{n: value_at(space[n], u) for n, u in zip(names, point, strict=True)})
         for point in points.tolist()

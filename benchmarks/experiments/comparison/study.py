@@ -60,6 +60,7 @@ class Study:
         searched: the options of each method that such a sweep tries values of, if there are any.
         finalists: how many of the best trials of a cell are made with as many seeds as are
             reported, before one is chosen; None if the first seeds decide.
+        search: the number of the search: each has trials and seeds of its own.
     """
 
     dataset: str
@@ -80,6 +81,7 @@ class Study:
     searched: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     convolutions: Convolutions = "float32"
     finalists: int | None = None
+    search: int = 0
 
     def __post_init__(self) -> None:
         """Raise `ValueError` naming a field that is wrong, its value and what is allowed."""
@@ -141,7 +143,7 @@ class Study:
             fixed = METHODS[method].learning_rate is not None
             return [] if fixed else grid(self.settings[method], self.rates)
         names = self.searched[method]
-        return sampled(self.given(method), names, self.trials) if names else []
+        return sampled(self.given(method), names, self.trials, self.search) if names else []
 
     def given(self, method: str) -> BasicSettings:
         """Return the options of a method, with its rate if that is not for a sweep to choose."""
@@ -159,14 +161,19 @@ class Study:
 
     def trial(self, cell: Cell, settings: BasicSettings, seeds: int) -> list[Run]:
         """Return the runs that try the options with the first of the sweep's seeds."""
+        first = FIRST_SWEEP_SEED + self.search * max(self.seeds, self.sweep_seeds)
         return [
             self._run(cell, "sweep", seed, self.sweep_epochs, settings)
-            for seed in range(FIRST_SWEEP_SEED, FIRST_SWEEP_SEED + seeds)
+            for seed in range(first, first + seeds)
         ]
 
     def final(self, cell: Cell, settings: BasicSettings) -> list[Run]:
         """Return the reported runs of the cell."""
-        return [self._run(cell, "final", seed, self.epochs, settings) for seed in range(self.seeds)]
+        first = self.search * self.seeds
+        return [
+            self._run(cell, "final", seed, self.epochs, settings)
+            for seed in range(first, first + self.seeds)
+        ]
 
     def fixed_rate(self, method: str) -> float | None:
         """Return the learning rate that is not for a sweep to choose, if there is one."""

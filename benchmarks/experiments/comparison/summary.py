@@ -1,7 +1,7 @@
 """What a study found, as data frames and as lines of tables."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -30,7 +30,7 @@ from benchmarks.rendering.text import (
     said,
     seeds_of,
 )
-from benchmarks.runs.tuning import FIRST_SWEEP_SEED
+from benchmarks.runs.tuning import FIRST_SWEEP_SEED, Choice
 
 #: What all other methods are tested against.
 REFERENCE = "lfp"
@@ -100,16 +100,21 @@ def _other_options(outcome: Outcome, cell: Cell, steps: "pd.Series[int]") -> str
     tried = study.trials is not None and bool(study.tried(cell.method))
     chosen = study.searched[cell.method] if tried else ()
     names = [n for n in dict.fromkeys([*method.shown, *chosen]) if n != "learning_rate"]
+    found = told(choice, names)
+    if method.steps_name and steps.min() > 0:
+        low, high = steps.min(), steps.max()
+        found.append(f"{method.steps_name} {low if low == high else f'{low} to {high}'}")
+    return ", ".join(found)
+
+
+def told(choice: Choice, names: Iterable[str]) -> list[str]:
+    """Return the chosen values of options as text, each with its name."""
     values = {name: getattr(choice.settings, name) for name in names}
-    told = [
+    return [
         f"{name} {f'{value:g}' if isinstance(value, float) else value}"
         f"{at_edge(choice.edges.get(name))}"
         for name, value in values.items()
     ]
-    if method.steps_name and steps.min() > 0:
-        low, high = steps.min(), steps.max()
-        told.append(f"{method.steps_name} {low if low == high else f'{low} to {high}'}")
-    return ", ".join(told)
 
 
 def comparisons(outcome: Outcome) -> pd.DataFrame:
