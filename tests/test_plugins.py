@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -160,22 +160,39 @@ sizes: {smoke: {seeds: 1, epochs: 1, time_steps: 3, learning_rate: {slow: 0.1, l
 #: Some tests of one method and all of a normalised one; and what one that does not say so fails.
 KINDS = ("(slow and (dtype or sum or same)) or sign-sgd", "unsaid and sum")
 COMMAND = "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
-#: Runs several commands in one process, as each imports torch; tells what came of each.
-COMMANDS = """
-import json, sys
+#: Imports everything but the package, and forks for each line of stdin, which has the folder of the
+#: package, its environment, and commands, as lists of words, or programs. Tells what came of each.
+WARM = """
+import importlib, json, os, sys, traceback
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
+import pandas, scipy.stats, torch, torch._dynamo
 from benchmarks.cli import app
-found = []
-for words in json.loads(sys.argv[1]):
+from benchmarks.experiments import comparison
+
+def told(work):
     out, error, code = StringIO(), StringIO(), 0
-    try:
-        with redirect_stdout(out), redirect_stderr(error):
-            app(words)
-    except SystemExit as left:
-        code = left.code
-    found.append([code, out.getvalue(), error.getvalue()])
-print(json.dumps(found))
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            work()
+        except SystemExit as left:
+            code = left.code or 0
+        except BaseException:
+            code = traceback.print_exc() or 1
+    return code, out.getvalue(), error.getvalue()
+
+for line in sys.stdin:
+    folder, environment, each = json.loads(line)
+    if os.fork() == 0:
+        os.chdir(folder)
+        os.environ.update(environment)
+        sys.path.insert(1, folder)
+        importlib.invalidate_caches()
+        works = [partial(app if isinstance(one, list) else exec, one) for one in each]
+        print(json.dumps([told(work) for work in works]), flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
@@ -214,14 +231,32 @@ def call(tmp_path: Path) -> Call:
     return call
 
 
+@pytest.fixture(scope="module")
+def warm() -> Iterator[subprocess.Popen[str]]:
+    """A process that has imported what takes long, once for all tests."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WARM],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
 @pytest.fixture
-def commands(call: Call) -> Commands:
-    """Runs commands one after the other, and returns exit code, stdout and stderr of each."""
+def commands(tmp_path: Path, warm: subprocess.Popen[str]) -> Commands:
+    """Runs commands and programs one after the other in a process beside the package."""
+    environment = installed(tmp_path)
 
     def commands(*each: Sequence[str]) -> list[Told]:
-        done = call("-c", COMMANDS, json.dumps(each))
-        assert done.returncode == 0, done.stderr
-        return [Told(*one) for one in json.loads(done.stdout)]
+        assert warm.stdin is not None
+        assert warm.stdout is not None
+        warm.stdin.write(f"{json.dumps([str(tmp_path), environment, each])}\n")
+        warm.stdin.flush()
+        return [Told(*one) for one in json.loads(warm.stdout.readline())]
 
     return commands
 
@@ -256,13 +291,15 @@ def test_a_package_adds_one_of_each(tmp_path: Path, commands: Commands) -> None:
     assert json.loads(ran.stdout)["parts"][0]["rows"] == [{"found": "nothing"}]
 
 
-def test_the_tests_of_methods_are_passed_by_those_that_say_what_they_are(call: Call) -> None:
+def test_the_tests_of_methods_are_passed_by_those_that_say_what_they_are(
+    commands: Commands,
+) -> None:
     """What docs/plugins.md tells the author of a method to do."""
     right, wrong = (
         ["-q", "--pyargs", "validation.methods.test_methods", "-k", kind] for kind in KINDS
     )
     both = f"import pytest; print('codes', *(int(pytest.main(a)) for a in {[right, wrong]}))"
-    tested = call("-c", both)
+    (tested,) = commands(both)
     assert "codes 0 1" in tested.stdout, tested.stdout + tested.stderr
     assert " passed" in tested.stdout
     assert re.findall(r"FAILED .*::(\w+)", tested.stdout) == [
@@ -270,7 +307,7 @@ def test_the_tests_of_methods_are_passed_by_those_that_say_what_they_are(call: C
     ]
 
 
-def test_what_is_installed_changes_no_default_and_is_offered_by_tab(call: Call) -> None:
+def test_what_is_installed_changes_no_default_and_is_offered_by_tab(commands: Commands) -> None:
     program = (
         "from baselines import METHODS; from benchmarks.experiments.comparison import Options\n"
         "from benchmarks.models import ACTIVATIONS\n"
@@ -278,7 +315,6 @@ def test_what_is_installed_changes_no_default_and_is_offered_by_tab(call: Call) 
         "print(list(default.activations) == list(ACTIVATIONS.own), 'snap' in ACTIVATIONS)\n"
         "print(list(every.methods) == list(METHODS.own), 'slow' in METHODS)"
     )
-    assert call("-c", program).stdout.split() == ["True"] * 4
     tab = (
         "import os, lfp_bench\n"
         "from contextlib import suppress\n"
@@ -288,7 +324,9 @@ def test_what_is_installed_changes_no_default_and_is_offered_by_tab(call: Call) 
         "    with suppress(SystemExit):\n"
         "        lfp_bench.main()"
     )
-    assert {"slow", "snap", "tiny"} <= set(call("-c", tab).stdout.split())
+    (compared,), (completed,) = commands(program), commands(tab)
+    assert compared.stdout.split() == ["True"] * 4, compared.stderr
+    assert {"slow", "snap", "tiny"} <= set(completed.stdout.split())
 
 
 def test_options_and_neurons_of_a_package_are_in_the_help_a_study_and_a_report(
@@ -359,13 +397,13 @@ def wait_until_old(path: Path) -> None:
     time.sleep(max(path.stat().st_ctime_ns + 1.1e9 - time.time_ns(), 0) / 1e9)
 
 
-def test_a_method_that_has_changed_makes_its_runs_anew(tmp_path: Path, call: Call) -> None:
+def test_a_method_that_has_changed_makes_its_runs_anew(tmp_path: Path, commands: Commands) -> None:
     (tmp_path / "mine.yaml").write_text(STUDY)
     runs = tmp_path / "results" / "mine-smoke" / "one" / "runs"
 
     def norms() -> tuple[dict[str, set[float]], str]:
-        done = call("-c", COMMAND, "run", "mine.yaml", "--size", "smoke", "--json")
-        assert done.returncode == 0, done.stderr
+        (done,) = commands(["run", "mine.yaml", "--size", "smoke", "--json"])
+        assert done.code == 0, done.stderr
         found: dict[str, set[float]] = {"sgd": set(), "slow": set()}
         for record in (json.loads(path.read_text()) for path in runs.iterdir()):
             found[record["run"]["method"]].add(record["history"][-1]["feedback_norm_max"])
