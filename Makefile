@@ -7,7 +7,7 @@ STORED := --results benchmarks/stored
 # The studies in benchmarks/studies that `reproduce` makes at size cpu; each says what it is.
 STUDIES := all-methods authors-epsilon epsilon toy lenet snn snn-losses rstdp swarms pso-ablation pruning \
   regression transfer language vit units gates initial-feedback normalisation alignment \
-  output-epsilon noise depth two-weights importance samples cifar10 forward-forward
+  output-epsilon noise depth two-weights importance samples searches cifar10 forward-forward
 
 .PHONY: compare test test-fast test-thorough lint types docs peer coverage perf dashboard gate reproduce clean
 

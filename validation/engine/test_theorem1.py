@@ -88,7 +88,7 @@ def test_it_holds_for_every_activation_that_is_linear_on_each_side(case: Case) -
 
 
 @pytest.mark.slow
-@examples(100)
+@examples(40)
 @given(cases(["relu"]))
 def test_the_gap_closes_with_epsilon_at_first_order(case: Case) -> None:
     loss = LOSSES[case.loss]
