@@ -43,10 +43,11 @@ def learned(parts: list[dict[str, Any]]) -> bool:
     )
 
 
-#: Other data or options of what the others do as well.
+#: Other data or options of what the others do as well, and a ResNet of which test_transfer.py has a
+#: small one.
 ALIKE = {
     *("activations", "authors-epsilon", "cifar10", "epsilon", "gates", "optimizers", "rewards"),
-    *("snn", "toy", "vit"),
+    *("snn", "toy", "transfer", "vit"),
 }
 
 
