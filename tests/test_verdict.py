@@ -100,7 +100,7 @@ def test_seeds_that_are_too_few_after_the_correction_are_told() -> None:
     found = section(found_of(("relu", "fa", EIGHT[:5])), WORDS)
     assert found.text == [
         "By 95% intervals, lfp is better in the one comparison. No difference is significant after "
-        "Holm's correction, and with 5 seeds none could be."
+        "Holm's correction, and with 5 pairs none could be."
     ]
     assert found.folded_text[0].startswith("With 5 seeds p is at least 0.062.")
     assert found.folded_text[0].endswith("the smallest p has to be at most 0.05.")

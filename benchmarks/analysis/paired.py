@@ -66,7 +66,9 @@ def lines(found: pd.DataFrame, digits: int) -> Lines:
     return said((header, found_lines))
 
 
-def sections(found: pd.DataFrame, digits: int, note: str, unit: str = "") -> list[Section]:
+def sections(
+    found: pd.DataFrame, digits: int, note: str, unit: str = "", pair: str = "seed"
+) -> list[Section]:
     """Return the differences, and what they say in sentences; nothing if there are none.
 
     Args:
@@ -74,17 +76,18 @@ def sections(found: pd.DataFrame, digits: int, note: str, unit: str = "") -> lis
         digits: behind the point.
         note: tells which of the differences are tested, and why.
         unit: of all differences.
+        pair: what the values of a pair have in common.
     """
     if found.empty:
         return []
     seeds = int(found["seeds"].max())
-    caption = "Differences, paired by seed"
+    caption = f"Differences, paired by {pair}"
     one = Table(
         "paired",
         caption,
         lines(found, digits),
         found,
-        [*remarks(seeds), *smallest(found, digits), note],
+        [*remarks(seeds, pair), *smallest(found, digits), note],
     )
     names = found["methods"].str.split(" - ", n=1, expand=True)
     told = found.assign(group=found["quantity"], one=names[0], other=names[1])
@@ -92,14 +95,14 @@ def sections(found: pd.DataFrame, digits: int, note: str, unit: str = "") -> lis
     return [Section("Paired statistics", tables=[one]), section(told, words)]
 
 
-def remarks(seeds: int) -> Sequence[str]:
+def remarks(seeds: int, pair: str = "seed") -> Sequence[str]:
     """Return what a reader of the differences has to know."""
     few = " These are too few for any test." if seeds < FEWEST_SEEDS else ""
     return [
-        "Differences are in pairs with the same seed: mean, Student's interval, mean over standard "
-        "deviation (Cohen's d_z), and the two-sided p of a sign-flip permutation test, also with "
-        f"Holm's correction for all rows that have one. (*): at most {SIGNIFICANCE:g} after it; p "
-        f"is at least {2 ** (1 - seeds):g} with {seeds} pairs.{few}"
+        f"Differences are in pairs with the same {pair}: mean, Student's interval, mean over "
+        "standard deviation (Cohen's d_z), and the two-sided p of a sign-flip permutation test, "
+        "also with Holm's correction for all rows that have one. (*): at most "
+        f"{SIGNIFICANCE:g} after it; p is at least {2 ** (1 - seeds):g} with {seeds} pairs.{few}"
     ]
 
 

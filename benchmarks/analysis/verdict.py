@@ -166,7 +166,7 @@ def _after_correction(tested: pd.DataFrame) -> str:
     if not clear:
         none = "No difference is significant after Holm's correction"
         too_few = len(tested) * smallest_p(seeds) > SIGNIFICANCE
-        return f"{none}{f', and with {seeds} seeds none could be' if too_few else ''}."
+        return f"{none}{f', and with {seeds} pairs none could be' if too_few else ''}."
     if clear == differ:
         which = "This difference is" if differ == 1 else "These differences are"
     else:

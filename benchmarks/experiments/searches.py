@@ -19,7 +19,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from pydantic import Field
 
 from benchmarks.analysis import paired
 from benchmarks.analysis.statistics import interval
@@ -45,7 +44,7 @@ class Options(comparison.Options):
         searches: how often.
     """
 
-    searches: Whole = Field(default=5)
+    searches: Whole = 5
 
     def repeated(self) -> list[Study]:
         """Return the comparison of each search.
@@ -111,9 +110,9 @@ class Searches(Experiment[Options]):
             *paired.sections(
                 differences_of(frame),
                 digits=1,
-                note="A pair is a search here: both methods have its seeds, and each has its own "
-                "trials.",
+                note="In a search both methods have the same seeds, and each has its own trials.",
                 unit="points",
+                pair="search",
             ),
         ]
 
