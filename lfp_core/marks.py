@@ -245,7 +245,7 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
 # --- tensors that no mode saw the making of -------------------------------------------------------
 
 
-def _ancestors(node: Any) -> Iterator[tuple[Any, int, Any, Mark | None]]:
+def ancestors(node: Any) -> Iterator[tuple[Any, int, Any, Mark | None]]:
     """Yield the edges into ``node`` from what is known: (consumer, index, source, mark)."""
     pending, seen = [node], {node}
     while pending:
@@ -296,7 +296,7 @@ def _origin(tensor: Tensor) -> Mark:
         if source is None:
             break
         node = source
-    edges = list(_ancestors(tensor.grad_fn))
+    edges = list(ancestors(tensor.grad_fn))
     known = [leaf_mark(leaf) if mark is None else mark for _, _, leaf, mark in edges]
     others = [mark for mark in known if mark.kind != "weight"]
     if others:

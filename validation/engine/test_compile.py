@@ -198,6 +198,26 @@ def test_compiled_function_that_no_mode_sees_is_refused(function: Any) -> None:
         feedback_of_compiled(network, torch.randn(4, FEATURES).double())
 
 
+@pytest.mark.parametrize("fullgraph", [True, False])
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
+def test_compiled_gradient_of_what_is_recorded_is_refused(fullgraph: bool) -> None:
+    def stepped(s: Any, h: Tensor, g: Tensor, x: Tensor) -> Tensor:
+        return h - torch.autograd.grad(h.tanh().sum(), h)[0]
+
+    network = Network([stepped], True, 7)
+    with pytest.raises(Exception, match=r"LFP rule for grad|torch\.autograd\.grad"):
+        torch.compile(partial(in_context, network), backend="aot_eager", fullgraph=fullgraph)(
+            torch.randn(4, FEATURES).double()
+        )
+
+
+def in_context(network: nn.Module, x: Tensor) -> Tensor:
+    with lfp.feedback(EPSILON):
+        outputs: Tensor = network(x)
+    return outputs
+
+
 #: Operations that the compiler presents as other objects than they are, or that have whole numbers
 #: beside their values.
 PRESENTED: dict[str, Callable[[Tensor], Tensor]] = {
