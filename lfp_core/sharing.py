@@ -97,6 +97,7 @@ REDUCTIONS = (
     | _torch.UPSAMPLE_BY_SUMS
 )
 DIFFERENCES = functions.named("sub", "subtract")
+NEGATIONS = functions.named("neg", "negative")
 FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
 #: What a bias may be added by, element by element.
 ADDITIONS = functions.named("add") | {Tensor.__radd__} | DIFFERENCES | FROM_NUMBER
@@ -131,6 +132,8 @@ LOGARITHMS: dict[Operation, Role] = {
     **dict.fromkeys(functions.named("logsumexp"), "extreme"),
 }
 SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
+#: And of a softmax, the parts of which may be divided by their sum again.
+EXPANDED: dict[Operation, Role] = LOGARITHMS | dict.fromkeys(SOFTMAX, "exponential")
 
 
 def is_active(mark: Mark | None) -> TypeGuard[Mark]:
@@ -499,6 +502,8 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     number = _added_number(call)
     if mark.role in GATES and call.marks.count(None) == len(call.operands) - 1:
         becomes = becomes._replace(role="gate")  # 1 - sigmoid(z)
+    elif _is_subtracted(call, term) and mark.role == "extreme":
+        return call.run(becomes._replace(role="centred"))  # a weight or a number, less the largest
     elif number is not None:
         becomes = becomes._replace(role=_role_of_sum(call.operation, mark.role, number))
     elif call.operation in DIFFERENCES and "data" in [
@@ -513,6 +518,12 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
         return call.run(becomes)
     call.replace(term, mark._replace(epsilon=0.0))
     return call.run(becomes._replace(epsilon=mark.epsilon), whole_memory=True)
+
+
+def _is_subtracted(call: Call, term: Tensor) -> bool:
+    """Return whether a term is what the other is reduced by."""
+    first = call.args[0] is term
+    return call.operation in FROM_NUMBER if first else call.operation in DIFFERENCES
 
 
 def _added_number(call: Call) -> float | None:
@@ -801,6 +812,8 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     call = Call(context, operation, args, kwargs)
     if operation in SELECTIONS and _are_powers(call):  # a quantile
         return call.keep(role=_role_of_moved(operation, set(call.roles)))
+    if operation in NEGATIONS and call.roles == ["extreme"]:
+        return call.run(call.kind()._replace(role="centred"))  # 0 less the largest
     return call.scale(call.kind())
 
 
@@ -1003,7 +1016,7 @@ def expansion(context: Context, operation: Operation, args: Args, kwargs: Kwargs
     if context.attention == "constant" and operation in SOFTMAX:
         weights = operation(*args, **kwargs).detach()
         return weights if call.kind().kind == "weight" else marked(weights, DATA)
-    return call.run(call.kind()._replace(role=LOGARITHMS.get(operation, "")))
+    return call.run(call.kind()._replace(role=EXPANDED.get(operation, "")))
 
 
 def normalisation(composed: Operation) -> Rule:
