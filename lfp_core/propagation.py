@@ -630,7 +630,7 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
         raise ValueError(f"epsilon: {epsilon!r}; allowed for {name}, which are spikes: None")
     with _torch.DisableTorchFunction():  # as the rewards, which may be made in the context too
         reward, outputs = reward.detach(), outputs.detach()
-        seed = share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.degree)
+        seed = share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.owed_degree)
         return seed if seed.dtype == outputs.dtype else seed.to(outputs.dtype)
 
 
