@@ -216,7 +216,7 @@ def test_compiled_share_that_would_stay_open_is_refused(name: str) -> None:
 @pytest.mark.usefixtures("compiler")
 def test_compiled_output_that_leaves_its_share_open_is_refused() -> None:
     network = Network([lambda s, h, g, x: s.b / h.var(1, keepdim=True)], True, 7)
-    network.last = nn.Identity()
+    network.add_module("last", nn.Identity())
     with pytest.raises(lfp.UnsupportedOperation, match="a statistic or a gate that meets a weight"):
         feedback_of_compiled(network, torch.randn(4, FEATURES).double())
 
