@@ -1,7 +1,7 @@
 """One call of a torch operation under a rule: its operands, what they are, and how it is run."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from inspect import signature
 from typing import Any, Protocol
@@ -18,8 +18,10 @@ from lfp_core.marks import (
     COMPILED,
     DATA,
     POWERS,
+    UNSETTLED,
     WEIGHT,
     Mark,
+    Pending,
     Role,
     UnsupportedOperation,
     mark_of,
@@ -34,6 +36,8 @@ from lfp_core.slopes import before_overwriting
 Operation = Callable[..., Any]
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+#: By :func:`key` of an operand, what it gets of a reward.
+Shares = Mapping[Any, float | Pending]
 
 
 class Context(AbstractContextManager["Context"], Protocol):
@@ -258,9 +262,7 @@ class Call:
             mark if o is operand else m for o, m in zip(self.operands, self.marks, strict=True)
         ]
 
-    def run(
-        self, mark: Mark, shares: dict[Any, float] | None = None, whole_memory: bool = False
-    ) -> Any:
+    def run(self, mark: Mark, shares: Shares | None = None, whole_memory: bool = False) -> Any:
         """Apply what the operands owe, run the operation on them, and mark its output.
 
         In the backward pass each operand gets its ``G`` by the chain rule of the operation.
@@ -294,7 +296,9 @@ class Call:
                     return operand  # unchanged, as by dropout in evaluation: it owes what it did
         return self.finish(output, mark, whole_memory)
 
-    def _consumed(self, operand: Tensor, mark: Mark | None, share: float, becomes: Mark) -> Tensor:
+    def _consumed(
+        self, operand: Tensor, mark: Mark | None, share: float | Pending, becomes: Mark
+    ) -> Tensor:
         """Return an operand as the operation consumes it."""
         if mark is None and operand.requires_grad:
             return operand.detach()  # a rule takes it for a constant
@@ -343,6 +347,24 @@ class Call:
             epsilon=epsilon or mark.epsilon,
         )
         return self.run(becomes)
+
+    def defer(self) -> Any:
+        """Run a sum or product of weights and a statistic or a gate, whose consumer says its share.
+
+        Returns:
+            The output of the operation.
+        """
+        ((active, mark),) = self.active
+        becomes = mark._replace(epsilon=self.context.stabiliser())
+        if mark.role in POWERS:
+            self.replace(active, mark._replace(epsilon=0.0))
+        if _torch.is_compiling():  # where no share can be left open
+            if mark.role in POWERS:
+                self.replace(active, ACTIVATION)
+                return self.run(becomes._replace(pending=UNSETTLED))
+            return self.run(becomes._replace(degree=1.0, pending=UNSETTLED))
+        pending = Pending(mark.degree, *(() if mark.pending is None else (mark.pending,)))
+        return self.run(becomes._replace(degree=1.0, pending=pending), {key(active): pending})
 
     def scale(self, kind: Mark) -> Any:
         """Run a product of one operand and constants or data, which leaves its reward unchanged.

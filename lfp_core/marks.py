@@ -68,6 +68,53 @@ class UnsupportedOperation(RuntimeError):  # noqa: N818  (the public name)
     """LFP has no rule for an operation of the model."""
 
 
+class Pending:
+    """What an operand gets of the reward of its sum or product with weights, once that is used.
+
+    A normalisation follows the chain rule through the statistic that it divides by, and a gate gets
+    nothing of what it multiplies. Weights that a statistic or a gate meets before get the same in
+    any case, so that the share is the operand's own. Autograd asks for it in the backward pass.
+
+    Args:
+        degree: of what the operand becomes, which is its share's denominator until it is settled.
+        earlier: of the operand itself, which are settled with it.
+    """
+
+    def __init__(self, degree: float, *earlier: "Pending") -> None:
+        self.share = 1 / degree
+        self.earlier = earlier
+        self.degree: float = degree * (earlier[0].degree if earlier else 1.0)
+
+    def settle(self, share: float) -> None:
+        """Say what the operand gets."""
+        if self is UNSETTLED:
+            if share != 1.0:
+                _refuse_open()
+            return
+        self.share = 1.0 if self.earlier else share  # of what has met weights before
+        for each in self.earlier:
+            each.settle(share)
+
+    def __float__(self) -> float:
+        """Return what the operand gets."""
+        return self.share
+
+
+#: Under ``torch.compile``, which asks for no number in a backward pass: a share of 1.
+UNSETTLED = Pending(1.0)
+OPEN = (
+    "no LFP rule for a statistic or a gate that meets a weight before it is used, under "
+    "torch.compile: multiply by the weight afterwards, or run without the compiler"
+)
+
+
+def _refuse_open() -> None:
+    """Raise an error where a share would have to be another than the one that was compiled."""
+    if _torch.is_compiling():
+        _torch.stop_compiling(OPEN)
+    raise UnsupportedOperation(OPEN)
+
+
 class Mark(NamedTuple):
     """What is known of one tensor; a constant has no mark.
 
@@ -90,6 +137,7 @@ class Mark(NamedTuple):
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.
         assumed: treated as an activation where it might have been a weight.
+        pending: what a statistic or a gate gets that has met weights, if its consumer decides that.
         viewed: under ``torch.compile``, whether other tensors share its memory.
         version: how often the tensor's memory had been written to when it was marked.
     """
@@ -101,6 +149,7 @@ class Mark(NamedTuple):
     scaled: bool = True
     hidden: bool = False
     assumed: bool = False
+    pending: Pending | None = None
     viewed: bool = False
     version: int = 0
 
@@ -114,6 +163,18 @@ class Mark(NamedTuple):
         return self.epsilon, self.degree
 
     @property
+    def owed_degree(self) -> float:
+        """The degree that the consumer divides by, if it does not normalise."""
+        if self.degree != 1.0 and self.pending is UNSETTLED:
+            _refuse_open()
+        return self.degree
+
+    @property
+    def inverse(self) -> bool:
+        """Whether the tensor falls where the activations that it is made of grow."""
+        return self.degree * (1.0 if self.pending is None else self.pending.degree) < 0
+
+    @property
     def leaf(self) -> bool:
         """Whether this is a plain tensor that requires a gradient: an input, or a weight."""
         return self.kind == "undetermined" and not self.scaled
@@ -123,6 +184,12 @@ DATA, WEIGHT, ACTIVATION = Mark("data"), Mark("weight"), Mark("activation")
 PARAMETER = Mark("weight", scaled=False)
 #: A leaf that wants a gradient and is no parameter: an input that wants its reward, or a weight.
 LEAF = Mark("undetermined", scaled=False)
+
+
+def joined(marks: Iterable[Mark | None]) -> Pending | None:
+    """Return what is pending of several tensors, from which one of the same role is made."""
+    found = [mark.pending for mark in marks if mark is not None and mark.pending is not None]
+    return Pending(1.0, *found) if len(found) > 1 else found[0] if found else None
 
 
 def tensors(arguments: Iterable[Any]) -> list[Tensor]:
@@ -245,7 +312,7 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
 # --- tensors that no mode saw the making of -------------------------------------------------------
 
 
-def _ancestors(node: Any) -> Iterator[tuple[Any, int, Any, Mark | None]]:
+def ancestors(node: Any) -> Iterator[tuple[Any, int, Any, Mark | None]]:
     """Yield the edges into ``node`` from what is known: (consumer, index, source, mark)."""
     pending, seen = [node], {node}
     while pending:
@@ -296,7 +363,7 @@ def _origin(tensor: Tensor) -> Mark:
         if source is None:
             break
         node = source
-    edges = list(_ancestors(tensor.grad_fn))
+    edges = list(ancestors(tensor.grad_fn))
     known = [leaf_mark(leaf) if mark is None else mark for _, _, leaf, mark in edges]
     others = [mark for mark in known if mark.kind != "weight"]
     if others:
@@ -341,7 +408,9 @@ def _scaling(index: int, leaf: Tensor) -> Callable[[Any, Any], tuple[Any, ...]]:
 # --- using a tensor -------------------------------------------------------------------------------
 
 
-def used(tensor: Tensor, mark: Mark | None, share: float = 1.0, in_place: bool = False) -> Tensor:
+def used(
+    tensor: Tensor, mark: Mark | None, share: float | Pending = 1.0, in_place: bool = False
+) -> Tensor:
     """Return the tensor as an operation consumes it: a weight scaled, a debt paid.
 
     Args:
@@ -354,7 +423,7 @@ def used(tensor: Tensor, mark: Mark | None, share: float = 1.0, in_place: bool =
         return tensor
     if mark.kind == "weight":
         return tensor if mark.scaled else scaled_weight(tensor)
-    factor = share / mark.degree
+    factor = share if isinstance(share, Pending) else share / mark.owed_degree
     if mark.epsilon:
         return EpsilonShare.apply(tensor, mark.epsilon, factor, in_place)
     return Share.apply(tensor, factor, in_place) if factor != 1.0 else tensor

@@ -42,6 +42,7 @@ from lfp_core.marks import (
     PARAMETER,
     Mark,
     UnsupportedOperation,
+    ancestors,
     is_input,
     is_parameter,
     mark_of,
@@ -292,7 +293,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         """Run an operation that no rule is for."""
         name = name_of(func)
         operands = tensors((*args, *kwargs.values()))
-        if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):
+        if func in GRADIENTS:
+            _refuse_gradients(func, operands)
+        attribute = getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__")
+        if attribute or func in GRADIENTS:
             return func(*args, **kwargs)  # ``p.data = ...`` is to change p, and no view of it
         if name in BOOKKEEPING or not operands or _makes_constants(func, args, kwargs):
             return func(*args, **kwargs)
@@ -312,6 +316,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         """Run an operation that no reward passes through; what depends on data still does."""
         if func in IN_PLACE and args and isinstance(args[0], Tensor):
             before_overwriting(args[0])
+        if func in GRADIENTS:
+            _refuse_gradients(func, args)
         output = func(*args, **kwargs)
         if _torch.is_compiling():
             return output
@@ -410,7 +416,7 @@ PLAIN = (
 #: Methods that look at a tensor or set something on it, and make nothing of its values.
 BOOKKEEPING = {
     *("register_hook", "register_post_accumulate_grad_hook", "requires_grad_", "retain_grad"),
-    *("backward", "size", "stride", "dim", "numel", "nelement", "data_ptr", "storage_offset"),
+    *("size", "stride", "dim", "numel", "nelement", "data_ptr", "storage_offset"),
     *("ndimension", "element_size", "get_device", "is_contiguous", "is_floating_point", "item"),
     *("is_complex", "tolist", "__len__", "__bool__", "__repr__", "__format__", "__hash__"),
     *("is_pinned", "is_shared", "is_set_to", "is_same_size", "is_nonzero", "untyped_storage"),
@@ -437,6 +443,39 @@ def _refuse_in_transform(func: Operation, arguments: tuple[Any, ...]) -> None:
             f"no LFP rule for {name_of(func)} inside of a transform of torch.func, such as "
             "vmap or grad: run the models one by one"
         )
+
+
+#: What follows the graph of autograd.
+GRADIENTS: set[Operation] = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
+
+
+def _refuse_gradients(func: Operation, operands: Iterable[Any]) -> None:
+    """Refuse to differentiate what this context has recorded.
+
+    A model would get feedback in the place of a gradient, and compute its output from that.
+
+    Raises:
+        UnsupportedOperation: one of the operands was recorded.
+    """
+    if not any(map(_is_recorded, tensors(operands))):
+        return
+    message = (
+        f"no LFP rule for {name_of(func)} of what a feedback context has recorded, through which "
+        "feedback travels and no gradient: a model that needs a gradient in its forward pass has "
+        f"to take it from what was computed outside of the context{_location()}"
+    )
+    if _torch.is_compiling():
+        _torch.stop_compiling(message)
+    raise UnsupportedOperation(message)
+
+
+def _is_recorded(tensor: Tensor) -> bool:
+    """Return whether a rule has made the tensor, or something that it was made of."""
+    node = tensor.grad_fn
+    if node is None:
+        return False
+    own = getattr(tensor, ATTRIBUTE, None) or (ATTRIBUTE, tensor.output_nr) in _torch.metadata(node)
+    return bool(own) or any(mark is not None for *_, mark in ancestors(node))
 
 
 def _named(name: str) -> Operation:
@@ -591,7 +630,7 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
         raise ValueError(f"epsilon: {epsilon!r}; allowed for {name}, which are spikes: None")
     with _torch.DisableTorchFunction():  # as the rewards, which may be made in the context too
         reward, outputs = reward.detach(), outputs.detach()
-        seed = share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.degree)
+        seed = share(reward, outputs, epsilon, limit=0.0, factor=-1 / mark.owed_degree)
         return seed if seed.dtype == outputs.dtype else seed.to(outputs.dtype)
 
 

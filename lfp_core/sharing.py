@@ -63,6 +63,7 @@ from lfp_core.marks import (
     Mark,
     Role,
     as_weight,
+    joined,
     mark_of,
     marked,
     substitute,
@@ -97,6 +98,7 @@ REDUCTIONS = (
     | _torch.UPSAMPLE_BY_SUMS
 )
 DIFFERENCES = functions.named("sub", "subtract")
+NEGATIONS = functions.named("neg", "negative")
 FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
 #: What a bias may be added by, element by element.
 ADDITIONS = functions.named("add") | {Tensor.__radd__} | DIFFERENCES | FROM_NUMBER
@@ -110,6 +112,7 @@ RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow
     Tensor.__pow__,
     Tensor.__rdiv__,
 }
+ROOTS = functions.named("sqrt", "rsqrt")
 EXTREMES = functions.named(
     *("maximum", "minimum", "fmax", "fmin", "clamp", "clip", "clamp_min", "clamp_max")
 )
@@ -131,6 +134,8 @@ LOGARITHMS: dict[Operation, Role] = {
     **dict.fromkeys(functions.named("logsumexp"), "extreme"),
 }
 SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
+#: And of a softmax, the parts of which may be divided by their sum again.
+EXPANDED: dict[Operation, Role] = LOGARITHMS | dict.fromkeys(SOFTMAX, "exponential")
 
 
 def is_active(mark: Mark | None) -> TypeGuard[Mark]:
@@ -257,6 +262,8 @@ def _secant(
     if mark.kind != "activation" or mark.assumed:
         kind: Kind = "data" if mark.kind == "data" else "activation"
         becomes = becomes._replace(kind=kind, assumed=kind == "activation")
+    if becomes.role == "gate" and mark.role in GATES and operation not in functions.ROLES:
+        becomes = becomes._replace(pending=mark.pending)
     if unit.relu:
         a = relu(z, owed, in_place)
     else:
@@ -271,7 +278,7 @@ def _role(operation: Operation, role: Role, options: Args, kwargs: Kwargs) -> Ro
     if role == "shifted" and operation in functions.CLIPS:
         low, high = functions.bounds(operation, *options, **kwargs)
         return "gate" if low == 0 and high is not None else ""  # relu6(z + 3) / 6, a hard sigmoid
-    if role in GATES and operation in BOUNDS:
+    if role in GATES and operation in BOUNDS | RECIPROCALS | ROOTS:
         return "gate"
     if role == "logistic" and operation in RECIPROCALS:
         return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
@@ -311,7 +318,8 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return _secant_of_power(call, exponent)
     even = exponent % 2 == 0 or operation in ABSOLUTE
     role: Role = "gate" if mark.role in GATES else "magnitude" if even else ""
-    becomes = call.kind()._replace(degree=degree, role=role)
+    pending = mark.pending if role == "gate" else None
+    becomes = call.kind()._replace(degree=degree, role=role, pending=pending)
     shares = {key(args[0]): mark.degree}  # the degree so far is kept, not applied
     return call.run(becomes, shares)
 
@@ -457,11 +465,14 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     ((term, mark),) = call.active
     if call.alone(term) and (mark.role in POWERS or mark.degree != 1.0):
         return call.keep(role=_summed(mark) if operation in REDUCTIONS else mark.role)
+    if operation in ADDITIONS and mark.role in (*DIVISORS, *GATES) and not call.alone(term):
+        return call.defer()
     if operation in ADDITIONS:
         return _with_bias(call, becomes)
-    if operation in REDUCTIONS and mark.role == "contribution":
+    weighted = mark.role == "contribution" or (mark.role in GATES and mark.pending is not None)
+    if operation in REDUCTIONS and weighted:
         call.replace(term, mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
-    if operation in REDUCTIONS and mark.role in GATES and call.alone(term):
+    elif operation in REDUCTIONS and mark.role in GATES and call.alone(term):
         becomes = becomes._replace(role="gate")
     if operation in REDUCTIONS and mark.role in ("pair", "gates"):
         becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
@@ -475,11 +486,12 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
     if powers and marks:  # x ** 2 + y ** 2, or the mean of squares less the square of the mean
         for operand, _ in call.active:
             call.replace(operand, ACTIVATION)
-        return call.run(ACTIVATION._replace(degree=marks[0].degree, role=_summed(*marks)))
+        role, pending = _summed(*marks), joined(marks)
+        return call.run(ACTIVATION._replace(degree=marks[0].degree, role=role, pending=pending))
     if call.operation in DIFFERENCES and marks and marks[-1].role == "extreme":
         becomes = becomes._replace(role="centred")
     if _are_gates(call):
-        becomes = becomes._replace(role="gate")
+        becomes = becomes._replace(role="gate", pending=joined(marks))
     # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
     guess = any(mark.kind == "undetermined" and not mark.leaf for mark in marks)
     if guess and becomes.kind == "activation" and becomes.epsilon > 0:
@@ -497,8 +509,10 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     """Add weights or constants to an activation."""
     ((term, mark),) = call.active
     number = _added_number(call)
-    if mark.role in GATES and call.marks.count(None) == len(call.operands) - 1:
-        becomes = becomes._replace(role="gate")  # 1 - sigmoid(z)
+    if mark.role in GATES and call.alone(term):  # 1 - sigmoid(z), or g + (g.round() - g).detach()
+        becomes = becomes._replace(role="gate", pending=mark.pending)
+    elif _is_subtracted(call, term) and mark.role == "extreme":
+        return call.run(becomes._replace(role="centred"))  # a weight or a number, less the largest
     elif number is not None:
         becomes = becomes._replace(role=_role_of_sum(call.operation, mark.role, number))
     elif call.operation in DIFFERENCES and "data" in [
@@ -513,6 +527,12 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
         return call.run(becomes)
     call.replace(term, mark._replace(epsilon=0.0))
     return call.run(becomes._replace(epsilon=mark.epsilon), whole_memory=True)
+
+
+def _is_subtracted(call: Call, term: Tensor) -> bool:
+    """Return whether a term is what the other is reduced by."""
+    first = call.args[0] is term
+    return call.operation in FROM_NUMBER if first else call.operation in DIFFERENCES
 
 
 def _added_number(call: Call) -> float | None:
@@ -580,11 +600,10 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     if form in ("square", "dot") and _is_square(call):
         return _square(call, form)
     statistics = _statistics(call)
-    if elementwise and len(statistics) == 1 and statistics[0][1].degree < 0:
+    if elementwise and len(statistics) == 1 and statistics[0][1].inverse:
         return normalised(call, *statistics[0])
-    shares = _shares(call)
-    n = sum(shares[key(factor)] > 0 for factor, _ in call.active)
-    gates = _are_gates(call)
+    shares, n = _shares(call)
+    gates = _are_gates(call) and joined(call.marks) is None
     if elementwise:
         of_two: Role = "gates" if gates else "pair"
         return call.run(kind._replace(role=of_two if n == 2 else "gate" if gates else ""), shares)
@@ -649,13 +668,26 @@ def _statistics(call: Call) -> list[tuple[Tensor, Mark]]:
     return [(operand, mark) for operand, mark in call.active if mark.role in DIVISORS]
 
 
-def _shares(call: Call) -> dict[Any, float]:
-    """Return what each of several activations gets of the reward of their product, by `key`."""
-    gates = [key(factor) for factor, mark in call.active if mark.role in GATES]
+def _shares(call: Call) -> tuple[dict[Any, float], int]:
+    """Return what each of several activations gets of the reward of their product, by `key`.
+
+    And how many of them share it.
+    """
+    gates = [(factor, mark) for factor, mark in call.active if mark.role in GATES]
     others = [key(factor) for factor, mark in call.active if mark.role not in GATES]
     if call.context.gates == "signal" and gates and others:
-        return dict.fromkeys(others, 1 / len(others)) | dict.fromkeys(gates, 0.0)
-    return dict.fromkeys([key(factor) for factor, _ in call.active], 1 / len(call.active))
+        of_gates = {key(factor): _share_of_gate(mark) for factor, mark in gates}
+        return dict.fromkeys(others, 1 / len(others)) | of_gates, len(others)
+    n = len(call.active)
+    return dict.fromkeys([key(factor) for factor, _ in call.active], 1 / n), n
+
+
+def _share_of_gate(mark: Mark) -> float:
+    """Return what a gate gets of the reward of its product: nothing, or what its weights do."""
+    if mark.pending is None:
+        return 0.0
+    mark.pending.settle(0.0)
+    return mark.degree  # by the chain rule
 
 
 def _are_powers(call: Call) -> bool:
@@ -666,7 +698,8 @@ def _are_powers(call: Call) -> bool:
 
 def _are_gates(call: Call) -> bool:
     """Return whether all activations are gates: so are then their sums and products."""
-    return bool(call.active) and all(role in GATES for role in call.roles)
+    pending = {mark.pending is None for _, mark in call.active}
+    return len(pending) == 1 and all(role in GATES for role in call.roles)
 
 
 def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
@@ -677,6 +710,8 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
         return call.scale(kind)
     if elementwise and _statistics(call):
         return _weighted_statistic(call, call.active[0][1].degree)
+    if elementwise and call.active and call.roles[0] in GATES:
+        return call.defer()
     if _are_powers(call):
         return call.keep(role=_summed(call.active[0][1]))  # a weighted mean of squares
     epsilon = call.context.stabiliser()
@@ -685,10 +720,12 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
 
 def _weighted_statistic(call: Call, degree: float) -> Any:
     """Multiply a weight by a statistic, or divide it by one: a part of a normalisation."""
+    ((statistic, mark),) = call.active
     if degree < 0 and call.context.normalisation == "identity":
-        call.replace(call.active[0][0], None)
+        call.replace(statistic, None)
         return call.run(WEIGHT)
-    return call.keep(degree, epsilon=call.context.stabiliser())
+    call.replace(statistic, mark._replace(degree=degree))
+    return call.defer()
 
 
 def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -705,11 +742,14 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
     if call.doubtful:
         return call.refuse_to_guess()
     statistics = _statistics(call)
-    if len(statistics) == 1 and statistics[0][0] is divisor and mark.degree > 0:
+    if len(statistics) == 1 and statistics[0][0] is divisor and not mark.inverse:
         return normalised(call, divisor, mark)
-    gate = mark.role == "logistic" and context.gates == "signal"  # by its reciprocal
+    gate = mark.role in ("logistic", *GATES) and context.gates == "signal"  # by its reciprocal
+    gate = gate and not _are_gates(call)
     shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
-    return call.run(call.kind(), {key(divisor): 0.0} if gate or args[0] is divisor else shares)
+    if gate or args[0] is divisor:
+        shares = {key(divisor): _share_of_gate(mark) if gate else 0.0}
+    return call.run(call.kind(), shares)
 
 
 def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
@@ -735,9 +775,8 @@ def normalised(call: Call, statistic: Tensor, mark: Mark) -> Any:
     Returns:
         The output of the operation.
     """
-    constant = call.context.normalisation == "identity" and mark.role == "statistic"
+    _divide_by(call, statistic, mark)
     weighted = any(m is not None and m.kind == "weight" for m in call.marks)
-    call.replace(statistic, None if constant else ACTIVATION)
     owed = call.context.stabiliser() if weighted else mark.epsilon
     others = [key(factor) for factor, _ in call.active if factor is not statistic]
     shares = dict.fromkeys(others, 1 / len(others))
@@ -746,6 +785,15 @@ def normalised(call: Call, statistic: Tensor, mark: Mark) -> Any:
     if softmax and call.context.attention == "constant":
         return marked(output.detach(), DATA)
     return output
+
+
+def _divide_by(call: Call, statistic: Tensor, mark: Mark) -> None:
+    """Let an operand be what a normalisation divides by."""
+    constant = call.context.normalisation == "identity" and mark.role == "statistic"
+    if mark.pending is not None:
+        mark.pending.settle(0.0 if constant else 1.0)
+        constant = False  # but for the weights in it
+    call.replace(statistic, None if constant else ACTIVATION)
 
 
 def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -767,17 +815,17 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     if len(factors) > 1 and call.doubtful:
         return call.refuse_to_guess()
     n = max(len(factors), 1)
-    gates = [factor for factor, mark in factors.items() if mark.role in GATES]
+    gates = {factor: mark for factor, mark in factors.items() if mark.role in GATES}
     divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
     divides = operation in ADDED_QUOTIENTS
     statistics = [(f, m) for f, m in _statistics(call) if key(f) in factors]
-    inverse = [f for f, m in statistics if (m.degree > 0) == (divides and f is divisor)]
+    inverse = [(f, m) for f, m in statistics if m.inverse != (divides and f is divisor)]
     if n == 2 and len(statistics) == len(inverse) == 1 and operation in ADDED_ELEMENTWISE:
         # As `normalised` does.
-        call.replace(inverse[0], None if context.normalisation == "identity" else ACTIVATION)
+        _divide_by(call, *inverse[0])
         n, shares = 1, {}
     elif context.gates == "signal" and n == 2 and len(gates) == 1:
-        n, shares = 1, {gates[0]: 0.0}
+        n, shares = 1, {gate: _share_of_gate(mark) for gate, mark in gates.items()}
     else:
         shares = dict.fromkeys(factors, 1 / n)
     if divides and key(divisor) in shares:
@@ -801,6 +849,8 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     call = Call(context, operation, args, kwargs)
     if operation in SELECTIONS and _are_powers(call):  # a quantile
         return call.keep(role=_role_of_moved(operation, set(call.roles)))
+    if operation in NEGATIONS and call.roles == ["extreme"]:
+        return call.run(call.kind()._replace(role="centred"))  # 0 less the largest
     return call.scale(call.kind())
 
 
@@ -848,7 +898,10 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     alone = len(marks) == 1 and call.alone(call.active[0][0])
     if same and (alone or kinds <= {"activation", "data"}):
         role = _role_of_moved(operation, {mark.role for mark in marks})
-        return _passed_on(call, marks[0]._replace(assumed=kind.assumed, role=role))
+        if len({mark.pending is None for mark in marks}) > 1:
+            role = ""  # of which some parts have met weights
+        passed = marks[0]._replace(assumed=kind.assumed, role=role, pending=joined(marks))
+        return _passed_on(call, passed)
     if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
         kind = kind._replace(epsilon=context.stabiliser())  # weight[tokens] is an embedding
     return call.run(kind)
@@ -1003,7 +1056,7 @@ def expansion(context: Context, operation: Operation, args: Args, kwargs: Kwargs
     if context.attention == "constant" and operation in SOFTMAX:
         weights = operation(*args, **kwargs).detach()
         return weights if call.kind().kind == "weight" else marked(weights, DATA)
-    return call.run(call.kind()._replace(role=LOGARITHMS.get(operation, "")))
+    return call.run(call.kind()._replace(role=EXPANDED.get(operation, "")))
 
 
 def normalisation(composed: Operation) -> Rule:

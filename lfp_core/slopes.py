@@ -15,7 +15,7 @@ map exactly as the chain rule does, and differs from it in three local places, o
 import math
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -122,7 +122,7 @@ class EpsilonShare(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: D102
-        ctx: Any, z: Tensor, epsilon: float, factor: float, in_place: bool
+        ctx: Any, z: Tensor, epsilon: float, factor: SupportsFloat, in_place: bool
     ) -> Tensor:
         ctx.save_for_backward(z.clone() if in_place else z)
         if in_place:  # the caller is about to overwrite z
@@ -135,10 +135,11 @@ class EpsilonShare(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: D102
         (z,) = ctx.saved_tensors if ctx.copy is None else (ctx.copy,)
+        factor = float(ctx.factor)
         if ctx.epsilon == UNDIVIDED:
-            g = z * g if ctx.factor == 1.0 else z * g * ctx.factor
+            g = z * g if factor == 1.0 else z * g * factor
         else:
-            g = kernels.share(z, g, ctx.epsilon, ctx.factor)
+            g = kernels.share(z, g, ctx.epsilon, factor)
         return g, None, None, None
 
 
@@ -170,10 +171,13 @@ def before_overwriting(z: Tensor) -> None:
 
 
 class Share(torch.autograd.Function):
-    """A tensor that gets a constant share of the reward: a half, or the n-th part of a power's."""
+    """A tensor that gets a constant share of the reward: a half, or the n-th part of a power's.
+
+    The share may be a number that is known in the backward pass only.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, factor: float, in_place: bool) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, z: Tensor, factor: SupportsFloat, in_place: bool) -> Tensor:  # noqa: D102
         if in_place:
             ctx.mark_dirty(z)
         ctx.factor = factor
@@ -181,7 +185,7 @@ class Share(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
-        return g * ctx.factor, None, None
+        return g * float(ctx.factor), None, None
 
 
 class WeightScale(torch.autograd.Function):

@@ -414,6 +414,11 @@ def _exponentials(h: Tensor) -> Tensor:
     return (h - h.detach().amax(1, keepdim=True)).exp()
 
 
+def _with_one(h: Tensor, other: Tensor) -> Tensor:
+    exponentials = (h - h.amax(1, keepdim=True)).exp()
+    return exponentials / (other + exponentials.sum(1, keepdim=True))
+
+
 def _with_none(h: Tensor, largest: Tensor) -> Tensor:
     exponentials = (h - largest).exp()
     return exponentials / (exponentials.sum(1, keepdim=True) + (-largest).exp())
@@ -430,6 +435,7 @@ def _turned(h: Tensor) -> Tensor:
 
 _GELU = (2 / torch.pi) ** 0.5
 _PLACES = torch.tensor([1, 1, 3, 3, 0])
+_SEEN = torch.arange(WIDTH) != 1
 _FIRST = torch.zeros(WIDTH, dtype=torch.long)
 _BACK = list(range(WIDTH - 1, -1, -1))
 
@@ -673,6 +679,27 @@ FUNCTIONS: dict[str, list[Spelling]] = {
     "softmax with none": [
         lambda s, h, g, x: torch.cat([h, torch.zeros_like(h[:, :1])], 1).softmax(1)[:, :WIDTH],
         lambda s, h, g, x: _with_none(h, h.amax(1, keepdim=True).clamp(min=0).detach()),
+        lambda s, h, g, x: _with_none(h, h.amax(1, keepdim=True)),
+        lambda s, h, g, x: _with_one(h, (0 - h.amax(1, keepdim=True)).exp()),
+        lambda s, h, g, x: _with_one(h, torch.exp(h.new_zeros(1) - h.max(1, keepdim=True)[0])),
+    ],
+    "softmax with a sink": [
+        lambda s, h, g, x: torch.cat([h, s.b[:1].expand(len(h), 1)], 1).softmax(1)[:, :WIDTH],
+        lambda s, h, g, x: _with_one(h, (s.b[:1] - h.amax(1, keepdim=True)).exp()),
+    ],
+    "softmax of some": [
+        lambda s, h, g, x: h.masked_fill(~_SEEN, -torch.inf).softmax(1),
+        lambda s, h, g, x: _normal(_exponentials(h) * _SEEN),
+        lambda s, h, g, x: _normal(h.softmax(1) * _SEEN),
+        lambda s, h, g, x: _normal(torch.softmax(h, dim=-1).masked_fill(~_SEEN, 0.0)),
+        lambda s, h, g, x: _normal(F.softmax(h, 1).where(_SEEN, torch.zeros(()))),
+    ],
+    "softmax of the largest": [
+        lambda s, h, g, x: F.pad(h.topk(2, 1).values.softmax(1), (0, WIDTH - 2)),
+        lambda s, h, g, x: F.pad(_normal(h.softmax(1).topk(2, 1).values), (0, WIDTH - 2)),
+        lambda s, h, g, x: F.pad(
+            _normal(h.softmax(1).gather(1, h.topk(2, 1).indices)), (0, WIDTH - 2)
+        ),
     ],
     "product": [
         lambda s, h, g, x: h * g,

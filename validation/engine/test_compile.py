@@ -247,6 +247,64 @@ def test_compiled_function_that_no_mode_sees_is_refused(function: Any) -> None:
         feedback_of_compiled(network, torch.randn(4, FEATURES).double())
 
 
+#: What meets a weight before its consumer says what it is, and what then needs another share of it.
+OPEN: dict[str, Any] = {
+    "statistic": lambda s, h, g, x: (s.b / h.var(1, keepdim=True)).sigmoid(),
+    "gate": lambda s, h, g, x: h * (s.b * g.sigmoid()),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.usefixtures("compiler")
+def test_compiled_share_that_would_stay_open_is_refused(name: str) -> None:
+    network = Network([OPEN[name]], True, 7)
+    with pytest.raises(Exception, match="a statistic or a gate that meets a weight"):
+        feedback_of_compiled(network, torch.randn(4, FEATURES).double())
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_output_that_leaves_its_share_open_is_refused() -> None:
+    network = Network([lambda s, h, g, x: s.b / h.var(1, keepdim=True)], True, 7)
+    network.add_module("last", nn.Identity())
+    with pytest.raises(lfp.UnsupportedOperation, match="a statistic or a gate that meets a weight"):
+        feedback_of_compiled(network, torch.randn(4, FEATURES).double())
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_weights_of_a_normalisation_get_the_feedback_of_eager() -> None:
+    network = Network(
+        [
+            lambda s, h, g, x: h * (s.b * (h.var(1, keepdim=True) + s.c.square()).rsqrt()),
+            lambda s, h, g, x: h + s.c * g.sigmoid(),
+        ],
+        True,
+        7,
+    )
+    x = torch.randn(4, FEATURES).double()
+    expected = feedback_of(network, x, EPSILON)
+    assert distance(feedback_of_compiled(network, x), expected) < 1e-12
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
+def test_compiled_gradient_of_what_is_recorded_is_refused(fullgraph: bool) -> None:
+    def stepped(s: Any, h: Tensor, g: Tensor, x: Tensor) -> Tensor:
+        return h - torch.autograd.grad(h.tanh().sum(), h)[0]
+
+    network = Network([stepped], True, 7)
+    with pytest.raises(Exception, match=r"LFP rule for grad|torch\.autograd\.grad"):
+        torch.compile(partial(in_context, network), backend="aot_eager", fullgraph=fullgraph)(
+            torch.randn(4, FEATURES).double()
+        )
+
+
+def in_context(network: nn.Module, x: Tensor) -> Tensor:
+    with lfp.feedback(EPSILON):
+        outputs: Tensor = network(x)
+    return outputs
+
+
 #: Operations that the compiler presents as other objects than they are, or that have whole numbers
 #: beside their values.
 PRESENTED: dict[str, Callable[[Tensor], Tensor]] = {

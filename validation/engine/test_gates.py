@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import functions, sharing
+from lfp_core import functions, marks, sharing
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
 
 TOLERANCE = 1e-9
@@ -78,6 +78,11 @@ GATES: dict[str, Function] = {
     "smoothed": lambda z: F.avg_pool1d(z.sigmoid()[:, None], 3, 1, 1)[:, 0],
     "kept from 0": lambda z: z.sigmoid().clamp(1e-6, 1 - 1e-6),
     "of a statistic": lambda z: z.norm(dim=1, keepdim=True).sigmoid(),
+    "root": lambda z: z.sigmoid().sqrt(),
+    "reciprocal": lambda z: 1 / z.sigmoid(),
+    "of a root of a square": lambda z: (z.sigmoid() ** 2 + 1e-3).rsqrt(),
+    "rounded, straight through": lambda z: (g := z.sigmoid()) + (g.round() - g).detach(),
+    "a step, straight through": lambda z: (z > 0).double() + (g := z.sigmoid()) - g.detach(),
 }
 #: What is no gate, and the same function without what makes it look like one.
 NO_GATES: dict[str, tuple[Function, Function]] = {
@@ -99,6 +104,10 @@ NO_GATES: dict[str, tuple[Function, Function]] = {
         lambda z: z.mul(1).sigmoid() + z.relu() - (-z).relu(),
     ),
     "hardtanh": (lambda z: F.hardtanh(z + 1), lambda z: F.hardtanh(z + torch.ones(SIZE))),
+    "rounded and no sigmoid": (
+        lambda z: z + (z.round() - z).detach(),
+        lambda z: z.mul(1) - (z - z.round()).detach(),
+    ),
 }
 
 
@@ -207,3 +216,175 @@ def test_a_statistic_that_multiplies_is_a_factor_like_others(name: str) -> None:
     degree = 2.0 if name == "energy" else 1.0
     of_statistic = {model.gate.weight: 0.5 / degree * chain[model.gate.weight]}
     assert relative_error({p: feedback[p] for p in of_statistic}, of_statistic) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "root", "mean"])
+def test_a_gate_that_divides_leaves_the_reward_to_the_signal(name: str) -> None:
+    signal, gate = feedback_of_factors(GATES[name])
+    dividing = feedback_of_factors(lambda z: 1 / GATES[name](z))
+    assert signal.any()
+    assert dividing[0].any()
+    assert not gate.any()
+    assert not dividing[1].any()
+
+
+# --- what meets weights before its consumer says what it is --------------------------------------
+
+
+class Weighted(nn.Module):
+    """A function of a layer h, of another z, and of three weights, and a layer behind it."""
+
+    def __init__(self, function: "Meeting") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.function = function
+        self.signal, self.other = nn.Linear(5, SIZE), nn.Linear(5, SIZE)
+        self.w, self.v = (nn.Parameter(torch.rand(SIZE) + 0.3) for _ in range(2))
+        self.rows = nn.Parameter(torch.randn(SIZE, SIZE))
+        self.last = nn.Linear(SIZE, 3)
+        self.special: Function = torch.sigmoid
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, 3) for x (batch, 5)."""
+        made = self.function(self, self.signal(x), self.special(self.other(x)))
+        product: Tensor = self.last(made)
+        return product
+
+
+#: Of the model, h, and what was made of z: a gate, or its squares.
+Meeting = Callable[[Weighted, Tensor, Tensor], Tensor]
+
+
+def disagreement(meeting: Meeting, special: Function, plain: Function) -> float:
+    """Return how far feedback is from |w| times the gradient of the same with another function."""
+    model, x = Weighted(meeting), torch.randn(6, 5, dtype=torch.float64)
+    push = torch.randn(6, 3, dtype=torch.float64)
+    model.special = special
+    feedback = engine_feedback(model, x, lambda o: -push * o.detach(), 0.0)
+    model.special = plain
+    expected = weight_scaled_gradient(model, (push * model(x)).sum())
+    return relative_error(feedback, expected)
+
+
+def secant(function: Function) -> Function:
+    """Return a function with the same values, and the secant slope for its derivative."""
+    return lambda z: z * (function(z) / z).detach()
+
+
+MEET_GATES: dict[str, Meeting] = {
+    "times a weight": lambda m, h, g: h * (g * m.w),
+    "a weight times it": lambda m, h, g: (m.w * g) * h,
+    "over a weight": lambda m, h, g: h * (g / m.w),
+    "and a weight": lambda m, h, g: h * (g + m.w),
+    "a weight less it": lambda m, h, g: (m.w - g) * h,
+    "twice": lambda m, h, g: h * (m.w + m.v * g),
+    "and a number": lambda m, h, g: h * (1 - m.w * g),
+    "moved": lambda m, h, g: h * (m.w * g).view(-1, 2, 2).flatten(1),
+    "two together": lambda m, h, g: h * (m.w * g + m.v * g.sqrt()),
+    "two in a row": lambda m, h, g: h * torch.cat([(m.w * g)[:, :2], (m.v * g)[:, 2:]], 1),
+    "clipped": lambda m, h, g: h * (m.w * g).clamp(min=1e-6),
+    "squared": lambda m, h, g: h * (m.w * g) ** 2,
+    "dividing": lambda m, h, g: h / (m.w * g),
+    "added to a term": lambda m, h, g: torch.addcmul(h, h.relu(), m.w * g),
+    "of a softmax of weights": lambda m, h, g: h * (m.w.softmax(0) * g),
+}
+MEET_NO_GATES: dict[str, Meeting] = {
+    "a layer of its own": lambda m, h, g: F.linear(m.w * g, m.rows),
+    "the sum of weighted ones": lambda m, h, g: (m.rows * g[:, None]).sum(-1),
+    "a term": lambda m, h, g: h + m.w * g,
+    "rectified": lambda m, h, g: (m.w + g - 1).relu(),
+}
+
+
+@pytest.mark.parametrize("name", MEET_GATES)
+def test_weights_of_a_gate_get_what_those_of_its_signal_do(name: str) -> None:
+    found = disagreement(MEET_GATES[name], torch.sigmoid, lambda z: z.sigmoid().detach())
+    assert found < TOLERANCE
+
+
+@pytest.mark.parametrize("name", MEET_NO_GATES)
+def test_a_gate_that_gates_nothing_gets_its_reward(name: str) -> None:
+    assert disagreement(MEET_NO_GATES[name], torch.sigmoid, secant(torch.sigmoid)) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["times a weight", "twice"])
+def test_a_gate_with_weights_that_is_not_settled_is_caught(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks.Pending, "settle", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_weights_of_a_gate_get_what_those_of_its_signal_do(name)
+
+
+def variance(squares: Tensor) -> Tensor:
+    return squares.mean(1, keepdim=True)
+
+
+DIVIDE: dict[str, Meeting] = {
+    "a weight for a stabiliser": lambda m, h, s: h * (variance(s) + m.w.square()).rsqrt(),
+    "a weight less it": lambda m, h, s: h / (m.w - 9 * variance(s)),
+    "scaled by a weight": lambda m, h, s: h / (m.w * variance(s)).sqrt(),
+    "scaled and added": lambda m, h, s: h / (m.w * variance(s) + m.v).sqrt(),
+    "scaled twice": lambda m, h, s: h / (m.w * variance(s) * m.v).clamp(min=1e-3),
+    "a mixture": lambda m, h, s: h / (m.w * variance(s) + m.v * s.mean(0)).sqrt(),
+    "scale over root": lambda m, h, s: h * (m.w / (variance(s) + m.v).sqrt()),
+    "added to a term": lambda m, h, s: torch.addcdiv(h, h.relu(), (variance(s) + m.w).sqrt()),
+    "a root of one": lambda m, h, s: h / (variance(s).sqrt() + m.w),
+}
+MULTIPLY: dict[str, Meeting] = {
+    "scaled": lambda m, h, s: m.w * s.sum(1, keepdim=True),
+    "less than nothing": lambda m, h, s: -m.w * s.sum(1, keepdim=True) + m.v,
+    "and a weight": lambda m, h, s: s.sum(1, keepdim=True) + m.w,
+    "distances": lambda m, h, s: (-m.w.exp() * s.sum(1, keepdim=True)).softmax(-1),
+    "to a layer": lambda m, h, s: F.linear(m.w * s.sum(1, keepdim=True), m.rows),
+    "two": lambda m, h, s: m.w * s.sum(1, keepdim=True) + m.v * s.sum(0),
+    "rectified": lambda m, h, s: (m.w * s.sum(1, keepdim=True) - 1).relu(),
+}
+
+
+@pytest.mark.parametrize("name", DIVIDE)
+def test_weights_of_what_normalises_follow_the_chain_rule(name: str) -> None:
+    assert disagreement(DIVIDE[name], torch.square, torch.square) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", MULTIPLY)
+def test_weights_of_a_statistic_get_their_whole_reward(name: str) -> None:
+    """A square is a product of two, of which each gets a half, and its weight gets all."""
+    assert disagreement(MULTIPLY[name], torch.square, lambda z: z * z.detach()) < TOLERANCE
+
+
+def test_a_weight_over_a_norm_learns_in_the_direction_of_its_reward() -> None:
+    def over(m: Weighted, h: Tensor, s: Tensor) -> Tensor:
+        return m.w / s.sum(1, keepdim=True).sqrt()
+
+    def by_hand(m: Weighted, h: Tensor, s: Tensor) -> Tensor:
+        norm = s.sum(1, keepdim=True).sqrt()
+        return m.w * norm / norm.detach().square()
+
+    model, same = Weighted(over), Weighted(by_hand)
+    model.special = same.special = torch.square
+    x = torch.randn(6, 5, dtype=torch.float64)
+    push = torch.randn(6, 3, dtype=torch.float64)
+    feedback = engine_feedback(model, x, lambda o: -push * o.detach(), 0.0)
+    expected = weight_scaled_gradient(same, (push * same(x)).sum())
+    others = zip(feedback.values(), expected.values(), strict=True)
+    assert all(torch.allclose(one, other, rtol=1e-9, atol=1e-12) for one, other in others)
+
+
+@pytest.mark.parametrize("name", ["a weight for a stabiliser", "scaled by a weight"])
+def test_a_statistic_with_weights_that_is_not_settled_is_caught(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks.Pending, "settle", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_weights_of_what_normalises_follow_the_chain_rule(name)
+
+
+@pytest.mark.parametrize("name", ["scaled", "and a weight"])
+def test_a_statistic_with_weights_of_another_share_is_caught(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marks.Pending, "__float__", lambda _: 1.0)
+    with pytest.raises(AssertionError):
+        test_weights_of_a_statistic_get_their_whole_reward(name)

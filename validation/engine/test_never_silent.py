@@ -279,6 +279,76 @@ def test_vmap_over_stacked_models_is_refused_by_name() -> None:
         together(parameters, buffers, inputs())
 
 
+def stepped(s: Net, h: Tensor) -> Tensor:
+    """Take a step down an energy, as models of forces and of energies do."""
+    (towards,) = torch.autograd.grad(s.b(h.tanh()).square().sum(), h, create_graph=True)
+    return h - 0.1 * towards
+
+
+def adapted(s: Net, h: Tensor) -> Tensor:
+    """Use a weight after a step of gradient descent, as MAML does."""
+    (towards,) = torch.autograd.grad((h @ s.w).square().mean(), s.w)
+    return h @ (s.w - 0.1 * towards)
+
+
+def salient(s: Net, h: Tensor) -> Tensor:
+    """Use gradients with respect to the input, which nothing passes through."""
+    x = inputs().requires_grad_()
+    s.a(x).sigmoid().sum().backward()
+    assert x.grad is not None
+    return h * x.grad[:, :6]
+
+
+def of_data(s: Net, h: Tensor) -> Tensor:
+    x = inputs()[:, :6].requires_grad_()
+    with torch.no_grad():
+        with torch.enable_grad():
+            energy = x.sin().square().sum()
+        (towards,) = torch.autograd.grad(energy, x)
+    return h + towards
+
+
+def of_a_function(s: Net, h: Tensor) -> Tensor:
+    def energy(z: Tensor) -> Tensor:
+        return (z.tanh() @ s.w).sum(0)
+
+    jacobian = torch.autograd.functional.jacobian(energy, h, create_graph=True)
+    assert isinstance(jacobian, Tensor)
+    return jacobian.sum((0, 1))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    "function", [stepped, adapted, salient, of_data, of_a_function], ids=lambda f: f.__name__
+)
+def test_gradients_of_what_a_context_records_are_refused(function: Any, strict: bool) -> None:
+    """Autograd would return feedback, and the model an output that is not its own."""
+    with pytest.raises(lfp.UnsupportedOperation, match=r"grad|backward"):
+        feedback_of(Net(function), inputs(), 0.0, strict=strict)
+
+
+def test_gradients_of_what_no_context_has_recorded_are_gradients() -> None:
+    x = inputs()[:, :6].requires_grad_()
+    energy = x.sin().square().sum()
+    expected = 2 * x.detach().sin() * x.detach().cos()
+
+    def function(s: Net, h: Tensor) -> Tensor:
+        (towards,) = torch.autograd.grad(energy, x, retain_graph=True)
+        torch.testing.assert_close(towards, expected)
+        return h * towards
+
+    agrees(Net(function), Net(lambda s, h: h * expected))
+
+
+def test_a_context_may_hold_the_backward_pass() -> None:
+    model, want = Net(), feedback_of(Net(), inputs(), 0.1)
+    with lfp.feedback(0.1):
+        outputs = model(inputs())
+        lfp.backward(outputs, outputs.detach().cos())
+    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert distance(found, want) <= TOLERANCE
+
+
 def test_transforms_of_what_gets_no_reward_are_let_through() -> None:
     """Masks are made so in libraries of language models."""
 
