@@ -306,6 +306,8 @@ class Call:
             return self._refused(operand, LEAVES)
         if mark is not None and mark.hidden and becomes.kind == "activation":
             return self._refused(operand, HIDDEN) if self.context.strict else operand
+        if mark is not None and becomes.pending is not None:
+            mark = mark._replace(pending=None)  # which is handed on
         return used(operand, mark, share, in_place=operand is self.target)
 
     def _refused(self, operand: Tensor, reason: str) -> Tensor:

@@ -81,9 +81,30 @@ class Pending:
     """
 
     def __init__(self, degree: float, *earlier: "Pending") -> None:
-        self.share = 1 / degree
+        self.share = self.by_other_uses = 1 / degree
         self.earlier = earlier
         self.degree: float = degree * (earlier[0].degree if earlier else 1.0)
+
+    def other_use(self, tensor: Tensor) -> Tensor:
+        """Return what the operand has become, for a use that does not say its share.
+
+        A reward from there is refused if a use that does has settled on another share.
+        """
+        if self is UNSETTLED:
+            return tensor
+
+        def check(_: Tensor) -> None:
+            if self.is_another:
+                raise UnsupportedOperation(TWO_USES)
+
+        used_here = tensor.view_as(tensor)
+        used_here.register_hook(check)
+        return used_here
+
+    @property
+    def is_another(self) -> bool:
+        """Whether the operand gets something else than it would get by other uses."""
+        return self.share != self.by_other_uses or any(each.is_another for each in self.earlier)
 
     def settle(self, share: float) -> None:
         """Say what the operand gets."""
@@ -102,6 +123,10 @@ class Pending:
 
 #: Under ``torch.compile``, which asks for no number in a backward pass: a share of 1.
 UNSETTLED = Pending(1.0)
+TWO_USES = (
+    "no LFP rule for a statistic or a gate that meets a weight and is used as that and as another "
+    "value: multiply by the weight afterwards, once for each use"
+)
 OPEN = (
     "no LFP rule for a statistic or a gate that meets a weight before it is used, under "
     "torch.compile: multiply by the weight afterwards, or run without the compiler"
@@ -423,6 +448,8 @@ def used(
         return tensor
     if mark.kind == "weight":
         return tensor if mark.scaled else scaled_weight(tensor)
+    if mark.pending is not None and not in_place:
+        tensor = mark.pending.other_use(tensor)
     factor = share if isinstance(share, Pending) else share / mark.owed_degree
     if mark.epsilon:
         return EpsilonShare.apply(tensor, mark.epsilon, factor, in_place)

@@ -676,17 +676,18 @@ def _shares(call: Call) -> tuple[dict[Any, float], int]:
     gates = [(factor, mark) for factor, mark in call.active if mark.role in GATES]
     others = [key(factor) for factor, mark in call.active if mark.role not in GATES]
     if call.context.gates == "signal" and gates and others:
-        of_gates = {key(factor): _share_of_gate(mark) for factor, mark in gates}
+        of_gates = {key(factor): _share_of_gate(call, factor, mark) for factor, mark in gates}
         return dict.fromkeys(others, 1 / len(others)) | of_gates, len(others)
     n = len(call.active)
     return dict.fromkeys([key(factor) for factor, _ in call.active], 1 / n), n
 
 
-def _share_of_gate(mark: Mark) -> float:
+def _share_of_gate(call: Call, gate: Tensor, mark: Mark) -> float:
     """Return what a gate gets of the reward of its product: nothing, or what its weights do."""
     if mark.pending is None:
         return 0.0
     mark.pending.settle(0.0)
+    call.replace(gate, mark._replace(pending=None))
     return mark.degree  # by the chain rule
 
 
@@ -748,7 +749,7 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
     gate = gate and not _are_gates(call)
     shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
     if gate or args[0] is divisor:
-        shares = {key(divisor): _share_of_gate(mark) if gate else 0.0}
+        shares = {key(divisor): _share_of_gate(call, divisor, mark) if gate else 0.0}
     return call.run(call.kind(), shares)
 
 
@@ -815,7 +816,7 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     if len(factors) > 1 and call.doubtful:
         return call.refuse_to_guess()
     n = max(len(factors), 1)
-    gates = {factor: mark for factor, mark in factors.items() if mark.role in GATES}
+    gates = [(f, m) for f, m in call.active if key(f) in factors and m.role in GATES]
     divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
     divides = operation in ADDED_QUOTIENTS
     statistics = [(f, m) for f, m in _statistics(call) if key(f) in factors]
@@ -825,7 +826,7 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
         _divide_by(call, *inverse[0])
         n, shares = 1, {}
     elif context.gates == "signal" and n == 2 and len(gates) == 1:
-        n, shares = 1, {gate: _share_of_gate(mark) for gate, mark in gates.items()}
+        n, shares = 1, {key(f): _share_of_gate(call, f, m) for f, m in gates}
     else:
         shares = dict.fromkeys(factors, 1 / n)
     if divides and key(divisor) in shares:

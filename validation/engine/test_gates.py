@@ -388,3 +388,58 @@ def test_a_statistic_with_weights_of_another_share_is_caught(
     monkeypatch.setattr(marks.Pending, "__float__", lambda _: 1.0)
     with pytest.raises(AssertionError):
         test_weights_of_a_statistic_get_their_whole_reward(name)
+
+
+#: A gate, or what divides, that is a value of its own as well: a reward arrives at it by both.
+TWO_USES: dict[str, tuple[Meeting, Function]] = {
+    "a gate and a term": (lambda m, h, g: h * (u := m.w * g) + u, torch.sigmoid),
+    "parts of one gate": (
+        lambda m, h, g: torch.cat([h[:, :2] * (u := m.w + g)[:, :2], u[:, 2:]], 1),
+        torch.sigmoid,
+    ),
+    "a root and a term": (
+        lambda m, h, s: h / (u := (variance(s) + m.w).sqrt()) + u.log(),
+        torch.square,
+    ),
+}
+
+
+def rewarded(meeting: Meeting, special: Function) -> Tensor:
+    """Return what the layer of the gate or the statistic gets."""
+    model, x = Weighted(meeting), torch.randn(6, 5, dtype=torch.float64)
+    model.special = special
+    return engine_feedback(model, x, lambda o: o.detach().cos(), 0.0)[model.other.weight]
+
+
+@pytest.mark.parametrize("name", TWO_USES)
+def test_what_meets_weights_and_has_two_uses_is_refused(name: str) -> None:
+    with pytest.raises(lfp.UnsupportedOperation, match="used as that and as another value"):
+        rewarded(*TWO_USES[name])
+
+
+def test_without_the_refusal_the_other_use_would_get_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meeting, special = TWO_USES["a gate and a term"]
+    assert rewarded(lambda m, h, g: h * g + g, special).any(), "as without a weight"
+    monkeypatch.setattr(marks.Pending, "is_another", False)
+    assert not rewarded(meeting, special).any()
+
+
+def test_another_use_that_gets_no_reward_is_not_refused() -> None:
+    def logged(m: Weighted, h: Tensor, g: Tensor) -> Tensor:
+        gate = m.w * g
+        assert gate.log().mean() < 0
+        return h * gate
+
+    assert disagreement(logged, torch.sigmoid, lambda z: z.sigmoid().detach()) < TOLERANCE
+
+
+def test_uses_that_agree_are_one() -> None:
+    """As batch normalisation is often written, with a scale that has two uses."""
+
+    def normalised(m: Weighted, h: Tensor, s: Tensor) -> Tensor:
+        scale = m.w * (variance(s) + 1e-2).rsqrt()
+        return h * scale + (m.v - h.mean(1, keepdim=True) * scale)
+
+    assert disagreement(normalised, torch.square, torch.square) < TOLERANCE
