@@ -184,7 +184,7 @@ def lines(spread: pd.DataFrame) -> Lines:
     """Return the spreads as text."""
     header = (
         *("activation", "method", "test accuracy %", "95% interval", "lowest to highest"),
-        *("deviation of seeds", "expected from seeds", "searches"),
+        *("deviation of searches", "expected from seeds", "deviation of seeds", "searches"),
     )
     return header, [
         (
@@ -193,8 +193,9 @@ def lines(spread: pd.DataFrame) -> Lines:
             mean_and_deviation(row["test_accuracy_mean"], row["test_accuracy_std"]),
             text.interval(row["low"], row["high"], ".1f", 100),
             text.interval(row["lowest"], row["highest"], ".1f", 100),
-            number(row["within"], ".1f", 100),
+            number(row["test_accuracy_std"], ".2f", 100),
             number(row["from_seeds"], ".2f", 100),
+            number(row["within"], ".2f", 100),
             str(row["searches"]),
         )
         for row in spread.to_dict("records")
@@ -249,8 +250,8 @@ def remarks(options: Options, study: Study) -> list[str]:
         f"the next search begin {most} later, and its trials are another scrambling of the Sobol "
         "sequence. The images and their splits are the same for all.",
         "Deviation of seeds: within a search, pooled. Expected from seeds: what the deviation of "
-        "searches would be if all had chosen the same options, which is the former over the root "
-        "of the number of seeds.",
+        "searches would be if all had chosen the same options, which is the deviation of seeds "
+        "over the root of their number.",
         f"{text.NEAR_EDGE}.",
     ]
 
