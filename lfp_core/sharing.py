@@ -466,6 +466,7 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if call.alone(term) and (mark.role in POWERS or mark.degree != 1.0):
         return call.keep(role=_summed(mark) if operation in REDUCTIONS else mark.role)
     if operation in ADDITIONS and mark.role in (*DIVISORS, *GATES) and not call.alone(term):
+        call.replace(term, mark._replace(epsilon=0.0))  # as what `_with_bias` adds
         return call.defer()
     if operation in ADDITIONS:
         return _with_bias(call, becomes)

@@ -308,6 +308,24 @@ def test_a_gate_that_gates_nothing_gets_its_reward(name: str) -> None:
     assert disagreement(MEET_NO_GATES[name], torch.sigmoid, secant(torch.sigmoid)) < TOLERANCE
 
 
+def test_a_bias_of_averaged_gates_belongs_to_them() -> None:
+    """As it belongs to what is no gate: sum and bias owe one epsilon."""
+    x, push = torch.randn(6, 5, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+
+    def found(average: Meeting, special: Function) -> Tensor:
+        model = Weighted(average)
+        model.special = special
+        feedback = engine_feedback(model, x, lambda o: push, 0.1)
+        return feedback[model.other.weight]
+
+    averaged = found(lambda m, h, g: g.mean(1, keepdim=True) + m.w, torch.sigmoid)
+    by_a_layer = found(
+        lambda m, h, g: F.linear(g, torch.full((1, SIZE), 1 / SIZE).double()) + m.w, torch.sigmoid
+    )
+    assert averaged.any()
+    torch.testing.assert_close(averaged, by_a_layer, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("name", ["times a weight", "twice"])
 def test_a_gate_with_weights_that_is_not_settled_is_caught(
     name: str, monkeypatch: pytest.MonkeyPatch
