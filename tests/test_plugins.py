@@ -165,17 +165,16 @@ COMMAND = "import sys; from benchmarks.cli import app; app(sys.argv[1:])"
 WARM = """
 import importlib, json, os, sys, traceback
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
 from io import StringIO
 import pandas, scipy.stats, torch, torch._dynamo
 from benchmarks.cli import app
 from benchmarks.experiments import comparison
 
-def told(work):
+def told(one):
     out, error, code = StringIO(), StringIO(), 0
     with redirect_stdout(out), redirect_stderr(error):
         try:
-            work()
+            app(one) if isinstance(one, list) else exec(one, {})
         except SystemExit as left:
             code = left.code or 0
         except BaseException:
@@ -189,8 +188,7 @@ for line in sys.stdin:
         os.environ.update(environment)
         sys.path.insert(1, folder)
         importlib.invalidate_caches()
-        works = [partial(app if isinstance(one, list) else exec, one) for one in each]
-        print(json.dumps([told(work) for work in works]), flush=True)
+        print(json.dumps([told(one) for one in each]), flush=True)
         os._exit(0)
     os.wait()
 """
