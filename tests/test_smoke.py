@@ -47,7 +47,7 @@ def learned(parts: list[dict[str, Any]]) -> bool:
 #: small one.
 ALIKE = {
     *("activations", "authors-epsilon", "cifar10", "epsilon", "gates", "optimizers", "rewards"),
-    *("snn", "toy", "transfer", "vit"),
+    *("lenet", "paper-swarm", "snn", "snn-losses", "toy", "transfer", "units", "vit"),
 }
 
 

@@ -162,6 +162,7 @@ def test_tab_completes_without_torch(cache: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # of each kind, one is completed above
 def test_no_tab_after_any_option_imports_torch(cache: Path, every: dict[str, Command]) -> None:
     lines = [f"{name} {typed}" for name in every for typed in ("", "-")]
     options = [

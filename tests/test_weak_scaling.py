@@ -14,6 +14,7 @@ from benchmarks.performance import train_distributed, weak_scaling
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.thorough  # its method is in test_distributed.py of the engine
 def test_example_trains_on_two_processes_and_scaling_is_stored(tmp_path: Path) -> None:
     command = ["perf", "weak-scaling", "--steps", "2", "--batch-size", "2", "--processes", "2"]
     told = CliRunner().invoke(app, [*command, "--results", str(tmp_path)])

@@ -896,7 +896,7 @@ def compiled_agrees(
     [
         (True, "uniform"),
         pytest.param(True, "constant", marks=pytest.mark.thorough),
-        (False, "constant"),
+        pytest.param(False, "constant", marks=pytest.mark.thorough),
     ],
 )
 @pytest.mark.compiled

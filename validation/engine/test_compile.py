@@ -123,6 +123,7 @@ def test_compiled_convolutional_network_gives_the_feedback_of_eager(
     compiled_agrees(model, "aot_eager", whole_step)
 
 
+@pytest.mark.thorough  # as the whole step below
 @pytest.mark.parametrize(("name", "activation"), crossed(OF_STUDY, WITHOUT_SPIKES))
 @pytest.mark.usefixtures("compiler")
 def test_models_of_the_study_compile_with_context_and_reward(name: str, activation: str) -> None:
@@ -211,7 +212,7 @@ def feedback_of_compiled(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     "start",
     [
-        pytest.param(start, marks=pytest.mark.thorough if start % (2 * IN_A_GRAPH) else ())
+        pytest.param(start, marks=pytest.mark.thorough if start % (4 * IN_A_GRAPH) else ())
         for start in range(0, len(SHOWN), IN_A_GRAPH)
     ],
 )

@@ -178,12 +178,19 @@ def compiled_feedback(
     return {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
 
 
-#: Each case in one way, as compiling takes seconds: all of them are in the cases of each kind.
+#: Each case in one way, as compiling takes seconds: both are in the cases of each kind. Every other
+#: case is one of make test-thorough.
 WAYS = [("eager", True), ("aot_eager", False)]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize(("number", "name"), list(enumerate(CASES)))
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        pytest.param(number, name, marks=pytest.mark.thorough if number % 2 else ())
+        for number, name in enumerate(CASES)
+    ],
+)
 def test_compiled_code_is_as_eager_or_refused(number: int, name: str) -> None:
     want = feedback_of(Network([CASES[name]], True, 5), INPUT.clone(), 0.1)
     backend, whole = WAYS[number % 2]

@@ -71,7 +71,10 @@ def test_classes_are_found_by_looking_into_torch(monkeypatch: pytest.MonkeyPatch
 SMALL = ("resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "mobilenet_v3_small")
 
 
-@pytest.mark.parametrize("name", [*SMALL, "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "name",
+    ["efficientnet_b0", *(pytest.param(name, marks=pytest.mark.thorough) for name in SMALL)],
+)
 def test_small_model(name: str) -> None:
     assert not faults(models.examine_model(name))
 

@@ -211,7 +211,7 @@ def started(model: nn.Module, seed: int = 0) -> nn.Module:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.thorough if name.startswith("ResNet-50") else ())
+        pytest.param(name, marks=pytest.mark.thorough if name.startswith("ResNet") else ())
         for name in CASES
     ],
 )
