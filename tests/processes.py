@@ -14,6 +14,11 @@ def children(process: int) -> list[int]:
     return found
 
 
+def descendants(process: int) -> list[int]:
+    """Return all processes that a process has begun: its children, and what works for it."""
+    return [*children(process), *workers(process)]
+
+
 def workers(process: int) -> list[int]:
     """Return the processes that work for it, which another child of it has forked."""
     return [worker for child in children(process) for worker in children(child)]

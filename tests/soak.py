@@ -34,7 +34,7 @@ from benchmarks.runs.store import Stored
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import ROOT, describe
 from benchmarks.studies.collect import Description, described
-from tests.processes import workers
+from tests.processes import descendants, workers
 
 #: Two parts with methods of different states, in runs of a second or two.
 STUDY = """title: what is disturbed
@@ -183,21 +183,21 @@ class Soak:
         if not self.fresh and self.luck.random() < SPARED:
             return
         self.fresh = False
-        at_work = workers(command.pid)
+        begun, at_work = descendants(command.pid), workers(command.pid)
         what = self.luck.choice(["command", "worker", "worker", "space"])
         if what == "command":
             command.kill()
-            wait_for(lambda: not any(map(alive, at_work)), "workers end with the command")
+            wait_for(lambda: not any(map(alive, begun)), "workers end with the command")
             self.happened["kills of the command"] += command.wait() == -signal.SIGKILL
         elif what == "worker" and at_work:
             with suppress(ProcessLookupError):
                 os.kill(self.luck.choice(at_work), signal.SIGKILL)
                 self.happened["kills of workers"] += 1
         elif what == "space":
-            self.space.take([command.pid, *at_work])
+            self.space.take([command.pid, *begun])
             with suppress(subprocess.TimeoutExpired):
                 command.wait(self.luck.uniform(*FULL))
-            self.space.give([command.pid, *workers(command.pid)])
+            self.space.give([command.pid, *descendants(command.pid)])
             self.happened["times without space"] += 1
 
     def ended(self, command: "subprocess.Popen[bytes]", results: Path) -> bool:

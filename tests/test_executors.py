@@ -25,7 +25,7 @@ from benchmarks.runs.executors import ExecutorError, Here, Local, RayCluster, Wo
 from benchmarks.runs.run import Result, Run
 from benchmarks.runs.store import Store, Stored
 from tests.mortal import Mortal, Refusing
-from tests.processes import children, workers
+from tests.processes import descendants, workers
 from tests.studies import SHORT as RUN
 from tests.studies import carry_out
 
@@ -135,7 +135,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     with subprocess.Popen([sys.executable, path], env=environment) as parent:
         assert wait_for(lambda: bool(workers(parent.pid)))
-        started = [*children(parent.pid), *workers(parent.pid)]
+        started = descendants(parent.pid)
         parent.kill()
     assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
 

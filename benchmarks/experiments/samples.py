@@ -268,7 +268,7 @@ def differences_of(frame: pd.DataFrame, tested: tuple[str, str]) -> pd.DataFrame
 
 def remarks(options: Options, study: Study) -> list[str]:
     """Return what a reader of the table has to know."""
-    told = [
+    measured = [
         f"{study.dataset}, {study.model}, {options.activations[0]}: test accuracy, mean ± sample "
         f"standard deviation and Student's interval over {seeds_of(study.seeds)}, of which each "
         "draws other examples; smaller sets are parts of larger ones. Examples are repeated until "
@@ -276,10 +276,10 @@ def remarks(options: Options, study: Study) -> list[str]:
         f"{study.epochs} epochs of it."
     ]
     if not any(study.tried(method) for method in study.methods):
-        return [*told, "Options are given, and the same for each number of examples."]
+        return [*measured, "Options are given, and the same for each number of examples."]
     trials = study.trials or len(study.rates)
     return [
-        *told,
+        *measured,
         f"Options were chosen for each number of examples: {trials} trials of {study.sweep_epochs} "
         f"epochs for every method and {study.sweep_seeds} seed(s) from {FIRST_SWEEP_SEED} on"
         f"{finalists_told(study)}, on the whole validation split.",

@@ -326,15 +326,6 @@ def test_a_bias_of_averaged_gates_belongs_to_them() -> None:
     torch.testing.assert_close(averaged, by_a_layer, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", ["times a weight", "twice"])
-def test_a_gate_with_weights_that_is_not_settled_is_caught(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(marks.Pending, "settle", lambda *_: None)
-    with pytest.raises(AssertionError):
-        test_weights_of_a_gate_get_what_those_of_its_signal_do(name)
-
-
 def variance(squares: Tensor) -> Tensor:
     return squares.mean(1, keepdim=True)
 
@@ -390,22 +381,31 @@ def test_a_weight_over_a_norm_learns_in_the_direction_of_its_reward() -> None:
     assert all(torch.allclose(one, other, rtol=1e-9, atol=1e-12) for one, other in others)
 
 
-@pytest.mark.parametrize("name", ["a weight for a stabiliser", "scaled by a weight"])
-def test_a_statistic_with_weights_that_is_not_settled_is_caught(
-    name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("method", "broken", "test", "name"),
+    [
+        ("settle", lambda *_: None, test_weights_of_a_gate_get_what_those_of_its_signal_do, name)
+        for name in ("times a weight", "twice")
+    ]
+    + [
+        ("settle", lambda *_: None, test_weights_of_what_normalises_follow_the_chain_rule, name)
+        for name in ("a weight for a stabiliser", "scaled by a weight")
+    ]
+    + [
+        ("__float__", lambda _: 1.0, test_weights_of_a_statistic_get_their_whole_reward, name)
+        for name in ("scaled", "and a weight")
+    ],
+)
+def test_another_share_of_what_meets_weights_is_caught(
+    method: str,
+    broken: Callable[..., object],
+    test: Callable[[str], None],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(marks.Pending, "settle", lambda *_: None)
+    monkeypatch.setattr(marks.Pending, method, broken)
     with pytest.raises(AssertionError):
-        test_weights_of_what_normalises_follow_the_chain_rule(name)
-
-
-@pytest.mark.parametrize("name", ["scaled", "and a weight"])
-def test_a_statistic_with_weights_of_another_share_is_caught(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(marks.Pending, "__float__", lambda _: 1.0)
-    with pytest.raises(AssertionError):
-        test_weights_of_a_statistic_get_their_whole_reward(name)
+        test(name)
 
 
 #: A gate, or what divides, that is a value of its own as well: a reward arrives at it by both.
