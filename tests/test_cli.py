@@ -290,21 +290,6 @@ def test_a_folder_that_cannot_be_resumed_is_refused(
     assert message in line
 
 
-def test_doctor_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LFP_DATA", str(tmp_path))
-    healthy = invoke("doctor", "--json")
-    assert healthy.exit_code == 0, healthy.stdout
-    found = json.loads(healthy.stdout)["found"]
-    assert any("pip install 'lfp-bench[ray]'" in str(f["detail"]) for f in found)
-    verdicts = {f["thing"]: f["verdict"] for f in found}
-    assert verdicts["torch"] == "ok"
-    assert verdicts["data: mnist"] == "warning"
-    (tmp_path / "a-file").touch()
-    ill = invoke("doctor", "--results", "a-file/results")
-    assert ill.exit_code == 1
-    assert "a-file/results cannot be written" in ill.stdout
-
-
 def test_data_tells_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LFP_DATA", str(tmp_path))
     told = json.loads(invoke("data", "--json").stdout)["data sets"]

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,8 +21,20 @@ from lfp_core import native
 GIGABYTE = 10**9
 
 
+def leave(free: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave so many bytes of the disk free, as far as `doctor` can see."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+
+
 @pytest.fixture(autouse=True)
 def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describe a machine with enough of everything, whatever the one that runs the tests has."""
+    leave(100 * GIGABYTE, monkeypatch)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(machine, "GROUPS", tmp_path / "no-control-groups")
+    monkeypatch.setattr(machine, "ALLOCATED", ())
     monkeypatch.setenv("LFP_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("LFP_COMMIT", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -37,8 +51,10 @@ def examined(code: int = 0) -> dict[str, tuple[str, str]]:
 
 def test_a_machine_without_faults_is_well() -> None:
     found = examined()
-    for thing in ("torch", "own packages", "CPU", "data folder", "results folder"):
+    for thing in ("torch", "own packages", "CPU", "data folder", "results folder", "disk"):
         assert found[thing][0] == "ok", found[thing]
+    assert found["data: mnist"] == ("warning", "get it with: lfp-bench data mnist")
+    assert "pip install 'lfp-bench[ray]'" in found["ray"][1]
     told = CliRunner().invoke(app, ["doctor"])
     assert told.exit_code == 0
     assert "own packages" in told.stdout
@@ -76,6 +92,15 @@ def test_limits_of_a_control_group_are_told(
     verdict, detail = examined()["memory"]
     assert verdict == "warning"
     assert detail.startswith("0.5 GB are available, of 1.0 GB that the control group allows; use")
+
+
+def test_a_disk_without_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(1.9 * GIGABYTE, monkeypatch)
+    verdict, detail = examined(1)["disk"]
+    assert verdict == "error"
+    assert detail.startswith("1.9 GB are free, 2 GB may be needed; make room, or choose another")
+    leave(2 * GIGABYTE, monkeypatch)
+    assert examined()["disk"][0] == "ok"
 
 
 def test_a_package_that_is_shadowed_is_told(
@@ -137,3 +162,6 @@ def test_a_results_folder_that_cannot_be_written_is_told(results: str) -> None:
     found = {f["thing"]: f for f in json.loads(result.stdout)["found"]}
     assert found["results folder"]["verdict"] == "error"
     assert "choose another with --results" in found["results folder"]["detail"]
+    told = CliRunner().invoke(app, ["doctor", "--results", results])
+    assert told.exit_code == 1
+    assert f"{results} cannot be written" in told.stdout
