@@ -47,6 +47,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(provenance, "code_version", lambda: code)
 
     def tell() -> tuple[str | None, bool | None]:
+        provenance.checked_out.cache_clear()
         found = provenance.describe(CPU)
         return found["commit"], found["dirty"]
 
@@ -82,6 +83,15 @@ def test_variables_of_another_repository_change_nothing(
     assert told() == (own, False)
     (tmp_path / "own" / "code.py").write_text("changed\n")
     assert told() == (own, True)
+
+
+def test_a_process_tells_the_commit_that_it_began_with(told: Any, tmp_path: Path) -> None:
+    first = repository(tmp_path / "own"), False
+    assert told() == first
+    (tmp_path / "own" / "code.py").write_text("changed\n")
+    found = provenance.describe(CPU)
+    assert (found["commit"], found["dirty"]) == first
+    assert told() != first
 
 
 def test_a_repository_around_the_code_is_not_its_own(told: Any, tmp_path: Path) -> None:

@@ -73,14 +73,21 @@ def _commit() -> dict[str, Any]:
     named = " ".join(os.environ.get("LFP_COMMIT", "").split())
     if named:
         return {"commit": named.removesuffix("-dirty") or None, "dirty": named.endswith("-dirty")}
-    commit = git.ask("rev-parse", "--verify", "HEAD", root=ROOT)
+    return checked_out(ROOT)
+
+
+@cache  # a process runs the code that it has loaded, whatever is committed meanwhile
+def checked_out(root: Path) -> dict[str, Any]:
+    """Return the commit of a folder, and whether its code differs, at the first time of asking."""
+    commit = git.ask("rev-parse", "--verify", "HEAD", root=root)
     # Results are no code: a study that is stored again must not call itself uncommitted.
     tracked = ("--porcelain", "--untracked-files=no", "--", *NOT_RESULTS)
-    changes = git.ask("status", *tracked, root=ROOT)
+    changes = git.ask("status", *tracked, root=root)
     unknown = commit is None or changes is None
     return {"commit": commit, "dirty": None if unknown else changes != ""}
 
 
+@cache
 def _version(package: str) -> str | None:
     """Return the version of an installed package; None for this one where it is a copy only."""
     try:
@@ -89,6 +96,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _plugins() -> dict[str, str]:
     """Return the versions of the packages that add names (:mod:`baselines.registry`)."""
     groups = [group for group in entry_points().groups if group.startswith("lfp_bench.")]
