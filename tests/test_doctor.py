@@ -156,12 +156,15 @@ def test_a_data_folder_that_has_everything_may_be_read_only(
 
 
 @pytest.mark.parametrize("results", ["/proc/none", "/dev/null/x"])
-def test_a_results_folder_that_cannot_be_written_is_told(results: str) -> None:
+def test_a_results_folder_that_cannot_be_written_is_told(
+    results: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = CliRunner().invoke(app, ["doctor", "--json", "--results", results])
     assert result.exit_code == 1
     found = {f["thing"]: f for f in json.loads(result.stdout)["found"]}
     assert found["results folder"]["verdict"] == "error"
     assert "choose another with --results" in found["results folder"]["detail"]
+    monkeypatch.setenv("COLUMNS", "200")
     told = CliRunner().invoke(app, ["doctor", "--results", results])
     assert told.exit_code == 1
     assert f"{results} cannot be written" in told.stdout

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def test_roofline_is_stored_and_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     found = stored(tmp_path, "roofline/roofline.json", "roofline")
     assert [run["name"] for run in found["runs"]] == ["machine", "toy-mlp"]
     text = (tmp_path / "roofline" / "roofline.md").read_text()
-    assert f"Command: `lfp-bench perf roofline --results {tmp_path}`" in text
+    assert f"Command: `lfp-bench perf roofline --results {quote(str(tmp_path))}`" in text
 
 
 def test_scaling_is_stored_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
