@@ -5,12 +5,18 @@ from collections.abc import Iterator
 import pytest
 
 from validation.conftest import (
+    pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_runtest_setup,
     small_swarms,
 )
 
-__all__ = ["pytest_collection_modifyitems", "pytest_runtest_setup", "small_swarms"]
+__all__ = [
+    "pytest_collection_finish",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_setup",
+    "small_swarms",
+]
 
 
 @pytest.fixture(scope="module")

@@ -221,7 +221,9 @@ class Study:
         """The number of runs."""
         more = max(self.seeds - self.sweep_seeds, 0)
         return sum(
-            len(self.sweep(cell)) + more * self.finalists_of(cell) + self.seeds
+            len(self.tried(cell.method)) * self.sweep_seeds
+            + more * self.finalists_of(cell)
+            + self.seeds
             for cell in self.trained
         )
 
