@@ -37,7 +37,7 @@ class Registry(Mapping[str, T]):
     Attributes:
         group: of the entry points.
         own: what is registered, in order, without what packages add; an item or, as packages have
-            it, where it is ("package.module:name"), which is imported when it is asked for.
+            it, where it is ("package.module:name"), until it is imported when it is asked for.
         convert: makes an item of what was entered, which may be simpler; raises `TypeError` for
             what cannot be one.
     """
@@ -75,8 +75,12 @@ class Registry(Mapping[str, T]):
 
     def __getitem__(self, name: str) -> T:
         """Return what the name stands for."""
-        item = self.own[name] if name in self.own else self._packages()[name]
-        return self.convert(resolve_name(item) if isinstance(item, str) else item)
+        if name not in self.own:
+            return self.convert(self._packages()[name])
+        item = self.own[name]
+        if isinstance(item, str):
+            item = self.own[name] = resolve_name(item)
+        return self.convert(item)
 
     def __iter__(self) -> Iterator[str]:
         """Return all names: ours in their order, then those of packages."""

@@ -6,11 +6,12 @@ lfp.backward(logits, lfp.rewards.softmax(logits, targets))
 optimizer.step()
 
 The modules, in the order to read them: :mod:`slopes` has the backward formulas, :mod:`marks` the
-kinds of tensors and what they owe, :mod:`calls` one call of an operation, :mod:`sharing` the rules,
-:mod:`functions` and :mod:`operations` the tables of what follows which rule, :mod:`composed`,
-:mod:`attention` and :mod:`recurrent` the operations that run as others, and :mod:`propagation` the
-context and the backward pass. :mod:`rewards`, :mod:`spiking`, :mod:`dead` and :mod:`pooling` stand
-by themselves.
+kinds of tensors and what they owe, :mod:`calls` one call of an operation. :mod:`sharing` lists the
+rules, which are in :mod:`routes`, :mod:`elementwise`, :mod:`sums`, :mod:`products` and
+:mod:`layers`; :mod:`roles` says what is a gate or a statistic. :mod:`functions` and
+:mod:`operations` are the tables of what follows which rule, :mod:`composed`, :mod:`attention` and
+:mod:`recurrent` the operations that run as others, and :mod:`propagation` is the context and the
+backward pass. :mod:`rewards`, :mod:`spiking`, :mod:`dead` and :mod:`pooling` stand by themselves.
 """
 
 from pathlib import Path

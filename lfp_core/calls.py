@@ -24,6 +24,7 @@ from lfp_core.marks import (
     Pending,
     Role,
     UnsupportedOperation,
+    is_active,
     mark_of,
     marked,
     put,
@@ -203,7 +204,7 @@ class Call:
         return [
             (operand, mark)
             for operand, mark in zip(self.operands, self.marks, strict=True)
-            if mark is not None and mark.kind in ("activation", "undetermined")
+            if is_active(mark)
         ]
 
     @property

@@ -27,7 +27,7 @@ sees, such as a hook of a module, replaces the tensor by an identical one.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from torch import Tensor
 from torch.nn import Parameter
@@ -215,6 +215,11 @@ def joined(marks: Iterable[Mark | None]) -> Pending | None:
     """Return what is pending of several tensors, from which one of the same role is made."""
     found = [mark.pending for mark in marks if mark is not None and mark.pending is not None]
     return Pending(1.0, *found) if len(found) > 1 else found[0] if found else None
+
+
+def is_active(mark: Mark | None) -> TypeGuard[Mark]:
+    """Return whether the tensor of this mark takes a part of a reward."""
+    return mark is not None and mark.kind in ("activation", "undetermined")
 
 
 def tensors(arguments: Iterable[Any]) -> list[Tensor]:

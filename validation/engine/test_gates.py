@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import functions, marks, sharing
+from lfp_core import functions, marks, roles
 from validation.compare import engine_feedback, relative_error, weight_scaled_gradient
 
 TOLERANCE = 1e-9
@@ -129,10 +129,8 @@ def test_what_only_looks_like_a_gate_gets_its_half(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["tanh and next to nothing", "exp less one", "clipped below"])
 def test_any_number_making_a_gate_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    roles = {"odd": "gate", "exp": "logistic"}
-    monkeypatch.setattr(
-        sharing, "_role_of_sum", lambda operation, role, number: roles.get(role, "shifted")
-    )
+    of_any = {"odd": "gate", "exp": "logistic"}
+    monkeypatch.setattr(roles, "of_sum", lambda _, role, number: of_any.get(role, "shifted"))
     monkeypatch.setattr(functions, "bounds", lambda *_, **__: (0, 1))
     assert not feedback_of_factors(NO_GATES[name][0])[1].any()
 
@@ -188,8 +186,8 @@ def test_a_function_of_a_statistic_hands_its_reward_on(name: str) -> None:
 def test_a_function_of_a_statistic_by_the_chain_rule_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = sharing.BOUNDS
-    monkeypatch.setattr(sharing, "BOUNDS", right | {torch.log, Tensor.log})
+    right = roles.BOUNDS
+    monkeypatch.setattr(roles, "BOUNDS", right | {torch.log, Tensor.log})
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         test_a_function_of_a_statistic_hands_its_reward_on("log")
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import sharing
+from lfp_core import products
 from lfp_core.calls import Call
 from lfp_core.marks import ACTIVATION, marked
 from lfp_core.propagation import Normalisation
@@ -363,7 +363,7 @@ def test_a_statistic_that_is_a_factor_like_others_is_caught(
     name: str, option: Normalisation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, expected = found(WAYS[name][-1], 0.0, option)
-    monkeypatch.setattr(sharing, "normalised", halves)
+    monkeypatch.setattr(products, "normalised", halves)
     _, _, broken = found(WAYS[name][-1], 0.0, option)
     assert difference(broken, expected) > 1e-3
 
@@ -373,12 +373,12 @@ def test_a_stabiliser_too_many_is_caught(
     option: Normalisation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, expected = found(WAYS["rms_norm"][1], 0.1, option)
-    right = sharing.normalised
+    right = products.normalised
 
     def owing(call: Call, *statistic: Any) -> Any:
         output = right(call, *statistic)
         return marked(output, ACTIVATION._replace(epsilon=call.context.epsilon))
 
-    monkeypatch.setattr(sharing, "normalised", owing)
+    monkeypatch.setattr(products, "normalised", owing)
     _, _, broken = found(WAYS["rms_norm"][1], 0.1, option)
     assert difference(broken, expected) > 1e-3

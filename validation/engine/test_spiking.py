@@ -22,7 +22,7 @@ pytest.importorskip("snntorch", reason="spiking networks are optional")
 import snntorch
 from snntorch.surrogate import fast_sigmoid, straight_through_estimator
 
-from lfp_core import sharing, slopes, spiking
+from lfp_core import routes, slopes, spiking
 from validation import spiking_oracle
 from validation.compare import Feedback, relative_error
 from validation.selection import example_of, examples
@@ -417,7 +417,7 @@ def test_what_is_collected_in_a_buffer_gets_its_reward(collect: Collect, what: s
 def test_a_buffer_that_applies_what_spikes_owe_is_caught(
     collect: Collect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "_owed_after", lambda call: None)
+    monkeypatch.setattr(routes, "_owed_after", lambda call: None)
     assert distance(collected(collect, "spikes"), collected(concatenated, "spikes")) > 0.1
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import calls, functions, propagation, sharing
+from lfp_core import calls, elementwise, functions, layers, propagation
 from lfp_core.calls import Call, Operation
 from lfp_core.marks import ACTIVATION, Mark, used
 from lfp_core.propagation import Gates, Normalisation, Units
@@ -158,13 +158,13 @@ def no_degrees(patch: pytest.MonkeyPatch) -> None:
     def undivided(tensor: Tensor, mark: Mark | None, *args: Any, **kwargs: Any) -> Tensor:
         return used(tensor, mark and mark._replace(degree=1.0), *args, **kwargs)
 
-    patch.setattr(calls, "used", undivided)
-    patch.setattr(sharing, "used", undivided)
+    for module in (calls, elementwise, layers):
+        patch.setattr(module, "used", undivided)
 
 
 def separate_bias(patch: pytest.MonkeyPatch) -> None:
     """Let a bias behind a layer be a layer of its own."""
-    patch.setattr(sharing, "ADDITIONS", set[Any]())
+    patch.setattr("lfp_core.sums.ADDITIONS", set[Any]())
 
 
 class Deaf:
@@ -178,7 +178,7 @@ class Deaf:
 
 def deaf_units(patch: pytest.MonkeyPatch) -> None:
     """Treat functions with f(0) != 0 as the others."""
-    patch.setattr(sharing, "SecantSlope", Deaf)
+    patch.setattr(elementwise, "SecantSlope", Deaf)
 
 
 def plain_normalised(patch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def plain_normalised(patch: pytest.MonkeyPatch) -> None:
         call.replace(statistic, ACTIVATION)
         return call.run(call.kind())
 
-    patch.setattr(sharing, "normalised", through)
+    patch.setattr("lfp_core.products.normalised", through)
 
 
 def deaf_outputs(patch: pytest.MonkeyPatch) -> None:

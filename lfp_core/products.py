@@ -1,0 +1,292 @@
+"""Rules of products and quotients, whose factors share the reward evenly.
+
+Two kinds of factors get another share: a gate gets nothing, and a statistic, by which a
+normalisation divides, follows the chain rule.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lfp_core import functions, roles
+from lfp_core.calls import (
+    Args,
+    Call,
+    Context,
+    Kwargs,
+    Operation,
+    key,
+)
+from lfp_core.elementwise import of_several, power
+from lfp_core.marks import (
+    ACTIVATION,
+    DATA,
+    DIVISORS,
+    GATES,
+    WEIGHT,
+    Mark,
+    Role,
+    is_active,
+    joined,
+    marked,
+    tensors,
+)
+from lfp_core.routes import route
+
+ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide") | {Tensor.__rmul__}
+#: Products without a sum, and with one over everything.
+OUTER = functions.named("outer", "ger", "kron")
+DOTS = functions.named("dot", "vdot", "vecdot") | {torch.linalg.vecdot}
+ADDED_QUOTIENTS = functions.named("addcdiv")
+ADDED_ELEMENTWISE = ADDED_QUOTIENTS | functions.named("addcmul", "addr")
+
+
+def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Run a product of activations, weights and constants.
+
+    Each of n activations gets the n-th part of the reward; with weights the product is a layer. A
+    gate gets nothing if the option `gates` is "signal".
+
+    Returns:
+        The output of the operation.
+    """
+    call = Call(context, operation, args, kwargs)
+    form = _form(operation, args)
+    kind, elementwise = call.kind(), form in ("square", "elementwise")
+    if len(call.active) < 2:
+        return _weighted(call, kind, elementwise)
+    if call.doubtful:
+        return call.refuse_to_guess()
+    if form in ("square", "dot") and _is_square(call):
+        return _square(call, form)
+    statistics = roles.statistics(call)
+    if elementwise and len(statistics) == 1 and statistics[0][1].inverse:
+        return normalised(call, *statistics[0])
+    shares, n = _shares(call)
+    gates = roles.are_gates(call) and joined(call.marks) is None
+    if elementwise:
+        of_two: Role = "gates" if gates else "pair"
+        return call.run(kind._replace(role=of_two if n == 2 else "gate" if gates else ""), shares)
+    becomes = kind._replace(epsilon=context.stabiliser() / n, role="gate" if gates else "")
+    return call.run(becomes, shares)
+
+
+def _is_square(call: Call) -> bool:
+    """Return whether an activation is multiplied by itself, and by nothing else."""
+    same = len(call.active) == 2 and call.active[0][0] is call.active[1][0]
+    return same and len(call.operands) == 2 and call.target is None
+
+
+def _square(call: Call, form: str) -> Any:
+    """Multiply an activation by itself, as ``h.square()`` and ``h.square().sum(-1)`` do."""
+    ((factor, mark), _) = call.active
+    if form == "square":
+        return power(call.context, torch.square, (factor,), {})
+    becomes = call.kind()._replace(degree=2 * mark.degree, role="statistic")
+    return call.run(becomes, {key(factor): mark.degree})
+
+
+def _form(operation: Operation, args: Args) -> str:
+    """Return what a product is, if its letters say so.
+
+    Returns:
+        "elementwise" without a sum, "square" if it is also a square wherever both factors are the
+        same tensor, and "dot" where a tensor is then multiplied by itself and summed.
+    """
+    if operation in ELEMENTWISE:
+        return "square"
+    if operation in OUTER:
+        return "elementwise"
+    if operation in DOTS:
+        return "dot"
+    if operation is not torch.einsum:
+        return ""
+    inputs, arrow, output = _equation(args).partition("->")
+    letters = inputs.replace(",", "").replace(".", "")
+    summed = set(letters) - set(output) if arrow else {c for c in letters if letters.count(c) > 1}
+    terms = inputs.split(",")
+    same = len(terms) == 2 and terms[0] == terms[1]
+    if not summed and not (arrow and "." in inputs and "." not in output):
+        return "square" if same and output in (terms[0], "") else "elementwise"
+    return "dot" if same else ""
+
+
+def _equation(args: Args) -> str:
+    """Return the equation of an einsum, which may be given as lists of numbers."""
+    if isinstance(args[0], str):
+        return args[0].replace(" ", "")
+    lists = (args[1::2], args[2 * (len(args) // 2) :])
+    inputs, output = (
+        ["".join("..." if i is Ellipsis else chr(ord("a") + i) for i in each) for each in part]
+        for part in lists
+    )
+    return "->".join([",".join(inputs), *output])
+
+
+def _shares(call: Call) -> tuple[dict[Any, float], int]:
+    """Return what each of several activations gets of the reward of their product, by `key`.
+
+    And how many of them share it.
+    """
+    gates = [(factor, mark) for factor, mark in call.active if mark.role in GATES]
+    others = [key(factor) for factor, mark in call.active if mark.role not in GATES]
+    if call.context.gates == "signal" and gates and others:
+        of_gates = {key(factor): _share_of_gate(call, factor, mark) for factor, mark in gates}
+        return dict.fromkeys(others, 1 / len(others)) | of_gates, len(others)
+    n = len(call.active)
+    return dict.fromkeys([key(factor) for factor, _ in call.active], 1 / n), n
+
+
+def _share_of_gate(call: Call, gate: Tensor, mark: Mark) -> float:
+    """Return what a gate gets of the reward of its product: nothing, or what its weights do."""
+    if mark.pending is None:
+        return 0.0
+    mark.pending.settle(0.0)
+    call.replace(gate, mark._replace(pending=None))
+    return mark.degree  # by the chain rule
+
+
+def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
+    """Multiply at most one activation by weights or constants."""
+    if kind.kind in ("weight", "data"):
+        return call.run(kind)
+    if elementwise and all(m is None or m.kind in ("activation", "data") for m in call.marks):
+        return call.scale(kind)
+    if elementwise and roles.statistics(call):
+        return _weighted_statistic(call, call.active[0][1].degree)
+    if elementwise and call.active and call.roles[0] in GATES:
+        return call.defer()
+    if roles.are_powers(call):
+        return call.keep(role=roles.of_total(call.active[0][1]))  # a weighted mean of squares
+    epsilon = call.context.stabiliser()
+    return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
+
+
+def _weighted_statistic(call: Call, degree: float) -> Any:
+    """Multiply a weight by a statistic, or divide it by one: a part of a normalisation."""
+    ((statistic, mark),) = call.active
+    if degree < 0 and call.context.normalisation == "identity":
+        call.replace(statistic, None)
+        return call.run(WEIGHT)
+    call.replace(statistic, mark._replace(degree=degree))
+    return call.defer()
+
+
+def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Divide: the reciprocal of an activation b is of degree -1, as ``1 / b`` is ``b ** -1``."""
+    if kwargs.get("rounding_mode") is not None:  # a step function, and no product
+        return of_several(context, operation, args, kwargs)
+    call = Call(context, operation, args, kwargs)
+    divisor = kwargs.get("other", args[1] if len(args) > 1 else None)
+    mark = call.mark(divisor) if isinstance(divisor, Tensor) else None
+    if not isinstance(divisor, Tensor) or not is_active(mark):
+        return product(context, operation, args, kwargs)
+    if len(call.active) == 1:
+        return _reciprocal(call, divisor, mark)
+    if call.doubtful:
+        return call.refuse_to_guess()
+    statistics = roles.statistics(call)
+    if len(statistics) == 1 and statistics[0][0] is divisor and not mark.inverse:
+        return normalised(call, divisor, mark)
+    gate = mark.role in ("logistic", *GATES) and context.gates == "signal"  # by its reciprocal
+    gate = gate and not roles.are_gates(call)
+    shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
+    if gate or args[0] is divisor:
+        shares = {key(divisor): _share_of_gate(call, divisor, mark) if gate else 0.0}
+    return call.run(call.kind(), shares)
+
+
+def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
+    """Divide a weight or a constant by an activation."""
+    if mark.kind == "undetermined" and not mark.leaf:  # a weight follows the chain rule
+        return call.refuse_to_guess()
+    if mark.role in DIVISORS:
+        if call.alone(divisor):
+            return call.keep(-mark.degree)
+        return _weighted_statistic(call, -mark.degree)
+    if call.alone(divisor) and mark.kind == "activation":
+        return of_several(call.context, call.operation, call.args, call.kwargs)
+    owing = call.kind()._replace(epsilon=call.context.stabiliser())
+    return call.run(owing, {key(divisor): -1.0})
+
+
+def normalised(call: Call, statistic: Tensor, mark: Mark) -> Any:
+    """Multiply or divide an activation by a statistic, as a normalisation layer does.
+
+    "gradient" is the chain rule for both, as the fused layers of torch have it; "identity" takes
+    the statistic for a constant, as AttnLRP does (Achtibat et al., 2024, Proposition 3.4).
+
+    Returns:
+        The output of the operation.
+    """
+    _divide_by(call, statistic, mark)
+    weighted = any(m is not None and m.kind == "weight" for m in call.marks)
+    owed = call.context.stabiliser() if weighted else mark.epsilon
+    others = [key(factor) for factor, _ in call.active if factor is not statistic]
+    shares = dict.fromkeys(others, 1 / len(others))
+    output = call.run(call.kind()._replace(epsilon=owed), shares)
+    softmax = mark.role == "partition" and "exponential" in call.roles
+    if softmax and call.context.attention == "constant":
+        return marked(output.detach(), DATA)
+    return output
+
+
+def _divide_by(call: Call, statistic: Tensor, mark: Mark) -> None:
+    """Let an operand be what a normalisation divides by."""
+    constant = call.context.normalisation == "identity" and mark.role == "statistic"
+    if mark.pending is not None:
+        mark.pending.settle(0.0 if constant else 1.0)
+        constant = False  # but for the weights in it
+    call.replace(statistic, None if constant else ACTIVATION)
+
+
+def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Run ``addmm``, ``addcmul`` and the like: a first term, plus a product of two factors."""
+    call = Call(context, operation, args, kwargs)
+    kind = call.kind()
+    if kind.kind in ("weight", "data"):
+        return call.run(kind)
+    if roles.are_powers(call):
+        return call.keep(role=roles.of_total(call.active[0][1]))  # a weighted mean of squares
+    first = args[0]
+    if any(factor is first for factor in tensors((*args[1:], *kwargs.values()))):
+        # The same tensor as a term and as a factor, which gets a part of the term's reward.
+        other = route(context, Tensor.clone, (first,), {})
+        others = (other if argument is first else argument for argument in args[1:])
+        options = {name: other if v is first else v for name, v in kwargs.items()}
+        return added_product(context, operation, (first, *others), options)
+    factors = {key(factor): mark for factor, mark in call.active if factor is not first}
+    if len(factors) > 1 and call.doubtful:
+        return call.refuse_to_guess()
+    n = max(len(factors), 1)
+    gates = [(f, m) for f, m in call.active if key(f) in factors and m.role in GATES]
+    divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
+    divides = operation in ADDED_QUOTIENTS
+    statistics = [(f, m) for f, m in roles.statistics(call) if key(f) in factors]
+    inverse = [(f, m) for f, m in statistics if m.inverse != (divides and f is divisor)]
+    if n == 2 and len(statistics) == len(inverse) == 1 and operation in ADDED_ELEMENTWISE:
+        # As `normalised` does.
+        _divide_by(call, *inverse[0])
+        n, shares = 1, {}
+    elif context.gates == "signal" and n == 2 and len(gates) == 1:
+        n, shares = 1, {key(f): _share_of_gate(call, f, m) for f, m in gates}
+    else:
+        shares = dict.fromkeys(factors, 1 / n)
+    if divides and key(divisor) in shares:
+        shares[key(divisor)] *= -1
+    # A sum of terms owes epsilon, and a sum of products alone what `product` says.
+    terms = is_active(call.mark(first)) or operation in ADDED_ELEMENTWISE
+    return call.run(kind._replace(epsilon=context.stabiliser() / (1 if terms else n)), shares)
+
+
+def product_of_all(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Multiply the n values along a dimension, which share the reward evenly."""
+    call = Call(context, operation, args, kwargs)
+    if not is_active(call.marks[0]) or call.marks[0].leaf:
+        return call.run(call.kind())
+    dim = kwargs.get(
+        "dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None
+    )
+    n = args[0].numel() if dim is None or args[0].dim() == 0 else args[0].shape[dim]
+    return call.run(call.kind(), {key(args[0]): 1 / max(n, 1)})

@@ -1,0 +1,99 @@
+"""What values are on their way to becoming, which decides how a reward is shared among them.
+
+What a sigmoid makes is a gate, the sum of squares is the statistic of a normalisation, and
+``exp(x - x.max())`` is a part of a softmax, however a model spells them. The mark of a tensor has
+its role (:class:`lfp_core.marks.Mark`). Here stands which role the result of an operation has,
+given those of its operands.
+"""
+
+from torch import Tensor
+
+from lfp_core import functions
+from lfp_core.calls import (
+    Args,
+    Call,
+    Kwargs,
+    Operation,
+)
+from lfp_core.marks import (
+    DIVISORS,
+    GATES,
+    POWERS,
+    SUMS,
+    Mark,
+    Role,
+)
+
+EXTREMES = functions.named(
+    *("maximum", "minimum", "fmax", "fmin", "clamp", "clip", "clamp_min", "clamp_max")
+)
+#: What bounds a statistic before something is divided by it.
+BOUNDS = EXTREMES | functions.named("relu", "threshold", "hardtanh", "nan_to_num")
+RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow") | {
+    Tensor.__pow__,
+    Tensor.__rdiv__,
+}
+ROOTS = functions.named("sqrt", "rsqrt")
+#: Values that stand for many.
+SELECTIONS = EXTREMES | functions.named(
+    *("amax", "amin", "aminmax", "max", "min", "median", "nanmedian", "kthvalue", "topk"),
+    *("cummax", "cummin", "quantile", "nanquantile"),
+    *(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)),
+    *(f"{kind}max_pool{d}d_with_indices" for kind in ("", "adaptive_") for d in (1, 2, 3)),
+)
+DIFFERENCES = functions.named("sub", "subtract")
+FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
+
+
+def of_function(operation: Operation, role: Role, options: Args, kwargs: Kwargs) -> Role:
+    """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
+    if role == "shifted" and operation in functions.CLIPS:
+        low, high = functions.bounds(operation, *options, **kwargs)
+        return "gate" if low == 0 and high is not None else ""  # relu6(z + 3) / 6, a hard sigmoid
+    if role in GATES and operation in BOUNDS | RECIPROCALS | ROOTS:
+        return "gate"
+    if role == "logistic" and operation in RECIPROCALS:
+        return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
+    return functions.ROLES.get(operation, "")
+
+
+def of_total(*marks: Mark | None) -> Role:
+    """Return the role of a sum of powers, or of exponentials, given the marks of the terms."""
+    roles = {SUMS.get(mark.role, mark.role) for mark in marks if mark is not None}
+    return roles.pop() if len(roles) == 1 else "statistic"
+
+
+def of_sum(operation: Operation, role: Role, number: float) -> Role:
+    """Return the role of an activation and a number, given that of the activation."""
+    if role == "odd":
+        return "gate" if abs(number) in (0.5, 1.0) else ""  # 1 + tanh(z), with or without a half
+    if operation in DIFFERENCES:
+        number = -number
+    if role == "exp":
+        return "logistic" if number == 1 and operation not in FROM_NUMBER else ""
+    return "shifted" if number >= 0.5 else ""  # not what keeps a number from being 0
+
+
+def of_moved(operation: Operation, roles: set[Role]) -> Role:
+    """Return the role of values that were moved or selected, given those of the operands."""
+    if "magnitude" in roles and roles <= {"magnitude", "statistic"}:
+        return "statistic" if operation in SELECTIONS else "magnitude"
+    role = next(iter(roles)) if len(roles) == 1 else ""
+    return "extreme" if role == "" and operation in SELECTIONS else role
+
+
+def statistics(call: Call) -> list[tuple[Tensor, Mark]]:
+    """Return the operands that a normalisation divides by, or their reciprocals."""
+    return [(operand, mark) for operand, mark in call.active if mark.role in DIVISORS]
+
+
+def are_powers(call: Call) -> bool:
+    """Return whether a power, or a sum of them, meets constants and data alone."""
+    active = call.active
+    return len(active) == 1 and active[0][1].role in POWERS and call.alone(active[0][0])
+
+
+def are_gates(call: Call) -> bool:
+    """Return whether all activations are gates: so are then their sums and products."""
+    pending = {mark.pending is None for _, mark in call.active}
+    return len(pending) == 1 and all(role in GATES for role in call.roles)

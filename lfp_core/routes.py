@@ -1,0 +1,166 @@
+"""Rules of operations that move or select values: each reward goes back to where its value was.
+
+Such are reshaping, indexing, concatenation, max-pooling, and assignments to parts of a tensor.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lfp_core import _torch, roles
+from lfp_core.calls import (
+    IN_PLACE,
+    Args,
+    Call,
+    Context,
+    Kwargs,
+    Operation,
+    known,
+)
+from lfp_core.marks import (
+    ACTIVATION,
+    DATA,
+    Mark,
+    joined,
+    mark_of,
+    marked,
+    tensors,
+)
+from lfp_core.pooling import max_pool2d
+
+#: What takes a shape in the place of a tensor.
+SHAPED_LIKE: dict[Operation, Operation] = {
+    Tensor.view_as: Tensor.view,
+    Tensor.reshape_as: Tensor.reshape,
+    Tensor.expand_as: Tensor.expand,
+}
+
+
+def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Run an operation that moves or selects values; each reward goes back to where its value was.
+
+    If all operands owe the same, the output owes that; otherwise it is applied.
+
+    Returns:
+        The output of the operation.
+    """
+    operands = tensors((*args, *kwargs.values()))
+    if len(operands) == 1 and not (_torch.is_compiling() or operation in IN_PLACE):
+        mark = known(context, operands[0])
+        if mark is not None and mark.kind != "weight":
+            if operation in roles.SELECTIONS:
+                mark = mark._replace(role=roles.of_moved(operation, {mark.role}))
+            return marked(operation(*args, **kwargs), mark, not operands[0].requires_grad)
+    call = Call(context, operation, args, kwargs)
+    if call.target is not None:
+        return _written(call)
+    kind = call.kind()
+    marks = [mark for _, mark in call.active]
+    kinds = {mark.kind for mark in call.marks if mark is not None}
+    same = marks and all(mark.debts == marks[0].debts for mark in marks)
+    alone = len(marks) == 1 and call.alone(call.active[0][0])
+    if same and (alone or kinds <= {"activation", "data"}):
+        role = roles.of_moved(operation, {mark.role for mark in marks})
+        if len({mark.pending is None for mark in marks}) > 1:
+            role = ""  # of which some parts have met weights
+        passed = marks[0]._replace(assumed=kind.assumed, role=role, pending=joined(marks))
+        return _passed_on(call, passed)
+    if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
+        kind = kind._replace(epsilon=context.stabiliser())  # weight[tokens] is an embedding
+    return call.run(kind)
+
+
+def _passed_on(call: Call, mark: Mark) -> Any:
+    """Run a route of tensors that owe the same, which its output goes on owing."""
+    output = call.finish(call.operation(*call.args, **call.kwargs), mark)
+    if _torch.is_compiling() and any(o._base is not None for o in tensors((output,))):
+        for operand, of_operand in call.active:
+            marked(operand, of_operand._replace(viewed=True))
+    return output
+
+
+def unflatten(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Run a method that torch writes in Python as the function, which torch 2.11 can compile."""
+    return route(context, torch.unflatten, args, kwargs)
+
+
+def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Move values to the shape or type of another tensor, which takes no part."""
+    x, other = (*args, *kwargs.values())
+    if operation is Tensor.type_as:
+        return route(context, Tensor.to, (x, other.device, other.dtype), {})
+    return route(context, SHAPED_LIKE[operation], (x, other.shape), {})
+
+
+def _is_lookup(call: Call) -> bool:
+    """Return whether weights alone are selected, by what depends on the model's input."""
+    return not any(
+        mark is not None and mark.kind == "data" and operand.is_floating_point()
+        for operand, mark in zip(call.operands, call.marks, strict=True)
+    )
+
+
+def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Write values into a tensor, whose own values there are lost, and rewards back to them."""
+    memory = args[0] if args[0]._base is None else args[0]._base
+    value = args[-1]
+    # As ``y[:2] += 1`` does at its end.
+    if len(args) > 1 and isinstance(value, Tensor) and value._base is memory:
+        args = (*args[:-1], route(context, Tensor.clone, (value,), {}))
+    return _written(Call(context, operation, args, kwargs))
+
+
+def _written(call: Call) -> Any:
+    """Run an operation that writes values into a memory, which then owes what they did."""
+    kind, owed = call.kind(), _owed_after(call)
+    if owed is None or kind.kind != "activation":
+        return call.run(kind)
+    for operand, _ in call.active:
+        call.replace(operand, ACTIVATION)
+    return call.run(owed._replace(assumed=kind.assumed), whole_memory=True)
+
+
+def _owed_after(call: Call) -> Mark | None:
+    """Return the mark of a memory after a write, if all that can get a reward in it owes the same.
+
+    A buffer that is filled step by step then owes what a concatenation of the steps does. None if
+    nothing is owed, or not the same.
+    """
+    owing = [mark for operand, mark in call.active if operand.requires_grad]
+    whole = call.memory_mark()
+    if whole is not None:
+        owing.append(whole)
+    if any(mark is not None and mark.kind == "weight" for mark in call.marks) or not owing:
+        return None
+    first = owing[0]
+    same = all(mark.debts == first.debts and mark.kind == "activation" for mark in owing)
+    plain = first.degree == 1.0 and not any(mark.role or mark.hidden for mark in owing)
+    return first if same and plain and first.epsilon else None
+
+
+def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Route through max-pooling of images, which need not keep its input for that."""
+    if _torch.is_compiling():  # which decides by itself what to keep
+        return route(context, operation, args, kwargs)
+    window = {name: value for name, value in kwargs.items() if name != "return_indices"}
+    return route(context, max_pool2d, args, window)
+
+
+def constant(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Cut a tensor off: no reward passes, but what depended on the model's input still does."""
+    output = operation(*args, **kwargs)
+    mark = mark_of(args[0])
+    return marked(output, DATA) if mark is not None and mark.kind != "weight" else output
+
+
+def complex_parts(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Make complex values of real ones, or the reverse, after applying what each of them owes.
+
+    A complex z owes ``|z| / (|z| + eps)``, which is not the product of what its parts would owe.
+
+    Returns:
+        The output of the operation.
+    """
+    call = Call(context, operation, args, kwargs)
+    return call.run(call.kind())
