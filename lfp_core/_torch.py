@@ -188,11 +188,11 @@ def run_backward(outputs: list[Tensor], gradients: list[Tensor], retain_graph: b
 _CALL = torch.nn.Module._call_impl.__code__
 
 
-def outermost_call() -> tuple[Any, Any] | None:
-    """Return the arguments of the outermost module that runs in this thread, if any does.
+def outermost_call() -> tuple[torch.nn.Module, Any, Any] | None:
+    """Return the outermost module that runs in this thread, if any does, and its arguments.
 
     Returns:
-        Positional and keyword arguments.
+        The module, its positional and its keyword arguments.
     """
     frame, found = sys._getframe(1), None
     while frame is not None:
@@ -201,8 +201,8 @@ def outermost_call() -> tuple[Any, Any] | None:
         frame = frame.f_back  # type: ignore[assignment]
     if found is None:
         return None
-    arguments = found.f_locals
-    return arguments["args"], arguments["kwargs"]
+    call = found.f_locals
+    return call["self"], call["args"], call["kwargs"]
 
 
 def version(tensor: Tensor) -> int:

@@ -384,7 +384,7 @@ class Call:
         mark = active[0][1]
         if mark.degree != 1.0 or mark.role in POWERS:
             return self.keep()
-        return self.run(kind._replace(role=mark.role))
+        return self.run(kind._replace(role=mark.role, pending=mark.pending))
 
     def finish(self, output: Any, mark: Mark, whole_memory: bool = False) -> Any:
         """Mark the output of an operation that was run, and the memory that it wrote to.

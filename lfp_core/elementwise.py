@@ -31,14 +31,16 @@ from lfp_core.marks import (
     Kind,
     Mark,
     Role,
+    as_weight,
     is_active,
+    mark_of,
     marked,
     substitute,
     tensors,
     used,
 )
 from lfp_core.routes import route
-from lfp_core.slopes import SecantSlope, relu
+from lfp_core.slopes import SecantSlope, Share, relu
 
 ABSOLUTE = functions.named("abs", "absolute") | {Tensor.__abs__}
 FIXED_POWERS: dict[Operation, float] = {
@@ -67,7 +69,9 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         return Call(context, operation, args, kwargs).keep()
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
-        role = roles.of_function(operation, mark.role, args[1:], kwargs) if is_active(mark) else ""
+        role: Role = ""
+        if mark is not None and (is_active(mark) or mark.role == "extreme"):
+            role = roles.of_function(operation, mark.role, args[1:], kwargs)
         return call.run(call.kind()._replace(role=role))  # an ordinary function
     if mark.role == "centred" and operation in functions.EXP:
         return _exponential(Call(context, operation, args, kwargs))
@@ -100,12 +104,16 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     """
     call = Call(context, operation, args, kwargs)
     if not call.active or any(mark.leaf for _, mark in call.active):
-        return call.run(call.kind())
+        extreme = any(mark is not None and mark.role == "extreme" for mark in call.marks)
+        role: Role = "extreme" if extreme and operation in roles.EXTREMES else ""
+        return call.run(call.kind()._replace(role=role))
     others = {mark.kind for mark in call.marks if mark} - {"activation", "undetermined"}
     if operation in roles.EXTREMES and (len(call.active) > 1 or others):
         return route(context, operation, args, kwargs)
     if len(call.active) > 1 or "weight" in others:
-        return context.without_rule(call, " of an activation and another, or a weight")
+        expanded = operation in functions.LOGARITHMS_OF_SUMS  # as the logsumexp of both
+        reason = " of an activation and another, or a weight"
+        return call.run(call.kind()) if expanded else context.without_rule(call, reason)
     ((z, mark),) = call.active
     if not z.requires_grad:
         return call.run(call.kind())
@@ -114,16 +122,18 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     shape = torch.broadcast_shapes(*(operand.shape for operand in call.operands))
     whole = z if shape == z.shape else route(context, Tensor.expand, (z, shape), {})
 
-    def function(value: Tensor) -> Tensor:
+    def function(value: Tensor, target: Tensor | None = call.target) -> Tensor:
         def replaced(t: Tensor) -> Tensor:
-            return value if t is z else t
+            return value if t is z else target if t is call.target and target is not None else t
 
         options = {name: substitute(replaced, option) for name, option in kwargs.items()}
         return operation(*(substitute(replaced, a) for a in args), **options)
 
     slope: float | Tensor = float(operation in functions.QUANTISATION)
     if mark.epsilon == 0 and not (_torch.is_compiling() or operation in functions.KNOWN_AT_ZERO):
-        slope = _derivative_at_zero(function, whole)
+        # What is overwritten stays as it is until the function runs.
+        copied = None if call.target is None else call.target.clone()
+        slope = _derivative_at_zero(lambda value: function(value, copied), whole)
     in_place = call.target is z
     unit = functions.UNKNOWN.with_role(roles.of_function(operation, mark.role, (), {}))
     return _secant(context, operation, whole, mark, function, unit, slope, in_place)
@@ -201,15 +211,19 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     call = Call(context, operation, args, kwargs)
     mark = call.marks[0]
     if not is_active(mark) or mark.leaf or exponent is None or mark.hidden:
-        return of_several(context, operation, args, kwargs)
-    assert mark is not None
+        by_weight = exponent is None and is_active(mark) and not (mark.leaf or mark.hidden)
+        return (_power_of_weight if by_weight else of_several)(context, operation, args, kwargs)
     degree = mark.degree * exponent
-    if mark.role in DIVISORS:
+    if mark.role in DIVISORS or (mark.role in GATES and mark.pending is not None):
         return call.keep(degree)
     if exponent < 1:  # whose slope is infinite at 0
         return _secant_of_power(call, exponent)
-    even = exponent % 2 == 0 or operation in ABSOLUTE
-    role: Role = "gate" if mark.role in GATES else "magnitude" if even else ""
+    absolute = operation in ABSOLUTE
+    role: Role = "magnitude" if absolute or exponent % 2 == 0 or mark.role == "magnitude" else ""
+    if mark.role in GATES:
+        role = "gate"
+    elif absolute and call.operands[0].is_complex():
+        role = "statistic"  # the norm of two numbers
     pending = mark.pending if role == "gate" else None
     becomes = call.kind()._replace(degree=degree, role=role, pending=pending)
     shares = {key(args[0]): mark.degree}  # the degree so far is kept, not applied
@@ -241,7 +255,32 @@ def _secant_of_power(call: Call, exponent: float) -> Any:
     assert mark is not None
     unit = unit.with_role(roles.of_function(call.operation, mark.role, (), {}))
     in_place = call.target is not None
-    return _secant(call.context, call.operation, z, mark, function, unit, 0.0, in_place)
+    if mark.role != "magnitude" or exponent < 0 or in_place:
+        return _secant(call.context, call.operation, z, mark, function, unit, 0.0, in_place)
+    # The chain rule is the secant slope times the exponent, and 0 at 0.
+    of_chain = Share.apply(z, exponent, False)
+    plain = mark._replace(degree=1.0)
+    root = _secant(call.context, call.operation, of_chain, plain, function, unit, 0.0, in_place)
+    return marked(root, call.kind()._replace(degree=mark.degree * exponent, role="magnitude"))
+
+
+def _power_of_weight(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Raise an activation to the power of a weight, as generalised mean pooling does.
+
+    The reward passes on to the activation, and the weight follows the chain rule.
+
+    Returns:
+        The output of the operation.
+    """
+    call = Call(context, operation, args, kwargs)
+    exponent = kwargs.get("exponent", args[1] if len(args) > 1 else None)
+    mark = call.mark(exponent) if isinstance(exponent, Tensor) else None
+    if exponent is None or mark is None or mark.kind != "weight" or call.target is not None:
+        return of_several(context, operation, args, kwargs)
+    base = call.operands[0]
+    power = of_several(context, torch.pow, (base, exponent.detach()), {})
+    by_weight = torch.pow(base.detach(), as_weight(exponent, mark))
+    return marked(power + (by_weight - by_weight.detach()), mark_of(power) or ACTIVATION)
 
 
 def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -249,8 +288,10 @@ def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     call = Call(context, operation, args, kwargs)
     if not is_active(call.marks[0]):
         return call.run(call.kind())
-    degree = 2.0 if operation in VARIANCES else 1.0
-    output = call.run(call.kind()._replace(degree=degree, role="statistic"))
+    of_terms = call.active[0][1].degree  # which is kept, not applied
+    degree = of_terms * (2.0 if operation in VARIANCES else 1.0)
+    becomes = call.kind()._replace(degree=degree, role="statistic")
+    output = call.run(becomes, {key(args[0]): of_terms})
     if isinstance(output, tuple):  # var_mean, std_mean
         marked(output[1], call.kind()._replace(epsilon=context.stabiliser()))
     return output

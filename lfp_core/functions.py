@@ -147,11 +147,16 @@ ODD = named("tanh", "erf", "softsign")  # which make a gate when 1 is added
 RELU = named("relu")
 #: Functions of which f(0) = 0 although they jump there, or have an infinite slope.
 STEPS = named("heaviside", "sign", "sgn", "sqrt") | {heaviside}
+LOGARITHMS_OF_SUMS = named("logaddexp", "logaddexp2")
 #: Functions of one activation and constants, of which either may come first; the slope at 0 is 0.
-OF_SEVERAL = named(
-    *("maximum", "minimum", "fmax", "fmin", "fmod", "remainder", "atan2", "arctan2"),
-    *("logaddexp", "logaddexp2", "copysign", "xlogy", "xlog1py", "float_power"),
-) | {Tensor.__rpow__}
+OF_SEVERAL = (
+    named(
+        *("maximum", "minimum", "fmax", "fmin", "fmod", "remainder", "atan2", "arctan2"),
+        *("copysign", "xlogy", "xlog1py"),
+    )
+    | LOGARITHMS_OF_SUMS
+    | {Tensor.__rpow__}
+)
 #: Rounding to a grid, with a straight-through derivative.
 QUANTISATION = named(
     *("fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"),
@@ -187,13 +192,19 @@ class Unit(NamedTuple):
 
 EXP = named("exp")  # which makes the reciprocal of a gate when 1 is added
 RELU6 = named("relu6")
-CLIPS = RELU6 | named("hardtanh", "clamp", "clip")  # which make a gate of z + 3
+CLAMP_MAX = named("clamp_max")
+#: What makes a gate of z + 3, at once or one side after the other.
+CLIPS = RELU6 | RELU | CLAMP_MAX | named("hardtanh", "clamp", "clip", "clamp_min")
 
 
 def bounds(operation: Operation, low: Any = None, high: Any = None, *_: Any, **words: Any) -> Any:
     """Return the lowest and the highest value of one of CLIPS with its options; None for none."""
     if operation in RELU6:
         return 0, 6
+    if operation in RELU:
+        return 0, None
+    if operation in CLAMP_MAX:
+        return None, words.get("max", low)
     low = words.get("min", words.get("min_val", low))
     return low, words.get("max", words.get("max_val", high))
 

@@ -59,7 +59,8 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
         call = Call(context, operation, args, kwargs)
         # A weighted mean of squares; or else what is made of constants and data or weights alone.
         return call.keep(role=roles.of_total(mark)) if powers else call.run(call.kind())
-    if operation is F.linear and not kwargs and (mark is None or mark.debts == ACTIVATION.debts):
+    owes = mark is not None and (mark.debts != ACTIVATION.debts or mark.pending is not None)
+    if operation is F.linear and not kwargs and not owes:
         output = linear_layer(x, *parameters)
         if output is not None:
             return marked(output, context.owing())

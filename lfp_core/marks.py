@@ -45,10 +45,14 @@ Role = Literal[
     "exp",
     "logistic",
     "shifted",
+    "floored",
+    "capped",
     "contribution",
     "pair",
+    "pairs",
     "magnitude",
     "statistic",
+    "norms",
     "extreme",
     "centred",
     "exponential",
@@ -57,7 +61,7 @@ Role = Literal[
 
 #: What is homogeneous in activations, and the role of a sum of it, which may come to be divided by.
 SUMS: dict[Role, Role] = {"magnitude": "statistic", "exponential": "partition"}
-DIVISORS: tuple[Role, ...] = ("statistic", "partition")
+DIVISORS: tuple[Role, ...] = ("statistic", "norms", "partition")
 POWERS: tuple[Role, ...] = (*SUMS, *DIVISORS)
 GATES: tuple[Role, ...] = ("gate", "gates")
 ATTRIBUTE = "_lfp_mark"
@@ -152,9 +156,11 @@ class Mark(NamedTuple):
         role: "gate" for what a sigmoid makes, "gates" for a product of two, and "odd" for a tanh,
             which with 1 added is a gate; "exp" with 1 added is "logistic", the reciprocal of a
             gate; "shifted" for z plus a number, which is a gate if it is clipped from 0 to another
-            one; "magnitude" for powers and absolute values, and "statistic" for sums and extremes
-            of them, by which a normalisation divides; "contribution" for an activation times a
-            weight, the sum of which is a layer, and "pair" for a product of two activations;
+            one, and "floored" or "capped" once it is clipped on one side; "magnitude" for powers
+            and absolute values, and "statistic" for sums and extremes of them, by which a
+            normalisation divides, as by "norms", a product of two; "contribution" for an activation
+            times a weight, the sum of which is a layer; "pair" for a product of two activations,
+            and "pairs" for a sum of such;
             "extreme" for the largest of several values, "centred" for those less that,
             "exponential" for exp of these, and "partition" for their sum, which is divided by in a
             softmax.

@@ -45,6 +45,7 @@ from lfp_core.sharing import (
     resize,
     route,
     route_like,
+    solve,
     total,
     unflatten,
     write,
@@ -79,7 +80,7 @@ _rules: dict[Operation, Rule] = dict(
     for entries in (
         of(activation, set(functions.SLOPE_AT_ZERO), set(functions.OFFSET)),
         of(of_several, functions.OF_SEVERAL, functions.QUANTISATION),
-        of(power, set(FIXED_POWERS), ABSOLUTE, named("pow") | {Tensor.__pow__}),
+        of(power, set(FIXED_POWERS), ABSOLUTE, named("pow", "float_power") | {Tensor.__pow__}),
         of(moment, named("var", "std", "var_mean", "std_mean", "norm", "frobenius_norm")),
         of(moment, {torch.linalg.vector_norm, torch.linalg.norm, torch.linalg.matrix_norm}),
         of(
@@ -151,6 +152,7 @@ _rules: dict[Operation, Rule] = dict(
         of(reduced_into, named("scatter_reduce", "index_reduce", "segment_reduce")),
         of(alpha_dropout, named("alpha_dropout", "feature_alpha_dropout")),
         of(product_of_all, named("prod")),
+        of(solve, {torch.linalg.solve, torch.linalg.solve_triangular}),
         of(route_like, named("view_as", "reshape_as", "expand_as", "type_as")),
         of(
             route,

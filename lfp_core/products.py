@@ -38,6 +38,8 @@ ELEMENTWISE = functions.named("mul", "multiply", "div", "divide", "true_divide")
 #: Products without a sum, and with one over everything.
 OUTER = functions.named("outer", "ger", "kron")
 DOTS = functions.named("dot", "vdot", "vecdot") | {torch.linalg.vecdot}
+INNER = functions.named("inner")
+MATRIX_PRODUCTS = functions.named("matmul", "mm", "bmm") | {Tensor.__matmul__, torch.linalg.matmul}
 ADDED_QUOTIENTS = functions.named("addcdiv")
 ADDED_ELEMENTWISE = ADDED_QUOTIENTS | functions.named("addcmul", "addr")
 
@@ -52,7 +54,7 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
         The output of the operation.
     """
     call = Call(context, operation, args, kwargs)
-    form = _form(operation, args)
+    form = _form(call)
     kind, elementwise = call.kind(), form in ("square", "elementwise")
     if len(call.active) < 2:
         return _weighted(call, kind, elementwise)
@@ -60,16 +62,34 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
         return call.refuse_to_guess()
     if form in ("square", "dot") and _is_square(call):
         return _square(call, form)
+    return _of_activations(call, kind, elementwise)
+
+
+def _of_activations(call: Call, kind: Mark, elementwise: bool) -> Any:
+    """Multiply several activations."""
     statistics = roles.statistics(call)
-    if elementwise and len(statistics) == 1 and statistics[0][1].inverse:
-        return normalised(call, *statistics[0])
+    inverse = [(operand, mark) for operand, mark in statistics if mark.inverse]
+    if elementwise and len(inverse) == 1 and (len(statistics) == 1 or len(call.active) == 2):
+        return normalised(call, *inverse[0])
+    if elementwise and _are_two_norms(call):
+        degrees = {key(operand): mark.degree for operand, mark in statistics}
+        return call.run(kind._replace(degree=sum(degrees.values()), role="norms"), degrees)
     shares, n = _shares(call)
     gates = roles.are_gates(call) and joined(call.marks) is None
     if elementwise:
         of_two: Role = "gates" if gates else "pair"
         return call.run(kind._replace(role=of_two if n == 2 else "gate" if gates else ""), shares)
-    becomes = kind._replace(epsilon=context.stabiliser() / n, role="gate" if gates else "")
-    return call.run(becomes, shares)
+    role: Role = "gate" if gates else "pairs" if n == 2 else ""
+    return call.run(kind._replace(epsilon=call.context.stabiliser() / n, role=role), shares)
+
+
+def _are_two_norms(call: Call) -> bool:
+    """Return whether two statistics are multiplied, as the norms of a cosine similarity are."""
+    if len(call.active) != 2 or len(call.operands) != 2 or joined(call.marks) is not None:
+        return False
+    (one, mark), (other, of_other) = call.active
+    statistics = mark.role in DIVISORS and of_other.role in DIVISORS
+    return statistics and mark.degree == of_other.degree and one is not other
 
 
 def _is_square(call: Call) -> bool:
@@ -87,22 +107,30 @@ def _square(call: Call, form: str) -> Any:
     return call.run(becomes, {key(factor): mark.degree})
 
 
-def _form(operation: Operation, args: Args) -> str:
-    """Return what a product is, if its letters say so.
+def _form(call: Call) -> str:
+    """Return what a product is, if its letters or shapes say so.
 
     Returns:
         "elementwise" without a sum, "square" if it is also a square wherever both factors are the
         same tensor, and "dot" where a tensor is then multiplied by itself and summed.
     """
+    operation, operands = call.operation, call.operands
     if operation in ELEMENTWISE:
         return "square"
     if operation in OUTER:
         return "elementwise"
-    if operation in DOTS:
+    vectors = all(operand.dim() == 1 for operand in operands)
+    if operation in DOTS or (vectors and operation in MATRIX_PRODUCTS | INNER):
         return "dot"
-    if operation is not torch.einsum:
-        return ""
-    inputs, arrow, output = _equation(args).partition("->")
+    if operation in MATRIX_PRODUCTS and roles.statistics(call):
+        column = operands[0].dim() > 1 and operands[0].shape[-1] == 1
+        return "elementwise" if column and operands[-1].dim() > 1 else ""  # nothing is summed
+    return _form_of_letters(_equation(call.args)) if operation is torch.einsum else ""
+
+
+def _form_of_letters(equation: str) -> str:
+    """Return what an einsum is, as :func:`_form` does."""
+    inputs, arrow, output = equation.partition("->")
     letters = inputs.replace(",", "").replace(".", "")
     summed = set(letters) - set(output) if arrow else {c for c in letters if letters.count(c) > 1}
     terms = inputs.split(",")
@@ -151,7 +179,7 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
     """Multiply at most one activation by weights or constants."""
     if kind.kind in ("weight", "data"):
         return call.run(kind)
-    if elementwise and all(m is None or m.kind in ("activation", "data") for m in call.marks):
+    if elementwise and all(m is None or m.kind != "weight" for m in call.marks):
         return call.scale(kind)
     if elementwise and roles.statistics(call):
         return _weighted_statistic(call, call.active[0][1].degree)
@@ -186,24 +214,25 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
         return _reciprocal(call, divisor, mark)
     if call.doubtful:
         return call.refuse_to_guess()
-    statistics = roles.statistics(call)
-    if len(statistics) == 1 and statistics[0][0] is divisor and not mark.inverse:
+    dividend = call.mark(args[0]) if isinstance(args[0], Tensor) else None
+    falls = mark.inverse and not (dividend is not None and dividend.role in DIVISORS)
+    if mark.role in DIVISORS and args[0] is not divisor and not falls:
         return normalised(call, divisor, mark)
-    gate = mark.role in ("logistic", *GATES) and context.gates == "signal"  # by its reciprocal
-    gate = gate and not roles.are_gates(call)
+    gate = _is_gate(mark, True) and context.gates == "signal" and not roles.are_gates(call)
     shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
     if gate or args[0] is divisor:
         shares = {key(divisor): _share_of_gate(call, divisor, mark) if gate else 0.0}
-    return call.run(call.kind(), shares)
+    of_gates = roles.are_gates(call) and joined(call.marks) is None
+    return call.run(call.kind()._replace(role="gate" if of_gates else ""), shares)
 
 
 def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
     """Divide a weight or a constant by an activation."""
     if mark.kind == "undetermined" and not mark.leaf:  # a weight follows the chain rule
         return call.refuse_to_guess()
+    if call.alone(divisor) and (mark.role in DIVISORS or mark.pending is not None):
+        return call.keep(-mark.degree)
     if mark.role in DIVISORS:
-        if call.alone(divisor):
-            return call.keep(-mark.degree)
         return _weighted_statistic(call, -mark.degree)
     if call.alone(divisor) and mark.kind == "activation":
         return of_several(call.context, call.operation, call.args, call.kwargs)
@@ -223,18 +252,34 @@ def normalised(call: Call, statistic: Tensor, mark: Mark) -> Any:
     _divide_by(call, statistic, mark)
     weighted = any(m is not None and m.kind == "weight" for m in call.marks)
     owed = call.context.stabiliser() if weighted else mark.epsilon
-    others = [key(factor) for factor, _ in call.active if factor is not statistic]
-    shares = dict.fromkeys(others, 1 / len(others))
-    output = call.run(call.kind()._replace(epsilon=owed), shares)
+    others = [(factor, m) for factor, m in call.active if factor is not statistic]
+    shares = {key(factor): 1 / len(others) for factor, _ in others}
+    shares[key(statistic)] = _share_of_divisor(call, mark, others)
     softmax = mark.role == "partition" and "exponential" in call.roles
+    role: Role = "exponential" if softmax else ""
+    output = call.run(call.kind()._replace(epsilon=owed, role=role), shares)
     if softmax and call.context.attention == "constant":
         return marked(output.detach(), DATA)
     return output
 
 
+def _share_of_divisor(call: Call, mark: Mark, others: list[tuple[Tensor, Mark]]) -> float:
+    """Return the part of the chain rule that a divisor follows: that of what it normalises."""
+    if len(others) != 1:
+        return 1.0
+    ((dividend, of_dividend),) = others
+    if of_dividend.role in DIVISORS:  # a ratio of statistics follows the chain rule in both
+        if call.context.normalisation == "gradient":
+            _divide_by(call, dividend, of_dividend)
+        return 1.0
+    if of_dividend.role in ("pair", "pairs") and mark.role in ("partition", "norms"):
+        return 0.5  # a factor of it is what is normalised, and has got a half
+    return 1 / of_dividend.owed_degree
+
+
 def _divide_by(call: Call, statistic: Tensor, mark: Mark) -> None:
     """Let an operand be what a normalisation divides by."""
-    constant = call.context.normalisation == "identity" and mark.role == "statistic"
+    constant = call.context.normalisation == "identity" and mark.role in ("statistic", "norms")
     if mark.pending is not None:
         mark.pending.settle(0.0 if constant else 1.0)
         constant = False  # but for the weights in it
@@ -242,42 +287,78 @@ def _divide_by(call: Call, statistic: Tensor, mark: Mark) -> None:
 
 
 def added_product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Run ``addmm``, ``addcmul`` and the like: a first term, plus a product of two factors."""
+    """Run ``addmm``, ``addcmul`` and the like: a first term, plus a product of two factors.
+
+    Returns:
+        The output of the operation.
+    """
     call = Call(context, operation, args, kwargs)
     kind = call.kind()
     if kind.kind in ("weight", "data"):
         return call.run(kind)
-    if roles.are_powers(call):
-        return call.keep(role=roles.of_total(call.active[0][1]))  # a weighted mean of squares
-    first = args[0]
-    if any(factor is first for factor in tensors((*args[1:], *kwargs.values()))):
+    first, one, other = _terms(args, kwargs)
+    divisor = other if operation in ADDED_QUOTIENTS else None
+    if roles.are_powers(call) and (call.active[0][0] is not divisor or roles.statistics(call)):
+        ((power_of, mark),) = call.active  # a weighted mean of squares, or the reciprocal of one
+        return call.keep(-mark.degree if power_of is divisor else None, roles.of_total(mark))
+    if first is one or first is other:
         # The same tensor as a term and as a factor, which gets a part of the term's reward.
-        other = route(context, Tensor.clone, (first,), {})
-        others = (other if argument is first else argument for argument in args[1:])
-        options = {name: other if v is first else v for name, v in kwargs.items()}
-        return added_product(context, operation, (first, *others), options)
-    factors = {key(factor): mark for factor, mark in call.active if factor is not first}
-    if len(factors) > 1 and call.doubtful:
+        copied = route(context, Tensor.clone, (first,), {})
+        factors = [copied if factor is first else factor for factor in (one, other)]
+        options = {name: v for name, v in kwargs.items() if not isinstance(v, Tensor)}
+        return added_product(context, operation, (first, *factors), options)
+    if call.doubtful and sum(factor is not first for factor, _ in call.active) > 1:
         return call.refuse_to_guess()
-    n = max(len(factors), 1)
-    gates = [(f, m) for f, m in call.active if key(f) in factors and m.role in GATES]
-    divisor = kwargs.get("tensor2", args[2] if len(args) > 2 else None)
-    divides = operation in ADDED_QUOTIENTS
-    statistics = [(f, m) for f, m in roles.statistics(call) if key(f) in factors]
-    inverse = [(f, m) for f, m in statistics if m.inverse != (divides and f is divisor)]
-    if n == 2 and len(statistics) == len(inverse) == 1 and operation in ADDED_ELEMENTWISE:
-        # As `normalised` does.
-        _divide_by(call, *inverse[0])
-        n, shares = 1, {}
-    elif context.gates == "signal" and n == 2 and len(gates) == 1:
-        n, shares = 1, {key(f): _share_of_gate(call, f, m) for f, m in gates}
-    else:
-        shares = dict.fromkeys(factors, 1 / n)
-    if divides and key(divisor) in shares:
-        shares[key(divisor)] *= -1
+    shares, n = _shares_of_factors(call, first, divisor)
+    role: Role = "gate" if roles.are_gates(call) and joined(call.marks) is None else ""
     # A sum of terms owes epsilon, and a sum of products alone what `product` says.
     terms = is_active(call.mark(first)) or operation in ADDED_ELEMENTWISE
-    return call.run(kind._replace(epsilon=context.stabiliser() / (1 if terms else n)), shares)
+    owed = context.stabiliser() / (1 if terms else n)
+    return call.run(kind._replace(epsilon=owed, role=role), shares)
+
+
+def _terms(args: Args, kwargs: Kwargs) -> list[Tensor]:
+    """Return the first term and the two factors, which may be given by their names."""
+    found = tensors(args)
+    for name in ("tensor1", "mat1", "vec1", "batch1", "mat", "tensor2", "mat2", "vec2", "batch2"):
+        found += [kwargs[name]] if name in kwargs else []
+    return found + ([kwargs["vec"]] if "vec" in kwargs else [])
+
+
+def _shares_of_factors(
+    call: Call, first: Tensor, divisor: Tensor | None
+) -> tuple[dict[Any, float], int]:
+    """Return what the factors behind a first term get of its reward, and how many share it."""
+    factors = [(factor, mark) for factor, mark in call.active if factor is not first]
+    n = max(len(factors), 1)
+    if n == 2:
+        statistics = [(f, m) for f, m in factors if m.role in DIVISORS]
+        inverse = [(f, m) for f, m in statistics if m.inverse != (f is divisor)]
+        if len(statistics) == len(inverse) == 1 and call.operation in ADDED_ELEMENTWISE:
+            ((statistic, mark),) = inverse
+            _divide_by(call, statistic, mark)
+            others = [(f, m) for f, m in factors if f is not statistic]
+            return {key(statistic): _share_of_divisor(call, mark, others)}, 1
+        gates = [(f, m) for f, m in factors if _is_gate(m, f is divisor)]
+        if call.context.gates == "signal" and len(gates) == 1:
+            return {key(f): _share_of_gate(call, f, m) for f, m in gates}, 1
+    shares = {key(factor): 1 / n for factor, _ in factors}
+    if key(divisor) in shares:
+        shares[key(divisor)] *= -1
+    return shares, n
+
+
+def _is_gate(mark: Mark, divides: bool) -> bool:
+    """Return whether a factor, or the reciprocal of a divisor, is a gate."""
+    return mark.role in GATES or (divides and mark.role == "logistic")
+
+
+def solve(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Solve ``A x = b``, a product of b and the inverse of A, which is a weight or a constant."""
+    call = Call(context, operation, args, kwargs)
+    if is_active(call.marks[0]):
+        return context.without_rule(call, " with a matrix that is an activation")
+    return product(context, operation, args, kwargs)
 
 
 def product_of_all(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -289,4 +370,5 @@ def product_of_all(context: Context, operation: Operation, args: Args, kwargs: K
         "dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None
     )
     n = args[0].numel() if dim is None or args[0].dim() == 0 else args[0].shape[dim]
-    return call.run(call.kind(), {key(args[0]): 1 / max(n, 1)})
+    role: Role = "gate" if roles.are_gates(call) and joined(call.marks) is None else ""
+    return call.run(call.kind()._replace(role=role), {key(args[0]): 1 / max(n, 1)})

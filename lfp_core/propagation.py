@@ -33,7 +33,7 @@ from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
-from lfp_core import _torch
+from lfp_core import _torch, roles
 from lfp_core.calls import IN_PLACE, Call, Operation, has_marks, name_of
 from lfp_core.marks import (
     ACTIVATION,
@@ -135,13 +135,16 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             _check_choices(chosen)
         self._text = repr(self.epsilon)
         self._owing = Mark("activation", epsilon=self.epsilon)
+        if not isinstance(strict, bool):
+            raise ValueError(f"strict must be True or False, not {strict!r}")
         self.strict = strict
         self.attention, self.gates = attention, gates
         self.units, self.normalisation = units, normalisation
-        self.parameters = list(parameters)
+        self.parameters = _listed(parameters)
         self._hosts: list[feedback | None] = []  # for each `with`, the context that was joined
         self._guests = 0  # contexts that joined this one and were not left yet
         self._data: list[Tensor] = []  # marked for as long as the context is active
+        self._models: list[Module] = []  # so are their buffers
         self._inside: list[str] = []  # functions of torch that run as the operations in them
         # Only then can the model have spiking neurons with no LFP derivatives.
         for library, support in SUPPORT.items():
@@ -218,18 +221,22 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             put(tensor, PARAMETER)
 
     def _end(self) -> None:
-        for tensor in (*self.parameters, *self._data):
+        for tensor in (*self.parameters, *self._data, *_buffers(self._models)):
             if hasattr(tensor, ATTRIBUTE):
                 delattr(tensor, ATTRIBUTE)
         self._data.clear()
+        self._models.clear()
 
     # --- the model's input ------------------------------------------------------------------------
 
     def find_data(self) -> None:
         """Mark what the outermost module was called with as data."""
-        arguments = None if _torch.is_compiling() else _torch.outermost_call()
-        if arguments is None:
+        call = None if _torch.is_compiling() else _torch.outermost_call()
+        if call is None:
             return
+        model, *arguments = call
+        if not any(model is each for each in self._models):
+            self._models.append(model)
         with _torch.DisableTorchFunction():
             for each in leaves(arguments):
                 known = getattr(each, ATTRIBUTE, None) or is_parameter(each)
@@ -242,8 +249,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
         A number, or an object of another library, may be data as well, which nothing finds.
         """
-        arguments = None if _torch.is_compiling() else _torch.outermost_call()
-        return arguments is not None and bool(leaves(arguments)) and not _hides_data(arguments)
+        call = None if _torch.is_compiling() else _torch.outermost_call()
+        return call is not None and bool(leaves(call[1:])) and not _hides_data(call[1:])
 
     # --- operations -------------------------------------------------------------------------------
 
@@ -330,9 +337,12 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             # DistributedDataParallel hands outputs on like this, to find unused parameters.
             setattr(output, ATTRIBUTE, mark_of(args[0]))
         elif has_marks(operands):
+            role = roles.of_moved(func, {""})
+            if func in roles.REDUCED:
+                role = roles.of_reduction(args, kwargs)
             for tensor in tensors((output,)):
                 if not tensor.requires_grad and not getattr(tensor, ATTRIBUTE, None):
-                    put(tensor, DATA)
+                    put(tensor, DATA._replace(role=role))
         return output
 
     def without_rule(self, call: Call, reason: str = "") -> Any:
@@ -348,11 +358,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         differentiable = [tensor for tensor in tensors((output,)) if tensor.requires_grad]
         if not differentiable:
             return output
-        advice = (
-            reason
-            or ": feedback(strict=False) propagates through it as the chain rule does; "
-            "lfp.register_rule gives it a rule; a loss belongs outside the context"
-        )
+        advice = reason if ":" in reason else reason + ADVICE
         if _torch.is_compiling():
             _torch.stop_compiling(f"no LFP rule for {name_of(operation)}{advice}")
         inside = f" (in {self._inside[0]})" if self._inside else ""
@@ -383,6 +389,27 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return put(tensor, ACTIVATION)
 
 
+def _listed(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Return the tensors that the option `parameters` names; raise ValueError if it cannot."""
+    if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
+        kind = type(parameters).__name__
+        raise ValueError(f"parameters must be a list of tensors, not a {kind}")
+    listed = list(parameters)
+    for each in listed:
+        if not isinstance(each, Tensor):
+            raise ValueError(f"parameters must be tensors, not {type(each).__name__}")
+    return listed
+
+
+def _buffers(models: list[Module]) -> Iterator[Tensor]:
+    """Yield the buffers of models and of the modules in them."""
+    pending = list(models)
+    while pending:
+        module = pending.pop()
+        yield from (buffer for buffer in module._buffers.values() if buffer is not None)
+        pending.extend(each for each in module._modules.values() if each is not None)
+
+
 def _check_choices(chosen: tuple[str, ...]) -> None:
     """Raise ValueError if an option is none of those that it may be."""
     for (name, allowed), value in zip(ALLOWED.items(), chosen, strict=True):
@@ -402,6 +429,11 @@ def _checked(epsilon: float) -> float:
     return float(epsilon)
 
 
+#: What can be done about an operation without a rule.
+ADVICE = (
+    ": feedback(strict=False) propagates through it as the chain rule does; "
+    "lfp.register_rule gives it a rule; a loss belongs outside the context"
+)
 #: Of tensors that a function made from activations, where the engine cannot see into it.
 HIDDEN_ACTIVATION = (
     ", which made an operand outside of the context, or where it cannot see into: in a custom "
@@ -560,6 +592,8 @@ def backward(
     """
     own = None if epsilon is None else _checked(epsilon)
     pairs = list(_pairs(outputs, reward, "outputs"))
+    if not pairs:
+        raise ValueError(f"reward must be a tensor for at least one output, not {reward!r}")
     seeds = [_seed(output, r, name, own) for output, r, name in pairs]
     try:
         _torch.run_backward([output for output, _, _ in pairs], seeds, retain_graph)
@@ -622,6 +656,8 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
         )
     if outputs.is_complex():
         raise ValueError(f"{name} are complex, and a reward is for real numbers: use view_as_real")
+    if reward.is_complex():
+        raise ValueError(f"the reward of {name} must be real, not {reward.dtype}")
     if reward.shape != outputs.shape:
         raise ValueError(f"reward has shape {list(reward.shape)}, {name} {list(outputs.shape)}")
     if epsilon is None:

@@ -23,6 +23,7 @@ torch's kernels, which stop with a device-side assertion as those of ``F.cross_e
 """
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -43,6 +44,15 @@ def _reduced(reward: Tensor, reduction: Reduction, count: int) -> Tensor:
     """Divide a reward by the number of samples or positions that it is of, unless summed."""
     _check_reduction(reduction)
     return reward / count if reduction == "mean" else reward
+
+
+def _check(outputs: Any, targets: Any) -> None:
+    """Raise ValueError unless outputs and targets are tensors, and outputs real numbers."""
+    for name, value in (("outputs", outputs), ("targets", targets)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, not {type(value).__name__}")
+    if not outputs.dtype.is_floating_point:
+        raise ValueError(f"outputs must be of a floating dtype, not {outputs.dtype}")
 
 
 def _positions(outputs: Tensor) -> int:
@@ -102,6 +112,7 @@ def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ValueError: the indices cannot be those of classes, as far as they can be checked.
     """
+    _check(outputs, targets)
     _check_indices(outputs, targets, soft=False)
     classes, labels = outputs.shape[-1], targets.long()
     if _readable(labels):
@@ -113,6 +124,7 @@ def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _same_shape(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the targets in the outputs' dtype, after checking that the shapes agree."""
+    _check(outputs, targets)
     if outputs.dim() == 0:
         raise ValueError("outputs must have a batch dimension, not shape []")
     if targets.shape != outputs.shape:
@@ -152,8 +164,11 @@ def softmax(
         ValueError: wrong shapes, dtype, label range, reduction or label_smoothing; or probabilities
             with an ignore_index >= 0, as of ``F.cross_entropy``.
     """
-    if not 0 <= label_smoothing <= 1:
+    _check(outputs, targets)
+    if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie in [0, 1], not {label_smoothing!r}")
+    if not hasattr(ignore_index, "__index__"):
+        raise ValueError(f"ignore_index must be an integer, not {ignore_index!r}")
     soft = targets.dtype.is_floating_point and targets.shape == outputs.shape and outputs.dim() > 0
     if not soft:
         # Detached and past any mode, in less time than `no_grad` takes.
@@ -304,7 +319,8 @@ def bounded_softmax(
     Raises:
         ValueError: unless 0 <= lower <= upper <= 1; or as :func:`sigmoid`.
     """
-    if not 0 <= lower <= upper <= 1:
+    numbers = isinstance(lower, Real) and isinstance(upper, Real)
+    if not (numbers and 0 <= lower <= upper <= 1):
         raise ValueError(f"need 0 <= lower <= upper <= 1, not lower={lower}, upper={upper}")
     y = _one_hot(outputs, targets)
     p = F.softmax(outputs, dim=-1)
@@ -367,6 +383,9 @@ def minimize_neuron(outputs: Tensor, neuron: int, reduction: Reduction = "mean")
 
 @torch.no_grad()
 def _single_neuron(outputs: Tensor, neuron: int, sign: float, reduction: Reduction) -> Tensor:
+    _check(outputs, outputs)
+    if isinstance(neuron, bool) or not hasattr(neuron, "__index__"):
+        raise ValueError(f"neuron must be an integer, not {neuron!r}")
     if outputs.dim() < 2:
         raise ValueError(
             f"outputs must have shape (batch, ..., outputs), not {list(outputs.shape)}"
@@ -417,6 +436,7 @@ def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     def reward(outputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        _check(outputs, outputs)
         o = outputs.detach().requires_grad_()
         # Also inside `lfp.feedback`, the loss is differentiated as it is.
         with torch.enable_grad(), _torch.DisableTorchFunction():
@@ -444,6 +464,7 @@ def spike_rate(spikes: Tensor, targets: Tensor, reduction: Reduction = "mean") -
     Raises:
         ValueError: wrong shapes, dtype, label range or reduction.
     """
+    _check(spikes, targets)
     if spikes.dim() != 3:
         raise ValueError(f"spikes must have shape (T, batch, classes), not {list(spikes.shape)}")
     steps, counts = len(spikes), spikes.sum(dim=0)

@@ -6,6 +6,8 @@ its role (:class:`lfp_core.marks.Mark`). Here stands which role the result of an
 given those of its operands.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from lfp_core import functions
@@ -37,24 +39,36 @@ ROOTS = functions.named("sqrt", "rsqrt")
 #: Values that stand for many.
 SELECTIONS = EXTREMES | functions.named(
     *("amax", "amin", "aminmax", "max", "min", "median", "nanmedian", "kthvalue", "topk"),
-    *("cummax", "cummin", "quantile", "nanquantile"),
+    *("cummax", "cummin", "quantile", "nanquantile", "sort", "msort"),
     *(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)),
     *(f"{kind}max_pool{d}d_with_indices" for kind in ("", "adaptive_") for d in (1, 2, 3)),
 )
+#: Sums or extremes by index, as their options say.
+REDUCED = functions.named("scatter_reduce", "index_reduce", "segment_reduce")
 DIFFERENCES = functions.named("sub", "subtract")
 FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
 
 
 def of_function(operation: Operation, role: Role, options: Args, kwargs: Kwargs) -> Role:
     """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
-    if role == "shifted" and operation in functions.CLIPS:
-        low, high = functions.bounds(operation, *options, **kwargs)
-        return "gate" if low == 0 and high is not None else ""  # relu6(z + 3) / 6, a hard sigmoid
+    if role in ("shifted", "floored", "capped") and operation in functions.CLIPS:
+        return _of_clipped(role, *functions.bounds(operation, *options, **kwargs))
+    if role == "extreme" and operation in BOUNDS:
+        return role
     if role in GATES and operation in BOUNDS | RECIPROCALS | ROOTS:
         return "gate"
     if role == "logistic" and operation in RECIPROCALS:
         return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
     return functions.ROLES.get(operation, "")
+
+
+def _of_clipped(role: Role, low: Any, high: Any) -> Role:
+    """Return the role of z + 3 once it was clipped: ``relu6(z + 3) / 6`` is a hard sigmoid."""
+    floored = low == 0 or (low is None and role == "floored")
+    capped = high is not None or role == "capped"
+    if floored:
+        return "gate" if capped else "floored"
+    return "capped" if capped and low is None else ""
 
 
 def of_total(*marks: Mark | None) -> Role:
@@ -65,6 +79,8 @@ def of_total(*marks: Mark | None) -> Role:
 
 def of_sum(operation: Operation, role: Role, number: float) -> Role:
     """Return the role of an activation and a number, given that of the activation."""
+    if role == "extreme":
+        return role
     if role == "odd":
         return "gate" if abs(number) in (0.5, 1.0) else ""  # 1 + tanh(z), with or without a half
     if operation in DIFFERENCES:
@@ -79,7 +95,15 @@ def of_moved(operation: Operation, roles: set[Role]) -> Role:
     if "magnitude" in roles and roles <= {"magnitude", "statistic"}:
         return "statistic" if operation in SELECTIONS else "magnitude"
     role = next(iter(roles)) if len(roles) == 1 else ""
-    return "extreme" if role == "" and operation in SELECTIONS else role
+    if operation in SELECTIONS and role not in (*GATES, *POWERS):
+        return "extreme"
+    return role
+
+
+def of_reduction(args: Args, kwargs: Kwargs) -> Role:
+    """Return the role of what ``scatter_reduce`` and the like make, whose options name it."""
+    words = {word for word in (*args, *kwargs.values()) if isinstance(word, str)}
+    return "extreme" if words & {"amax", "amin", "max", "min"} else ""
 
 
 def statistics(call: Call) -> list[tuple[Tensor, Mark]]:

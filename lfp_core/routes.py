@@ -21,7 +21,9 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     DATA,
+    GATES,
     Mark,
+    Role,
     joined,
     mark_of,
     marked,
@@ -135,8 +137,13 @@ def _owed_after(call: Call) -> Mark | None:
         return None
     first = owing[0]
     same = all(mark.debts == first.debts and mark.kind == "activation" for mark in owing)
-    plain = first.degree == 1.0 and not any(mark.role or mark.hidden for mark in owing)
-    return first if same and plain and first.epsilon else None
+    gates = all(mark.role in GATES and mark.pending is None for mark in owing)
+    plain = first.degree == 1.0 and not any(mark.hidden for mark in owing)
+    if not (same and plain) or not (gates or first.epsilon):
+        return None
+    if gates:
+        return first._replace(role="gate")
+    return None if any(mark.role for mark in owing) else first
 
 
 def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -151,7 +158,10 @@ def constant(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
     """Cut a tensor off: no reward passes, but what depended on the model's input still does."""
     output = operation(*args, **kwargs)
     mark = mark_of(args[0])
-    return marked(output, DATA) if mark is not None and mark.kind != "weight" else output
+    if mark is None or mark.kind == "weight":
+        return output
+    role: Role = "extreme" if mark.role == "extreme" else ""
+    return marked(output, DATA._replace(role=role), frozen=True)
 
 
 def complex_parts(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

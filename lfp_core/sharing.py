@@ -44,7 +44,7 @@ from lfp_core.elementwise import (
     rescale,
 )
 from lfp_core.layers import linear, lookup, normalisation
-from lfp_core.products import added_product, product, product_of_all, quotient
+from lfp_core.products import added_product, product, product_of_all, quotient, solve
 from lfp_core.routes import (
     complex_parts,
     constant,
@@ -83,6 +83,7 @@ __all__ = [
     "resize",
     "route",
     "route_like",
+    "solve",
     "total",
     "unflatten",
     "write",

@@ -24,6 +24,8 @@ from lfp_core.marks import (
     Mark,
     is_active,
     joined,
+    mark_of,
+    marked,
     tensors,
 )
 from lfp_core.routes import route, write
@@ -73,6 +75,8 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         becomes = becomes._replace(role="gate")
     if operation in REDUCTIONS and mark.role in ("pair", "gates"):
         becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
+    if operation in REDUCTIONS and mark.role in ("pair", "pairs") and call.alone(term):
+        becomes = becomes._replace(role="pairs")
     return call.run(becomes)
 
 
@@ -106,8 +110,8 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
         return call.run(becomes._replace(role="centred"))  # a weight or a number, less the largest
     elif number is not None:
         becomes = becomes._replace(role=roles.of_sum(call.operation, mark.role, number))
-    elif call.operation in roles.DIFFERENCES and "data" in [
-        mark.kind for mark in call.marks[1:] if mark is not None
+    elif call.operation in roles.DIFFERENCES and "extreme" in [
+        mark.role for mark in call.marks[1:] if mark is not None
     ]:
         becomes = becomes._replace(role="centred")  # less the largest, which was detached
     biased = all(
@@ -151,7 +155,9 @@ def linear_in(first: int, otherwise: Operation | None = None) -> Rule:
 
     def rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
         call = Call(context, operation, args, kwargs)
-        if not any(is_active(call.mark(t)) for t in tensors((*args[first:], *kwargs.values()))):
+        # By their names, the other end of `lerp` and what `trapezoid` sums.
+        others = [value for name, value in kwargs.items() if name not in ("end", "y")]
+        if not any(is_active(call.mark(t)) for t in tensors((*args[first:], *others))):
             return total(context, operation, args, kwargs)
         if otherwise is None or call.target is not None:
             return context.without_rule(call, " with weights that are activations")
@@ -182,8 +188,10 @@ def reduced_into(context: Context, operation: Operation, args: Args, kwargs: Kwa
     reduction = words[0] if words else None
     if reduction in ("sum", "mean"):
         return total(context, operation, args, kwargs)
-    if reduction in ("amax", "amin", "max", "min"):
-        return write(context, operation, args, kwargs)
+    if roles.of_reduction(args, kwargs) == "extreme":
+        output = write(context, operation, args, kwargs)
+        mark = mark_of(output)
+        return output if mark is None else marked(output, mark._replace(role="extreme"), True)
     return context.without_rule(Call(context, operation, args, kwargs))
 
 

@@ -292,7 +292,7 @@ class Outer(nn.Module):
 
 @pytest.mark.parametrize("hooked", [False, True])
 @pytest.mark.parametrize("keywords", [{}, {"scale": 3.0}])
-def test_arguments_of_the_outermost_module_are_found(
+def test_the_outermost_module_and_its_arguments_are_found(
     keywords: dict[str, float], hooked: bool
 ) -> None:
     found: list[Any] = []
@@ -301,7 +301,8 @@ def test_arguments_of_the_outermost_module_are_found(
         module.register_forward_hook(lambda *_: None)
         module.register_forward_pre_hook(lambda *_: None)
     module(x, **keywords)
-    ((args, options),) = found
+    ((outermost, args, options),) = found
+    assert outermost is module
     assert args[0] is x
     assert options == keywords
     assert _torch.outermost_call() is None
