@@ -172,7 +172,7 @@ def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def _nonzero(tensor: Tensor) -> int:
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
-    count = torch.count_nonzero(tensor.detach())
+    count = (tensor.detach() != 0).sum()
     # Of a sharded tensor each process has counted its own part.
     return int(count.full_tensor() if hasattr(count, "full_tensor") else count)
 

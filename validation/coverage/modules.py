@@ -548,8 +548,8 @@ def classes() -> list[str]:
 
 def names() -> list[str]:
     """Return the names of what is examined."""
-    known = {**CASES, **LOSSES}
-    return sorted({*classes(), *known}, key=str.lower)
+    losses = (name for name in LOSSES if hasattr(nn, name))  # some are newer than the oldest torch
+    return sorted({*classes(), *CASES, *losses}, key=str.lower)
 
 
 def examine_module(name: str) -> list[Record]:
