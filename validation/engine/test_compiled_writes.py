@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lfp_core as lfp
+from lfp_core import _torch
 from validation.spellings import Network, Spelling, distance, feedback_of
 
 pytestmark = pytest.mark.compiled
@@ -146,6 +147,10 @@ CASES: dict[str, Spelling] = {
 INPUT = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+#: What torch 2.11 says of ``add_`` of a layer's output, which later ones compile.
+IN_PLACE = "is a view and is being modified inplace"
+
+
 def compiled_feedback(
     case: Spelling, backend: str, whole: bool, strict: bool
 ) -> dict[str, Tensor] | str:
@@ -172,7 +177,8 @@ def compiled_feedback(
         outputs = run(INPUT.clone())
         lfp.backward(outputs, outputs.detach().cos())
     except (lfp.UnsupportedOperation, RuntimeError, torch._dynamo.exc.TorchDynamoException) as e:
-        if "no LFP rule" not in str(e):
+        older = _torch.RELEASE < (2, 14) and IN_PLACE in str(e)
+        if not older and "no LFP rule" not in str(e):
             raise
         return str(e)
     return {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
