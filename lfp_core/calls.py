@@ -17,6 +17,7 @@ from lfp_core.marks import (
     ATTRIBUTE,
     COMPILED,
     DATA,
+    DETACHED,
     POWERS,
     UNSETTLED,
     WEIGHT,
@@ -244,7 +245,7 @@ class Call:
         if "data" in kinds and len(kinds) > 1:
             return ACTIVATION
         if "data" in kinds:
-            return DATA
+            return DETACHED if any(mark.role == "detached" for mark in known) else DATA
         hidden = any(mark.hidden for mark in known)
         if "undetermined" in kinds or self._meets_plain_tensors():
             return Mark("undetermined", hidden=hidden)

@@ -28,6 +28,7 @@ from lfp_core.marks import (
     DATA,
     DIVISORS,
     GATES,
+    POWERS,
     Kind,
     Mark,
     Role,
@@ -69,10 +70,11 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         return Call(context, operation, args, kwargs).keep()
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
-        role: Role = ""
-        if mark is not None and (is_active(mark) or mark.role == "extreme"):
+        kind = call.kind()
+        if is_active(mark):
             role = roles.of_function(operation, mark.role, args[1:], kwargs)
-        return call.run(call.kind()._replace(role=role))  # an ordinary function
+            kind = kind._replace(role=role)
+        return call.run(kind)  # an ordinary function
     if mark.role == "centred" and operation in functions.EXP:
         return _exponential(Call(context, operation, args, kwargs))
 
@@ -104,9 +106,7 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     """
     call = Call(context, operation, args, kwargs)
     if not call.active or any(mark.leaf for _, mark in call.active):
-        extreme = any(mark is not None and mark.role == "extreme" for mark in call.marks)
-        role: Role = "extreme" if extreme and operation in roles.EXTREMES else ""
-        return call.run(call.kind()._replace(role=role))
+        return call.run(call.kind())
     others = {mark.kind for mark in call.marks if mark} - {"activation", "undetermined"}
     if operation in roles.EXTREMES and (len(call.active) > 1 or others):
         return route(context, operation, args, kwargs)
@@ -140,14 +140,14 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 
 
 def _derivative_at_zero(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Return f'(0) where f(0) = 0, else 0, in the shape of z."""
+    """Return f'(0) where f(0) = 0 and that is finite, else 0, in the shape of z."""
     with torch.enable_grad():
         zeros = torch.zeros_like(z, requires_grad=True)
         values = function(zeros.clone())  # which it may overwrite
         if not values.requires_grad:
             return torch.zeros_like(z)
         (slopes,) = torch.autograd.grad(values.sum(), zeros)
-    return torch.where(values == 0, slopes, 0.0)
+    return torch.where((values == 0) & slopes.isfinite(), slopes, 0.0)
 
 
 def _secant(
@@ -293,7 +293,10 @@ def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     becomes = call.kind()._replace(degree=degree, role="statistic")
     output = call.run(becomes, {key(args[0]): of_terms})
     if isinstance(output, tuple):  # var_mean, std_mean
-        marked(output[1], call.kind()._replace(epsilon=context.stabiliser()))
+        mark = call.active[0][1]
+        role = roles.of_total(mark) if mark.role in POWERS else ""
+        of_mean = call.kind()._replace(degree=of_terms, role=role)
+        marked(output[1], of_mean._replace(epsilon=context.stabiliser()))
     return output
 
 

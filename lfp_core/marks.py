@@ -54,6 +54,7 @@ Role = Literal[
     "statistic",
     "norms",
     "extreme",
+    "detached",
     "centred",
     "exponential",
     "partition",
@@ -161,7 +162,8 @@ class Mark(NamedTuple):
             normalisation divides, as by "norms", a product of two; "contribution" for an activation
             times a weight, the sum of which is a layer; "pair" for a product of two activations,
             and "pairs" for a sum of such;
-            "extreme" for the largest of several values, "centred" for those less that,
+            "extreme" for the largest of several values, "detached" for what no reward passes
+            through any more, "centred" for values less one of these two,
             "exponential" for exp of these, and "partition" for their sum, which is divided by in a
             softmax.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
@@ -212,6 +214,8 @@ class Mark(NamedTuple):
 
 
 DATA, WEIGHT, ACTIVATION = Mark("data"), Mark("weight"), Mark("activation")
+#: Data that was an activation, and what is made of it.
+DETACHED = Mark("data", role="detached")
 PARAMETER = Mark("weight", scaled=False)
 #: A leaf that wants a gradient and is no parameter: an input that wants its reward, or a weight.
 LEAF = Mark("undetermined", scaled=False)

@@ -33,12 +33,13 @@ from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
-from lfp_core import _torch, roles
+from lfp_core import _torch
 from lfp_core.calls import IN_PLACE, Call, Operation, has_marks, name_of
 from lfp_core.marks import (
     ACTIVATION,
     ATTRIBUTE,
     DATA,
+    DETACHED,
     PARAMETER,
     Mark,
     UnsupportedOperation,
@@ -337,12 +338,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             # DistributedDataParallel hands outputs on like this, to find unused parameters.
             setattr(output, ATTRIBUTE, mark_of(args[0]))
         elif has_marks(operands):
-            role = roles.of_moved(func, {""})
-            if func in roles.REDUCED:
-                role = roles.of_reduction(args, kwargs)
+            becomes = DETACHED if _was_activation(operands) else DATA
             for tensor in tensors((output,)):
                 if not tensor.requires_grad and not getattr(tensor, ATTRIBUTE, None):
-                    put(tensor, DATA._replace(role=role))
+                    put(tensor, becomes)
         return output
 
     def without_rule(self, call: Call, reason: str = "") -> Any:
@@ -466,6 +465,12 @@ def _makes_constants(func: Operation, args: tuple[Any, ...], kwargs: dict[str, A
     """Return whether the values of a function's output depend on no values of a tensor."""
     name = name_of(func)
     return name in CREATION or (name in FILLING and not has_marks((*args[1:], *kwargs.values())))
+
+
+def _was_activation(operands: Iterable[Any]) -> bool:
+    """Return whether an operand is an activation, or was one before it was detached."""
+    marks = [getattr(tensor, ATTRIBUTE, None) for tensor in tensors(operands)]
+    return any(mark and (mark.kind == "activation" or mark.role == "detached") for mark in marks)
 
 
 def _refuse_in_transform(func: Operation, arguments: tuple[Any, ...]) -> None:

@@ -43,8 +43,6 @@ SELECTIONS = EXTREMES | functions.named(
     *(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)),
     *(f"{kind}max_pool{d}d_with_indices" for kind in ("", "adaptive_") for d in (1, 2, 3)),
 )
-#: Sums or extremes by index, as their options say.
-REDUCED = functions.named("scatter_reduce", "index_reduce", "segment_reduce")
 DIFFERENCES = functions.named("sub", "subtract")
 FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
 
@@ -79,15 +77,15 @@ def of_total(*marks: Mark | None) -> Role:
 
 def of_sum(operation: Operation, role: Role, number: float) -> Role:
     """Return the role of an activation and a number, given that of the activation."""
-    if role == "extreme":
-        return role
     if role == "odd":
         return "gate" if abs(number) in (0.5, 1.0) else ""  # 1 + tanh(z), with or without a half
     if operation in DIFFERENCES:
         number = -number
     if role == "exp":
         return "logistic" if number == 1 and operation not in FROM_NUMBER else ""
-    return "shifted" if number >= 0.5 else ""  # not what keeps a number from being 0
+    if number >= 0.5:  # and not what keeps a number from being 0
+        return "shifted"
+    return role if role == "extreme" else ""
 
 
 def of_moved(operation: Operation, roles: set[Role]) -> Role:

@@ -21,9 +21,9 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     DATA,
+    DETACHED,
     GATES,
     Mark,
-    Role,
     joined,
     mark_of,
     marked,
@@ -51,7 +51,7 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if len(operands) == 1 and not (_torch.is_compiling() or operation in IN_PLACE):
         mark = known(context, operands[0])
         if mark is not None and mark.kind != "weight":
-            if operation in roles.SELECTIONS:
+            if operation in roles.SELECTIONS and mark.kind != "data":
                 mark = mark._replace(role=roles.of_moved(operation, {mark.role}))
             return marked(operation(*args, **kwargs), mark, not operands[0].requires_grad)
     call = Call(context, operation, args, kwargs)
@@ -160,8 +160,8 @@ def constant(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
     mark = mark_of(args[0])
     if mark is None or mark.kind == "weight":
         return output
-    role: Role = "extreme" if mark.role == "extreme" else ""
-    return marked(output, DATA._replace(role=role), frozen=True)
+    of_input = mark.kind == "data" and mark.role != "detached"
+    return marked(output, DATA if of_input else DETACHED, frozen=True)
 
 
 def complex_parts(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

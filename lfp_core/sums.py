@@ -110,7 +110,7 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
         return call.run(becomes._replace(role="centred"))  # a weight or a number, less the largest
     elif number is not None:
         becomes = becomes._replace(role=roles.of_sum(call.operation, mark.role, number))
-    elif call.operation in roles.DIFFERENCES and "extreme" in [
+    elif call.operation in roles.DIFFERENCES and "detached" in [
         mark.role for mark in call.marks[1:] if mark is not None
     ]:
         becomes = becomes._replace(role="centred")  # less the largest, which was detached
@@ -191,7 +191,9 @@ def reduced_into(context: Context, operation: Operation, args: Args, kwargs: Kwa
     if roles.of_reduction(args, kwargs) == "extreme":
         output = write(context, operation, args, kwargs)
         mark = mark_of(output)
-        return output if mark is None else marked(output, mark._replace(role="extreme"), True)
+        if mark is None or mark.kind != "activation":
+            return output
+        return marked(output, mark._replace(role="extreme"), True)
     return context.without_rule(Call(context, operation, args, kwargs))
 
 

@@ -107,6 +107,27 @@ def by_index(h: Tensor) -> Tensor:
     return start.scatter_reduce(1, index, h, "amax")
 
 
+def by_groups(detached: bool) -> Program:
+    """Return a softmax over the neighbours of a node, as graph attention has it."""
+
+    def program(h: Tensor, g: Tensor, *_: Tensor) -> Tensor:
+        nodes = torch.tensor([0, 0, 1, 1])
+        index = nodes[:, None].expand(4, 6)
+        source, start = h.detach() if detached else h, torch.zeros(2, 6)
+        largest = start.scatter_reduce(0, index, source, "amax", include_self=False)
+        e = (h - largest.index_select(0, nodes)).exp()
+        return e / start.scatter_add(0, index, e).index_select(0, nodes) * g
+
+    return program
+
+
+@torch.no_grad()
+def without_gradients(h: Tensor) -> Tensor:
+    """Return the largest values, where they are finite."""
+    largest = top(h)
+    return torch.where(largest.isfinite(), largest, 0.0).index_select(0, torch.arange(4)) * 1.0
+
+
 def cosine(h: Tensor, g: Tensor, *_: Tensor) -> Tensor:
     return F.cosine_similarity(h[:, None], g[None], dim=-1).repeat(1, 2)[:, :6]
 
@@ -266,10 +287,29 @@ PAIRS: dict[str, tuple[Program, Program]] = {
             "by an index, detached": lambda h: by_index(h.detach()),
             "sorted": lambda h: h.sort(descending=True)[0][:, :1],
             "made finite": lambda h: top(h).nan_to_num(),
-            "plus a number": lambda h: top(h) + 1.0,
+            "plus a number": lambda h: top(h) + 1e-6,
+            "detached": lambda h: top(h).detach(),
             "detached and clamped": lambda h: top(h.detach()).clamp(min=0.0),
+            "detached and chosen": lambda h: torch.where(
+                top(h).detach().isfinite(), top(h).detach(), 0.0
+            ),
+            "detached and filled": lambda h: top(h).detach().masked_fill(top(h) > 99.0, 0.0),
+            "detached and moved": lambda h: top(h).detach()[[3, 0, 1, 2]][[1, 2, 3, 0]],
+            "detached and joined": lambda h: torch.cat([top(h).detach()] * 6, -1),
+            "of the magnitudes, detached": lambda h: top(h.abs()).detach(),
+            "the mean, detached": lambda h: h.mean(-1, keepdim=True).detach(),
+            "without gradients": without_gradients,
         }.items()
     },
+    "a softmax by groups": (by_groups(False), by_groups(True)),
+    "a hard sigmoid of a largest value": (
+        lambda h, g, w, x: F.hardsigmoid(top(g)) * h,
+        lambda h, g, w, x: F.relu6(top(g) + 3) / 6 * h,
+    ),
+    "the mean of squares, with their variance": (
+        lambda h, g, w, x: (h**2).mean(-1, keepdim=True) * w,
+        lambda h, g, w, x: torch.var_mean(h**2, -1, keepdim=True)[1] * w,
+    ),
     # weights
     "generalised means": (
         lambda h, g, w, x: h.relu().add(0.1) ** 3.0 * w,
@@ -321,6 +361,12 @@ BY_THEOREM: dict[str, Program] = {
 def test_normalisations_by_hand_follow_theorem_1(name: str) -> None:
     program = BY_THEOREM[name]
     assert distance(feedback_of(program), scaled_gradient_of(program)) <= TOLERANCE
+
+
+def test_a_root_by_a_weight_is_finite_at_0() -> None:
+    """Whose slope is not, and a ReLU makes zeros."""
+    found = feedback_of(lambda h, g, w, x: h.relu() ** (0 * w + 0.5), 0.1)
+    assert all(values.isfinite().all() for values in found.values())
 
 
 def test_a_power_of_a_weight_gives_it_the_scaled_gradient() -> None:
