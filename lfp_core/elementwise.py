@@ -75,8 +75,10 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
             role = roles.of_function(operation, mark.role, args[1:], kwargs)
             kind = kind._replace(role=role)
         return call.run(kind)  # an ordinary function
-    if mark.role == "centred" and operation in functions.EXP:
-        return _exponential(Call(context, operation, args, kwargs))
+    if mark.role == "centred" and operation in functions.EXPONENTIALS:
+        return _part_of_softmax(Call(context, operation, args, kwargs), "exponential")
+    if mark.role == "partition" and operation in functions.LOG:
+        return _part_of_softmax(Call(context, operation, args, kwargs), "extreme")  # a logsumexp
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)
@@ -89,11 +91,11 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     return _secant(context, operation, z, mark, function, unit, slope, in_place)
 
 
-def _exponential(call: Call) -> Any:
-    """Run exp of values less their largest, as a softmax does: a part of :func:`expansion`."""
-    # As an activation it would have a slope of 1 / epsilon at the largest, which is 0 itself.
+def _part_of_softmax(call: Call, role: Role) -> Any:
+    """Run exp of values less their largest, or log of its sum, by the chain rule."""
+    # As an activation exp would have a slope of 1 / epsilon at the largest, which is 0 itself.
     call.replace(call.active[0][0], ACTIVATION)
-    return call.run(call.kind()._replace(role="exponential"))
+    return call.run(call.kind()._replace(role=role))
 
 
 def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

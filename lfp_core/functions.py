@@ -190,6 +190,8 @@ class Unit(NamedTuple):
         return self if role == self.mark.role else self._replace(mark=self.mark._replace(role=role))
 
 
+EXPONENTIALS = named("exp", "exp2")
+LOG = named("log")
 EXP = named("exp")  # which makes the reciprocal of a gate when 1 is added
 RELU6 = named("relu6")
 CLAMP_MAX = named("clamp_max")

@@ -161,9 +161,8 @@ class Mark(NamedTuple):
             and absolute values, and "statistic" for sums and extremes of them, by which a
             normalisation divides, as by "norms", a product of two; "contribution" for an activation
             times a weight, the sum of which is a layer; "pair" for a product of two activations,
-            and "pairs" for a sum of such;
-            "extreme" for the largest of several values, "detached" for what no reward passes
-            through any more, "centred" for values less one of these two,
+            and "pairs" for a sum of such; "extreme" for the largest of several values, "detached"
+            for what no reward passes through any more, "centred" for values less one of these two,
             "exponential" for exp of these, and "partition" for their sum, which is divided by in a
             softmax.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it

@@ -89,7 +89,8 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
             call.replace(operand, ACTIVATION)
         role, pending = roles.of_total(*marks), joined(marks)
         return call.run(ACTIVATION._replace(degree=marks[0].degree, role=role, pending=pending))
-    if call.operation in roles.DIFFERENCES and marks and marks[-1].role == "extreme":
+    differs = call.operation in roles.DIFFERENCES and bool(marks) and marks[-1].role == "extreme"
+    if differs or (call.operation in ADDITIONS and "centred" in call.roles):
         becomes = becomes._replace(role="centred")
     if roles.are_gates(call):
         becomes = becomes._replace(role="gate", pending=joined(marks))
@@ -106,6 +107,8 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     number = _added_number(call)
     if mark.role in GATES and call.alone(term):  # 1 - sigmoid(z), or g + (g.round() - g).detach()
         becomes = becomes._replace(role="gate", pending=mark.pending)
+    elif mark.role == "centred":
+        becomes = becomes._replace(role="centred")
     elif _is_subtracted(call, term) and mark.role == "extreme":
         return call.run(becomes._replace(role="centred"))  # a weight or a number, less the largest
     elif number is not None:

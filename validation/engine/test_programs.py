@@ -4,6 +4,7 @@ Each pair is a plain way to write a function of a network's layers, and another 
 Where the feedback follows from Theorem 1, it is compared with |w| times the gradient as well.
 """
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -105,6 +106,22 @@ def by_index(h: Tensor) -> Tensor:
     """Return the largest value of each row, by a scatter."""
     start, index = h.new_full((4, 1), -1e9), torch.zeros(4, 6, dtype=torch.long)
     return start.scatter_reduce(1, index, h, "amax")
+
+
+def negated(h: Tensor, *_: Tensor) -> Tensor:
+    e = (h + (-top(h))).exp()
+    return e / e.sum(-1, keepdim=True)
+
+
+def by_powers_of_2(h: Tensor, *_: Tensor) -> Tensor:
+    scaled = h * math.log2(math.e)
+    e = torch.exp2(scaled - top(scaled))
+    return e / e.sum(-1, keepdim=True)
+
+
+def by_logarithm(h: Tensor, *_: Tensor) -> Tensor:
+    centred = h - top(h)
+    return (centred - centred.exp().sum(-1, keepdim=True).log()).exp()
 
 
 def by_groups(detached: bool) -> Program:
@@ -301,6 +318,9 @@ PAIRS: dict[str, tuple[Program, Program]] = {
             "without gradients": without_gradients,
         }.items()
     },
+    "a softmax plus the negative of the largest": (lambda h, g, w, x: h.softmax(-1), negated),
+    "a softmax by powers of 2": (lambda h, g, w, x: h.softmax(-1), by_powers_of_2),
+    "a softmax by its logarithm": (lambda h, g, w, x: h.softmax(-1), by_logarithm),
     "a softmax by groups": (by_groups(False), by_groups(True)),
     "a hard sigmoid of a largest value": (
         lambda h, g, w, x: F.hardsigmoid(top(g)) * h,
@@ -328,6 +348,7 @@ AT_EPSILON_0 = (
     "a cosine by a product of norms",
     "a cosine by a matrix of norms",
     "an attention that is normalised at the end",
+    "a softmax by its logarithm",
 )
 
 
