@@ -51,6 +51,15 @@ FIXED_POWERS: dict[Operation, float] = {
     **dict.fromkeys(functions.named("reciprocal"), -1.0),
 }
 VARIANCES = functions.named("var", "var_mean")
+NEGATIONS = functions.named("neg", "negative")
+#: What becomes of exp and of a difference: exp(log_softmax(x)), exp(x - logsumexp(x)).
+LOGARITHMS: dict[Operation, Role] = {
+    **dict.fromkeys(functions.named("log_softmax"), "centred"),
+    **dict.fromkeys(functions.named("logsumexp"), "extreme"),
+}
+SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
+#: And of a softmax, the parts of which may be divided by their sum again.
+EXPANDED: dict[Operation, Role] = LOGARITHMS | dict.fromkeys(SOFTMAX, "exponential")
 
 
 def activation(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -212,9 +221,10 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     exponent = _exponent(operation, args, kwargs)
     call = Call(context, operation, args, kwargs)
     mark = call.marks[0]
-    if not is_active(mark) or mark.leaf or exponent is None or mark.hidden:
-        by_weight = exponent is None and is_active(mark) and not (mark.leaf or mark.hidden)
-        return (_power_of_weight if by_weight else of_several)(context, operation, args, kwargs)
+    if not is_active(mark) or mark.leaf or mark.hidden:
+        return of_several(context, operation, args, kwargs)
+    if exponent is None:
+        return _power_of_tensor(call)
     degree = mark.degree * exponent
     if mark.role in DIVISORS or (mark.role in GATES and mark.pending is not None):
         return call.keep(degree)
@@ -266,23 +276,22 @@ def _secant_of_power(call: Call, exponent: float) -> Any:
     return marked(root, call.kind()._replace(degree=mark.degree * exponent, role="magnitude"))
 
 
-def _power_of_weight(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
-    """Raise an activation to the power of a weight, as generalised mean pooling does.
+def _power_of_tensor(call: Call) -> Any:
+    """Raise an activation to the power of a tensor: of a weight, as generalised means have it.
 
     The reward passes on to the activation, and the weight follows the chain rule.
 
     Returns:
         The output of the operation.
     """
-    call = Call(context, operation, args, kwargs)
-    exponent = kwargs.get("exponent", args[1] if len(args) > 1 else None)
-    mark = call.mark(exponent) if isinstance(exponent, Tensor) else None
-    if exponent is None or mark is None or mark.kind != "weight" or call.target is not None:
-        return of_several(context, operation, args, kwargs)
-    base = call.operands[0]
-    power = of_several(context, torch.pow, (base, exponent.detach()), {})
-    by_weight = torch.pow(base.detach(), as_weight(exponent, mark))
-    return marked(power + (by_weight - by_weight.detach()), mark_of(power) or ACTIVATION)
+    base, *exponents = call.operands
+    kinds = [mark and mark.kind for mark in call.marks[1:]]
+    if kinds != ["weight"] or call.target is not None:  # or a number of another library
+        return of_several(call.context, call.operation, call.args, call.kwargs)
+    (exponent,) = exponents
+    passed = of_several(call.context, torch.pow, (base, exponent.detach()), {})
+    by_weight = torch.pow(base.detach(), as_weight(exponent, call.marks[1]))
+    return marked(passed + (by_weight - by_weight.detach()), mark_of(passed) or ACTIVATION)
 
 
 def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -290,14 +299,13 @@ def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     call = Call(context, operation, args, kwargs)
     if not is_active(call.marks[0]):
         return call.run(call.kind())
-    of_terms = call.active[0][1].degree  # which is kept, not applied
-    degree = of_terms * (2.0 if operation in VARIANCES else 1.0)
+    mark = call.active[0][1]  # whose degree is kept, not applied
+    degree = mark.degree * (2.0 if operation in VARIANCES else 1.0)
     becomes = call.kind()._replace(degree=degree, role="statistic")
-    output = call.run(becomes, {key(args[0]): of_terms})
+    output = call.run(becomes, {key(args[0]): mark.degree})
     if isinstance(output, tuple):  # var_mean, std_mean
-        mark = call.active[0][1]
         role = roles.of_total(mark) if mark.role in POWERS else ""
-        of_mean = call.kind()._replace(degree=of_terms, role=role)
+        of_mean = call.kind()._replace(degree=mark.degree, role=role)
         marked(output[1], of_mean._replace(epsilon=context.stabiliser()))
     return output
 
@@ -307,9 +315,6 @@ def distance(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
     call = Call(context, operation, args, kwargs)
     kind = call.kind()
     return call.run(kind._replace(role="statistic") if kind.kind == "activation" else kind)
-
-
-NEGATIONS = functions.named("neg", "negative")
 
 
 def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -326,16 +331,6 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     if operation in NEGATIONS and call.roles == ["extreme"]:
         return call.run(call.kind()._replace(role="centred"))  # 0 less the largest
     return call.scale(call.kind())
-
-
-#: What becomes of exp and of a difference: exp(log_softmax(x)), exp(x - logsumexp(x)).
-LOGARITHMS: dict[Operation, Role] = {
-    **dict.fromkeys(functions.named("log_softmax"), "centred"),
-    **dict.fromkeys(functions.named("logsumexp"), "extreme"),
-}
-SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
-#: And of a softmax, the parts of which may be divided by their sum again.
-EXPANDED: dict[Operation, Role] = LOGARITHMS | dict.fromkeys(SOFTMAX, "exponential")
 
 
 def expansion(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

@@ -190,9 +190,10 @@ class Unit(NamedTuple):
         return self if role == self.mark.role else self._replace(mark=self.mark._replace(role=role))
 
 
-EXPONENTIALS = named("exp", "exp2")
-LOG = named("log")
 EXP = named("exp")  # which makes the reciprocal of a gate when 1 is added
+#: What makes a softmax of values less their largest, and what is the inverse of the first.
+EXPONENTIALS = EXP | named("exp2")
+LOG = named("log")
 RELU6 = named("relu6")
 CLAMP_MAX = named("clamp_max")
 #: What makes a gate of z + 3, at once or one side after the other.

@@ -75,11 +75,12 @@ def _of_activations(call: Call, kind: Mark, elementwise: bool) -> Any:
         degrees = {key(operand): mark.degree for operand, mark in statistics}
         return call.run(kind._replace(degree=sum(degrees.values()), role="norms"), degrees)
     shares, n = _shares(call)
-    gates = roles.are_gates(call) and joined(call.marks) is None
+    role = roles.of_factors(call)
     if elementwise:
-        of_two: Role = "gates" if gates else "pair"
-        return call.run(kind._replace(role=of_two if n == 2 else "gate" if gates else ""), shares)
-    role: Role = "gate" if gates else "pairs" if n == 2 else ""
+        of_two: Role = "gates" if role else "pair"
+        return call.run(kind._replace(role=of_two if n == 2 else role), shares)
+    if n == 2 and not role:
+        role = "pairs"
     return call.run(kind._replace(epsilon=call.context.stabiliser() / n, role=role), shares)
 
 
@@ -222,8 +223,7 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
     shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
     if gate or args[0] is divisor:
         shares = {key(divisor): _share_of_gate(call, divisor, mark) if gate else 0.0}
-    of_gates = roles.are_gates(call) and joined(call.marks) is None
-    return call.run(call.kind()._replace(role="gate" if of_gates else ""), shares)
+    return call.run(call.kind()._replace(role=roles.of_factors(call)), shares)
 
 
 def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
@@ -310,7 +310,7 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
     if call.doubtful and sum(factor is not first for factor, _ in call.active) > 1:
         return call.refuse_to_guess()
     shares, n = _shares_of_factors(call, first, divisor)
-    role: Role = "gate" if roles.are_gates(call) and joined(call.marks) is None else ""
+    role = roles.of_factors(call)
     # A sum of terms owes epsilon, and a sum of products alone what `product` says.
     terms = is_active(call.mark(first)) or operation in ADDED_ELEMENTWISE
     owed = context.stabiliser() / (1 if terms else n)
@@ -370,5 +370,5 @@ def product_of_all(context: Context, operation: Operation, args: Args, kwargs: K
         "dim", args[1] if len(args) > 1 and not isinstance(args[1], torch.dtype) else None
     )
     n = args[0].numel() if dim is None or args[0].dim() == 0 else args[0].shape[dim]
-    role: Role = "gate" if roles.are_gates(call) and joined(call.marks) is None else ""
-    return call.run(call.kind()._replace(role=role), {key(args[0]): 1 / max(n, 1)})
+    becomes = call.kind()._replace(role=roles.of_factors(call))
+    return call.run(becomes, {key(args[0]): 1 / max(n, 1)})

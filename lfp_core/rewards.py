@@ -46,9 +46,9 @@ def _reduced(reward: Tensor, reduction: Reduction, count: int) -> Tensor:
     return reward / count if reduction == "mean" else reward
 
 
-def _check(outputs: Any, targets: Any) -> None:
+def _check(outputs: Any, *targets: Any) -> None:
     """Raise ValueError unless outputs and targets are tensors, and outputs real numbers."""
-    for name, value in (("outputs", outputs), ("targets", targets)):
+    for name, value in (("outputs", outputs), *(("targets", each) for each in targets)):
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} must be a tensor, not {type(value).__name__}")
     if not outputs.dtype.is_floating_point:
@@ -383,7 +383,7 @@ def minimize_neuron(outputs: Tensor, neuron: int, reduction: Reduction = "mean")
 
 @torch.no_grad()
 def _single_neuron(outputs: Tensor, neuron: int, sign: float, reduction: Reduction) -> Tensor:
-    _check(outputs, outputs)
+    _check(outputs)
     if isinstance(neuron, bool) or not hasattr(neuron, "__index__"):
         raise ValueError(f"neuron must be an integer, not {neuron!r}")
     if outputs.dim() < 2:
@@ -436,7 +436,7 @@ def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     def reward(outputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        _check(outputs, outputs)
+        _check(outputs)
         o = outputs.detach().requires_grad_()
         # Also inside `lfp.feedback`, the loss is differentiated as it is.
         with torch.enable_grad(), _torch.DisableTorchFunction():

@@ -24,6 +24,7 @@ from lfp_core.marks import (
     SUMS,
     Mark,
     Role,
+    joined,
 )
 
 EXTREMES = functions.named(
@@ -98,12 +99,6 @@ def of_moved(operation: Operation, roles: set[Role]) -> Role:
     return role
 
 
-def of_reduction(args: Args, kwargs: Kwargs) -> Role:
-    """Return the role of what ``scatter_reduce`` and the like make, whose options name it."""
-    words = {word for word in (*args, *kwargs.values()) if isinstance(word, str)}
-    return "extreme" if words & {"amax", "amin", "max", "min"} else ""
-
-
 def statistics(call: Call) -> list[tuple[Tensor, Mark]]:
     """Return the operands that a normalisation divides by, or their reciprocals."""
     return [(operand, mark) for operand, mark in call.active if mark.role in DIVISORS]
@@ -119,3 +114,8 @@ def are_gates(call: Call) -> bool:
     """Return whether all activations are gates: so are then their sums and products."""
     pending = {mark.pending is None for _, mark in call.active}
     return len(pending) == 1 and all(role in GATES for role in call.roles)
+
+
+def of_factors(call: Call) -> Role:
+    """Return the role of a product or quotient: a gate, if all activations are gates alone."""
+    return "gate" if are_gates(call) and joined(call.marks) is None else ""

@@ -191,7 +191,7 @@ def reduced_into(context: Context, operation: Operation, args: Args, kwargs: Kwa
     reduction = words[0] if words else None
     if reduction in ("sum", "mean"):
         return total(context, operation, args, kwargs)
-    if roles.of_reduction(args, kwargs) == "extreme":
+    if reduction in ("amax", "amin", "max", "min"):
         output = write(context, operation, args, kwargs)
         mark = mark_of(output)
         if mark is None or mark.kind != "activation":
