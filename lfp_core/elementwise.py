@@ -33,6 +33,7 @@ from lfp_core.marks import (
     Mark,
     Role,
     as_weight,
+    check_dense,
     is_active,
     mark_of,
     marked,
@@ -178,6 +179,7 @@ def _secant(
         call.target = z
         call.settle_memory()
         mark = call.marks[0] or mark
+    check_dense(z)
     owed = mark.epsilon
     if z.dtype == torch.float16 and not unit.bounded:
         _check_range(operation, owed)
@@ -227,6 +229,8 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return _power_of_tensor(call)
     degree = mark.degree * exponent
     if mark.role in DIVISORS or (mark.role in GATES and mark.pending is not None):
+        if 0 < exponent < 1 and mark.role in DIVISORS and call.target is None:
+            call.operation = _with_slope_0_at_0(operation, exponent)
         return call.keep(degree)
     if exponent < 1:  # whose slope is infinite at 0
         return _secant_of_power(call, exponent)
@@ -252,6 +256,20 @@ def _exponent(operation: Operation, args: Args, kwargs: Kwargs) -> float | None:
     if isinstance(exponent, Tensor) and exponent.dim() == 0 and not exponent.requires_grad:
         exponent = None if _torch.is_compiling() else exponent.item()
     return float(exponent) if isinstance(exponent, (int, float)) else None
+
+
+def _with_slope_0_at_0(root: Operation, exponent: float) -> Operation:
+    """Return a root whose derivative at 0 is 0, as that of ``norm`` is, and not infinite."""
+
+    def function(z: Tensor, *options: Any, **kwargs: Any) -> Tensor:
+        def of(z: Tensor) -> Tensor:
+            return root(z, *options, **kwargs)
+
+        # The chain rule is the secant slope times the exponent.
+        return SecantSlope.apply(Share.apply(z, exponent, False), of, 0.0, 0.0, False)
+
+    function.__name__ = name_of(root)
+    return function
 
 
 def _secant_of_power(call: Call, exponent: float) -> Any:

@@ -29,6 +29,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeGuard
 
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -66,6 +67,9 @@ DIVISORS: tuple[Role, ...] = ("statistic", "norms", "partition")
 POWERS: tuple[Role, ...] = (*SUMS, *DIVISORS)
 GATES: tuple[Role, ...] = ("gate", "gates")
 ATTRIBUTE = "_lfp_mark"
+SPARSE = {
+    *(torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+}
 COMPILED = -1  # the version of what is marked under torch.compile, which does not count them
 
 
@@ -465,9 +469,20 @@ def used(
     if mark.pending is not None and not in_place:
         tensor = mark.pending.other_use(tensor)
     factor = share if isinstance(share, Pending) else share / mark.owed_degree
+    if mark.epsilon or factor != 1.0:
+        check_dense(tensor)
     if mark.epsilon:
         return EpsilonShare.apply(tensor, mark.epsilon, factor, in_place)
     return Share.apply(tensor, factor, in_place) if factor != 1.0 else tensor
+
+
+def check_dense(tensor: Tensor) -> None:
+    """Raise `UnsupportedOperation` if a tensor is sparse, of which no share can be taken."""
+    if tensor.layout in SPARSE:
+        raise UnsupportedOperation(
+            "no LFP rule for what a sparse tensor of activations is used by here: make it dense "
+            "before, by to_dense(), or keep sparse what is no activation, such as an adjacency"
+        )
 
 
 def as_weight(tensor: Tensor, mark: Mark | None) -> Tensor:

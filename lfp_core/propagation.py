@@ -240,6 +240,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             self._models.append(model)
         with _torch.DisableTorchFunction():
             for each in leaves(arguments):
+                if each.is_nested:
+                    raise UnsupportedOperation(NESTED)
                 known = getattr(each, ATTRIBUTE, None) or is_parameter(each)
                 if not known and (not each.requires_grad or is_input(each)):
                     put(each, DATA)
@@ -438,6 +440,10 @@ HIDDEN_ACTIVATION = (
     ", which made an operand outside of the context, or where it cannot see into: in a custom "
     "Function, a script, another thread, or by reentrant checkpointing; lfp.activation applies "
     "beforehand what the function's input owes"
+)
+NESTED = (
+    "no LFP rule for nested tensors: call the model with padded tensors and a mask, or with the "
+    "values() of the nested tensor if the model treats all of them alike"
 )
 #: Arguments of a model that hold no data. A number may: the time of a diffusion, or an age.
 PLAIN = (

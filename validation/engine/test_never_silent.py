@@ -433,6 +433,43 @@ def test_terms_that_were_made_outside_of_the_context_are_refused_if_strict() -> 
         feedback_of(model, inputs(), 0.0, strict=True)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")  # CSR is in beta state
+def test_a_constant_that_is_sparse_is_as_if_it_were_dense() -> None:
+    adjacency = torch.rand(6, 6, dtype=torch.float64).round(decimals=1)
+
+    def dense(s: Net, h: Tensor) -> Tensor:
+        return (adjacency @ h.mT).mT
+
+    for sparse in (adjacency.to_sparse(), adjacency.to_sparse_csr()):
+        agrees(Net(lambda s, h, a=sparse: torch.sparse.mm(a, h.mT).mT), Net(dense))
+        agrees(Net(lambda s, h, a=sparse: (a @ h.mT).mT), Net(dense))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s, h: h.to_sparse() @ torch.eye(6).double(),
+        lambda s, h: (h.to_sparse() * h.to_sparse()).to_dense(),
+        lambda s, h: (h.to_sparse() * 2).to_dense(),
+        lambda s, h: h.to_sparse().relu().to_dense(),
+        lambda s, h: h.to_sparse_csr() @ h.mT @ h,
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_activations_that_are_sparse_are_refused_by_name(function: Any, strict: bool) -> None:
+    with pytest.raises(lfp.UnsupportedOperation, match=r"sparse.*to_dense\(\)"):
+        feedback_of(Net(function), inputs(), epsilon=0.1, strict=strict)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_inputs_that_are_nested_are_refused_by_name() -> None:
+    parts = [inputs(2), inputs(3)]
+    ragged = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    for nested in (ragged, torch.nested.nested_tensor(parts)):
+        with lfp.feedback(), pytest.raises(lfp.UnsupportedOperation, match=r"nested.*values\(\)"):
+            Net()(nested)
+
+
 def test_attributes_that_are_set_inside_of_a_context_are_set() -> None:
     model = Net()
 

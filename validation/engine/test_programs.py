@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import calls, native, products, roles, routes
+from lfp_core import calls, elementwise, native, products, roles, routes
 from lfp_core.marks import UnsupportedOperation
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -388,6 +388,37 @@ def test_a_root_by_a_weight_is_finite_at_0() -> None:
     """Whose slope is not, and a ReLU makes zeros."""
     found = feedback_of(lambda h, g, w, x: h.relu() ** (0 * w + 0.5), 0.1)
     assert all(values.isfinite().all() for values in found.values())
+
+
+#: Roots of sums of squares where all that is squared is 0, which have no derivative there.
+NORMS: dict[str, Program] = {
+    "sqrt of a sum": lambda h, g, w, x: h.square().sum(-1, keepdim=True).sqrt() + g,
+    "a power of a mean": lambda h, g, w, x: (h * h).mean(-1, keepdim=True) ** 0.5 + g,
+    "a power by its name": lambda h, g, w, x: (
+        h.abs().pow(3).sum(-1, keepdim=True).pow(exponent=1 / 3) + g
+    ),
+    "a root of a variance": lambda h, g, w, x: h.var(-1, keepdim=True).sqrt() + g,
+    "a root of a weighted sum": lambda h, g, w, x: (w * h**2).sum(-1, keepdim=True).sqrt() + g,
+    "a distance": lambda h, g, w, x: ((h - h[:1]) ** 2).sum(-1, keepdim=True).sqrt() + g,
+}
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("name", NORMS)
+def test_a_root_of_a_sum_of_squares_is_finite_at_0(name: str, epsilon: float) -> None:
+    def program(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return NORMS[name]((h - 100).relu(), g, w, x)
+
+    found = feedback_of(program, epsilon)
+    expected = feedback_of(lambda h, g, w, x: g + 0 * h, epsilon)
+    assert all(values.isfinite().all() for values in found.values())
+    torch.testing.assert_close(found["second.weight"], expected["second.weight"])
+
+
+def test_a_root_by_its_own_derivative_is_not_finite_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elementwise, "_with_slope_0_at_0", lambda root, exponent: root)
+    found = feedback_of(lambda h, g, w, x: (0 * h).square().sum(-1, keepdim=True).sqrt() + g, 0.1)
+    assert not found["first.weight"].isfinite().all()
 
 
 def test_a_power_of_a_weight_gives_it_the_scaled_gradient() -> None:
