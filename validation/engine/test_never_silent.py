@@ -749,6 +749,54 @@ def test_checkpoints_are_right_with_a_context_and_say_so_without() -> None:
         feedback_of(Net(lambda s, h: checkpoint(body, s, h, use_reentrant=True)), inputs(), 0.1)
 
 
+#: What a segment that is computed again may consist of.
+SEGMENTS: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    **{
+        name: lambda s, h, unit=unit: unit(h)
+        for name, unit in {
+            **{f.__name__: f for f in (F.leaky_relu, F.gelu, F.silu, F.elu, F.softplus, F.mish)},
+            **{f.__name__: f for f in (torch.tanh, torch.sigmoid, torch.exp, torch.sin, F.relu)},
+            "clamp": lambda h: h.clamp(-0.5, 0.5),
+            "root": lambda h: h.square().sum(-1, keepdim=True).sqrt() * h,
+            "softmax": lambda h: h.softmax(-1),
+            "normalisation": lambda h: F.layer_norm(h, (6,)),
+            "square": torch.square,
+            "step": lfp.Heaviside(),
+        }.items()
+    },
+    "two": lambda s, h: F.gelu(h).tanh(),
+    "gated": lambda s, h: F.silu(h) * (h + 1),
+    "layer": lambda s, h: F.linear(h, s.w),
+}
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("name", SEGMENTS)
+def test_a_checkpoint_without_a_context_is_never_silently_wrong(name: str, epsilon: float) -> None:
+    segment = SEGMENTS[name]
+
+    def again(s: Net, h: Tensor) -> Any:
+        return checkpoint(segment, s, h, use_reentrant=False)
+
+    expected = feedback_of(Net(segment), inputs(), epsilon)
+    try:
+        found = feedback_of(Net(again), inputs(), epsilon)
+    except CheckpointError as error:
+        assert "context_fn" in str(error)
+    else:
+        assert distance(found, expected) <= TOLERANCE
+
+
+def test_an_activation_that_is_computed_again_needs_the_context() -> None:
+    """As it keeps one tensor of the same shape with the context and without."""
+    with pytest.raises(CheckpointError, match="context_fn"):
+        feedback_of(
+            Net(lambda s, h: checkpoint(torch.tanh, h, use_reentrant=False)),  # type: ignore[arg-type]
+            inputs(),
+            0.1,
+        )
+
+
 # --- plain tensors --------------------------------------------------------------------------------
 
 
