@@ -294,7 +294,24 @@ def mark_of(tensor: Tensor) -> Mark | None:
             "assignment to slices, a custom Function, or a function such as hardswish or pad"
         )
     with _torch.DisableTorchFunction():
-        return put(tensor, _origin(tensor))
+        mark, unscaled = _origin(tensor)
+        for consumer, index, leaf in unscaled:
+            consumer.register_hook(_scaling(index, leaf))
+        return put(tensor, mark)
+
+
+def mark_of_detached(tensor: Tensor) -> Mark | None:
+    """Return the mark of a tensor that is cut off, at which no reward arrives.
+
+    Of one that no mode saw the making of, nothing is noted: a compiled graph detaches its outputs
+    before they are marked.
+    """
+    mark: Mark | None = getattr(tensor, ATTRIBUTE, None) or None
+    seen = mark is not None and _is_current(mark, tensor)
+    if seen or tensor.is_leaf or _torch.is_compiling():
+        return mark_of(tensor)
+    with _torch.DisableTorchFunction():
+        return _origin(tensor)[0]
 
 
 def _is_current(mark: Mark, tensor: Tensor) -> bool:
@@ -372,12 +389,16 @@ def ancestors(node: Any) -> Iterator[tuple[Any, int, Any, Mark | None]]:
                 pending.append(source)
 
 
-def _origin(tensor: Tensor) -> Mark:
+def _origin(tensor: Tensor) -> tuple[Mark, list[tuple[Any, int, Tensor]]]:
     """Return the mark of a tensor that was made where no mode could see it.
 
     Views and identities hand on the mark of their source. Other functions are taken for functions
     of weights if they lead to parameters alone, whose gradients are then scaled where they leave
     the functions; otherwise they hide how a reward is to be shared.
+
+    Returns:
+        The mark, and the weights whose gradients are to be scaled: the node that uses one, its
+        place there, and the weight.
 
     Raises:
         UnsupportedOperation: a compiled graph that runs in Python made the tensor.
@@ -392,7 +413,7 @@ def _origin(tensor: Tensor) -> Mark:
         assert node is not None  # as the tensor is no leaf
         mark: Mark | None = _torch.metadata(node).get((ATTRIBUTE, output))
         if mark is not None:
-            return mark
+            return mark, []
         identity = node.name() in _torch.IDENTITIES
         if not (identity or node.name() in _torch.VIEWS):
             break
@@ -401,7 +422,7 @@ def _origin(tensor: Tensor) -> Mark:
         if source is not None and hasattr(source, "variable"):
             leaf = leaf_mark(source.variable)
             if leaf.kind == "data":
-                return leaf  # an input that wants a gradient, of a module with a hook
+                return leaf, []  # an input that wants a gradient, of a module with a hook
             break
         if source is None:
             break
@@ -411,11 +432,13 @@ def _origin(tensor: Tensor) -> Mark:
     others = [mark for mark in known if mark.kind != "weight"]
     if others:
         owing = next((mark for mark in others if mark.debts != ACTIVATION.debts), ACTIVATION)
-        return Mark("activation", epsilon=owing.epsilon, degree=owing.degree, hidden=True)
-    for consumer, index, leaf, mark in edges:
-        if mark is None or not mark.scaled:
-            consumer.register_hook(_scaling(index, leaf))
-    return Mark("undetermined", hidden=True)
+        return Mark("activation", epsilon=owing.epsilon, degree=owing.degree, hidden=True), []
+    unscaled = [
+        (consumer, index, leaf)
+        for consumer, index, leaf, mark in edges
+        if mark is None or not mark.scaled
+    ]
+    return Mark("undetermined", hidden=True), unscaled
 
 
 def is_input(tensor: Tensor) -> bool:

@@ -25,7 +25,7 @@ from lfp_core.marks import (
     GATES,
     Mark,
     joined,
-    mark_of,
+    mark_of_detached,
     marked,
     tensors,
 )
@@ -157,7 +157,7 @@ def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> 
 def constant(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Cut a tensor off: no reward passes, but what depended on the model's input still does."""
     output = operation(*args, **kwargs)
-    mark = mark_of(args[0])
+    mark = mark_of_detached(args[0])
     if mark is None or mark.kind == "weight":
         return output
     of_input = mark.kind == "data" and mark.role != "detached"

@@ -54,8 +54,8 @@ class SecantSlope(torch.autograd.Function):
     overwritten. `units` says what becomes of f(0) != 0: "reverse" takes the slope's magnitude, and
     "shifted" the slope of ``f(z) - f(0)``.
 
-    A second number is kept for ``torch.utils.checkpoint``. It computes what was kept again, and is to
-    notice where it does so outside of the context, where the function itself keeps one tensor.
+    A second tensor is kept for ``torch.utils.checkpoint``, which computes what was kept again, and
+    is to notice where it does so outside of the context, where the function keeps one tensor.
 
     No slope can be had from the output a alone, as in :class:`ReluSlope`: in float32 a saturated
     tanh, and a sigmoid near z = 0, have lost the digits of z.
@@ -77,10 +77,9 @@ class SecantSlope(torch.autograd.Function):
             slope = share(a - function(z.new_zeros(())), before, epsilon, limit)
         else:
             slope = share(a, before, epsilon, limit)
-        kept = (slope.abs() if units == "reverse" else slope,)
-        if not _torch.is_compiling():
-            kept += (kernels.scalar(0.0, slope),)
-        ctx.save_for_backward(*kept)
+        if units == "reverse":
+            slope = slope.abs()
+        ctx.save_for_backward(slope, *([] if _torch.is_compiling() else [kernels.scalar(0.0, z)]))
         if in_place:
             ctx.mark_dirty(z)
         return z if in_place else a  # the same, but torch.compile wants to see it

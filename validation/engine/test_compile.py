@@ -59,6 +59,68 @@ def compiled_agrees(model: nn.Module, backend: str, whole_step: bool) -> None:
     assert error(gradients(model), expected) < 1e-12
 
 
+def returned(model: "Parts", x: Tensor) -> Any:
+    """Return the outputs with a hidden layer."""
+    h = model.first(x).relu()
+    return model.last(h), h
+
+
+def stored(model: "Parts", x: Tensor) -> Any:
+    """Return the outputs, and keep a hidden layer."""
+    model.hidden = model.first(x).relu()
+    return model.last(model.hidden), None
+
+
+def broken_off(model: "Parts", x: Tensor) -> Any:
+    """Return the outputs of two graphs."""
+    h = model.first(x).relu()
+    torch._dynamo.graph_break()
+    return model.last(h), None
+
+
+def with_a_softmax(model: "Parts", x: Tensor) -> Any:
+    """Return the outputs with a function of them."""
+    outputs = model.last(model.first(x).relu())
+    return outputs, outputs.softmax(-1)
+
+
+class Parts(nn.Module):
+    """Two layers, of which more than the outputs is handed out."""
+
+    hidden: Tensor
+
+    def __init__(self, function: Callable[["Parts", Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.function = nn.Linear(6, 8), nn.Linear(8, 3), function
+
+    def forward(self, x: Tensor) -> Any:
+        """Return outputs (batch, 3), and something else."""
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("function", [returned, stored, broken_off, with_a_softmax])
+def test_what_else_a_compiled_graph_hands_out_changes_nothing(
+    function: Callable[[Parts, Tensor], Any], backend: str, compiler: None
+) -> None:
+    """Also in the first step after a compilation, where torch detaches what the graph returns."""
+    model = Parts(function).double()
+    compiled = torch.compile(model, backend=backend)
+
+    def feedback(run: Any, x: Tensor) -> list[Tensor]:
+        model.zero_grad()
+        with lfp.feedback(0.1):
+            outputs, _ = run(x)
+        lfp.backward(outputs, outputs.detach())
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    for size in (5, 5, 7, 7):
+        x = torch.randn(size, 6, dtype=torch.float64)
+        for found, expected in zip(feedback(compiled, x), feedback(model, x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 class Branches(nn.Module):
     """A function of its own on a layer of its own, for each function; all are in one graph."""
 
