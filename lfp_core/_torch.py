@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._dynamo import eval_frame as _frames
 from torch.overrides import TorchFunctionMode
 
 OLDEST = (2, 8)  # `tox -e oldest` runs the engine's tests with it
@@ -311,6 +312,17 @@ check_of_graph = assignment_in_graph if RELEASE >= OLDEST_COMPILED else refused_
 def check_assignments() -> None:
     """Check the graph where code is compiled; what this raises, the compiler does not go around."""
     torch._dynamo.comptime.comptime(check_of_graph)
+
+
+def never_compiled(function: Any) -> None:
+    """Let torch.compile look into a function where a graph calls it, and never make it a graph.
+
+    Where a graph breaks off, what follows runs as it is, and what it calls may be compiled.
+    """
+    if hasattr(_frames, "set_code_exec_strategy"):  # torch 2.7 and newer
+        skip = _frames._FrameAction.SKIP
+        strategy = _frames._FrameExecStrategy(skip, skip)
+        _frames.set_code_exec_strategy(function.__code__, strategy)
 
 
 def _stop(context: Any) -> None:

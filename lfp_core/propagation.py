@@ -390,6 +390,9 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return put(tensor, ACTIVATION)
 
 
+_torch.never_compiled(feedback.__torch_function__)
+
+
 def _listed(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Return the tensors that the option `parameters` names; raise ValueError if it cannot."""
     if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):

@@ -625,6 +625,26 @@ def test_graph_is_shown_as_far_as_it_is_known() -> None:
     assert torch.exp not in [node.target for node in found]
 
 
+@pytest.mark.compiled
+@pytest.mark.parametrize("never", [True, False])
+@pytest.mark.usefixtures("compiler")
+def test_what_runs_where_a_graph_breaks_off_is_compiled_or_never(never: bool) -> None:
+    class Mode(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    run: Any = Mode.__torch_function__
+    run.__code__ = run.__code__.replace()  # of this case alone
+    if never:
+        _torch.never_compiled(run)
+    torch._dynamo.utils.counters.clear()
+    with Mode():
+        torch.compile(nn.LSTM(2, 2), backend="eager")(torch.ones(2, 2, 2))
+    assert torch._dynamo.utils.counters["frames"]["ok"] == (0 if never else 1)
+
+
 @pytest.mark.parametrize("fullgraph", [True, False])
 @pytest.mark.parametrize("inside", [True, False], ids=["context too", "model"])
 @pytest.mark.usefixtures("compiler")
