@@ -283,7 +283,7 @@ def _secant_of_power(call: Call, exponent: float) -> Any:
 
     mark, unit = call.marks[0], functions.UNITS.get(call.operation, functions.UNKNOWN)
     assert mark is not None
-    unit = unit.with_role(roles.of_function(call.operation, mark.role, (), {}))
+    unit = unit.with_role(roles.of_power(call.operation, mark.role, exponent))
     in_place = call.target is not None
     if mark.role != "magnitude" or exponent < 0 or in_place:
         return _secant(call.context, call.operation, z, mark, function, unit, 0.0, in_place)

@@ -21,6 +21,7 @@ from lfp_core.calls import (
 )
 from lfp_core.marks import (
     ACTIVATION,
+    MIXABLE,
     POWERS,
     as_weight,
     mark_of,
@@ -60,10 +61,13 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
         # A weighted mean of squares; or else what is made of constants and data or weights alone.
         return call.keep(role=roles.of_total(mark)) if powers else call.run(call.kind())
     owes = mark is not None and (mark.debts != ACTIVATION.debts or mark.pending is not None)
+    becomes = context.owing()
+    if mark is not None and mark.role in MIXABLE and operation not in NORMALISATIONS:
+        becomes = becomes._replace(role=roles.of_layer(mark.role, elementwise=False))
     if operation is F.linear and not kwargs and not owes:
         output = linear_layer(x, *parameters)
         if output is not None:
-            return marked(output, context.owing())
+            return marked(output, becomes)
     scaled = []
     for parameter in parameters:
         weight = parameter
@@ -83,7 +87,7 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
             name: substitute(lambda t: as_weight(t, mark_of(t)), option)
             for name, option in kwargs.items()
         }
-    return marked(operation(used(x, mark), *scaled, **kwargs), context.owing(), frozen=True)
+    return marked(operation(used(x, mark), *scaled, **kwargs), becomes, frozen=True)
 
 
 def _generated_layer(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

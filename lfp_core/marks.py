@@ -59,6 +59,9 @@ Role = Literal[
     "centred",
     "exponential",
     "partition",
+    "powers",
+    "mixed",
+    "inverse",
 ]
 
 #: What is homogeneous in activations, and the role of a sum of it, which may come to be divided by.
@@ -66,6 +69,9 @@ SUMS: dict[Role, Role] = {"magnitude": "statistic", "exponential": "partition"}
 DIVISORS: tuple[Role, ...] = ("statistic", "norms", "partition")
 POWERS: tuple[Role, ...] = (*SUMS, *DIVISORS)
 GATES: tuple[Role, ...] = ("gate", "gates")
+#: What a layer of them, or a mixture with other values, is no statistic of.
+MIXABLE: tuple[Role, ...] = ("magnitude", "statistic")
+MIXED: tuple[Role, ...] = ("mixed", "powers")
 ATTRIBUTE = "_lfp_mark"
 SPARSE = {
     *(torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
@@ -168,7 +174,9 @@ class Mark(NamedTuple):
             and "pairs" for a sum of such; "extreme" for the largest of several values, "detached"
             for what no reward passes through any more, "centred" for values less one of these two,
             "exponential" for exp of these, and "partition" for their sum, which is divided by in a
-            softmax.
+            softmax; "mixed" for a layer of powers, whose weights are learned, or for powers joined
+            with other values, "powers" for the terms of such a layer, and "inverse" for the
+            reciprocal of one: to divide by these is refused.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.

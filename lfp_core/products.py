@@ -24,6 +24,7 @@ from lfp_core.marks import (
     DATA,
     DIVISORS,
     GATES,
+    MIXED,
     WEIGHT,
     Mark,
     Role,
@@ -40,6 +41,11 @@ OUTER = functions.named("outer", "ger", "kron")
 DOTS = functions.named("dot", "vdot", "vecdot") | {torch.linalg.vecdot}
 INNER = functions.named("inner")
 MATRIX_PRODUCTS = functions.named("matmul", "mm", "bmm") | {Tensor.__matmul__, torch.linalg.matmul}
+MIXED_DIVISOR = (
+    " by what is made of squares or magnitudes by a layer, or joined with other values, of which "
+    "it is not known what it normalises: divide by a norm, a mean of squares or the like, before "
+    "it is joined, or by the chain rule with feedback(strict=False)"
+)
 ADDED_QUOTIENTS = functions.named("addcdiv")
 ADDED_ELEMENTWISE = ADDED_QUOTIENTS | functions.named("addcmul", "addr")
 
@@ -67,6 +73,8 @@ def product(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
 
 def _of_activations(call: Call, kind: Mark, elementwise: bool) -> Any:
     """Multiply several activations."""
+    if "inverse" in call.roles:
+        return call.context.without_rule(call, MIXED_DIVISOR)
     statistics = roles.statistics(call)
     inverse = [(operand, mark) for operand, mark in statistics if mark.inverse]
     if elementwise and len(inverse) == 1 and (len(statistics) == 1 or len(call.active) == 2):
@@ -188,8 +196,8 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
         return call.defer()
     if roles.are_powers(call):
         return call.keep(role=roles.of_total(call.active[0][1]))  # a weighted mean of squares
-    epsilon = call.context.stabiliser()
-    return call.run(kind._replace(epsilon=epsilon, role="contribution" if elementwise else ""))
+    role = roles.of_layer(call.roles[0] if call.active else "", elementwise)
+    return call.run(kind._replace(epsilon=call.context.stabiliser(), role=role))
 
 
 def _weighted_statistic(call: Call, degree: float) -> Any:
@@ -213,15 +221,21 @@ def quotient(context: Context, operation: Operation, args: Args, kwargs: Kwargs)
         return product(context, operation, args, kwargs)
     if len(call.active) == 1:
         return _reciprocal(call, divisor, mark)
-    if call.doubtful:
-        return call.refuse_to_guess()
-    dividend = call.mark(args[0]) if isinstance(args[0], Tensor) else None
+    return call.refuse_to_guess() if call.doubtful else _ratio(call, divisor, mark)
+
+
+def _ratio(call: Call, divisor: Tensor, mark: Mark) -> Any:
+    """Divide one activation by another."""
+    first = call.args[0]
+    dividend = call.mark(first) if isinstance(first, Tensor) else None
     falls = mark.inverse and not (dividend is not None and dividend.role in DIVISORS)
-    if mark.role in DIVISORS and args[0] is not divisor and not falls:
+    if mark.role in MIXED:
+        return call.context.without_rule(call, MIXED_DIVISOR)
+    if mark.role in DIVISORS and first is not divisor and not falls:
         return normalised(call, divisor, mark)
-    gate = _is_gate(mark, True) and context.gates == "signal" and not roles.are_gates(call)
-    shares = {key(args[0]): 0.5} | {key(divisor): -0.5}
-    if gate or args[0] is divisor:
+    gate = _is_gate(mark, True) and call.context.gates == "signal" and not roles.are_gates(call)
+    shares = {key(first): 0.5} | {key(divisor): -0.5}
+    if gate or first is divisor:
         shares = {key(divisor): _share_of_gate(call, divisor, mark) if gate else 0.0}
     return call.run(call.kind()._replace(role=roles.of_factors(call)), shares)
 
@@ -234,6 +248,8 @@ def _reciprocal(call: Call, divisor: Tensor, mark: Mark) -> Any:
         return call.keep(-mark.degree)
     if mark.role in DIVISORS:
         return _weighted_statistic(call, -mark.degree)
+    if mark.role in MIXED and not call.alone(divisor):
+        return call.context.without_rule(call, MIXED_DIVISOR)
     if call.alone(divisor) and mark.kind == "activation":
         return of_several(call.context, call.operation, call.args, call.kwargs)
     owing = call.kind()._replace(epsilon=call.context.stabiliser())
@@ -309,6 +325,9 @@ def added_product(context: Context, operation: Operation, args: Args, kwargs: Kw
         return added_product(context, operation, (first, *factors), options)
     if call.doubtful and sum(factor is not first for factor, _ in call.active) > 1:
         return call.refuse_to_guess()
+    of_divisor = None if divisor is None else call.mark(divisor)
+    if "inverse" in call.roles or (of_divisor is not None and of_divisor.role in MIXED):
+        return context.without_rule(call, MIXED_DIVISOR)
     shares, n = _shares_of_factors(call, first, divisor)
     role = roles.of_factors(call)
     # A sum of terms owes epsilon, and a sum of products alone what `product` says.

@@ -20,6 +20,8 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     DIVISORS,
     GATES,
+    MIXABLE,
+    MIXED,
     POWERS,
     SUMS,
     Mark,
@@ -32,10 +34,8 @@ EXTREMES = functions.named(
 )
 #: What bounds a statistic before something is divided by it.
 BOUNDS = EXTREMES | functions.named("relu", "threshold", "hardtanh", "nan_to_num")
-RECIPROCALS = functions.named("reciprocal", "div", "divide", "true_divide", "pow") | {
-    Tensor.__pow__,
-    Tensor.__rdiv__,
-}
+QUOTIENTS = functions.named("div", "divide", "true_divide") | {Tensor.__rdiv__}
+RECIPROCALS = QUOTIENTS | functions.named("reciprocal", "pow") | {Tensor.__pow__}
 ROOTS = functions.named("sqrt", "rsqrt")
 #: Values that stand for many.
 SELECTIONS = EXTREMES | functions.named(
@@ -44,6 +44,11 @@ SELECTIONS = EXTREMES | functions.named(
     *(f"{kind}max_pool{d}d" for kind in ("", "adaptive_") for d in (1, 2, 3)),
     *(f"{kind}max_pool{d}d_with_indices" for kind in ("", "adaptive_") for d in (1, 2, 3)),
 )
+#: What leaves a role as it is.
+KEEPING: dict[Role, set[Operation]] = {
+    "extreme": BOUNDS,
+    **dict.fromkeys(("inverse", *MIXED), EXTREMES),
+}
 DIFFERENCES = functions.named("sub", "subtract")
 FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
 
@@ -52,8 +57,10 @@ def of_function(operation: Operation, role: Role, options: Args, kwargs: Kwargs)
     """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
     if role in ("shifted", "floored", "capped") and operation in functions.CLIPS:
         return _of_clipped(role, *functions.bounds(operation, *options, **kwargs))
-    if role == "extreme" and operation in BOUNDS:
+    if operation in KEEPING.get(role, ()):
         return role
+    if role in MIXED and operation in QUOTIENTS:
+        return "inverse"
     if role in GATES and operation in BOUNDS | RECIPROCALS | ROOTS:
         return "gate"
     if role == "logistic" and operation in RECIPROCALS:
@@ -68,6 +75,22 @@ def _of_clipped(role: Role, low: Any, high: Any) -> Role:
     if floored:
         return "gate" if capped else "floored"
     return "capped" if capped and low is None else ""
+
+
+def of_power(operation: Operation, role: Role, exponent: float) -> Role:
+    """Return the role of a root or a reciprocal of z, given that of z."""
+    if role in (*MIXED, "inverse"):
+        return "mixed" if (role == "inverse") == (exponent < 0) else "inverse"
+    return of_function(operation, role, (), {})
+
+
+def of_layer(role: Role, elementwise: bool) -> Role:
+    """Return the role of the output of a layer, or of its terms, given that of its input."""
+    if role in MIXABLE:
+        return "powers" if elementwise else "mixed"
+    if role == "inverse":
+        return role
+    return "contribution" if elementwise else ""
 
 
 def of_total(*marks: Mark | None) -> Role:
@@ -93,6 +116,8 @@ def of_moved(operation: Operation, roles: set[Role]) -> Role:
     """Return the role of values that were moved or selected, given those of the operands."""
     if "magnitude" in roles and roles <= {"magnitude", "statistic"}:
         return "statistic" if operation in SELECTIONS else "magnitude"
+    if len(roles) > 1 and roles.intersection((*MIXABLE, *MIXED)):
+        return "mixed"
     role = next(iter(roles)) if len(roles) == 1 else ""
     if operation in SELECTIONS and role not in (*GATES, *POWERS):
         return "extreme"

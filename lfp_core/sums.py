@@ -20,6 +20,7 @@ from lfp_core.marks import (
     ACTIVATION,
     DIVISORS,
     GATES,
+    MIXED,
     POWERS,
     Mark,
     is_active,
@@ -68,11 +69,15 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return call.defer()
     if operation in ADDITIONS:
         return _with_bias(call, becomes)
-    weighted = mark.role == "contribution" or (mark.role in GATES and mark.pending is not None)
+    weighted = mark.role in ("contribution", "powers") or (
+        mark.role in GATES and mark.pending is not None
+    )
     if operation in REDUCTIONS and weighted:
         call.replace(term, mark._replace(epsilon=0.0))  # (x * w).sum() is x @ w
     elif operation in REDUCTIONS and mark.role in GATES and call.alone(term):
         becomes = becomes._replace(role="gate")
+    if operation in REDUCTIONS and mark.role in MIXED:
+        becomes = becomes._replace(role="mixed")
     if operation in REDUCTIONS and mark.role in ("pair", "gates"):
         becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
     if operation in REDUCTIONS and mark.role in ("pair", "pairs") and call.alone(term):
@@ -94,6 +99,8 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
         becomes = becomes._replace(role="centred")
     if roles.are_gates(call):
         becomes = becomes._replace(role="gate", pending=joined(marks))
+    if any(mark.role in MIXED for mark in marks):
+        becomes = becomes._replace(role="mixed")
     # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
     guess = any(mark.kind == "undetermined" and not mark.leaf for mark in marks)
     if guess and becomes.kind == "activation" and becomes.epsilon > 0:
@@ -107,6 +114,8 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     number = _added_number(call)
     if mark.role in GATES and call.alone(term):  # 1 - sigmoid(z), or g + (g.round() - g).detach()
         becomes = becomes._replace(role="gate", pending=mark.pending)
+    elif mark.role in MIXED:
+        becomes = becomes._replace(role="mixed")
     elif mark.role == "centred":
         becomes = becomes._replace(role="centred")
     elif _is_subtracted(call, term) and mark.role == "extreme":

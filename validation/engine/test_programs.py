@@ -5,7 +5,7 @@ Where the feedback follows from Theorem 1, it is compared with |w| times the gra
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -384,6 +384,66 @@ def test_normalisations_by_hand_follow_theorem_1(name: str) -> None:
     assert distance(feedback_of(program), scaled_gradient_of(program)) <= TOLERANCE
 
 
+def by_moments(joined: Callable[[Tensor], Iterable[Tensor]]) -> Program:
+    """Return a normalisation whose moments, the mean and that of squares, are made together."""
+
+    def program(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        mean, squares = joined(h)
+        return (h - mean) * torch.rsqrt(squares - mean**2 + 1e-5) * w
+
+    return program
+
+
+#: To divide by a layer of squares, or by a part of what squares were joined in.
+MIXED: dict[str, Program] = {
+    "a layer of squares": lambda h, g, w, x: h / F.linear(h**2, torch.diag(w) ** 2, w).sqrt(),
+    "a product with one": lambda h, g, w, x: h / ((h * h) @ torch.diag(w) + 1).sqrt(),
+    "its reciprocal root": lambda h, g, w, x: h * torch.rsqrt(F.linear(h**2, torch.diag(w)) + 1),
+    "a negative power": lambda h, g, w, x: h * (F.linear(h**2, torch.diag(w)) + 1).pow(-0.5),
+    "a convolution of squares": lambda h, g, w, x: (
+        h / F.conv1d(h[..., None] ** 2, torch.diag(w)[..., None], w)[..., 0].clamp(min=1e-6).sqrt()
+    ),
+    "a layer of magnitudes": lambda h, g, w, x: h / F.linear(h.abs(), torch.diag(w), w),
+    "a weighted sum of squares": lambda h, g, w, x: (
+        h / ((w * h**2).sum(-1, keepdim=True) + 1).sqrt()
+    ),
+    "weighted squares": lambda h, g, w, x: h / (w * h**2 + 1).sqrt(),
+    "a weight over one": lambda h, g, w, x: h * (w / ((h * h) @ torch.diag(w) + 1).sqrt()),
+    "a number over one": lambda h, g, w, x: h * (1 / (F.linear(h**2, torch.diag(w)) + 1)),
+    "addcdiv": lambda h, g, w, x: torch.addcdiv(h, g, F.linear(h.abs(), torch.diag(w), w)),
+    "moments in a row": by_moments(lambda h: torch.cat([h.mean(0), (h * h).mean(0)]).split(6)),
+    "stacked moments": by_moments(lambda h: torch.stack([h, h * h]).mean(1)),
+    "the mean of a row": by_moments(lambda h: torch.cat([h, h**2], 1).mean(0).chunk(2)),
+    "var_mean": lambda h, g, w, x: (
+        (h - torch.stack(torch.var_mean(h, 0))[1]) / torch.stack(torch.var_mean(h, 0))[0].sqrt()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_to_divide_by_a_mixture_of_squares_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedOperation, match="squares or magnitudes"):
+        feedback_of(MIXED[name])
+
+
+def test_a_mixture_of_squares_that_nothing_is_divided_by_is_an_activation() -> None:
+    def layers(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        both = F.linear(torch.cat([h.relu(), h.relu() ** 2], 1), torch.eye(12)[:6] + 0.1)
+        return both.relu() / (2 + (g**2).mean(-1, keepdim=True).sqrt())
+
+    assert feedback_of(layers)["first.weight"].norm() > 0
+
+
+def test_the_root_of_a_layer_of_squares_is_an_activation() -> None:
+    """As in pooling by norms: what multiplies by it shares evenly."""
+
+    def scaled(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return h * F.linear(h**2, torch.diag(w), w).sqrt()
+
+    expected = scaled_gradient_of(scaled)["weight"]
+    torch.testing.assert_close(feedback_of(scaled)["weight"], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_a_root_by_a_weight_is_finite_at_0() -> None:
     """Whose slope is not, and a ReLU makes zeros."""
     found = feedback_of(lambda h, g, w, x: h.relu() ** (0 * w + 0.5), 0.1)
@@ -481,6 +541,15 @@ def one_clip(patch: pytest.MonkeyPatch) -> None:
 
 def no_gates_added(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(products, "_is_gate", lambda mark, divides: False)
+
+
+def test_a_mixture_that_is_not_told_from_an_activation_takes_the_sign_of_a_weight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(products, "MIXED", ())
+    program = MIXED["a layer of squares"]
+    found, expected = feedback_of(program)["weight"], scaled_gradient_of(program)["weight"]
+    assert float((found - expected).norm() / expected.norm()) > 1.0
 
 
 BREAKS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
