@@ -171,7 +171,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("gather", "where", "masked_fill", "index_fill", "pad", "constant_pad_nd"),
                 *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided"),
                 *("clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type"),
-                *("cpu", "cuda", "cartesian_prod", "combinations"),
+                *("cpu", "cuda", "as_tensor", "asarray", "cartesian_prod", "combinations"),
                 *("resolve_conj", "resolve_neg", "conj", "to_dense", "to_sparse"),
                 *("alias_copy", "native_channel_shuffle", "unsafe_chunk", "unsafe_split"),
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),

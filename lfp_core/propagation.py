@@ -662,7 +662,12 @@ def _items(structure: Any) -> dict[Any, Any] | None:
 def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> Tensor:
     """Return the gradient that starts the backward pass: ``-R / o``, with what stabilises it."""
     mark = mark_of(outputs) if outputs.requires_grad else None
-    if mark is None or mark.hidden or (mark.kind == "weight" or mark.leaf):
+    if mark is not None and mark.kind == "weight":
+        raise ValueError(
+            f"{name} carry no feedback, as they are made of parameters and constants alone: call "
+            "lfp.activation inside of the context on what is the model's input"
+        )
+    if mark is None or mark.hidden or mark.leaf:
         raise ValueError(
             f"{name} carry no feedback: compute them inside `with lfp.feedback():`, in the same "
             "thread, from at least one parameter that requires a gradient, and pass them on "
@@ -672,6 +677,8 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
         raise ValueError(f"{name} are complex, and a reward is for real numbers: use view_as_real")
     if reward.is_complex():
         raise ValueError(f"the reward of {name} must be real, not {reward.dtype}")
+    if reward.layout is not torch.strided:
+        raise ValueError(f"the reward of {name} must be dense, not of {reward.layout}")
     if reward.shape != outputs.shape:
         raise ValueError(f"reward has shape {list(reward.shape)}, {name} {list(outputs.shape)}")
     if epsilon is None:

@@ -472,6 +472,21 @@ def test_inputs_that_are_nested_are_refused_by_name() -> None:
             Net()(nested)
 
 
+def test_outputs_of_weights_alone_say_what_is_missing() -> None:
+    layer = nn.Linear(3, 2)
+    with lfp.feedback():
+        outputs = layer.weight.exp().sum(1)
+    with pytest.raises(ValueError, match=r"parameters and constants alone.*lfp\.activation"):
+        lfp.backward(outputs, outputs.detach())
+
+
+def test_a_reward_that_is_sparse_is_refused() -> None:
+    with lfp.feedback():
+        outputs = nn.Linear(3, 2)(torch.ones(1, 3))
+    with pytest.raises(ValueError, match="dense"):
+        lfp.backward(outputs, outputs.detach().to_sparse())
+
+
 def test_attributes_that_are_set_inside_of_a_context_are_set() -> None:
     model = Net()
 

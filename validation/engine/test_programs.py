@@ -256,6 +256,12 @@ PAIRS: dict[str, tuple[Program, Program]] = {
         lambda h, g, w, x: 1 + x / g.abs(),
         lambda h, g, w, x: torch.addcdiv(torch.ones(6), x, g.abs()),
     ),
+    # what is returned as it is
+    "as_tensor": (lambda h, g, w, x: h * w, lambda h, g, w, x: torch.as_tensor(h) * w),
+    "as_tensor of a list": (
+        lambda h, g, w, x: h * torch.arange(6.0),
+        lambda h, g, w, x: h * torch.as_tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+    ),
     # names of arguments
     "the end of lerp by its name": (
         lambda h, g, w, x: torch.lerp(h, g, 0.3),
