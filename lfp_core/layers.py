@@ -21,7 +21,6 @@ from lfp_core.calls import (
 )
 from lfp_core.marks import (
     ACTIVATION,
-    MIXABLE,
     POWERS,
     as_weight,
     mark_of,
@@ -62,8 +61,9 @@ def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
         return call.keep(role=roles.of_total(mark)) if powers else call.run(call.kind())
     owes = mark is not None and (mark.debts != ACTIVATION.debts or mark.pending is not None)
     becomes = context.owing()
-    if mark is not None and mark.role in MIXABLE and operation not in NORMALISATIONS:
-        becomes = becomes._replace(role=roles.of_layer(mark.role, elementwise=False))
+    if mark is not None and mark.role and operation not in NORMALISATIONS:
+        constant = all(mark_of(t) is None for t in tensors((*parameters, *kwargs.values())))
+        becomes = becomes._replace(role=roles.of_layer(mark.role, False, constant))
     if operation is F.linear and not kwargs and not owes:
         output = linear_layer(x, *parameters)
         if output is not None:

@@ -188,7 +188,8 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
     """Multiply at most one activation by weights or constants."""
     if kind.kind in ("weight", "data"):
         return call.run(kind)
-    if elementwise and all(m is None or m.kind != "weight" for m in call.marks):
+    constant = all(m is None or m.kind != "weight" for m in call.marks)
+    if elementwise and constant:
         return call.scale(kind)
     if elementwise and roles.statistics(call):
         return _weighted_statistic(call, call.active[0][1].degree)
@@ -196,7 +197,7 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
         return call.defer()
     if roles.are_powers(call):
         return call.keep(role=roles.of_total(call.active[0][1]))  # a weighted mean of squares
-    role = roles.of_layer(call.roles[0] if call.active else "", elementwise)
+    role = roles.of_layer(call.roles[0] if call.active else "", elementwise, constant)
     return call.run(kind._replace(epsilon=call.context.stabiliser(), role=role))
 
 

@@ -84,8 +84,16 @@ def of_power(operation: Operation, role: Role, exponent: float) -> Role:
     return of_function(operation, role, (), {})
 
 
-def of_layer(role: Role, elementwise: bool) -> Role:
-    """Return the role of the output of a layer, or of its terms, given that of its input."""
+def of_layer(role: Role, elementwise: bool, constant: bool) -> Role:
+    """Return the role of the output of a layer, or of its terms, given that of its input.
+
+    Args:
+        role: of the input.
+        elementwise: whether nothing is summed.
+        constant: whether no weight is learned: then it is a mean, such as a blur.
+    """
+    if role == "gate" and constant:
+        return role
     if role in MIXABLE:
         return "powers" if elementwise else "mixed"
     if role == "inverse":

@@ -229,6 +229,16 @@ PAIRS: dict[str, tuple[Program, Program]] = {
         lambda h, g, w, x: h * g.sigmoid(),
         lambda h, g, w, x: h * torch.empty_like(h).copy_(g.sigmoid()),
     ),
+    "a gate that is blurred by a constant": (
+        lambda h, g, w, x: h * F.avg_pool1d(g.sigmoid()[:, None], 3, 1, 1)[:, 0],
+        lambda h, g, w, x: (
+            h * F.conv1d(g.sigmoid()[:, None], torch.ones(1, 1, 3) / 3, padding=1)[:, 0]
+        ),
+    ),
+    "a gate in a product with a constant": (
+        lambda h, g, w, x: h * g.sigmoid().mean(-1, keepdim=True),
+        lambda h, g, w, x: h * (g.sigmoid() @ torch.full((6, 1), 1 / 6)),
+    ),
     "a product of gates": (
         lambda h, g, w, x: h * (g.sigmoid() * h.sigmoid()),
         lambda h, g, w, x: h * torch.stack([g.sigmoid(), h.sigmoid()]).prod(0),
