@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from baselines.chain import Segment, segments
+from baselines.chain import Segment, is_as_written, segments
 from baselines.options import LogUniform, Search, options
 from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings, generator
 
@@ -62,7 +62,7 @@ class Inverse(nn.Module):
         nn.init.xavier_uniform_(weight, generator=random)
         self.weight = nn.Parameter(weight.to(layer.weight))
         self.bias = nn.Parameter(torch.zeros(layer.in_features).to(layer.weight))
-        self._units = [m for m in below.after() if not isinstance(m, nn.Dropout)]
+        self._units = [m for m in below.after() if not is_as_written(m, nn.Dropout)]
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Return the inputs that a layer with these outputs may have had."""
