@@ -83,7 +83,7 @@ class PEPITA(DescentTrainer):
             last, second = self._passed(modulated)
         signals = [a.output - b.output for a, b in zip(first, second, strict=True)]
         signals[-1] = last.softmax(1) - wanted
-        share = 1.0 if self.settings.reduction == "sum" else 1 / len(targets)
+        share = 1.0 if self.settings.reduction == "sum" else 1 / max(len(targets), 1)
         for segment, values, signal in zip(self.segments, second, signals, strict=True):
             layer = segment.layer
             own = [p for p in layer.parameters() if p.requires_grad]

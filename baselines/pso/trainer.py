@@ -74,7 +74,16 @@ class PSO(Trainer):
         self.batch: tuple[Tensor, Tensor] | None = None
 
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
-        """Make one iteration on the batch, or on the first one; see :class:`Recipe`."""
+        """Make one iteration on the batch, or on the first one; see :class:`Recipe`.
+
+        A batch without samples has no cost, so that nothing moves.
+
+        Returns:
+            The loss, which of no samples is not a number, as with gradient descent; and the norm 0.
+        """
+        if not len(inputs):
+            nothing = torch.zeros((), dtype=self.fitness.dtype, device=self.fitness.device)
+            return Step(torch.full_like(nothing, math.nan), nothing)
         if self.batch is None:
             self.batch = inputs, targets
         elif self.fresh:

@@ -1,5 +1,6 @@
 """Reward-modulated STDP: features learn by STDP, and decisions by rewards and punishments."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import tee
@@ -127,7 +128,11 @@ class RSTDP(Trainer):
 
     @torch.no_grad()
     def step(self, inputs: Tensor, targets: Tensor) -> Step:
-        """Learn from images (N, 1, height, width) in their order; see :class:`RSTDP`."""
+        """Learn from images (N, 1, height, width) in their order; see :class:`RSTDP`.
+
+        Returns:
+            The loss, which of no images is not a number, as with gradient descent; and the norm.
+        """
         change, right, total = _Change(), 0, len(inputs)
         while len(inputs) > 0:
             depth, seen, left = self._phase()
@@ -139,7 +144,8 @@ class RSTDP(Trainer):
             self.images += len(images)
             inputs, targets = inputs[len(images) :], targets[len(images) :]
         self.steps += 1
-        return Step(torch.tensor(1 - right / total), change.norm())
+        loss = 1 - right / total if total else math.nan
+        return Step(torch.tensor(loss), change.norm())
 
     def state_dict(self) -> dict[str, int | float]:
         """Return what the next steps depend on besides the network."""

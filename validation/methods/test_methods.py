@@ -206,6 +206,20 @@ def test_step_tells_detached_scalars(name: str) -> None:
         assert value.isfinite()
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_without_samples_moves_nothing_and_has_no_loss(name: str) -> None:
+    """As the mean cross-entropy has it, whatever the method."""
+    made = METHODS[name].network
+    model = network() if made is None else made((1, 9, 9), 3, 0, settings=settings_of(name))
+    shape = (4,) if made is None else (1, 9, 9)
+    method, before = trainer(name, model), [p.clone() for p in model.parameters()]
+    step = method.step(torch.zeros(0, *shape), torch.zeros(0, dtype=torch.long))
+    assert step.loss.isnan()
+    assert step.feedback_norm == 0
+    assert all(map(torch.equal, before, model.parameters()))
+    assert method.step(torch.rand(6, *shape), torch.arange(6) % 3).loss.isfinite()
+
+
 @pytest.mark.parametrize("name", DESCENT)
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
