@@ -3,12 +3,12 @@
 A particle of a swarm is all trainable weights of a network as one vector. What makes a swarm of
 them cheaper than as many forward passes:
 
-* Activations are kept as (particles, features, samples), so that a dense layer is one batched
+* Activations are kept as (particles, ..., features, samples), so that a dense layer is one batched
   product ``W z`` of the weights as they lie in the vectors; nothing is transposed for it.
 * What comes before the first weights is the same for all particles and done once. That includes
   the patches (im2col) of a first convolution, which turn it into a product as well.
-* Max-pooling is moved in front of the bias and of a monotone activation, with which it commutes
-  exactly, so that these have a quarter of the work.
+* Max-pooling is moved in front of the bias of a convolution and of a monotone activation, with
+  which it commutes exactly, so that these have a quarter of the work.
 * Particles and samples go through in chunks whose activations stay in the processor's cache.
 
 ``torch.vmap`` over a functional call does none of this: on a CPU it is as fast as the loop for an
@@ -23,14 +23,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.chain import is_as_written, is_hooked
 from lfp_core import Heaviside
 
 #: Bytes for the activations of a chunk by type of device: about a CPU core's share of the cache (4
 #: to 16 MiB differ little on LeNet), and enough to keep a GPU busy (not measured).
 BUDGET = {"cpu": 8 * 2**20, "cuda": 2**30}
 
-MONOTONE = (nn.ReLU, nn.ReLU6, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.ELU, Heaviside)
-ELEMENTWISE = (*MONOTONE, nn.SiLU, nn.GELU, nn.LeakyReLU, nn.Hardtanh)
+#: Softplus is not monotone: torch's goes on as z beyond its threshold, which is a little less.
+MONOTONE = (nn.ReLU, nn.ReLU6, nn.Tanh, nn.Sigmoid, Heaviside)
+ELEMENTWISE = (*MONOTONE, nn.ELU, nn.Softplus, nn.SiLU, nn.GELU, nn.LeakyReLU, nn.Hardtanh)
+LAYERS = (nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.Flatten, nn.Dropout, nn.Identity, *ELEMENTWISE)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class SwarmFitness:
 
     Args:
         model: nested ``nn.Sequential`` of Linear, Conv2d (zero padding, one group), elementwise
-            activations, MaxPool2d (no padding or dilation), Flatten, Dropout and Identity.
+            activations, MaxPool2d (no padding or dilation), Flatten, Dropout and Identity. All have
+            torch's forward pass and no hooks, and weights are parameters: not parametrised, as by
+            a weight norm, nor pruned.
         budget: bytes of activations at once; by default :data:`BUDGET` of the model's device. A
             single sample of a single particle is taken even if it needs more.
 
@@ -100,14 +105,20 @@ class SwarmFitness:
             targets: class indices (samples,).
 
         Returns:
-            Mean cross-entropies (particles,) in the model's dtype on its device.
+            Mean cross-entropies (particles,) in the model's dtype on its device; of no samples,
+            infinity.
+
+        Raises:
+            ValueError: the model makes no logits (samples, classes) of the inputs, or images are
+                not (samples, channels, height, width).
         """
         per_sample = self.bytes_per_sample(inputs)
-        samples = min(max(self.budget // per_sample, 1), len(inputs))
-        particles = min(max(self.budget // (per_sample * samples), 1), len(positions))
+        samples = max(min(self.budget // per_sample, len(inputs)), 1)
+        particles = max(min(self.budget // (per_sample * samples), len(positions)), 1)
         costs = torch.zeros(len(positions), dtype=self.dtype, device=self.device)
         for x, y in zip(inputs.split(samples), targets.split(samples), strict=True):
-            shared = x.to(self.dtype).movedim(0, -1)[None]
+            # A copy, as the first layers may work in place.
+            shared = x.to(self.dtype, copy=True).movedim(0, -1)[None]
             for operation in self.shared:
                 shared = operation.run(shared, positions)
             for start in range(0, len(positions), particles):
@@ -132,6 +143,9 @@ class SwarmFitness:
         """Return the largest activations in bytes of one sample (of inputs) and one particle.
 
         An operation holds its input and its output.
+
+        Raises:
+            ValueError: as of a call.
         """
         z = torch.empty(1, *inputs.shape[1:], 1, dtype=self.dtype, device="meta")
         position = torch.empty(1, self.dimensions, dtype=self.dtype, device="meta")
@@ -139,6 +153,11 @@ class SwarmFitness:
         for operation in (*self.shared, *self.own):
             before, z = z, operation.run(z, position)
             largest = max(largest, before.numel() + z.numel())
+        if z.dim() != 3:
+            raise ValueError(
+                f"model: it makes outputs of shape {list(z.shape[1:-1])} of a sample; allowed: "
+                "[classes]"
+            )
         return largest * self.dtype.itemsize
 
     @torch.no_grad()
@@ -156,6 +175,7 @@ class SwarmFitness:
 
     def _append(self, module: nn.Module, operations: list[Operation]) -> None:
         """Append what a module does to the list of operations; raise ValueError if unknown."""
+        _check_call(module)
         match module:
             case nn.Dropout() | nn.Identity():
                 pass
@@ -170,8 +190,7 @@ class SwarmFitness:
             case nn.Flatten(start_dim=1, end_dim=-1):
                 operations.append(Operation(lambda z, _: z.flatten(1, -2)))
             case _ if isinstance(module, ELEMENTWISE):
-                monotone = isinstance(module, MONOTONE)
-                operations.append(Operation(lambda z, _: module(z), monotone=monotone))
+                operations.append(Operation(lambda z, _: module(z), monotone=_is_monotone(module)))
             case _:
                 raise ValueError(f"model: a swarm cannot evaluate {module}")
 
@@ -182,20 +201,33 @@ class SwarmFitness:
         are left to torch, which is 2 to 3 times as fast with channels last as a product of patches.
 
         Raises:
-            ValueError: the layer has groups, or another padding than zeros.
+            ValueError: the layer has groups, another padding than zeros, or a weight that is made
+                of others.
         """
         weight, bias = layer.weight, layer.bias
+        for name, tensor in (("weight", weight), ("bias", bias)):
+            if tensor is not layer._parameters.get(name):
+                raise ValueError(
+                    f"model: a swarm cannot evaluate {type(layer).__name__}, whose {name} is no "
+                    "parameter, but made of others; "
+                    "torch.nn.utils.parametrize.remove_parametrizations and "
+                    "torch.nn.utils.prune.remove make it one"
+                )
+        dim = -2 if isinstance(layer, nn.Linear) else 1  # of the features
 
         def product(z: Tensor, positions: Tensor) -> Tensor:
             w = self._weights(weight, positions).flatten(2)
+            z = z.movedim(dim, 1)
             columns = z.flatten(2)
             columns = columns[0] if len(z) == 1 else columns  # one product for all particles
-            return torch.matmul(w, columns).unflatten(2, z.shape[2:])
+            return torch.matmul(w, columns).unflatten(2, z.shape[2:]).movedim(1, dim)
 
         def shift(z: Tensor, positions: Tensor) -> Tensor:
             assert bias is not None
             b = self._weights(bias, positions)
-            return z.add_(b.view(*b.shape, *[1] * (z.dim() - 2)))  # z is not used elsewhere
+            # In place, as z is not used elsewhere.
+            z.movedim(dim, 1).add_(b.view(*b.shape, *[1] * (z.dim() - 2)))
+            return z
 
         if isinstance(layer, nn.Linear):
             yield Operation(product, weighted=True)
@@ -207,12 +239,14 @@ class SwarmFitness:
         else:
             yield self._convolution(layer)
         if bias is not None:
-            yield Operation(shift, weighted=True, monotone=True)
+            # Pooling is within a channel of a convolution, but over features of a dense layer.
+            yield Operation(shift, weighted=True, monotone=isinstance(layer, nn.Conv2d))
 
     def _convolution(self, layer: nn.Conv2d) -> Operation:
         """(n, channels, H, W, samples) -> (n, channels', H', W', samples), with n groups."""
 
         def convolution(z: Tensor, positions: Tensor) -> Tensor:
+            _check_images(z)
             w = self._weights(layer.weight, positions).flatten(0, 1)
             images = z.permute(4, 0, 1, 2, 3).flatten(1, 2)
             images = images.contiguous(memory_format=torch.channels_last)
@@ -227,10 +261,38 @@ class SwarmFitness:
 def _leaves(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers of nested ``nn.Sequential`` in order."""
     if isinstance(model, nn.Sequential):
+        _check_call(model)
         for child in model:
             yield from _leaves(child)
     else:
         yield model
+
+
+def _check_call(module: nn.Module) -> None:
+    """Raise ValueError for a layer whose call does other things than torch's class does."""
+    known = [kind for kind in (nn.Sequential, *LAYERS) if isinstance(module, kind)]
+    reason = ""
+    if known and not any(is_as_written(module, kind) for kind in known):
+        reason = "it has a forward pass of its own"
+    elif is_hooked(module):
+        reason = "it has hooks, which a swarm does not call"
+    if reason:
+        raise ValueError(f"model: a swarm cannot evaluate {type(module).__name__}: {reason}")
+
+
+def _check_images(z: Tensor) -> None:
+    if z.dim() != 5:
+        raise ValueError(
+            f"inputs: a convolution or pooling gets shape {list(z.shape[1:-1])} of a sample; "
+            "allowed: [channels, height, width]"
+        )
+
+
+def _is_monotone(module: nn.Module) -> bool:
+    """Return whether an elementwise activation is a non-decreasing function."""
+    if isinstance(module, nn.ELU):
+        return module.alpha >= 0
+    return isinstance(module, MONOTONE)
 
 
 def _patches(layer: nn.Conv2d) -> Operation:
@@ -239,6 +301,7 @@ def _patches(layer: nn.Conv2d) -> Operation:
     windows = list(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True))
 
     def patches(z: Tensor, _: Tensor) -> Tensor:
+        _check_images(z)
         z = F.pad(z, (0, 0, columns, columns, rows, rows)) if rows or columns else z
         for dim, (kernel, stride, dilation) in enumerate(windows, start=2):
             z = z.unfold(dim, (kernel - 1) * dilation + 1, stride)[..., ::dilation]
@@ -255,6 +318,7 @@ def _pooling(layer: nn.MaxPool2d) -> Operation:
     )
 
     def pooling(z: Tensor, _: Tensor) -> Tensor:
+        _check_images(z)
         for dim, (size, step) in enumerate(zip(kernel, stride, strict=True), start=2):
             shifts = z.unfold(dim, size, step).unbind(-1)
             z = shifts[0]

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -15,7 +16,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import (
+    parameters_to_vector,
+    parametrizations,
+    parametrize,
+    prune,
+    vector_to_parameters,
+)
 
 import lfp_core as lfp
 from baselines import METHODS
@@ -91,6 +98,14 @@ def test_the_costs_are_those_of_a_loop(
     assert expected.std() > 1e-3  # or there is nothing to tell apart
 
 
+class Chain(nn.Sequential):
+    """A Sequential with the forward pass of torch."""
+
+
+class Dense(nn.Linear):
+    """A layer with the forward pass of torch."""
+
+
 UNUSUAL = {
     "stride, dilation, padding, no bias": nn.Sequential(
         nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2), bias=False),
@@ -115,6 +130,24 @@ UNUSUAL = {
         nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 3), nn.MaxPool2d(3), nn.Flatten(),
         lfp.Heaviside(), nn.Linear(8, 3),
     ),
+    "dense layers on images": nn.Sequential(
+        nn.Linear(8, 6), nn.Tanh(), nn.MaxPool2d(2), nn.Linear(3, 5, bias=False), nn.Linear(5, 3),
+        nn.MaxPool2d((1, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3),
+    ),
+    "a dense layer before a convolution": nn.Sequential(
+        nn.Linear(8, 5), nn.SiLU(), nn.Conv2d(2, 3, 2), nn.Flatten(), nn.Linear(84, 3)
+    ),
+    "activations that fall": nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.ELU(-1.5), nn.MaxPool2d(2), nn.Conv2d(3, 2, 2),
+        nn.Softplus(threshold=0.1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 3)
+    ),
+    "activations that rise": nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.ELU(1.5), nn.MaxPool2d(2), nn.Conv2d(3, 2, 2),
+        nn.ELU(0.0), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 3)
+    ),
+    "a subclass with the forward pass of torch": nn.Sequential(
+        Chain(nn.Flatten(), Dense(2 * 8 * 8, 4)), nn.Tanh(), Chain(Dense(4, 3))
+    ),
 }  # fmt: skip
 
 
@@ -125,6 +158,20 @@ def test_they_are_for_unusual_layers_too(name: str) -> None:
     found = SwarmFitness(model, budget=5000)(*batch)
     torch.testing.assert_close(found, in_a_loop(model, *batch), rtol=1e-10, atol=0)
     assert model.training
+
+
+@pytest.mark.parametrize("frozen", ["", "0.weight", "1.bias"])
+@pytest.mark.parametrize("shape", [(6,), (4, 6), (1, 3, 6), (2, 1, 3, 6)])
+def test_a_dense_layer_is_for_the_last_dimension(shape: tuple[int, ...], frozen: str) -> None:
+    flat = math.prod(shape[:-1]) * 5
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 5), nn.Flatten(), nn.Linear(flat, 3))
+    model = model.double()
+    if frozen:
+        model.get_parameter(frozen).requires_grad_(False)
+    batch = problem(model, *shape)
+    for budget in (1, 10**6):
+        found = SwarmFitness(model, budget)(*batch)
+        torch.testing.assert_close(found, in_a_loop(model, *batch), rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("frozen", ["0.weight", "0.bias", "2.weight", "2.bias"])
@@ -151,12 +198,41 @@ def test_the_memory_that_it_states_is_enough(name: str) -> None:
     assert peak_bytes(lambda: fitness(*batch), torch.device("cpu")) < fitness.bytes_needed
 
 
-def test_inputs_are_not_changed() -> None:
-    model = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(4, 3)).double()
+@pytest.mark.parametrize("in_place", [False, True])
+def test_inputs_are_not_changed(in_place: bool) -> None:
+    first = nn.ELU(inplace=in_place)
+    model = nn.Sequential(first, nn.Flatten(), nn.Linear(4, 3)).double()
     positions, inputs, targets = problem(model, 4)
-    before = inputs.clone()
-    SwarmFitness(model)(positions, inputs, targets)
+    before, fitness = inputs.clone(), SwarmFitness(model)
+    costs = fitness(positions, inputs, targets)
     assert inputs.equal(before)
+    assert fitness(positions, inputs, targets).equal(costs)
+
+
+def test_the_cost_of_no_samples_is_infinite() -> None:
+    model = UNUSUAL["convolution of a convolution"].double()
+    positions, inputs, targets = problem(model, 2, 8, 8)
+    fitness = SwarmFitness(model)
+    assert fitness(positions, inputs[:0], targets[:0]).tolist() == [math.inf] * 5
+    assert fitness(positions[:0], inputs, targets).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "told"),
+    [
+        ([nn.Linear(6, 3)], (4, 6), r"^model: .* outputs of shape \[4, 3\].*allowed: \[classes\]"),
+        ([nn.Linear(6, 3)], (1, 6, 6), r"^model: .* outputs of shape \[1, 6, 3\]"),
+        ([nn.MaxPool2d(1), nn.Flatten(), nn.Linear(12, 3)], (2, 6), r"^inputs: .*shape \[2, 6\]"),
+        ([nn.Conv2d(2, 3, 1), nn.Flatten()], (2, 6), r"allowed: \[channels, height, width\]"),
+        ([nn.Linear(6, 4), nn.Conv2d(2, 3, 1), nn.Flatten()], (2, 6), r"shape \[2, 4\]"),
+    ],
+)
+def test_inputs_of_another_shape_are_refused(
+    layers: list[nn.Module], shape: tuple[int, ...], told: str
+) -> None:
+    model = nn.Sequential(*layers).double()
+    with pytest.raises(ValueError, match=told):
+        SwarmFitness(model)(*problem(model, *shape))
 
 
 def test_a_cost_that_is_not_a_number_is_infinite() -> None:
@@ -191,6 +267,103 @@ def test_a_cost_that_is_infinite_stays_so() -> None:
 def test_an_unknown_layer_is_refused(layer: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"cannot evaluate"):
         SwarmFitness(nn.Sequential(layer, nn.Linear(4, 3)))
+
+
+def residual(kind: type[nn.Module]) -> type[Any]:
+    """Return a subclass whose forward pass adds the input."""
+    added = {"forward": lambda self, x: x + kind.forward(self, x)}
+    return type(f"Residual{kind.__name__}", (kind,), added)
+
+
+class Scaled(nn.Conv2d):
+    """A layer of which torch's forward pass calls something else."""
+
+    def _conv_forward(self, *operands: Any) -> Tensor:
+        return 2 * super()._conv_forward(*operands)
+
+
+def with_own_forward(layer: nn.Module) -> nn.Module:
+    """Return the layer with its forward pass exchanged."""
+    layer.forward = torch.neg
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        residual(nn.Sequential)(nn.Linear(4, 4)),
+        residual(nn.Linear)(4, 4),
+        residual(nn.Conv2d)(2, 2, 1),
+        residual(nn.ReLU)(),
+        residual(nn.MaxPool2d)(1),
+        residual(nn.Flatten)(),
+        residual(nn.Dropout)(),
+        residual(nn.Identity)(),
+        Scaled(2, 2, 1),
+        with_own_forward(nn.Linear(4, 4)),
+        with_own_forward(nn.Identity()),
+        with_own_forward(nn.Sequential(nn.Linear(4, 4))),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_forward_pass_that_is_not_torchs_is_refused(layer: nn.Module, nested: bool) -> None:
+    model = nn.Sequential(nn.Sequential(layer), nn.Linear(4, 3)) if nested else layer
+    with pytest.raises(ValueError, match="no trainable" if not _trains(model) else "forward pass"):
+        SwarmFitness(model)
+
+
+def _trains(model: nn.Module) -> bool:
+    return next(model.parameters(), None) is not None
+
+
+def made_of_others() -> dict[str, nn.Module]:
+    """Return layers of which a weight or bias is no parameter."""
+    linear, conv = (lambda: nn.Linear(4, 4)), (lambda: nn.Conv2d(2, 2, 1))
+    constant: Any = linear()
+    del constant.bias
+    constant.bias = torch.zeros(4)
+    hooked: Any = nn.utils
+    return {
+        "weight norm": parametrizations.weight_norm(linear()),
+        "spectral norm": parametrizations.spectral_norm(conv()),
+        "orthogonal": parametrizations.orthogonal(linear()),
+        "its bias": parametrize.register_parametrization(linear(), "bias", nn.Tanh()),
+        "pruned": prune.l1_unstructured(linear(), "weight", 0.5),
+        "pruned bias": prune.random_unstructured(conv(), "bias", 0.5),
+        "by a hook": hooked.spectral_norm(linear()),
+        "constant": constant,
+    }
+
+
+@pytest.mark.parametrize("name", made_of_others())
+def test_a_weight_that_is_no_parameter_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot evaluate .*(hooks|is no parameter)"):
+        SwarmFitness(nn.Sequential(made_of_others()[name], nn.Linear(4, 3)))
+
+
+def test_a_pruned_layer_that_was_made_plain_again_is_evaluated() -> None:
+    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 3))
+    prune.l1_unstructured(model[2], "weight", 0.5)
+    prune.remove(model[2], "weight")
+    parametrize.remove_parametrizations(model[0], "weight")
+    model = model.double()
+    batch = problem(model, 4)
+    torch.testing.assert_close(SwarmFitness(model)(*batch), in_a_loop(model, *batch))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"],
+)
+@pytest.mark.parametrize("place", ["", "0", "0.1", "1"])
+def test_a_model_with_hooks_is_refused(place: str, kind: str) -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 3))
+    handle = getattr(model.get_submodule(place), kind)(lambda *_: None)
+    with pytest.raises(ValueError, match="it has hooks, which a swarm does not call"):
+        SwarmFitness(model)
+    handle.remove()
+    SwarmFitness(model)
 
 
 @pytest.mark.parametrize(
@@ -457,6 +630,22 @@ def test_a_swarm_learns_through_step_functions(trainer: type[PSO]) -> None:
     assert losses[-1] < 0.35 < losses[0]
     assert model(inputs).argmax(dim=1).equal(targets)
     assert F.cross_entropy(model(inputs), targets).item() == pytest.approx(losses[-1], rel=1e-5)
+
+
+@FEW
+def test_a_batch_without_samples_is_not_the_one_that_is_kept(trainer: type[PSO]) -> None:
+    ways = []
+    for empty in (False, True):
+        torch.manual_seed(0)
+        model, x, y = xor()
+        swarm = trainer(model, SETTINGS)
+        if empty:
+            assert swarm.step(x[:0], y[:0]).loss.isnan()
+        ways.append([swarm.step(x, y).loss for _ in range(3)])
+        if empty:
+            assert swarm.step(x[:0], y[:0]).loss.isnan()
+    assert ways[0] == ways[1]
+    assert all(loss.isfinite() for loss in ways[0])
 
 
 def test_the_first_batch_is_kept_unless_told_otherwise() -> None:
