@@ -92,7 +92,7 @@ class FeedbackAlignment(SGD):
 
     def __init__(self, model: nn.Module, settings: BasicSettings) -> None:
         """Draw the feedback weights."""
-        self.weights = list(_weights(model))
+        self.weights = list(_weights(model, self.name))
         super().__init__(model, settings)
         # With the seed that the model was drawn with, B could equal W.
         random = generator(0xFA)
@@ -111,7 +111,7 @@ class FeedbackAlignment(SGD):
 
     def fill_gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Backpropagate the cross-entropy through the feedback weights."""
-        mode = _Alignment(self.weights, self.feedback)
+        mode = _Alignment(self.name, self.weights, self.feedback)
         # The backward pass is in there as well, as checkpoints compute their part anew in it.
         unseen = torch.autograd.graph.saved_tensors_hooks(mode.refuse_unseen, lambda saved: saved)
         with _eagerly(), mode.watching(), mode, unseen:
@@ -143,11 +143,17 @@ class _Call:
 
 
 class _Alignment(TorchFunctionMode):
-    """A mode of torch functions in which autograd keeps B for W."""
+    """A mode of torch functions in which autograd keeps B for W.
 
-    def __init__(self, weights: list[_Weight], feedback: dict[str, Tensor]) -> None:
+    Args:
+        method: its name, for errors.
+        weights: what has feedback.
+        feedback: B by the name of its weight.
+    """
+
+    def __init__(self, method: str, weights: list[_Weight], feedback: dict[str, Tensor]) -> None:
         super().__init__()
-        self.weights, self.feedback = weights, feedback
+        self.method, self.weights, self.feedback = method, weights, feedback
         #: Where parameters lie in memory, which views and detached ones share.
         self.places: list[tuple[int, int, str, Tensor]] = sorted(
             (start := _address(p), start + p.numel() * p.itemsize, weight.name, p)
@@ -205,7 +211,7 @@ class _Alignment(TorchFunctionMode):
             output = func(input, w, *args, **kwargs)
         if kept != 1:
             raise ValueError(
-                f"fa: {name}: autograd keeps it {kept} times for the backward pass of "
+                f"{self.method}: {name}: autograd keeps it {kept} times for the backward pass of "
                 f"{func.__name__}, not once, so that B cannot take its place"
             )
         return output
@@ -226,14 +232,15 @@ class _Alignment(TorchFunctionMode):
             b = self.feedback[name]
             if b.shape != weight.shape:
                 raise ValueError(
-                    f"fa: {name}: its layer multiplies by a weight of shape {list(weight.shape)}, "
-                    f"for which there is no feedback; there is for {list(b.shape)}"
+                    f"{self.method}: {name}: its layer multiplies by a weight of shape "
+                    f"{list(weight.shape)}, for which there is no feedback; there is for "
+                    f"{list(b.shape)}"
                 )
             return name, b
         if weight.requires_grad or isinstance(weight, nn.Parameter):
             raise ValueError(
-                f"fa: the model multiplies by a weight of shape {list(weight.shape)} that no "
-                "Linear or Conv layer holds: call the layer, or make one of the weight"
+                f"{self.method}: the model multiplies by a weight of shape {list(weight.shape)} "
+                "that no Linear or Conv layer holds: call the layer, or make one of the weight"
             )
         return None
 
@@ -255,8 +262,8 @@ class _Alignment(TorchFunctionMode):
 
     def _leak(self, name: str) -> ValueError:
         return ValueError(
-            f"fa: {name}: {self.running} takes it outside of its layer, where it has no feedback: "
-            "call the layer, or use torch.nn.functional.linear"
+            f"{self.method}: {name}: {self.running} takes it outside of its layer, where it has no "
+            "feedback: call the layer, or use torch.nn.functional.linear"
         )
 
     def _owner(self, tensor: Tensor) -> tuple[str, Tensor] | None:
@@ -295,7 +302,7 @@ class _Alignment(TorchFunctionMode):
                 self.calls.pop()
             if not call.multiplied and _require_grad(output) and _require_grad((args, kwargs)):
                 raise ValueError(
-                    f"fa: {name}: its layer multiplies otherwise than by a function of "
+                    f"{self.method}: {name}: its layer multiplies otherwise than by a function of "
                     "torch.nn.functional, so that it cannot have feedback"
                 )
             return output
@@ -303,13 +310,13 @@ class _Alignment(TorchFunctionMode):
         return watched
 
 
-def _weights(model: nn.Module) -> Iterator[_Weight]:
+def _weights(model: nn.Module, method: str) -> Iterator[_Weight]:
     """Yield what has feedback, in the order of the modules; for errors see the class."""
     empty = True
     for prefix, layer in model.named_modules():
         if isinstance(layer, REFUSED):
             raise ValueError(
-                f"fa: {prefix or 'the model'}: {type(layer).__name__} cannot have feedback; "
+                f"{method}: {prefix or 'the model'}: {type(layer).__name__} cannot have feedback; "
                 "Linear, Conv and ConvTranspose layers and MultiheadAttention can"
             )
         attributes: list[str] = ["weight"] if isinstance(layer, LAYERS) else []
@@ -322,13 +329,15 @@ def _weights(model: nn.Module) -> Iterator[_Weight]:
                 continue
             if is_lazy(tensor):
                 raise ValueError(
-                    f"fa: {weight.name}: {type(layer).__name__} has no shape yet: let the model "
-                    "see a batch first"
+                    f"{method}: {weight.name}: {type(layer).__name__} has no shape yet: let the "
+                    "model see a batch first"
                 )
             empty = False
             yield weight
     if empty:
-        raise ValueError("fa: the model has no Linear or Conv layer, so nothing to feed back by")
+        raise ValueError(
+            f"{method}: the model has no Linear or Conv layer, so nothing to feed back by"
+        )
 
 
 def _tensors(operand: Any) -> list[Tensor]:

@@ -56,6 +56,25 @@ def test_errors_go_back_through_random_magnitudes_with_the_signs_of_the_weights(
     assert not torch.allclose(next(model.parameters()).grad, unsigned[0], rtol=1e-3)  # type: ignore[arg-type]
 
 
+class ByHand(nn.Linear):
+    """A layer that multiplies in its own way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply."""
+        return x @ self.weight.T
+
+
+def test_errors_name_the_method_that_was_asked_for() -> None:
+    inputs, targets = batch()
+    by_hand = nn.Sequential(nn.Linear(5, 4), ByHand(4, 3)).double()
+    for method in (SignSymmetry, FeedbackAlignment):
+        for model in (nn.Sequential(nn.LSTM(5, 3)), nn.Sequential(nn.ReLU())):
+            with pytest.raises(ValueError, match=f"^{method.name}: "):
+                method(model, Settings(0.1))
+        with pytest.raises(ValueError, match=rf"^{method.name}: 1\.weight: "):
+            method(by_hand, Settings(0.1)).step(inputs, targets)
+
+
 def test_with_the_magnitudes_of_the_weights_it_is_backpropagation() -> None:
     model, twin, (inputs, targets) = network(0), network(0), batch()
     trainer = SignSymmetry(model, Settings(0.1))
