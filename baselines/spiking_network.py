@@ -114,10 +114,17 @@ class SpikingNetwork(nn.Module):
                 layer.spike_grad = fast_sigmoid(slope)
 
     def _ends(self) -> list[int]:
-        """Return behind which layers there are spikes, as places among the layers."""
+        """Return behind which layers there are spikes, as places among the layers.
+
+        Raises:
+            ValueError: neurons stand at two places, where they would have one state.
+        """
         import snntorch  # noqa: PLC0415
 
-        return [i + 1 for i, layer in enumerate(self.layers) if isinstance(layer, snntorch.Leaky)]
+        neurons = {i: x for i, x in enumerate(self.layers) if isinstance(x, snntorch.Leaky)}
+        if len(set(map(id, neurons.values()))) < len(neurons):
+            raise ValueError("model: a Leaky stands at two places, where it has one state")
+        return [i + 1 for i in neurons]
 
     def _hidden_ends(self) -> list[int]:
         """Return behind which hidden layers there are spikes; ValueError if there are none."""

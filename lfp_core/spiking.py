@@ -58,6 +58,8 @@ TINY = 1e-10  # `max_norm` leaves smaller rewards alone, as the authors' code do
 #: snntorch's own methods: the forward pass, and what calls the surrogate for all its neurons.
 _forward = snntorch.Leaky.forward
 _fire, _mem_reset = snntorch.SpikingNeuron.fire, snntorch.SpikingNeuron.mem_reset
+#: What a forward pass calls, which a subclass may exchange.
+DYNAMICS = ("fire", "mem_reset", "_base_state_function", "_base_sub")
 #: Of factors on a GPU: the version that was asked for, and the answer.
 _asked = WeakTensorKeyDictionary()
 #: The mark of a spike or membrane, to which autograd brings its reward itself.
@@ -262,8 +264,12 @@ def unsupported(neuron: Any) -> str | None:
     Returns:
         The reason in a few words, such as "learn_beta is not supported".
     """
-    if not isinstance(neuron, snntorch.Leaky) or type(neuron).forward is not _offered:
+    kind = type(neuron)
+    if not isinstance(neuron, snntorch.Leaky) or kind.forward is not _offered:
         return "only snntorch.Leaky has one"
+    for name in DYNAMICS:
+        if getattr(kind, name) is not getattr(snntorch.Leaky, name):
+            return f"{kind.__name__} has a {name} of its own"
     if neuron.reset_mechanism != "subtract":
         return f"reset_mechanism must be 'subtract', not {neuron.reset_mechanism!r}"
     options = {
@@ -455,10 +461,11 @@ def unroll(model: nn.Sequential, inputs: Tensor, steps: int | None = None) -> Te
 
     The numbers are those of ``torch.stack([model(x) for x in inputs])`` from rest, but each layer
     gets T * batch rows at once, as time is part of its batch, and its neurons are scanned over T.
-    Neurons keep the state they had; their hooks are not called.
+    Neurons keep the state they had; hooks of neurons and of Sequentials are not called.
 
     Args:
-        model: torch layers and ``snntorch.Leaky`` in (nested) ``nn.Sequential``; the last is Leaky.
+        model: torch layers and ``snntorch.Leaky`` in (nested) ``nn.Sequential``; the last is Leaky,
+            and none stands at two places, where it would have one state.
         inputs: (T, batch, ...); or (batch, ...) with `steps`, the same at every step, for which
             the layers in front of the first neuron run once.
         steps: T for constant inputs.
@@ -467,13 +474,19 @@ def unroll(model: nn.Sequential, inputs: Tensor, steps: int | None = None) -> Te
         Spikes (T, batch, ...) of the last layer.
 
     Raises:
-        ValueError: no Leaky at the end, a layer that is or hides another neuron, BatchNorm in
-            training mode (its statistics would cover all steps), or no step.
+        ValueError: no Leaky at the end, one at two places, a layer that is or hides another neuron
+            (as a Sequential or Leaky with a forward pass of its own), BatchNorm in training mode
+            (its statistics would cover all steps), no step, or `steps` that is no integer.
         UnsupportedOperation: in a feedback context, a Leaky without a rule.
     """
     layers = list(_layers(model))
     if not layers or not isinstance(layers[-1], snntorch.Leaky):
         raise ValueError("the last layer of the model must be a snntorch.Leaky")
+    neurons = [layer for layer in layers if isinstance(layer, snntorch.Leaky)]
+    if len(set(map(id, neurons))) < len(neurons):
+        raise ValueError("cannot unroll a Leaky that stands at two places, where it has one state")
+    if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__")):
+        raise ValueError(f"steps must be an integer, not {steps!r}")
     constant, steps = steps is not None, len(inputs) if steps is None else steps
     if steps < 1:
         raise ValueError("there must be at least one time step")
@@ -492,13 +505,18 @@ def unroll(model: nn.Sequential, inputs: Tensor, steps: int | None = None) -> Te
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers of nested Sequentials, checked."""
-    if isinstance(model, nn.Sequential):
+    if isinstance(model, nn.Sequential) and _runs_as(model, nn.Sequential):
         for child in model:
             yield from _layers(child)
         return
-    if isinstance(model, _torch.BatchNorm) and model.training:
+    if any(isinstance(each, _torch.BatchNorm) and each.training for each in model.modules()):
         raise ValueError("unroll would take the statistics of BatchNorm over all time steps")
     neurons = any(isinstance(module, snntorch.SpikingNeuron) for module in model.modules())
-    if neurons and not isinstance(model, snntorch.Leaky):
+    if neurons and not (isinstance(model, snntorch.Leaky) and _runs_as(model, snntorch.Leaky)):
         raise ValueError(f"cannot unroll {type(model).__name__}: it is, or hides, another neuron")
     yield model
+
+
+def _runs_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether neither a subclass nor the module itself has another forward pass."""
+    return type(module).forward is kind.forward and "forward" not in vars(module)

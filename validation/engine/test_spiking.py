@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -690,7 +691,30 @@ class Louder(snntorch.Leaky):  # type: ignore[misc]  # snntorch has no types
         return super().forward(2 * input_, mem)
 
 
+class Adaptive(snntorch.Leaky):  # type: ignore[misc]
+    """A neuron with dynamics of its own, in the forward of a Leaky."""
+
+    def _base_state_function(self, input_: Tensor) -> Any:
+        return super()._base_state_function(input_) + 0.3
+
+
+class Reluctant(snntorch.Leaky):  # type: ignore[misc]
+    """A neuron that fires by a rule of its own."""
+
+    def fire(self, mem: Tensor) -> Any:
+        """Fire at twice the potential."""
+        return super().fire(mem / 2)
+
+
 UNSUPPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "dynamics": (
+        lambda: Adaptive(0.5, init_hidden=True),
+        "no LFP rule for Adaptive: Adaptive has a _base_state_function of its own",
+    ),
+    "firing": (
+        lambda: Reluctant(0.5, init_hidden=True),
+        "no LFP rule for Reluctant: Reluctant has a fire of its own",
+    ),
     "zero": (
         lambda: snntorch.Leaky(0.5, reset_mechanism="zero", init_hidden=True),
         "no LFP rule for Leaky: reset_mechanism must be 'subtract', not 'zero'",
@@ -788,9 +812,64 @@ class Wrapped(nn.Module):
         self.neuron = snntorch.Leaky(0.5)
 
 
+class Residual(nn.Sequential):
+    """Layers that their input passes by."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the output of the layers."""
+        y: Tensor = super().forward(x)
+        return x + y
+
+
+class Named(nn.Sequential):
+    """A Sequential with the forward pass of torch."""
+
+
+def patched(module: nn.Module) -> nn.Module:
+    """Return the module with its forward pass exchanged."""
+    module.forward = lambda x: x
+    return module
+
+
+LEAKY = snntorch.Leaky(0.5, init_hidden=True)
+
+
 @pytest.mark.parametrize(
     ("layers", "shape", "steps", "message"),
     [
+        (
+            [Residual(nn.Linear(2, 2), snntorch.Leaky(0.5)), snntorch.Leaky(0.5)],
+            (3, 1, 2),
+            None,
+            "cannot unroll Residual",
+        ),
+        (
+            [Named(Residual(Named(snntorch.Leaky(0.5)))), snntorch.Leaky(0.5)],
+            (3, 1, 2),
+            None,
+            "cannot unroll Residual",
+        ),
+        (
+            [patched(nn.Sequential(snntorch.Leaky(0.5))), snntorch.Leaky(0.5)],
+            (3, 1, 2),
+            None,
+            "cannot unroll Sequential",
+        ),
+        ([Louder(0.5)], (3, 1, 2), None, "cannot unroll Louder"),
+        ([patched(snntorch.Leaky(0.5))], (3, 1, 2), None, "cannot unroll Leaky"),
+        ([LEAKY, nn.Linear(2, 2), LEAKY], (3, 1, 2), None, "Leaky that stands at two places"),
+        ([Named(LEAKY, nn.Linear(2, 2)), LEAKY], (3, 1, 2), None, "stands at two places"),
+        (
+            [Residual(nn.BatchNorm1d(2)), snntorch.Leaky(0.5)],
+            (3, 1, 2),
+            None,
+            "BatchNorm over all time",
+        ),
+        ([snntorch.Leaky(0.5)], (1, 2), 2.5, "steps must be an integer, not 2.5"),
+        ([snntorch.Leaky(0.5)], (1, 2), 2.0, "steps must be an integer, not 2.0"),
+        ([snntorch.Leaky(0.5)], (1, 2), True, "steps must be an integer, not True"),
+        ([snntorch.Leaky(0.5)], (1, 2), "3", "steps must be an integer, not '3'"),
+        ([snntorch.Leaky(0.5)], (1, 2), -1, "at least one time step"),
         ([nn.Linear(2, 2)], (3, 1, 2), None, "last layer"),
         ([], (3, 1, 2), None, "last layer"),
         ([snntorch.Leaky(0.5)], (0, 1, 2), None, "at least one time step"),
@@ -801,10 +880,32 @@ class Wrapped(nn.Module):
     ],
 )
 def test_what_unroll_cannot_run_raises_value_error(
-    layers: list[nn.Module], shape: tuple[int, ...], steps: int | None, message: str
+    layers: list[nn.Module], shape: tuple[int, ...], steps: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         spiking.unroll(nn.Sequential(*layers), torch.ones(shape), steps)
+
+
+def test_a_model_with_a_forward_pass_of_its_own_cannot_be_unrolled() -> None:
+    for steps in (None, 3):
+        with pytest.raises(ValueError, match="cannot unroll Residual"):
+            spiking.unroll(Residual(nn.Linear(2, 2), snntorch.Leaky(0.5)), torch.ones(3, 2), steps)
+
+
+@pytest.mark.parametrize("steps", [None, np.int64(5)])
+def test_what_has_no_neurons_runs_by_its_own_forward_pass(steps: Any) -> None:
+    """And so do subclasses with the forward pass of torch, and layers at two places."""
+    torch.manual_seed(0)
+    shared = nn.Linear(4, 4)
+    neurons = [snntorch.Leaky(0.8, init_hidden=True) for _ in range(2)]
+    model = Named(Residual(shared, nn.ReLU()), neurons[0], Named(shared, neurons[1]))
+    inputs = 3 * torch.randn(5, 2, 4)
+    given = inputs if steps is None else inputs[0]
+    flow = inputs if steps is None else inputs[0].expand(5, 2, 4)
+    expected = by_steps(model, flow)
+    assert torch.equal(spiking.unroll(model, given, steps), expected)
+    flat = nn.Sequential(shared, nn.ReLU(), *model[1:])
+    assert not torch.equal(spiking.unroll(flat, given, steps), expected)
 
 
 def test_an_unknown_normaliser_raises_value_error() -> None:

@@ -138,6 +138,21 @@ def test_spikes_of_all_layers_and_of_the_input_are_counted() -> None:
     assert torch.equal(found, torch.stack([s.sum(dim=(0, 2)) for s in counts]).sum(dim=0))
 
 
+def test_neurons_at_two_places_are_refused() -> None:
+    """There they have one state, and a layer by itself would not show it."""
+    neurons, (x, targets) = leaky(0.9), batch()
+    layers = nn.Linear(x.shape[1], 4), neurons, nn.Linear(4, 4), neurons
+    model = SpikingNetwork(nn.Sequential(*layers), Spiking(steps=3))
+    runs: list[Callable[[], Any]] = [
+        lambda: model(x),
+        lambda: model.spike_count(x),
+        lambda: METHODS["e-prop"](model, METHODS["e-prop"].Options(0.1)).step(x, targets),
+    ]
+    for run in runs:
+        with pytest.raises(ValueError, match=r"Leaky.* at two places"):
+            run()
+
+
 def test_a_constant_input_has_no_spikes_of_its_own() -> None:
     model, (x, _) = network(), batch()
     with torch.no_grad():
