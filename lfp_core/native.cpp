@@ -270,9 +270,9 @@ MaybeTensor softmax_reward(
     const auto* x = o.const_data_ptr<scalar_t>();
     auto* r = reward.mutable_data_ptr<scalar_t>();
     for (int64_t i = 0; i < rows; ++i) {
-      const bool left_out = label[i] == ignored;  // whose outputs may not even be finite
+      const bool left_out = label[i] == ignored;
       for (int64_t k = i * classes; k < (i + 1) * classes; ++k) {
-        r[k] = left_out ? 0 : r[k] * x[k];
+        r[k] = left_out || r[k] == 0 ? 0 : r[k] * x[k];  // whose output may not even be finite
       }
     }
   });

@@ -2,7 +2,8 @@
 
 Notation: outputs o of shape (..., classes), one-hot target y, p = softmax(o). A reward asks for
 the output's magnitude to grow where it is positive, so each carries a factor o or sign(o), and
-``r / o`` is the push on o itself. Every function returns a detached tensor of the outputs' shape.
+``r / o`` is the push on o itself. Where that push is 0 so is the reward, also that of a logit which
+a mask made -inf. Every function returns a detached tensor of the outputs' shape.
 
 **Shapes.** Classes stand last, whatever comes before them: (batch, classes), and (batch, time,
 classes) or (batch, height, width, classes) with a target for every position. Torch's losses want
@@ -106,8 +107,8 @@ def _range(labels: Tensor) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return y (..., classes) in the outputs' dtype, from checked class indices (...).
+def _labels(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return checked class indices (..., 1).
 
     Raises:
         ValueError: the indices cannot be those of classes, as far as they can be checked.
@@ -119,7 +120,21 @@ def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
         low, high = _range(labels)
         if low < 0 or high >= classes:
             raise ValueError(f"targets must lie in [0, {classes - 1}], not in [{low}, {high}]")
-    return torch.zeros_like(outputs).scatter_(-1, labels[..., None], 1.0)
+    return labels[..., None]
+
+
+def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return y (..., classes) in the outputs' dtype, from class indices that are to be checked."""
+    return torch.zeros_like(outputs).scatter_(-1, _labels(outputs, targets), 1.0)
+
+
+def _of_push(outputs: Tensor, push: Tensor) -> Tensor:
+    """Return ``o push``, the reward of outputs for the push on them: 0 where that is 0.
+
+    Also where o is infinite. A mask adds -inf to logits, of which the probability is 0, and the
+    limit of ``o softmax(o)`` is 0.
+    """
+    return torch.where(push == 0, 0.0, outputs * push)
 
 
 def _same_shape(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -191,7 +206,7 @@ def _of_probabilities(
     if label_smoothing:
         y = (1 - label_smoothing) * y + label_smoothing / outputs.shape[-1]
     p = F.softmax(outputs, dim=-1) * y.sum(dim=-1, keepdim=True)
-    return _reduced(outputs * (y - p), reduction, _positions(outputs))
+    return _reduced(_of_push(outputs, y - p), reduction, _positions(outputs))
 
 
 def _of_indices(
@@ -204,7 +219,7 @@ def _of_indices(
     """Return the reward #3 of detached outputs for class indices, by the kernels of cross-entropy.
 
     They find the places of the targets, leave out those that are ignored, and count the others,
-    in half as many operations as a one-hot matrix takes.
+    in fewer operations than a one-hot matrix takes.
 
     Raises:
         ValueError: wrong shapes, dtype, label range or reduction.
@@ -244,7 +259,7 @@ def _of_logits(
     if label_smoothing:
         smooth = label_smoothing / logits.shape[1]
         gradient = (1 - label_smoothing) * gradient + (smooth / count if mean else smooth)
-    reward = _torch.log_softmax_backward(gradient, log_p, 1, logits.dtype).mul_(logits)
+    reward = _of_push(logits, _torch.log_softmax_backward(gradient, log_p, 1, logits.dtype))
     if not _readable(count) or count.item() != len(labels):
         # What is ignored may not even be finite, and the product above is not 0 then.
         reward.masked_fill_((labels == ignore_index)[:, None], 0)
@@ -273,7 +288,8 @@ def sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> 
         ValueError: wrong shapes, dtype, label range or reduction.
     """
     y = _one_hot(outputs, targets)
-    return _reduced(outputs * (y - torch.sigmoid(outputs)), reduction, _positions(outputs))
+    reward = _of_push(outputs, y - torch.sigmoid(outputs))
+    return _reduced(reward, reduction, _positions(outputs))
 
 
 @torch.no_grad()
@@ -295,7 +311,7 @@ def binary_sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mea
     t = _same_shape(outputs, targets)
     if _readable(t) and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"targets must lie in [0, 1], not in [{float(t.min())}, {float(t.max())}]")
-    return _reduced(outputs * (t - torch.sigmoid(outputs)), reduction, len(outputs))
+    return _reduced(_of_push(outputs, t - torch.sigmoid(outputs)), reduction, len(outputs))
 
 
 @torch.no_grad()
@@ -325,7 +341,7 @@ def bounded_softmax(
     y = _one_hot(outputs, targets)
     p = F.softmax(outputs, dim=-1)
     q = torch.where(p > upper, 1.0, torch.where(p < lower, 0.0, p))
-    reward = (outputs.sign() if sign_only else outputs) * (y - q)
+    reward = _of_push(outputs.sign() if sign_only else outputs, y - q)
     return _reduced(reward, reduction, _positions(outputs))
 
 
@@ -354,8 +370,7 @@ def misclassification(outputs: Tensor, targets: Tensor, reduction: Reduction = "
     Returns:
         The reward, of the shape and dtype of the outputs.
     """
-    y = _one_hot(outputs, targets)
-    true = (y * outputs).sum(dim=-1, keepdim=True)
+    true = outputs.gather(-1, _labels(outputs, targets))
     return _reduced(-outputs.sign() * (outputs > true), reduction, _positions(outputs))
 
 
@@ -425,7 +440,8 @@ def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
             loss that averages over the batch gives the reward for "mean".
 
     Returns:
-        A function of the same arguments that returns the reward, of the outputs' shape.
+        A function of the same arguments that returns the reward, of the outputs' shape. It raises
+        ValueError where the loss is no scalar tensor, or does not depend on the outputs.
 
     Example:
         >>> import torch, lfp_core as lfp
@@ -440,8 +456,22 @@ def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
         o = outputs.detach().requires_grad_()
         # Also inside `lfp.feedback`, the loss is differentiated as it is.
         with torch.enable_grad(), _torch.DisableTorchFunction():
-            (gradient,) = torch.autograd.grad(loss(o, *args, **kwargs), o)
-        return -o.detach() * gradient
+            found = loss(o, *args, **kwargs)
+            if not isinstance(found, Tensor):
+                raise ValueError(f"loss must return a tensor, not {type(found).__name__}")
+            if found.numel() != 1:
+                raise ValueError(
+                    f"loss must return a scalar, such as a mean, not shape {list(found.shape)}"
+                )
+            gradient = None
+            if found.requires_grad:
+                (gradient,) = torch.autograd.grad(found, o, allow_unused=True)
+            if gradient is None:
+                raise ValueError(
+                    "loss must depend on the outputs that it is given, by operations with a "
+                    "derivative; this one does not"
+                )
+            return _of_push(o.detach(), -gradient)
 
     return reward
 
@@ -467,9 +497,11 @@ def spike_rate(spikes: Tensor, targets: Tensor, reduction: Reduction = "mean") -
     _check(spikes, targets)
     if spikes.dim() != 3:
         raise ValueError(f"spikes must have shape (T, batch, classes), not {list(spikes.shape)}")
-    steps, counts = len(spikes), spikes.sum(dim=0)
+    # Float16 and bfloat16 cannot count beyond 2048 and 256.
+    exact = spikes.dtype if spikes.dtype == torch.float64 else torch.float32
+    steps, counts = len(spikes), spikes.sum(dim=0, dtype=exact)
     y = _one_hot(counts, targets)
     grow = 1 - torch.sigmoid(counts - steps // 2)
     shrink = 1 - torch.sigmoid((steps - counts) - steps // 2)
     reward = torch.where(y == 1, grow, -spikes * shrink)
-    return _reduced(reward, reduction, spikes.shape[1])
+    return _reduced(reward, reduction, spikes.shape[1]).to(spikes.dtype)

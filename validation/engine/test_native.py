@@ -298,6 +298,7 @@ def test_rewards_are_the_same_bits(
     for shape in ((5, 3), (2, 4, 3), (3,)):
         outputs, targets = torch.randn(shape, dtype=dtype), torch.randint(3, shape[:-1])
         outputs.view(-1, 3)[0] = float("inf")  # NaN, unless it is ignored
+        outputs.view(-1, 3)[1:, 0] = float("-inf")  # masked out, so 0, but for a target
         rewards = []
         for each in (None, nodes):
             with using(each):

@@ -1,5 +1,6 @@
 """Initial rewards against their formulas, one sample and one output at a time, in plain Python."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -220,6 +221,118 @@ def test_elementwise_rewards_take_any_shape() -> None:
 def test_softmax_reward_stays_finite_for_huge_logits() -> None:
     outputs = torch.tensor([[1e30, -1e30, 0.0], [3e38, 3e38, -3e38]])
     assert rewards.softmax(outputs, torch.tensor([0, 1])).isfinite().all()
+
+
+# --- logits that a mask made infinite -------------------------------------------------------------
+
+INFINITE = math.inf
+MASKS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "added": lambda o, mask, low: o + torch.zeros_like(mask, dtype=o.dtype).masked_fill(mask, low),
+    "filled": lambda o, mask, low: o.masked_fill(mask, low),
+    "chosen": lambda o, mask, low: torch.where(mask, low, o),
+}
+
+
+def masked_example(name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return outputs, targets, and which outputs (batch, 5) may be masked out: no target's."""
+    outputs, targets = example(name)
+    random = torch.Generator().manual_seed(5)
+    mask = torch.rand(outputs.shape, generator=random) < 0.4
+    if name in ELEMENTWISE:
+        targets[mask] = 0.0
+    else:
+        mask.scatter_(1, targets[:, None], False)
+    assert mask.any()
+    return outputs, targets, mask
+
+
+@pytest.mark.parametrize("name", [*CLASSIFICATION, "binary_sigmoid"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_masked_logit_gets_the_limit_of_its_formula(name: str, reduction: str) -> None:
+    function, formula = ALL[name]
+    outputs, targets, mask = masked_example(name)
+    # Of a logit of -700 a probability is 1e-304.
+    expected = slowly(formula, outputs.masked_fill(mask, -700.0), targets, reduction)
+    found = function(outputs.masked_fill(mask, -INFINITE), targets, reduction=reduction)
+    assert agree(found, expected)
+    assert not found[mask].any()
+    assert found.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", [*CLASSIFICATION, "binary_sigmoid"])
+def test_a_masked_logit_gets_nothing_in_any_dtype(name: str, dtype: torch.dtype) -> None:
+    outputs, targets, mask = masked_example(name)
+    spoiled = outputs.to(dtype).masked_fill(mask, -INFINITE)
+    found = ALL[name][0](spoiled, targets)
+    assert found.dtype == dtype
+    assert not found[mask].any()
+    finite = ALL[name][0](spoiled.masked_fill(mask, -1e4), targets)
+    assert torch.equal(found, finite)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_masked_logit_gets_nothing_by_cross_entropy(soft: bool) -> None:
+    outputs, targets, mask = masked_example("softmax")
+    outputs = outputs.masked_fill(mask, -INFINITE)
+    given = F.one_hot(targets, 5).double() if soft else targets
+    expected = rewards.softmax(outputs, targets)
+    assert agree(rewards.from_loss(F.cross_entropy)(outputs, given), expected)
+    assert agree(rewards.softmax(outputs, given), expected)
+    naive = outputs * (F.one_hot(targets, 5) - outputs.softmax(1)) / len(outputs)
+    assert naive[mask].isnan().all()
+    assert agree(naive.nan_to_num(0), expected)
+
+
+def test_a_logit_that_is_decided_beyond_all_bounds_gets_nothing() -> None:
+    """The limit of o (1 - sigmoid(o)) for a large o is 0 as well."""
+    outputs, targets = torch.tensor([[INFINITE, -INFINITE, 2.0]]).double(), torch.tensor([0])
+    found = rewards.sigmoid(outputs, targets)
+    assert found.tolist() == [[0.0, 0.0, pytest.approx(-2 * logistic(2), rel=1e-12)]]
+    assert agree(found, rewards.binary_sigmoid(outputs, torch.tensor([[1.0, 0.0, 0.0]])))
+
+
+def test_what_is_wrong_without_bounds_is_not_hidden() -> None:
+    """The loss is infinite where a target is masked out, and nothing is known of a NaN."""
+    outputs = torch.tensor([[-INFINITE, 1.0, 0.0], [math.nan, 1.0, 0.0]])
+    found = rewards.softmax(outputs, torch.tensor([0, 1]))
+    assert found[0, 0] == -INFINITE
+    assert found[1].isnan().all()
+    assert rewards.sigmoid(outputs, torch.tensor([1, 1]))[1, 0].isnan()
+
+
+MASKED: dict[str, Reward] = {
+    **{name: function for name, (function, _) in CLASSIFICATION.items()},
+    "cross-entropy": rewards.from_loss(F.cross_entropy),
+}
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_logits_leave_the_feedback_of_the_others(
+    name: str, mask: str, epsilon: float
+) -> None:
+    torch.manual_seed(0)
+    out = torch.tensor([True, False, False, True])
+    x, targets = torch.randn(6, 5).double(), torch.tensor([1, 2, 1, 2, 2, 1])
+    first, last = torch.nn.Linear(5, 7).double(), torch.nn.Linear(7, 4).double()
+    found = []
+    for low in (-INFINITE, -700.0):
+        first.zero_grad()
+        last.zero_grad()
+        with lfp.feedback(epsilon):
+            logits = MASKS[mask](last(first(x).relu()), out, low)
+        lfp.backward(logits, MASKED[name](logits, targets))
+        found.append([p.grad for p in (*first.parameters(), *last.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
+    *_, weight, bias = found[0]
+    assert weight is not None
+    assert bias is not None
+    assert not weight[out].any()
+    assert not bias[out].any()
+    assert weight[~out].any()
 
 
 # --- sequences, pictures, and all that F.cross_entropy can be asked for ---------------------------
@@ -573,6 +686,36 @@ def test_table_rewards_are_those_of_their_losses(reward: Reward, loss: Reward) -
     assert torch.allclose(reward(O, LABELS, "sum"), expected, rtol=1e-12, atol=1e-15)
 
 
+NO_LOSSES: dict[str, tuple[Callable[..., Any], str]] = {
+    "a number": (lambda o, t: F.cross_entropy(o, t).item(), "a tensor, not float"),
+    "nothing": (lambda o, t: None, "a tensor, not NoneType"),
+    "a pair": (lambda o, t: (F.cross_entropy(o, t), o), "a tensor, not tuple"),
+    "one for each sample": (
+        partial(F.cross_entropy, reduction="none"),
+        r"a scalar, such as a mean, not shape \[2\]",
+    ),
+    "of no sample": (lambda o, t: o[:0, 0], r"a scalar, .*not shape \[0\]"),
+    "a constant": (lambda o, t: torch.tensor(1.0), "must depend on the outputs"),
+    "of detached outputs": (lambda o, t: o.detach().sum(), "must depend on the outputs"),
+    "of predictions": (lambda o, t: (o.argmax(1) != t).double().mean(), "must depend on the outp"),
+    "of others": (lambda o, t: torch.ones(3, requires_grad=True).sum(), "must depend on the outp"),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
+@pytest.mark.parametrize("name", NO_LOSSES)
+def test_what_is_no_loss_of_the_outputs_raises_value_error(name: str, inside: bool) -> None:
+    loss, message = NO_LOSSES[name]
+    context = lfp.feedback() if inside else contextlib.nullcontext()
+    with context, pytest.raises(ValueError, match=f"^loss must .*{message}|^loss {message}"):
+        rewards.from_loss(loss)(O, LABELS)
+
+
+def test_a_loss_of_one_element_is_a_scalar() -> None:
+    found = rewards.from_loss(lambda o: (o**2).sum().view(1, 1))(O)
+    assert agree(found, -2 * O**2)
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 LABEL_ERRORS: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -741,6 +884,27 @@ def test_neurons_stand_last_in_any_number_of_dimensions() -> None:
     assert rewards.maximize_neuron(outputs, 4)[..., 4].all()
     with pytest.raises(ValueError, match=r"\[0, 4\]"):
         rewards.maximize_neuron(outputs, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("steps", [20, 257, 600, 2050, 4097])
+def test_spikes_are_counted_exactly_in_any_dtype(steps: int, dtype: torch.dtype) -> None:
+    """Bfloat16 has no odd numbers beyond 256, float16 beyond 2048; near T // 2 each one counts."""
+    spikes = torch.zeros(steps, 3, 2)
+    for sample, more in enumerate((-1, 0, 1)):
+        spikes[: steps // 2 + more, sample, 0] = 1
+        spikes[: steps - steps // 2 + more, sample, 1] = 1
+    targets = torch.zeros(3, dtype=torch.long)
+    found = lfp.rewards.spike_rate(spikes.to(dtype), targets, "sum")
+    assert found.dtype == dtype
+    one = logistic(1)
+    expected = torch.tensor([[one, one - 1], [0.5, -0.5], [1 - one, -one]])
+    unit = torch.finfo(dtype).eps
+    torch.testing.assert_close(found[0].float(), expected, rtol=2 * unit, atol=0)
+    assert torch.equal(found, lfp.rewards.spike_rate(spikes, targets, "sum").to(dtype))
+    if 2 / unit < steps / 2:  # or it can count so far
+        rounded = spikes.to(dtype).sum(dim=0)[:, 0].float() - steps // 2
+        assert rounded.tolist() != [-1, 0, 1]
 
 
 def test_half_of_an_odd_number_of_steps_is_rounded_down() -> None:
