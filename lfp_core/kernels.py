@@ -113,6 +113,10 @@ def _scaled(weight: Tensor, g: Tensor) -> Tensor:
     return weight.abs().mul_(g)
 
 
+def _rewarded(output: Tensor, push: Tensor) -> Tensor:
+    return torch.where(push == 0, 0.0, output * push)
+
+
 #: ``a / (z + eps s(z)) factor`` with s(0) = +1.
 quotient = Formula(
     _quotient,
@@ -142,4 +146,10 @@ share = Formula(
 #: ``|w| g``.
 scaled = Formula(
     _scaled, "template <typename T> T lfp_scaled(T w, T g) { return (w < T(0) ? -w : w) * g; }"
+)
+#: ``o p``, the reward of an output for the push on it: 0 where that is 0, also where a mask has
+#: added -inf to a logit, of which the probability is 0. The limit of ``o softmax(o)`` is 0.
+rewarded = Formula(
+    _rewarded,
+    "template <typename T> T lfp_rewarded(T o, T p) { return (p == T(0) ? T(0) : o * p); }",
 )

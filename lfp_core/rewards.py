@@ -128,15 +128,6 @@ def _one_hot(outputs: Tensor, targets: Tensor) -> Tensor:
     return torch.zeros_like(outputs).scatter_(-1, _labels(outputs, targets), 1.0)
 
 
-def _of_push(outputs: Tensor, push: Tensor) -> Tensor:
-    """Return ``o push``, the reward of outputs for the push on them: 0 where that is 0.
-
-    Also where o is infinite. A mask adds -inf to logits, of which the probability is 0, and the
-    limit of ``o softmax(o)`` is 0.
-    """
-    return torch.where(push == 0, 0.0, outputs * push)
-
-
 def _same_shape(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the targets in the outputs' dtype, after checking that the shapes agree."""
     _check(outputs, targets)
@@ -206,7 +197,7 @@ def _of_probabilities(
     if label_smoothing:
         y = (1 - label_smoothing) * y + label_smoothing / outputs.shape[-1]
     p = F.softmax(outputs, dim=-1) * y.sum(dim=-1, keepdim=True)
-    return _reduced(_of_push(outputs, y - p), reduction, _positions(outputs))
+    return _reduced(kernels.rewarded(outputs, y - p), reduction, _positions(outputs))
 
 
 def _of_indices(
@@ -259,7 +250,7 @@ def _of_logits(
     if label_smoothing:
         smooth = label_smoothing / logits.shape[1]
         gradient = (1 - label_smoothing) * gradient + (smooth / count if mean else smooth)
-    reward = _of_push(logits, _torch.log_softmax_backward(gradient, log_p, 1, logits.dtype))
+    reward = kernels.rewarded(logits, _torch.log_softmax_backward(gradient, log_p, 1, logits.dtype))
     if not _readable(count) or count.item() != len(labels):
         # What is ignored may not even be finite, and the product above is not 0 then.
         reward.masked_fill_((labels == ignore_index)[:, None], 0)
@@ -288,7 +279,7 @@ def sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mean") -> 
         ValueError: wrong shapes, dtype, label range or reduction.
     """
     y = _one_hot(outputs, targets)
-    reward = _of_push(outputs, y - torch.sigmoid(outputs))
+    reward = kernels.rewarded(outputs, y - torch.sigmoid(outputs))
     return _reduced(reward, reduction, _positions(outputs))
 
 
@@ -311,7 +302,7 @@ def binary_sigmoid(outputs: Tensor, targets: Tensor, reduction: Reduction = "mea
     t = _same_shape(outputs, targets)
     if _readable(t) and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"targets must lie in [0, 1], not in [{float(t.min())}, {float(t.max())}]")
-    return _reduced(_of_push(outputs, t - torch.sigmoid(outputs)), reduction, len(outputs))
+    return _reduced(kernels.rewarded(outputs, t - torch.sigmoid(outputs)), reduction, len(outputs))
 
 
 @torch.no_grad()
@@ -341,7 +332,7 @@ def bounded_softmax(
     y = _one_hot(outputs, targets)
     p = F.softmax(outputs, dim=-1)
     q = torch.where(p > upper, 1.0, torch.where(p < lower, 0.0, p))
-    reward = _of_push(outputs.sign() if sign_only else outputs, y - q)
+    reward = kernels.rewarded(outputs.sign() if sign_only else outputs, y - q)
     return _reduced(reward, reduction, _positions(outputs))
 
 
@@ -471,7 +462,7 @@ def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
                     "loss must depend on the outputs that it is given, by operations with a "
                     "derivative; this one does not"
                 )
-            return _of_push(o.detach(), -gradient)
+            return kernels.rewarded(o.detach(), -gradient)
 
     return reward
 

@@ -31,6 +31,7 @@ FORMULAS: dict[str, tuple[Formula, tuple[float, ...], bool]] = {
     "half a share": (kernels.share, (0.3, 0.5), True),
     "two shares": (kernels.share, (0.3, 2.0), True),
     "scaled": (kernels.scaled, (), True),
+    "rewarded": (kernels.rewarded, (), True),
 }
 #: A few roundings of each dtype, relative and absolute.
 CLOSE = {
@@ -120,14 +121,15 @@ def test_the_operations_are_the_formulas(z: float, g: float, epsilon: float) -> 
         kernels.quotient: (z_, g_, g / stabilised * -0.5),
         kernels.share: (z_, g_, z / stabilised * g * 0.5),
         kernels.scaled: (z_, g_, abs(z) * g),
+        kernels.rewarded: (z_, g_, z * g),
         kernels.relu_slope: (z_.relu(), g_, max(z, 0) / (max(z, 0) + epsilon) * g),
     }
     for formula, (a, b, value) in expected.items():
         if formula is kernels.quotient:
             found = formula(b, a, epsilon, -0.5)
         else:
-            numbers = {kernels.share: (epsilon, 0.5), kernels.scaled: ()}.get(formula, (epsilon,))
-            found = formula(a, b, *numbers)
+            values = {"epsilon": epsilon, "factor": 0.5}
+            found = formula(a, b, *(values[name] for name in formula.numbers))
         assert float(found) == pytest.approx(value, rel=1e-12, abs=1e-300)
 
 
