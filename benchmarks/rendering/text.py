@@ -239,6 +239,6 @@ def terminal(table: Lines, width: int) -> Table:
     for name, wide in zip(header, _widths(table, width), strict=True):
         justify: Literal["left", "right"] = "left" if name in (*names, *PROSE) else "right"
         rich.add_column(name, justify=justify, width=wide, overflow="fold")
-    for row, group, following in zip(rows, groups, [*groups[1:], None], strict=True):
+    for row, group, following in zip(rows, groups, [*groups, None][1:], strict=True):
         rich.add_row(*map(escape, row), end_section=following != group)
     return rich
