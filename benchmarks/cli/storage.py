@@ -138,7 +138,10 @@ def pack(folder: Folder) -> None:
     from benchmarks.runs.store import PACKED, Store  # noqa: PLC0415  (slow)
 
     with refusing(ValueError, StoreError, OSError):
-        for part in parts_of(folder):
+        parts = parts_of(folder)
+        for part in parts:  # before any of them is packed
+            Store(part).loose()
+        for part in parts:
             with Store(part).locked():
                 Store(part).pack()
             say(f"{part / PACKED}: {(part / PACKED).stat().st_size} bytes")

@@ -179,13 +179,32 @@ class Store:
         """Put all results and costs into one file, which is much smaller, and delete theirs.
 
         The same results give the same bytes. They are found as before.
+
+        Raises:
+            StoreError: a file could not be read from the pack; nothing is written then.
         """
-        loose = [path for room in ("runs", "costs") for path in (self.folder / room).glob("*.json")]
-        contents = {**self._packed, **{_name(path): read_json(path) for path in loose}}
-        write_packed(self.folder, contents)
+        loose = self.loose()
+        write_packed(self.folder, {**self._packed, **{_name(p): c for p, c in loose.items()}})
         for path in loose:
             path.unlink()
         del self._packed
+
+    def loose(self) -> dict[Path, Any]:
+        """Return the contents of the files that are not packed, by their paths.
+
+        Raises:
+            StoreError: a file is not what reading it from a pack needs, by its name or its content.
+        """  # noqa: DOC501  (`_unreadable` makes that error)
+        found: dict[Path, Any] = {}
+        for room, read in (("runs", _result), ("costs", _costs)):
+            for path in sorted((self.folder / room).glob("*.json")):
+                with readable(path):
+                    content = read_json(path)
+                read(path, content)
+                if not PACKED_NAME.fullmatch(_name(path)):
+                    raise _unreadable(path, "no result has a name like that")
+                found[path] = content
+        return found
 
     def _content(self, path: Path) -> Any | None:
         """Return what the file holds, loose or packed; None if there is none."""
@@ -218,7 +237,10 @@ class Store:
         if not path.exists():
             return {}
         with readable(path):
-            lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+            packed = path.read_bytes()
+            if not packed:  # of which gzip makes no lines, instead of an error
+                raise EOFError("the file is empty")
+            lines = gzip.decompress(packed).decode().splitlines()
             return dict(map(_unpacked, lines))
 
 
@@ -236,6 +258,8 @@ def _unpacked(line: str) -> tuple[str, Any]:
     packed = parsed(line)
     if not PACKED_NAME.fullmatch(packed["file"]):
         raise ValueError(f"file: {packed['file']!r}")
+    if packed["content"] is None:
+        raise ValueError(f"content: null, of {packed['file']}")
     return packed["file"], packed["content"]
 
 

@@ -24,15 +24,19 @@ def read_json(path: Path) -> Any | None:
     """Return what the file holds, None if there is no file.
 
     Raises:
-        ValueError: it is not JSON, or nested more deeply than anything that is written here.
+        ValueError: it is not JSON, or null, or nested more deeply than anything that is written
+            here.
         OSError: it cannot be read.
     """
     try:
-        return parsed(path.read_bytes())
+        found = parsed(path.read_bytes())
     except FileNotFoundError:
         return None
     except RecursionError:
-        raise ValueError(f"{path}: nested too deeply") from None
+        raise ValueError("nested too deeply") from None
+    if found is None:  # which is not to be taken for a file that is missing
+        raise ValueError("null is no content")
+    return found
 
 
 def parsed(text: str | bytes) -> Any:
@@ -79,8 +83,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.replace(scratch, path)
         except BaseException as error:
             scratch.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.filename == str(scratch):
-                error.filename = str(path)  # what the reader of the message knows
+            # What the reader of the message knows; a write that fails tells no name at all.
+            if isinstance(error, OSError) and error.filename in (None, str(scratch)):
+                error.filename = str(path)
             raise
 
 
