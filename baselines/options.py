@@ -1,6 +1,7 @@
 """What a method can be tuned by: frozen dataclasses of options, which pydantic checks."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -18,6 +19,9 @@ from baselines.registry import pick
 
 T = TypeVar("T")
 
+#: The largest finite number of float32, which a number may have to be made of in an operation.
+LARGEST = (2 - 2**-23) * 2.0**127
+
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
 def options(cls: type[T]) -> type[T]:
@@ -30,7 +34,8 @@ def options(cls: type[T]) -> type[T]:
             factor: Annotated[float, Field(gt=0, le=1, description="Share of it that stays.")] = 0.5
 
     A value that is not allowed raises `ValueError` with one line that names the first such field,
-    the value and what is allowed; so does a name that is no field.
+    the value and what is allowed; so does a name that is no field, and a finite number that is
+    infinite in float32, which networks are trained in.
 
     Returns:
         The class, as a frozen dataclass that checks its fields.
@@ -44,6 +49,8 @@ def options(cls: type[T]) -> type[T]:
             checked(self, *args, **kwargs)
         except ValidationError as error:
             raise _refusal(error, made) from None
+        for name, field in fields_of(made).items():
+            _check_size(name, getattr(self, name), field)
 
     made.__init__ = init
     return made
@@ -150,6 +157,14 @@ def _range(field: FieldInfo) -> str:
     ]
     kind = next(part for part in parts if isinstance(part, type) and part is not NoneType)
     return f"be {' and '.join(bounds) or 'of the type ' + kind.__name__}"
+
+
+def _check_size(name: str, value: Any, field: FieldInfo) -> None:
+    """Raise `ValueError` for a finite number, or one in a list, beyond those of float32."""
+    for one in value if isinstance(value, tuple | list) else [value]:
+        if isinstance(one, int | float) and LARGEST < abs(one) < math.inf:
+            bounds = f"{allowed(field)}, and within {LARGEST:g}"
+            raise ValueError(f"{name} must {bounds}, the largest number of float32, not {one!r}")
 
 
 def _refusal(error: ValidationError, cls: type) -> ValueError:

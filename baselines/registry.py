@@ -150,7 +150,7 @@ def pick(field: str, name: str, table: Mapping[str, T]) -> T:
     ...
     ValueError: model: unknown name 'lenett'; did you mean 'lenet'? Allowed: mlp, lenet
     """
-    if name in table:
+    if isinstance(name, str) and name in table:  # a list, for one, has no hash to look it up by
         return table[name]
     nearest = get_close_matches(str(name).lower(), table, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
