@@ -8,9 +8,10 @@ batch, before and after training. So are the parameters that cannot learn at all
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
-from typing import NamedTuple
+from math import isfinite
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from benchmarks.models import build
 from benchmarks.models.transformer import TokenMean
 from benchmarks.rendering.style import PALETTE
 from benchmarks.rendering.text import Lines
-from benchmarks.runs.training import train_epoch
+from benchmarks.runs.run import Divergence
+from benchmarks.runs.training import divergence_of, train_epoch
 from lfp_core.dead import DeadParameters
 from lfp_core.slopes import share
 
@@ -57,16 +59,24 @@ class LayerDiagnosis:
     feedback_norm: float
     gradient_norm: float
 
+    def plain(self) -> dict[str, Any]:
+        """Return it in JSON types, with None for what is not finite."""
+        return {n: None if is_infinite(value) else value for n, value in asdict(self).items()}
+
 
 #: For each time, the diagnosis of every hidden layer.
 Diagnoses = dict[str, list[LayerDiagnosis]]
 
 
 class Course(NamedTuple):
-    """A network before and after training: its hidden layers, and what of it cannot learn."""
+    """A network before and after training: its hidden layers, and what of it cannot learn.
+
+    There is nothing after training where it diverged.
+    """
 
     layers: Diagnoses
     dead: dict[str, DeadParameters]
+    divergence: Divergence | None = None
 
 
 def diagnose(
@@ -126,10 +136,19 @@ def before_and_after(
 
     look("before training")
     trainer, order = METHODS["lfp"](network, settings), torch.Generator().manual_seed(0)
+    steps = 0
     for _ in range(epochs):
-        train_epoch(trainer.step, dataset.train, 128, order)
+        told = train_epoch(trainer.step, dataset.train, 128, order)
+        if (divergence := divergence_of(*told, network, steps)) is not None:
+            return found._replace(divergence=divergence)
+        steps += len(told[0])
     look("after training")
     return found
+
+
+def is_infinite(value: Any) -> bool:
+    """Return whether a value is a number that JSON does not have."""
+    return isinstance(value, float) and not isfinite(value)
 
 
 @torch.no_grad()
@@ -208,13 +227,15 @@ def _diagnosis(layer: int, slope: Tensor, feedback: float, gradient: float) -> L
 
 def png(diagnoses: Mapping[str, Diagnoses]) -> bytes:
     """Return a figure of what was found for each activation: histograms of slopes, norms."""
-    times = list(next(iter(diagnoses.values())))
+    times = list(dict.fromkeys(time for of_activation in diagnoses.values() for time in of_activation))
     figure = Figure(figsize=(10, 3.1 * len(times)), layout="constrained")
     axes = figure.subplots(len(times), 2, squeeze=False, width_ratios=[2, 1])
     centres = (DECADES[1:] + DECADES[:-1]) / 2
     for (histogram, norms), time in zip(axes, times, strict=True):
         for colour, (activation, of_activation) in zip(PALETTE, diagnoses.items(), strict=False):
-            layers = of_activation[time]
+            layers = of_activation.get(time, [])
+            if not layers:  # as it diverged
+                continue
             counts = np.sum([layer.histogram for layer in layers], axis=0)
             histogram.step(
                 centres, counts / max(counts.sum(), 1), where="mid", color=colour, label=activation
@@ -233,7 +254,7 @@ def png(diagnoses: Mapping[str, Diagnoses]) -> bytes:
         norms.set_yscale("log")
         norms.set_title(f"{time}: feedback norm", fontsize=9)
         norms.set_xlabel("hidden layer")
-        norms.set_xticks(range(1, max(len(d[time]) for d in diagnoses.values()) + 1))
+        norms.set_xticks(range(1, max(len(d.get(time, [])) for d in diagnoses.values()) + 1))
         for axis in (histogram, norms):
             axis.spines[["top", "right"]].set_visible(False)
             axis.tick_params(labelsize=8)

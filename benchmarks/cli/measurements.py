@@ -1,14 +1,17 @@
 """The commands that measure without a study: what a step costs, and why LFP learns or does not."""
 
 import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from baselines.registry import pick
-from benchmarks.cli import completion, names
+from benchmarks.cli import completion, divergence, names
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
     Activations,
@@ -72,6 +75,7 @@ def speed(
         measured = chosen("models", split(models), MODELS)
         kinds = chosen("activations", split(activations), ACTIVATIONS)
         compared = chosen("methods", split(methods), METHODS, FAMILIES)
+        going = _going(measured, kinds, compared)
         folder = study_folder(results, "speed" if study is None else study)
         chosen_device = prepare(device, threads, measured)
     if peer and not step.peer_is_installed():
@@ -80,26 +84,25 @@ def speed(
     found = []
     with refusing(OSError):
         folder.mkdir(parents=True, exist_ok=True)  # or all would be measured for nothing
-    with refusing(OSError), progress(len(measured) * len(kinds)) as tick:
-        for name in measured:
-            for kind in kinds:
-                # Of all activations, the authors' package knows only its own step function, and of
-                # neurons only its own layers (see `lfp-bench perf spiking`).
-                activation, shape = ACTIVATIONS[kind], MODELS[name].input_shape
-                rivals = (PEER,) if peer and activation.differentiable else ()
-                spiking = Spiking() if activation.spiking else None
-                going = [m for m in compared if not METHODS[m].supports(activation)]
-                measurement = Measurement(
-                    workload=Workload(name, kind, shape, CLASSES, batch_size, spiking),
-                    methods=(*going, *rivals),
-                    repeats=repeats,
-                    settings={m: METHODS[m].Options.of(SETTINGS) for m in going},
-                    processor=processor(chosen_device),
-                    threads=torch.get_num_threads(),
-                )
+    with refusing(ValueError, OSError, MemoryError), progress(len(going)) as tick:
+        for (name, kind), methods_of in going.items():
+            # Of all activations, the authors' package knows only its own step function, and of
+            # neurons only its own layers (see `lfp-bench perf spiking`).
+            activation, shape = ACTIVATIONS[kind], MODELS[name].input_shape
+            rivals = (PEER,) if peer and activation.differentiable else ()
+            spiking = Spiking() if activation.spiking else None
+            measurement = Measurement(
+                workload=Workload(name, kind, shape, CLASSES, batch_size, spiking),
+                methods=(*methods_of, *rivals),
+                repeats=repeats,
+                settings={m: METHODS[m].Options.of(SETTINGS) for m in methods_of},
+                processor=processor(chosen_device),
+                threads=torch.get_num_threads(),
+            )
+            with _in_memory(batch_size):
                 costs = step.measure(measurement, chosen_device)
-                found += [{"model": name, "activation": kind, **asdict(c)} for c in costs]
-                tick(f"{name} {kind}")
+            found += [{"model": name, "activation": kind, **asdict(c)} for c in costs]
+            tick(f"{name} {kind}")
         environment, command = describe(chosen_device), shlex.join(["lfp-bench", *context.obj])
         description = {"command": command, "environment": environment, "rows": found}
         lines = report.speed_lines(found)
@@ -117,6 +120,47 @@ def speed(
     else:
         print_table(lines, remarks)
     say(f"Results are in {folder}: speed.md, speed.json")
+
+
+def _going(
+    models: Iterable[str], kinds: Iterable[str], methods: Sequence[str]
+) -> dict[tuple[str, str], list[str]]:
+    """Return the methods that are measured with each model and activation; tell what is left out.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    from baselines import METHODS  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.models import ACTIVATIONS, MODELS  # noqa: PLC0415
+
+    found: dict[tuple[str, str], list[str]] = {}
+    without: list[str] = []
+    for name, kind in product(models, kinds):
+        activation = ACTIVATIONS[kind]
+        going = [m for m in methods if not METHODS[m].supports(activation)]
+        if activation.spiking and not MODELS[name].spiking:
+            without.append(f"{name} with {kind}, as its units must not spike")
+        elif going:
+            found[name, kind] = going
+        else:
+            without.append(f"{name} with {kind}, which no method of {', '.join(methods)} goes with")
+    if not found:
+        raise ValueError(f"activations: nothing is left to measure ({'; '.join(without)})")
+    for one in without:
+        say(f"left out: {one}")
+    return found
+
+
+@contextmanager
+def _in_memory(batch_size: int) -> Iterator[None]:
+    """Raise `MemoryError` where torch says in its own way that there is too little memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "allocate" not in str(error) and "out of memory" not in str(error):
+            raise
+        told = " ".join(str(error).split())
+        raise MemoryError(f"batch_size: {batch_size} does not fit into the memory ({told})") from error
 
 
 @app.command()
@@ -170,24 +214,30 @@ def diagnose(
                 courses[kind] = diagnosis.before_and_after(data, model, kind, settings, epochs)
                 tick(kind)
     found = {kind: course.layers for kind, course in courses.items()}
+    diverged = {k: c.divergence for k, c in courses.items() if c.divergence is not None}
     environment, command = describe(device), shlex.join(["lfp-bench", *context.obj])
     description = {
         "command": command,
         "environment": environment,
         "activations": {
-            kind: {time: [asdict(layer) for layer in layers] for time, layers in of_kind.items()}
+            kind: {time: [layer.plain() for layer in layers] for time, layers in of_kind.items()}
             for kind, of_kind in found.items()
         },
         "dead": {
             kind: {time: asdict(dead) for time, dead in course.dead.items()}
             for kind, course in courses.items()
         },
+        "diverged": {kind: asdict(at) for kind, at in diverged.items()},
     }
     lines = diagnosis.diagnosis_lines(found)
     remarks = [
         f"{dataset}, {model}: slopes f(z) / (z + eps s(z)) of the hidden units, eps = {epsilon:g}, "
         f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}). Norms "
         "are of the feedback of the layer's weights, and of their gradient times |w|.",
+        *(
+            f"{kind} diverged at step {at.step}, as {at.reason}: there is no network after training."
+            for kind, at in diverged.items()
+        ),
         *diagnosis.dead_notes({kind: course.dead for kind, course in courses.items()}),
         *(f"Made on: {origin}." for origin in text.origins([environment])),
         f"Command: `{command}`",
@@ -201,3 +251,6 @@ def diagnose(
     else:
         print_table(lines, remarks)
     say(f"Results are in {folder}: diagnosis.md, diagnosis.png, diagnosis.json")
+    divergence.leave_if_nothing_finished(
+        divergence.Counted(kind, int(kind in diverged), 1) for kind in courses
+    )

@@ -23,21 +23,20 @@ if TYPE_CHECKING:
 EXECUTORS = ("local", "ray")
 #: Processes or threads: more than a machine is asked for, and fewer than it cannot start.
 MOST = 1000
+#: Things to be done, or samples: more than anybody has the time or the memory for.
+MANY = 1_000_000
 
 
-def parse_whole(text: str | int) -> int:
+def parse_whole(text: str | int, most: int = MANY) -> int:
     """Parse an option; typer's own message does not say what it was given."""
-    if not re.fullmatch("[0-9]{1,20}", str(text)) or int(text) < 1:
-        raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1")
+    if not re.fullmatch("[0-9]{1,20}", str(text)) or not 1 <= int(text) <= most:
+        raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1 to {most}")
     return int(text)
 
 
 def parse_parallel(text: str | int) -> int:
     """Parse a number of processes or threads."""
-    number = parse_whole(text)
-    if number > MOST:
-        raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1 to {MOST}")
-    return number
+    return parse_whole(text, MOST)
 
 
 def parse_jobs(text: str | int) -> int:

@@ -197,7 +197,7 @@ class _Training:
             deadline=started + budget - self.seconds,
         )
         self.seconds += perf_counter() - started
-        divergence = _divergence(losses, norms, self.model, self.steps)
+        divergence = divergence_of(losses, norms, self.model, self.steps)
         healthy = len(losses) if divergence is None else divergence.step - 1 - self.steps
         epoch = replace(_summary(losses[:healthy], norms[:healthy]), seconds=self.seconds)
         self.steps += len(losses)
@@ -306,7 +306,7 @@ def train_epoch(
     return losses.tolist(), norms.tolist()
 
 
-def _divergence(
+def divergence_of(
     losses: list[float], norms: list[float], model: nn.Module, before: int
 ) -> Divergence | None:
     """Return the first of the last steps, `before` which there were others, that went wrong.
