@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, TextIO
 import typer
 
 from benchmarks.cli.extras import missing
-from benchmarks.cli.later import Later, LaterGroup
+from benchmarks.cli.later import Application, Later, LaterGroup
 from benchmarks.cli.logs import shown
 from benchmarks.cli.output import say
 
@@ -171,15 +171,21 @@ def _settle(stream: TextIO) -> None:
 
 
 @contextmanager
-def refusing(*errors: type[Exception]) -> Iterator[None]:
-    """Turn errors that are the user's to solve into one line and exit code 2."""
+def refusing(*errors: type[Exception], of: str = "") -> Iterator[None]:
+    """Turn errors that are the user's to solve into one line and exit code 2.
+
+    Args:
+        errors: their classes.
+        of: what they are errors of, where they do not say it themselves.
+    """
     try:
         yield
     except errors as error:
-        raise Refused(" ".join(str(error).split())) from error
+        told = " ".join(str(error).split())
+        raise Refused(f"{of}: {told}" if of else told) from error
 
 
-app = typer.Typer(
+app = Application(
     cls=Commands,
     help="Benchmark Layer-wise Feedback Propagation against its rivals.",
     context_settings={"help_option_names": ["-h", "--help"]},

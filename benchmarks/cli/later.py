@@ -4,8 +4,10 @@ So help, a mistyped command, and what a shell completes come at once.
 """
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import typer
@@ -23,6 +25,42 @@ class Later(NamedTuple):
 
     module: str
     help: str
+
+
+class Strict(TyperCommand):
+    """A command that refuses what would be lost, or mean something else than it says.
+
+    That is an option that has one value and is given twice, of which the last would count, and a
+    path without a letter, which would mean the current folder.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments as every command does, and look at them as they were given."""
+        if ctx.resilient_parsing:  # a shell completes them
+            return super().parse_args(ctx, args)
+        given, _, order = self.make_parser(ctx).parse_args(list(args))
+        for parameter, times in Counter(order).items():
+            if times > 1 and not parameter.multiple:
+                raise typer.BadParameter("is given twice; allowed: once", ctx, parameter)
+        rest = super().parse_args(ctx, args)
+        for parameter in self.get_params(ctx):
+            if isinstance(ctx.params.get(parameter.name), Path) and given.get(parameter.name) == "":
+                raise typer.BadParameter("''; allowed: a path", ctx, parameter)
+        return rest
+
+
+class Application(typer.Typer):
+    """An application all of whose commands are :class:`Strict`."""
+
+    def command(self, *args: Any, **options: Any) -> Any:
+        """Return what enters a function as a command."""
+        return super().command(*args, **{"cls": Strict, **options})
+
+    def add_typer(self, typer_instance: typer.Typer, **options: Any) -> None:
+        """Enter the commands of another application, which another package may have made."""
+        for command in typer_instance.registered_commands:
+            command.cls = Strict
+        super().add_typer(typer_instance, **options)
 
 
 class Named(TyperCommand):

@@ -15,6 +15,7 @@ import typer
 
 from benchmarks.cli import completion, names
 from benchmarks.cli.app import app, refusing
+from benchmarks.cli.later import Application
 from benchmarks.cli.extras import needs_repository
 from benchmarks.cli.options import (
     Device,
@@ -36,7 +37,7 @@ KEPT = ROOT / "benchmarks" / "stored"
 STORED = KEPT if KEPT.exists() else Path("results")
 
 
-perf = typer.Typer(help="Measure the project's own speed.")
+perf = Application(help="Measure the project's own speed.")
 app.add_typer(perf, name="perf")
 perf.add_typer(gpu_session.app, name="gpu", no_args_is_help=False)
 
