@@ -56,7 +56,8 @@ def verify(
             found = list(checks.machine(chosen_device, precision))
         else:
             own = checks.prepared(model, inputs or [], chosen_device, precision)
-            found = list(checks.users_model(*own))
+            with refusing(ValueError, TypeError, RuntimeError, of=f"model: {model!r}"):
+                found = list(checks.users_model(*own))
     environment = describe(chosen_device)
     if as_json:
         print_json({"checks": [asdict(check) for check in found], "environment": environment})

@@ -76,7 +76,7 @@ def status(
 
     with refusing(ValueError, StoreError, OSError):
         plan, found = read(name), []
-        size = stored_size(name, size, results)
+        size = stored_size(name, size, results, plan.sizes)
         folder = study_folder(results, f"{Path(name).stem}-{size}")
         for part, options in plan.studies(size).items():
             told = tell(plan.kind, options, folder / part)

@@ -16,9 +16,10 @@ from benchmarks.data import DataError
 from benchmarks.rendering.text import remarks, rows
 from benchmarks.runs.executors import Executor, ExecutorError
 from benchmarks.runs.store import Store
-from benchmarks.storage.files import StoreError, read_json, remove_leftovers, write_json
+from benchmarks.storage.files import StoreError, remove_leftovers, write_json
 from benchmarks.storage.provenance import describe
 from benchmarks.storage.schema import versioned
+from benchmarks.studies.collect import noted_study
 from benchmarks.studies.plan import kind_of
 from benchmarks.studies.written import SOURCE
 
@@ -83,6 +84,7 @@ def refuse_another_file(name: str, folder: Path) -> None:
 
     Raises:
         ValueError: the folder is of another file.
+        StoreError: what the folder says of its file cannot be read.
         OSError: it cannot be written.
     """
     written = not name.endswith((".yaml", ".yml"))
@@ -92,11 +94,8 @@ def refuse_another_file(name: str, folder: Path) -> None:
         if written
         else Path(os.path.relpath(Path(name).resolve(), folder.resolve())).as_posix()
     )
-    path = folder / SOURCE
-    noted = read_json(path)
-    other = noted.get("study") if isinstance(noted, dict) else None
-    if other is None:
-        write_json(path, versioned({"study": own}))
+    if (other := noted_study(folder)) is None:
+        write_json(folder / SOURCE, versioned({"study": own}))
     elif other != own:
         raise ValueError(
             f"study: {folder} holds the results of {other} (seen from there), not of {own}; "

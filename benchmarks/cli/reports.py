@@ -38,6 +38,8 @@ def report(
     from benchmarks.studies.page import write_page  # noqa: PLC0415
 
     with refusing(ValueError, StoreError, DataError, OSError):
+        if size is not None and not names:
+            raise ValueError(f"size: {size!r}; allowed: with the name of a study")
         if names and len(names) == 1:
             first, *others = write_page(find(names[0], size, results))
             found: dict[str, Any] = {

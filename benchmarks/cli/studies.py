@@ -226,16 +226,18 @@ def run(
     from benchmarks.studies.plan import changed, read  # noqa: PLC0415
 
     with refusing(ValueError, DataError):
-        plan = read(name)
-        studies = plan.studies(size, changed(changes or []), part or [])
+        plan, others = read(name), changed(changes or [])
+        with refusing(ValueError, of=name):
+            studies = plan.studies(size, others, part or [])
         folder = study_folder(results, f"{Path(name).stem}-{size}")
         chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()), jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
-        for options in studies.values():
-            plan.kind.check(options)
+        for each, options in studies.items():
+            with refusing(ValueError, DataError, of=f"{name}: {each} ({size})"):
+                plan.kind.check(options)
     command, found = shlex.join(["lfp-bench", *context.obj]), list["Made"]()
     told = None if as_json else columns
-    with refusing(ValueError, OSError):
+    with refusing(ValueError, StoreError, OSError):
         making.refuse_another_file(name, folder)
     for each, options in studies.items():  # so that `resume` knows of those not begun yet
         if not (folder / each / "study.json").exists():

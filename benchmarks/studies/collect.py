@@ -1,14 +1,17 @@
 """What a study has stored so far, without making a run: all of it, or a part."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from baselines.registry import pick
 from benchmarks.experiments import conduct
 from benchmarks.experiments.base import Experiment, Found
+from benchmarks.runs.store import readable
 from benchmarks.storage.files import StoreError, read_json
 from benchmarks.storage.schema import current
 from benchmarks.studies.plan import Plan, kind_of, read
@@ -43,6 +46,7 @@ def described(path: Path) -> Description | None:
         content = current(read_json(path))
         kind = kind_of(content["experiment"])
         options = kind.schema.model_validate(content["options"])
+        kind.runs(options)  # which looks at what the options are together
         return Description(content["command"], kind, options, content)
     except (AttributeError, KeyError, TypeError, ValueError, StoreError) as error:
         told = " ".join(str(error).split())
@@ -93,27 +97,46 @@ def find(name: str, size: str | None, results: Path) -> Collection:
     folder = results / name
     if re.fullmatch(r"\w[\w.-]*", name) and folder.is_dir():
         if (folder / "study.json").exists():
+            if size is not None:
+                raise ValueError(f"size: {size!r}; allowed: none, as {folder} is not of a study file")
             return Collection(name, folder, (_part("", folder),))
         if (folder / SOURCE).exists():
-            return _written_down(*_source(folder), results)
+            study, own = _source(folder)
+            if size not in (None, own):
+                raise ValueError(f"size: {size!r}; allowed: {own!r}, which {folder} is of")
+            return _written_down(study, own, results)
     return _written_down(name, size, results)
+
+
+def noted_study(folder: Path) -> str | None:
+    """Return which study the folder says that it is of; None if it says nothing.
+
+    Raises:
+        StoreError: the file that says so is not one that was written here.
+    """  # noqa: DOC501  (`readable` makes that error)
+    path = folder / SOURCE
+    with readable(path):
+        noted = read_json(path)
+        if noted is None:
+            return None
+        study = current(noted)["study"]
+        if not isinstance(study, str) or not study:
+            raise TypeError(f"study: {study!r}; allowed: the name of a study, or its file")
+    return study
 
 
 def _source(folder: Path) -> tuple[str, str]:
     """Return which study and size the folder says that it is of."""
-    path = folder / SOURCE
-    noted = read_json(path)
-    study = noted.get("study") if isinstance(noted, dict) else None
-    size = folder.name.rpartition("-")[2]
-    if not isinstance(study, str) or size not in SIZES:
-        raise StoreError(f"{path}: does not say what the study is")
+    study, size = noted_study(folder), folder.name.rpartition("-")[2]
+    if study is None or size not in SIZES:
+        raise StoreError(f"{folder / SOURCE}: does not say what the study is")
     return str(folder / study) if study.endswith((".yaml", ".yml")) else study, size
 
 
 def _written_down(name: str, size: str | None, results: Path) -> Collection:
     """Return a study with a file of its own."""
     plan = read(name)
-    size = stored_size(name, size, results)
+    size = stored_size(name, size, results, plan.sizes)
     folder = results / f"{Path(name).stem}-{size}"
     begun = sorted(path.parent.name for path in folder.glob("*/study.json"))
     if not begun:
@@ -130,21 +153,32 @@ def stored_sizes(name: str, results: Path) -> list[str]:
     return [size for size in SIZES if any((results / f"{stem}-{size}").glob("*/study.json"))]
 
 
-def stored_size(name: str, size: str | None, results: Path) -> str:
-    """Return a size that was asked for, or else the one that is stored, or else `cpu`.
+def stored_size(name: str, size: str | None, results: Path, sizes: Iterable[str]) -> str:
+    """Return a size that was asked for, or else the one that is stored, or else a first one.
+
+    Args:
+        name: of the study.
+        size: that was asked for, if one was.
+        results: where studies are stored.
+        sizes: that the study has. If nothing is stored, `cpu` comes first.
+
+    Returns:
+        The size, which is one of these.
 
     Raises:
-        ValueError: several are stored.
+        ValueError: the study has no such size, or several are stored.
     """
+    own = list(sizes)
     if size is not None:
+        pick("size", size, dict.fromkeys(own))
         return size
-    found = stored_sizes(name, results)
+    found = [one for one in stored_sizes(name, results) if one in own]
     if len(found) > 1:
         raise ValueError(
             f"size: {Path(name).stem} is stored in several; allowed: "
             f"{' or '.join(f'--size {one}' for one in found)}"
         )
-    return found[0] if found else "cpu"
+    return next(one for one in (*found, "cpu", *own) if one in own)
 
 
 def find_all(results: Path) -> list[Collection]:

@@ -105,14 +105,20 @@ def options_of(configuration: Mapping[str, Any]) -> Content:
 
 def _has_runs(folder: Path) -> bool:
     """Return whether there are, or were, files of runs."""
-    older = (read_json(path) for path in (folder / "runs").glob("*.json"))
-    return (folder / BEFORE).exists() or any("schema" not in (content or {}) for content in older)
+    if (folder / BEFORE).exists():
+        return True
+    for path in (folder / "runs").glob("*.json"):
+        with readable(path):
+            if "schema" not in read_json(path):  # type: ignore[operator]  # it is there
+                return True
+    return False
 
 
 def _rates(path: Path) -> dict[str, float]:
     """Return the learning rates of pruned networks, where the sweep that chose them is not kept."""
-    runs = [record["run"] for record in (read_json(path) or {"runs": []})["runs"]]
-    return {run["method"]: run["settings"]["learning_rate"] for run in runs}
+    with readable(path):
+        runs = [record["run"] for record in (read_json(path) or {"runs": []})["runs"]]
+        return {run["method"]: run["settings"]["learning_rate"] for run in runs}
 
 
 def _asked_for(options: Content, schema: type[BaseModel]) -> Content:

@@ -98,7 +98,10 @@ def path_of(name: str) -> Path:
     Raises:
         ValueError: there is no such study in the package.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not name.endswith((".yaml", ".yml")):
+        pick("study", name, dict.fromkeys(names()))
+        return FOLDER / f"{name}.yaml"
+    path = Path(name)
     if path.parent == FOLDER:
         pick("study", path.stem, dict.fromkeys(names()))
     return path
