@@ -86,7 +86,7 @@ def make(texts: Sequence[str], load: Callable[[str], Callable[[], Any]]) -> Inpu
     if len(texts) == 1 and ":" in texts[0]:
         return _from(load(texts[0]), texts[0])
     random = Generator().manual_seed(0)
-    return Inputs(tuple(_random(text, random) for text in texts))
+    return Inputs(tuple(_drawn(text, random) for text in texts))
 
 
 def _from(function: Callable[[], Any], name: str) -> Inputs:
@@ -107,6 +107,16 @@ def _from(function: Callable[[], Any], name: str) -> Inputs:
         f"input: {name!r} returned {type(made).__name__}; allowed: a tensor, a tuple, or a "
         "dictionary of the model's arguments by name"
     )
+
+
+def _drawn(text: str, random: Generator) -> Tensor:
+    """Draw an input; raises `ValueError` where it has too many numbers or dimensions for torch."""
+    try:
+        return _random(text, random)
+    except (RuntimeError, MemoryError) as error:
+        told = " ".join(str(error).split())
+        shown = text if len(text) <= 60 else f"{text[:60]}..."
+        raise ValueError(f"input: {shown!r} cannot be drawn ({told})") from None
 
 
 def _random(text: str, random: Generator) -> Tensor:

@@ -171,7 +171,9 @@ def prepared(
     try:
         model = _module(build())
         with torch.no_grad():
-            Logits(copy.deepcopy(model).to(device, dtype).eval())(inputs)
+            outputs = Logits(copy.deepcopy(model).to(device, dtype).eval())(inputs)
+        if not len(outputs):
+            raise ValueError("there is no example; allowed: at least one")
     except (Exception, SystemExit) as error:  # whatever a model of one's own does
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"model: {name!r} does not go with the inputs ({told})") from None

@@ -21,6 +21,8 @@ def check(name: str, dataset: Any) -> None:
     """
     if not isinstance(dataset, Dataset):
         _refuse(name, f"a {type(dataset).__name__} was loaded", "a benchmarks.data.Dataset")
+    if dataset.name != name:
+        _refuse(name, f"the data set has the name {dataset.name!r}", f"{name!r}, its own")
     classes = dataset.classes
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
         _refuse(name, f"classes are {classes!r}", "a whole number from 2")
