@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Ge
+from pydantic import ConfigDict, Strict
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -30,6 +32,9 @@ from benchmarks.costs.workloads import (
 )
 
 TrainingStep = Callable[[Tensor, Tensor], object]
+# What is read of a file has no text or truth value in place of a number.
+Magnitude = Annotated[float, Strict(), Ge(0)]
+Count = Annotated[int, Strict(), Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -46,17 +51,19 @@ class Cost:
     product with spikes, which need not multiply, is counted as any other.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     method: str
-    samples: int  # in the batch of a step
-    seconds: float  # of a step, median
-    time_ratio: float
-    time_ratio_low: float
-    time_ratio_high: float
-    peak_bytes: int  # of model, optimiser, batch and everything in between
-    peak_ratio: float
-    macs: float | None  # for a sample; None for lfprop
+    samples: Count  # in the batch of a step
+    seconds: Magnitude  # of a step, median
+    time_ratio: Magnitude
+    time_ratio_low: Magnitude
+    time_ratio_high: Magnitude
+    peak_bytes: Count  # of model, optimiser, batch and everything in between
+    peak_ratio: Magnitude
+    macs: Magnitude | None  # for a sample; None for lfprop
     #: As `time_ratio`, to SGD's step with the engine's max-pooling; None where nothing is pooled.
-    same_pooling_ratio: float | None = None
+    same_pooling_ratio: Magnitude | None = None
 
 
 def measure(measurement: Measurement, device: torch.device) -> list[Cost]:

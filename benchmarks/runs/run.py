@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import TypeAdapter
+from annotated_types import Ge
+from pydantic import ConfigDict, Strict, TypeAdapter
 
 from baselines import METHODS, BasicSettings, Spiking, Trainer
 from baselines.stored_options import stored_settings
@@ -16,6 +17,13 @@ from lfp_core.dead import DeadParameters
 #: Torch's default is TF32, with ten bits of precision, of which nothing may be left where LFP
 #: divides by pre-activations near 0 (docs/gpu.md has the errors).
 Convolutions = Literal["float32", "tf32"]
+
+
+#: What is read of a file has no other fields, and no text or truth value in place of a number.
+STORED = ConfigDict(extra="forbid")
+Number = Annotated[float, Strict()]
+Magnitude = Annotated[float, Strict(), Ge(0)]
+Count = Annotated[int, Strict(), Ge(0)]
 
 
 class Task(NamedTuple):
@@ -44,6 +52,8 @@ class Run:
     passed by name (``kw_only``).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = STORED
+
     task: ClassVar[Task] = Task("classification", "cross-entropy", "accuracy")
     #: The methods that there are for this task.
     methods: ClassVar[Mapping[str, type[Trainer]]] = METHODS
@@ -53,12 +63,12 @@ class Run:
     model: str
     method: str
     activation: str
-    seed: int  # of the toy sets' draw, the weights, the order of the batches, and dropout
-    epochs: int
-    batch_size: int
+    seed: Count  # of the toy sets' draw, the weights, the order of the batches, and dropout
+    epochs: Count
+    batch_size: Count
     settings: BasicSettings  # of the method's own class
     spiking: Spiking | None = None  # of an activation that spikes
-    budget: float | None = None  # seconds of training, after which it ends whatever `epochs` says
+    budget: Magnitude | None = None  # seconds of training, after which it ends whatever `epochs` says
     convolutions: Convolutions = "float32"  # their precision on a GPU; on a CPU it is float32
 
     def __init_subclass__(cls) -> None:
@@ -119,20 +129,24 @@ class Epoch:
     they were measured have none.
     """
 
-    train_loss: float | None = None
-    feedback_norm_median: float | None = None
-    feedback_norm_max: float | None = None
-    validation: float | None = None
-    test: float | None = None
-    seconds: float | None = None
-    overflowed: int = 0
+    __pydantic_config__: ClassVar[ConfigDict] = STORED
+
+    train_loss: Number | None = None
+    feedback_norm_median: Magnitude | None = None
+    feedback_norm_max: Magnitude | None = None
+    validation: Number | None = None
+    test: Number | None = None
+    seconds: Magnitude | None = None
+    overflowed: Count = 0
 
 
 @dataclass(frozen=True)
 class Divergence:
     """The first step (from 1) after which a run could not go on, and why."""
 
-    step: int
+    __pydantic_config__: ClassVar[ConfigDict] = STORED
+
+    step: Count
     reason: str
 
 
@@ -150,12 +164,14 @@ class Result:
     `details` are what an experiment measures besides, in plain JSON types.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = STORED
+
     run: Run
     history: tuple[Epoch, ...]
     divergence: Divergence | None
-    steps: int
-    seconds: float  # of training, without evaluation
-    spikes: float | None = None  # of a sample of the validation split at the end, on average
+    steps: Count
+    seconds: Magnitude  # of training, without evaluation
+    spikes: Magnitude | None = None  # of a sample of the validation split at the end, on average
     inspection: Inspection | None = None
     dead_at_start: DeadParameters | None = None
     dead_at_end: DeadParameters | None = None
@@ -195,6 +211,32 @@ class Result:
     def _last(self, field: str) -> float | None:
         values = [getattr(epoch, field) for epoch in self.history]
         return next((value for value in reversed(values) if value is not None), None)
+
+
+def check_stored(result: Result) -> None:
+    """Raise `ValueError` for a result that no run can have, whatever types its fields have.
+
+    A run that was brought on from a table of an older version has the end of its history alone,
+    without a time (:mod:`benchmarks.studies.migration`).
+    """
+    run, history = result.run, result.history
+    if run.task.metric == "accuracy":
+        for number, epoch in enumerate(history):
+            for split in ("validation", "test"):
+                value = getattr(epoch, split)
+                if value is not None and not 0 <= value <= 1:
+                    raise ValueError(
+                        f"history.{number}.{split}: {value!r}; allowed: an accuracy in [0, 1]"
+                    )
+    whole = run.epochs + 1  # as the first is before training
+    end_alone = len(history) == 1 and history[0].seconds is None
+    may_end = result.diverged or run.budget is not None or getattr(run, "patience", None)
+    least = 1 if may_end or end_alone else whole
+    if not least <= len(history) <= whole:
+        raise ValueError(
+            f"history: {len(history)} epochs, of a run of {run.epochs}; allowed: "
+            f"{whole if least == whole else f'{least} to {whole}'}, as the first is before training"
+        )
 
 
 def of_methods(results: Iterable[Result]) -> dict[str, list[Result]]:

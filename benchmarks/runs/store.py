@@ -9,24 +9,27 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from annotated_types import MinLen
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from baselines.stored_options import are_known
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement
-from benchmarks.runs.run import Result, Run, run_of
+from benchmarks.runs.run import Result, Run, check_stored, run_of
 from benchmarks.runs.sources import code_of, code_of_steps
 from benchmarks.storage.checkpoint import Checkpoint
 from benchmarks.storage.files import StoreError, parsed, read_json, write, write_json
-from benchmarks.storage.provenance import code_version, identity
+from benchmarks.storage.provenance import Environment, code_version, identity
 from benchmarks.storage.schema import current, versioned
 
 #: These read what a file holds; fields that a file is too old to have are None.
 RESULT = TypeAdapter(Result)
 MEASUREMENT = TypeAdapter(Measurement)
+COSTS = TypeAdapter(Annotated[list[Cost], MinLen(1)])
+ENVIRONMENT = TypeAdapter(Environment)
 #: What reading a file that is not of this harness may raise.
 NOT_OURS = (
     *(AttributeError, EOFError, KeyError, OSError, RecursionError, TypeError, ValueError),
@@ -280,11 +283,16 @@ def _result(path: Path, record: Any) -> Stored | None:
         return None
     with readable(path):
         content = current(record)
-        run = run_of(content["task"], content["run"])
+        environment = ENVIRONMENT.validate_python(content.pop("environment"))
+        run = run_of(content.pop("task"), content["run"])
+        told = content.pop("loss"), content.pop("metric")
         if run is None:
             return None
+        if told != run.task[1:]:
+            raise ValueError(f"loss and metric: {told!r}; allowed: {run.task[1:]!r}")
         result = RESULT.validate_python({**content, "run": run})
-        return Stored(result, {**content["environment"]})
+        check_stored(result)
+        return Stored(result, {**environment})
 
 
 def _costs(path: Path, record: Any) -> tuple[Measurement, StoredCosts] | None:
@@ -294,9 +302,10 @@ def _costs(path: Path, record: Any) -> tuple[Measurement, StoredCosts] | None:
         content = current(record)
         if not are_known(content["measurement"]["settings"]):
             return None
-        costs = [Cost(**cost) for cost in content["costs"]]
+        costs = COSTS.validate_python(content["costs"])
         measurement = MEASUREMENT.validate_python(content["measurement"])
-        return measurement, StoredCosts(costs, dict(content["environment"]))
+        environment = ENVIRONMENT.validate_python(content["environment"])
+        return measurement, StoredCosts(costs, {**environment})
 
 
 @contextmanager
@@ -306,9 +315,19 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except StoreError as error:
         raise StoreError(f"{path}: {error}") from None
+    except ValidationError as error:
+        raise _unreadable(path, first_of(error)) from None
     except NOT_OURS as error:
         told = " ".join(str(error).split())
         raise _unreadable(path, f"{type(error).__name__}: {told}") from None
+
+
+def first_of(error: ValidationError) -> str:
+    """Return the first field that is wrong, its value and what is said of it."""
+    found = error.errors()[0]
+    value = repr(found["input"])
+    shown = value if len(value) <= 60 else f"{value[:60]}..."
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg']}, not {shown}"
 
 
 def _unreadable(path: Path, reason: str) -> StoreError:

@@ -12,9 +12,12 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
+from pydantic import ConfigDict, Strict, with_config
+from typing_extensions import NotRequired, TypedDict
 
 from benchmarks.storage import git
 
@@ -30,6 +33,33 @@ PACKAGES = (
 CPUS = Path("/proc/cpuinfo")
 NOT_RESULTS = (":!benchmarks/stored", ":!benchmarks/asv/results")
 ROOT = git.ROOT
+
+
+class Environment(TypedDict):
+    """What every environment that is stored says; those of newer code say more (:func:`describe`).
+
+    pydantic refuses what has not these.
+    """
+
+    commit: str | None
+    dirty: bool | None
+    python: str
+    torch: str
+    numpy: str
+    platform: str
+    device: str
+    processor: str
+    threads: Annotated[int, Strict(), Ge(1)]
+    date: NotRequired[str]
+    code: NotRequired[str]
+    cores: NotRequired[Annotated[int, Strict(), Ge(1)] | None]
+    load: NotRequired[Annotated[float, Strict(), Ge(0)] | None]
+    nodes: NotRequired[str]
+    plugins: NotRequired[dict[str, str]]
+    determinism: NotRequired[dict[str, Any]]
+
+
+with_config(ConfigDict(extra="allow"))(Environment)
 
 
 def describe(device: torch.device) -> dict[str, Any]:
