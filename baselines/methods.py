@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from baselines.registry import Registry, required
+from baselines.registry import Registry, blaming, required
 
 if TYPE_CHECKING:
+    from baselines.activation import Activation
     from baselines.trainer import Trainer
 
 
@@ -55,3 +56,26 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "pso": ("pso-paper", "pso-stable"),
     "pso-torch": ("pso-torch-paper", "pso-torch-stable"),
 }
+
+
+def refusal(method: str, activation: Activation) -> str | None:
+    """Return why a method cannot train a network with an activation (:meth:`Trainer.supports`).
+
+    Raises:
+        PlugInError: a method of another package does not answer that.
+    """
+    with blaming(METHODS.plug_in(method)):
+        told = METHODS[method].supports(activation)
+        given = told is None or isinstance(told, str)
+        return required(told, "None or a few words, from supports", given=given)
+
+
+def remark(method: str, activation: Activation) -> str:
+    """Return what a reader has to know of a method's numbers (:meth:`Trainer.remark`).
+
+    Raises:
+        PlugInError: a method of another package does not answer that.
+    """
+    with blaming(METHODS.plug_in(method)):
+        told = METHODS[method].remark(activation)
+        return required(told, "a few words, from remark", given=isinstance(told, str))

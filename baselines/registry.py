@@ -3,7 +3,9 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import wraps
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
 from typing import Any, TypeVar
@@ -15,6 +17,60 @@ log = logging.getLogger(__name__)
 #: A name that the command line can ask for, in lists like a,b and in pairs like METHOD=RATE.
 ASKED_FOR = re.compile(r"(?!all$)[^\s,=-][^\s,=]*")
 ALLOWED = "without spaces, commas and =, not 'all', and no - at the beginning"
+
+
+class PlugInError(RuntimeError):
+    """What another package or a script has registered does not do what it has to."""
+
+
+@contextmanager
+def blaming(plug_ins: str, *, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Name plug-ins in what is raised while they are at work, even where they ask to exit.
+
+    Args:
+        plug_ins: their kinds and names; if there are none, all that is raised is left as it is.
+        passing: errors that they have no part in. An error that names a plug-in passes as well.
+
+    Raises:
+        PlugInError: something is raised; it has one line, with the kind, the name and the reason.
+    """  # noqa: DOC501  (what passes is not raised here)
+    left: tuple[type[Exception], ...] = (PlugInError, *passing)
+    try:
+        yield
+    except left:
+        raise
+    except (Exception, SystemExit) as error:
+        if not plug_ins:
+            raise
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise PlugInError(f"{plug_ins}: {told}") from error
+
+
+def guarded(
+    plug_in: str,
+    function: Callable[..., Any],
+    check: Callable[..., T],
+    passing: tuple[type[Exception], ...] = (),
+) -> Callable[..., T]:
+    """Return a function that is called as one of a plug-in, and names it where that fails.
+
+    Args:
+        plug_in: its kind and name.
+        function: of the plug-in.
+        check: returns what the function has returned, which comes first, and raises `TypeError` or
+            `ValueError` where it is not what it has to be; the arguments follow.
+        passing: errors that the plug-in may raise.
+
+    Returns:
+        The function; what it wraps is the plug-in's (:func:`inspect.unwrap`).
+    """
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> T:
+        with blaming(plug_in, passing=passing):
+            return check(function(*args, **kwargs), *args, **kwargs)
+
+    return call
 
 
 class Registry(Mapping[str, T]):
@@ -40,15 +96,29 @@ class Registry(Mapping[str, T]):
             it, where it is ("package.module:name"), until it is imported when it is asked for.
         convert: makes an item of what was entered, which may be simpler; raises `TypeError` for
             what cannot be one.
+        guard: makes of a plug-in, with its kind and name, an item that is what it has to be
+            wherever it is called (:func:`guarded`).
     """
 
     def __init__(
-        self, group: str, own: Mapping[str, Any], convert: Callable[[Any], T] = lambda item: item
+        self,
+        group: str,
+        own: Mapping[str, Any],
+        convert: Callable[[Any], T] = lambda item: item,
+        guard: Callable[[str, T], T] = lambda name, item: item,
     ) -> None:
         self.group = group
         self.own = dict(own)
         self.convert = convert
+        self.guard = guard
+        self._ours = frozenset(own)
         self._added: dict[str, Any] | None = None
+
+    def plug_in(self, name: str) -> str:
+        """Return the kind and the name of what a user's own code has entered; empty if ours."""
+        if name in self._ours or not (name in self.own or name in self._packages()):
+            return ""
+        return f"{self.group.rpartition('.')[2].removesuffix('s')} {name!r}"
 
     def register(self, name: str) -> Callable[[I], I]:
         """Return a decorator that registers what it decorates.
@@ -75,12 +145,11 @@ class Registry(Mapping[str, T]):
 
     def __getitem__(self, name: str) -> T:
         """Return what the name stands for."""
-        if name not in self.own:
-            return self.convert(self._packages()[name])
-        item = self.own[name]
-        if isinstance(item, str):
+        item = self.own[name] if name in self.own else self._packages()[name]
+        if name in self.own and isinstance(item, str):
             item = self.own[name] = resolve_name(item)
-        return self.convert(item)
+        found, plug_in = self.convert(item), self.plug_in(name)
+        return self.guard(plug_in, found) if plug_in else found
 
     def __iter__(self) -> Iterator[str]:
         """Return all names: ours in their order, then those of packages."""
@@ -136,6 +205,16 @@ def required(item: I, wanted: str, *, given: bool) -> I:
     if not given:
         raise TypeError(f"it is of type {type(item).__name__}; allowed: {wanted}")
     return item
+
+
+def plug_ins(*used: tuple[Mapping[str, Any], str]) -> str:
+    """Return the kinds and names of those of some items that are plug-ins, as in a message.
+
+    Args:
+        used: tables, and names in them; a table that is no registry has none.
+    """
+    found = [table.plug_in(name) for table, name in used if isinstance(table, Registry)]
+    return ", ".join(filter(None, found))
 
 
 def pick(field: str, name: str, table: Mapping[str, T]) -> T:

@@ -227,7 +227,7 @@ def _diagnosis(layer: int, slope: Tensor, feedback: float, gradient: float) -> L
 
 def png(diagnoses: Mapping[str, Diagnoses]) -> bytes:
     """Return a figure of what was found for each activation: histograms of slopes, norms."""
-    times = list(dict.fromkeys(time for of_activation in diagnoses.values() for time in of_activation))
+    times = list(dict.fromkeys(time for found in diagnoses.values() for time in found))
     figure = Figure(figsize=(10, 3.1 * len(times)), layout="constrained")
     axes = figure.subplots(len(times), 2, squeeze=False, width_ratios=[2, 1])
     centres = (DECADES[1:] + DECADES[:-1]) / 2

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, TextIO
 
 import typer
 
+from baselines.registry import PlugInError
 from benchmarks.cli.extras import missing
 from benchmarks.cli.later import Application, Later, LaterGroup
 from benchmarks.cli.logs import shown
@@ -149,6 +150,10 @@ class Commands(LaterGroup):
             if (told := missing(error)) is None:
                 raise
             raise Refused(told) from error
+        except PlugInError as error:
+            raise Refused(str(error)) from error
+        except SystemExit as error:  # no command of ours does that
+            raise Refused(f"the code of another package has exited ({error.code!r})") from error
 
 
 @contextmanager
@@ -177,6 +182,9 @@ def refusing(*errors: type[Exception], of: str = "") -> Iterator[None]:
     Args:
         errors: their classes.
         of: what they are errors of, where they do not say it themselves.
+
+    Raises:
+        Refused: one of them is raised.
     """
     try:
         yield

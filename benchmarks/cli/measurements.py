@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from baselines.registry import pick
+from baselines.registry import blaming, pick, plug_ins
 from benchmarks.cli import completion, divergence, names
 from benchmarks.cli.app import app, refusing
 from benchmarks.cli.options import (
@@ -130,14 +130,14 @@ def _going(
     Raises:
         ValueError: nothing is left.
     """
-    from baselines import METHODS  # noqa: PLC0415  (slow, as what follows)
+    from baselines.methods import refusal  # noqa: PLC0415  (slow, as what follows)
     from benchmarks.models import ACTIVATIONS, MODELS  # noqa: PLC0415
 
     found: dict[tuple[str, str], list[str]] = {}
     without: list[str] = []
     for name, kind in product(models, kinds):
         activation = ACTIVATIONS[kind]
-        going = [m for m in methods if not METHODS[m].supports(activation)]
+        going = [m for m in methods if not refusal(m, activation)]
         if activation.spiking and not MODELS[name].spiking:
             without.append(f"{name} with {kind}, as its units must not spike")
         elif going:
@@ -160,7 +160,9 @@ def _in_memory(batch_size: int) -> Iterator[None]:
         if "allocate" not in str(error) and "out of memory" not in str(error):
             raise
         told = " ".join(str(error).split())
-        raise MemoryError(f"batch_size: {batch_size} does not fit into the memory ({told})") from error
+        raise MemoryError(
+            f"batch_size: {batch_size} does not fit into the memory ({told})"
+        ) from error
 
 
 @app.command()
@@ -191,7 +193,7 @@ def diagnose(
     """Show why LFP learns or does not: secant slopes and feedback norms, before and after."""
     from baselines import LFPSettings  # noqa: PLC0415  (slow, as what follows)
     from benchmarks.analysis import diagnosis  # noqa: PLC0415
-    from benchmarks.data import DataError, load  # noqa: PLC0415
+    from benchmarks.data import DATASETS, DataError, load  # noqa: PLC0415
     from benchmarks.experiments.options import chosen  # noqa: PLC0415
     from benchmarks.models import ACTIVATIONS, MODELS  # noqa: PLC0415
     from benchmarks.storage.provenance import describe  # noqa: PLC0415
@@ -211,7 +213,9 @@ def diagnose(
         courses = {}
         with progress(len(kinds)) as tick:
             for kind in kinds:
-                courses[kind] = diagnosis.before_and_after(data, model, kind, settings, epochs)
+                used = plug_ins((ACTIVATIONS, kind), (MODELS, model), (DATASETS, dataset))
+                with blaming(used, passing=(OSError, MemoryError)):
+                    courses[kind] = diagnosis.before_and_after(data, model, kind, settings, epochs)
                 tick(kind)
     found = {kind: course.layers for kind, course in courses.items()}
     diverged = {k: c.divergence for k, c in courses.items() if c.divergence is not None}
@@ -235,7 +239,7 @@ def diagnose(
         f"before and after {epochs} epochs at learning rate {learning_rate:g} ({reduction}). Norms "
         "are of the feedback of the layer's weights, and of their gradient times |w|.",
         *(
-            f"{kind} diverged at step {at.step}, as {at.reason}: there is no network after training."
+            f"{kind} diverged at step {at.step}, as {at.reason}: nothing is after training."
             for kind, at in diverged.items()
         ),
         *diagnosis.dead_notes({kind: course.dead for kind, course in courses.items()}),

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from baselines import METHODS, BasicSettings, FeedbackSettings
+from baselines.registry import blaming, guarded, plug_ins
 from benchmarks.costs.memory import peak_bytes
 from benchmarks.costs.peer import peer_step
 from benchmarks.costs.pooling import poolings, with_engine_pooling
@@ -30,6 +31,8 @@ from benchmarks.costs.workloads import (
     random_batch,
     samples_of,
 )
+from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.storage.settings import unchanged
 
 TrainingStep = Callable[[Tensor, Tensor], object]
 # What is read of a file has no text or truth value in place of a number.
@@ -69,8 +72,19 @@ class Cost:
 def measure(measurement: Measurement, device: torch.device) -> list[Cost]:
     """Return the cost of each of the methods on `device`.
 
-    Raises `ImportError` where lfprop is asked for and missing.
+    Raises `ImportError` where lfprop is asked for and missing, and `PlugInError` where a plug-in
+    fails.
     """
+    workload = measurement.workload
+    methods = [(METHODS, method) for method in measurement.methods]
+    used = plug_ins(*methods, (ACTIVATIONS, workload.activation), (MODELS, workload.model))
+    what = used or f"the steps with {workload.activation}"
+    with unchanged(what), blaming(used, passing=(OSError, MemoryError)):
+        return _measured(measurement, device)
+
+
+def _measured(measurement: Measurement, device: torch.device) -> list[Cost]:
+    """Return the costs; see :func:`measure`."""
     reference = (REFERENCE, comparable(measurement.workload))
     tasks = [(method, measurement.workload) for method in measurement.methods]
     tasks = list(dict.fromkeys((reference, *tasks)))
@@ -152,7 +166,9 @@ def _step(
         return peer_step(model, optimizer, own.epsilon, clip=own.clip_norm)
     if name == POOLED:
         return METHODS[REFERENCE](with_engine_pooling(model), settings).step
-    return METHODS[name](model, settings).step
+    with blaming(plug_in := METHODS.plug_in(name)):
+        step = METHODS[name](model, settings).step
+    return guarded(plug_in, step, lambda told, *_: told) if plug_in else step
 
 
 def _peak(name: str, workload: Workload, settings: BasicSettings, device: torch.device) -> int:

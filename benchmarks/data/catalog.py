@@ -12,6 +12,7 @@ from benchmarks.data.fetching import ARCHIVES, DataError, default_root
 from benchmarks.data.images import cifar10, digits, mnist
 from benchmarks.data.splits import Dataset
 from benchmarks.data.toy import blobs, circles, swirls, toy_set
+from benchmarks.storage.settings import unchanged
 
 
 class Preset(NamedTuple):
@@ -47,14 +48,15 @@ def load(name: str, *, seed: int = 0, root: Path | None = None) -> Dataset:
         raise ValueError(f"seed: {seed} is negative; allowed: 0 and above")
     folder = default_root() if root is None else root
     try:
-        dataset = source.load(name, seed, folder)
+        with unchanged(f"dataset {name!r}"):
+            dataset = source.load(name, seed, folder)
     except DataError:
         raise
-    except Exception as error:  # whatever the code of another package does
+    except (Exception, SystemExit) as error:  # whatever the code of another package does
         told = " ".join(str(error).split())
         raise DataError(
-            f"{name}: cannot be loaded ({type(error).__name__}: {told}); the data folder, which "
-            f"$LFP_DATA names, is {folder}"
+            f"dataset: {name}: cannot be loaded ({type(error).__name__}: {told}); the data folder, "
+            f"which $LFP_DATA names, is {folder}"
         ) from error
     check(name, dataset)
     return dataset

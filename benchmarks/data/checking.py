@@ -83,4 +83,4 @@ def _check_alike(name: str, splits: Mapping[str, Split]) -> None:
 
 
 def _refuse(name: str, what: str, allowed: str) -> NoReturn:
-    raise DataError(f"{name}: {what}; allowed: {allowed}")
+    raise DataError(f"dataset: {name}: {what}; allowed: {allowed}")

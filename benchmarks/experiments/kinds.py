@@ -3,15 +3,41 @@
 One is imported when it is asked for: all of them take seconds.
 """
 
+import inspect
+from types import new_class
 from typing import Any
 
-from baselines.registry import Registry, required
+from pydantic import BaseModel
+
+from baselines.registry import Registry, guarded, required
+from benchmarks.data import DataError
 from benchmarks.experiments.base import Experiment
+from benchmarks.storage.files import StoreError
+
+#: What an experiment is asked; what makes a run is called where runs are made.
+ASKED = ("runs", "plan", "sections", "measurements", "steps", "check", "model", "configuration")
 
 
 def _as_kind(item: Any) -> type[Experiment[Any]]:
     """Return what may be a kind of experiment."""
-    return required(item, "a subclass of Experiment", given=callable(item))
+    schema = getattr(item, "schema", None)
+    fine = isinstance(item, type) and issubclass(item, Experiment) and not inspect.isabstract(item)
+    asks = isinstance(schema, type) and issubclass(schema, BaseModel)
+    wanted = "a subclass of Experiment with all of its methods, and a schema of pydantic"
+    return required(item, wanted, given=fine and asks)
+
+
+def _guarded(name: str, kind: type[Experiment[Any]]) -> type[Experiment[Any]]:
+    """Return a kind whose answers name it where they fail, but for what it may refuse."""
+    passing = (ValueError, DataError, StoreError, OSError, MemoryError)
+    asked = {
+        one: guarded(name, getattr(kind, one), lambda answer, *_: answer, passing) for one in ASKED
+    }
+    made: type[Experiment[Any]] = new_class(
+        kind.__name__, (kind,), exec_body=lambda body: body.update(asked)
+    )
+    made.__module__ = kind.__module__
+    return made
 
 
 EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
@@ -34,4 +60,5 @@ EXPERIMENTS: Registry[type[Experiment[Any]]] = Registry(
         "searches": "benchmarks.experiments.searches:Searches",
     },
     _as_kind,
+    _guarded,
 )

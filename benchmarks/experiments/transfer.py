@@ -29,6 +29,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from baselines import METHODS
+from baselines.methods import refusal
 from baselines.registry import pick
 from benchmarks.analysis import paired
 from benchmarks.data import DATASETS, SILENCE, DataError, Dataset, Split, load, socket_timeout
@@ -243,7 +244,7 @@ class Options(MethodOptions):
         methods = chosen("methods", self.methods, METHODS)
         self.settings_by_method(methods)
         for method in methods:
-            if METHODS[method].supports(activation) or METHODS[method].network is not None:
+            if refusal(method, activation) or METHODS[method].network is not None:
                 raise ValueError(f"methods: {method!r} does not go with {self.activation}")
             rate = pick("learning_rate", method, self.learning_rate)
             settings = self.settings(method, rate)

@@ -8,19 +8,20 @@ integrate-and-fire neurons, the outputs are neurons as well, and the model is a
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lfp_core as lfp
 from baselines import METHODS, Activation, BasicSettings
 from baselines.activation import as_activation
-from baselines.registry import Registry, pick, required
+from baselines.registry import Registry, blaming, guarded, pick, plug_ins, required
 from baselines.spiking import Spiking
 from baselines.spiking_network import SpikingNetwork, leaky
 from benchmarks.models.transformer import Block, Patches, Positions, TokenMean
@@ -40,7 +41,13 @@ ACTIVATIONS: Registry[Activation] = Registry(
         "lif": Activation(leaky, spiking=True, label="LIF"),
     },
     as_activation,
+    lambda name, units: replace(units, make=guarded(name, units.make, _module)),
 )
+
+
+def _module(made: Any, *_: Any, **__: Any) -> nn.Module:
+    """Return a module that a plug-in has made, if it is one."""
+    return required(made, "an nn.Module", given=isinstance(made, nn.Module))
 
 
 def build(
@@ -61,6 +68,7 @@ def build(
     Raises:
         ValueError: an unknown name, an input shape that the model or the encoding does not take, or
             fewer than two classes.
+        PlugInError: a model or an activation of another package is not what it has to be.
         ImportError: `lif` without snntorch.
     """
     kind = pick("model", name, MODELS)
@@ -79,9 +87,34 @@ def build(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         layers = nn.Sequential(*kind.layers(tuple(input_shape), classes, hidden))
-    if not units.spiking:
-        return layers
-    return SpikingNetwork(layers.append(hidden()), spiking)
+        made = SpikingNetwork(layers.append(hidden()), spiking) if units.spiking else layers
+        if used := plug_ins((MODELS, name), (ACTIVATIONS, activation)):
+            probe(made, used, tuple(input_shape), classes)
+    return made
+
+
+def probe(model: nn.Module, used: str, input_shape: tuple[int, ...], classes: int) -> None:
+    """Let a copy of a model that is made of plug-ins classify two inputs.
+
+    Args:
+        model: (N, *input_shape) -> (N, classes).
+        used: the plug-ins, to be named.
+        input_shape: of one input.
+        classes: that there are.
+
+    Raises:
+        PlugInError: it cannot, or what it returns are no logits.
+    """  # noqa: DOC501  (which that error is made of)
+    with blaming(used), torch.no_grad():
+        twin = deepcopy(model).eval()
+        if not any(p.requires_grad for p in twin.parameters()):
+            raise ValueError("there is nothing to train; allowed: a parameter with a gradient")
+        found = twin(torch.zeros(2, *input_shape))
+        wanted = f"a tensor {(2, classes)} of torch.float32 for 2 inputs"
+        logits = required(found, wanted, given=isinstance(found, Tensor))
+        if logits.shape != (2, classes) or logits.dtype != torch.float32:
+            told = f"{tuple(logits.shape)} of {logits.dtype}"
+            raise ValueError(f"the network returned {told}; allowed: {wanted}")
 
 
 def _dense(*sizes: int, act: Hidden, dropout: float = 0.0) -> Iterator[nn.Module]:
@@ -241,7 +274,15 @@ MODELS: Registry[Model] = Registry(
         "vit-tiny": Model(_vit_tiny, spiking=False),
     },
     _as_model,
+    lambda name, model: replace(model, layers=guarded(name, model.layers, _layers)),
 )
+
+
+def _layers(made: Any, *_: Any, **__: Any) -> Iterator[nn.Module]:
+    """Return the layers that a plug-in yields, all of which are made now, if there are any."""
+    found = [_module(layer) for layer in made]
+    return iter(required(found, "a layer at the least", given=bool(found)))
+
 
 #: The shape of one random input for each model of ours, and how many classes it tells apart.
 SHAPES: dict[str, tuple[int, ...]] = {name: MODELS[name].input_shape for name in MODELS.own}
@@ -274,7 +315,12 @@ def network(
     """
     own = METHODS[method].network
     if own is not None:
-        return own(input_shape, classes, seed, settings=settings)
+        used = METHODS.plug_in(method)
+        with blaming(used, passing=(ValueError,)):
+            made = _module(own(input_shape, classes, seed, settings=settings))
+        if used:
+            probe(made, used, input_shape, classes)
+        return made
     return build(
         model,
         activation=activation,

@@ -1,5 +1,6 @@
 """Where the runs of a study are made: in this process, in several, or on a Ray cluster."""
 
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -10,15 +11,22 @@ from typing import Any, Protocol
 
 import torch
 
+from baselines.registry import blaming
 from baselines.workers import ended, pool_of, submitted
+from benchmarks.data import DataError
 from benchmarks.runs import cluster
 from benchmarks.runs.cluster import ExecutorError as ExecutorError  # noqa: PLC0414  (for others)
 from benchmarks.runs.run import Result, Run
+from benchmarks.runs.sources import plug_ins_of
 from benchmarks.runs.store import Store, Stored
 from benchmarks.runs.training import classify
 from benchmarks.storage.checkpoint import Checkpoint
+from benchmarks.storage.files import StoreError
 from benchmarks.storage.provenance import code_version, describe
+from benchmarks.storage.settings import unchanged
 
+#: Errors that have another reason than a plug-in: they are told as they are.
+PASSING = (StoreError, DataError, OSError, MemoryError)
 #: How often workers may be killed one after the other before anything is finished.
 RETRIES = 1
 
@@ -55,8 +63,9 @@ class Worker:
         device = torch.device(self.device)
         store = Store(self.folder, self.code)
         environment = {**describe(device), "code": store.code_of(run)}
-        checkpoint = store.checkpoint(run, environment)
-        return Stored(self.make(run, device, checkpoint), environment)
+        checkpoint, used = store.checkpoint(run, environment), plug_ins_of(run)
+        with unchanged(used or run.label), blaming(used, passing=PASSING):
+            return Stored(self.make(run, device, checkpoint), environment)
 
 
 class Executor(Protocol):
@@ -113,7 +122,7 @@ class Local(Executor):
     def _results(self, worker: Worker, runs: Sequence[Run]) -> Iterator[Stored]:
         """Yield the results of the runs as they are done, until a process is killed."""
         if self._pool is None:
-            self._pool = pool_of(self.jobs)
+            self._pool = pool_of(self.jobs, _print_aside)
         try:
             for future in as_completed(submitted(self._pool, worker, runs)):
                 yield future.result()
@@ -121,6 +130,11 @@ class Local(Executor):
             ended(self._pool)
             self._pool = None
             raise
+
+
+def _print_aside() -> None:
+    """Let what is printed in this process go to stderr: results are for the first one to print."""
+    sys.stdout = sys.stderr
 
 
 @dataclass(frozen=True)

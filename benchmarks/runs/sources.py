@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines import REWARDS, BasicSettings
+from baselines.registry import plug_ins
 from benchmarks.data import DATASETS
 from benchmarks.models import ACTIVATIONS, MODELS
 from benchmarks.runs.run import Run
@@ -50,9 +51,8 @@ def _digest(code: str, *files: Path) -> str:
 
 def files_of(item: Any) -> tuple[Path, ...]:
     """Return the files of the package or module that a function or class is from, if not known."""
-    while isinstance(item, partial):
-        item = item.func
-    item = inspect.unwrap(item) if callable(item) else item
+    while isinstance(item, partial) or hasattr(item, "__wrapped__"):
+        item = item.func if isinstance(item, partial) else inspect.unwrap(item)
     module = getattr(item, "__module__", None) or type(item).__module__
     top = module.partition(".")[0]
     return () if top in KNOWN else _files_of_package(top)
@@ -66,6 +66,17 @@ def _files_of_package(name: str) -> tuple[Path, ...]:
         return tuple(sorted(path for folder in folders for path in folder.rglob("*.py")))
     file = getattr(module, "__file__", None)
     return () if file is None else (Path(file),)
+
+
+def plug_ins_of(run: Run) -> str:
+    """Return the kinds and names of the plug-ins that have a part in a run."""
+    return plug_ins(
+        (run.methods, run.method),
+        (ACTIVATIONS, run.activation),
+        (MODELS, run.model),
+        (DATASETS, run.dataset),
+        (REWARDS, getattr(run.settings, "reward", "")),
+    )
 
 
 def _made_of(activation: str, model: str) -> tuple[Any, Any]:

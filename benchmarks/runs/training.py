@@ -15,6 +15,7 @@ from numpy.random import SeedSequence
 from torch import Generator, Tensor, nn
 
 from baselines import BasicSettings, Step, Trainer
+from baselines.registry import blaming, plug_ins
 from baselines.trainer import DescentTrainer
 from benchmarks.data import Dataset, Split, load
 from benchmarks.models import network
@@ -116,8 +117,10 @@ def train(
         settings = replace(run.settings, total_steps=in_all)
         final = run.kind == "final"
         first = dataset.train.inputs[: run.batch_size], dataset.train.targets[: run.batch_size]
-        dead = dead_at_start(model, run, settings, first, device) if final else None
-        trainer = run.methods[run.method](model, settings)
+        plug_in = plug_ins((run.methods, run.method))
+        with blaming(plug_in):
+            dead = dead_at_start(model, run, settings, first, device) if final else None
+            trainer = run.methods[run.method](model, settings)
         order = torch.Generator().manual_seed(order_seed)
         step = step_of(trainer, run.batch_size, device)
         training = _Training(model, trainer, step, order, device, metric or accuracy)
@@ -137,7 +140,7 @@ def train(
             if checkpoint is not None and perf_counter() > last_saved + CHECKPOINT_SECONDS:
                 checkpoint.save(training.state_dict())
                 last_saved = perf_counter()
-            divergence = training.epoch(run, dataset, budget)
+            divergence = training.epoch(run, dataset, budget, plug_in)
         return Result(
             run,
             tuple(training.history),
@@ -186,16 +189,23 @@ class _Training:
     steps: int = 0
     seconds: float = 0.0
 
-    def epoch(self, run: Run, dataset: Dataset, budget: float) -> Divergence | None:
-        """Train for one more epoch, at most until the budget is spent, and evaluate."""
+    def epoch(self, run: Run, dataset: Dataset, budget: float, plug_in: str) -> Divergence | None:
+        """Train for one more epoch, at most until the budget is spent, and evaluate.
+
+        A method that is a plug-in is named in what it raises.
+
+        Returns:
+            The divergence, if it diverged.
+        """
         started = perf_counter()
-        losses, norms = train_epoch(
-            self.step,
-            dataset.train,
-            run.batch_size,
-            self.order,
-            deadline=started + budget - self.seconds,
-        )
+        with blaming(plug_in):
+            losses, norms = train_epoch(
+                self.step,
+                dataset.train,
+                run.batch_size,
+                self.order,
+                deadline=started + budget - self.seconds,
+            )
         self.seconds += perf_counter() - started
         divergence = divergence_of(losses, norms, self.model, self.steps)
         healthy = len(losses) if divergence is None else divergence.step - 1 - self.steps

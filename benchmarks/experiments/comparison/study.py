@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from baselines import METHODS, BasicSettings, Settings, Spiking
-from baselines.registry import pick
+from baselines.methods import refusal, remark
+from baselines.registry import blaming, pick
 from baselines.stored_options import SettingsByMethod
 from baselines.trainer import DescentTrainer, GradientSettings
 from benchmarks.costs.step import Cost
@@ -38,12 +39,12 @@ class Cell(NamedTuple):
     @property
     def refusal(self) -> str | None:
         """Why the method does not go with the activation; None if it does."""
-        return METHODS[self.method].supports(ACTIVATIONS[self.activation])
+        return refusal(self.method, ACTIVATIONS[self.activation])
 
     @property
     def remark(self) -> str:
         """What is special about its numbers, if they go together."""
-        return METHODS[self.method].remark(ACTIVATIONS[self.activation])
+        return remark(self.method, ACTIVATIONS[self.activation])
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,8 @@ def check(study: Study) -> None:
             raise ValueError(f"{what} does not go with {study.dataset}: {error}") from None
         if issubclass(method, DescentTrainer):  # others may take long to set up
             try:
-                method(model, replace(study.settings[cell.method], total_steps=1))
+                with blaming(METHODS.plug_in(cell.method), passing=(ValueError,)):
+                    method(model, replace(study.settings[cell.method], total_steps=1))
             except ValueError as error:
                 told = f"methods: {method.name!r} does not go with {study.model}: {error}"
                 raise ValueError(told) from None
