@@ -6,6 +6,7 @@ So help, a mistyped command, and what a shell completes come at once.
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -13,6 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_from_info, get_command_name, get_group_from_info
+from typer.models import CommandFunctionType
+
+from benchmarks.cli.output import json_alone
 
 
 class Later(NamedTuple):
@@ -39,6 +43,7 @@ class Strict(TyperCommand):
         if ctx.resilient_parsing:  # a shell completes them
             return super().parse_args(ctx, args)
         given, _, order = self.make_parser(ctx).parse_args(list(args))
+        parameter: Any
         for parameter, times in Counter(order).items():
             if times > 1 and not parameter.multiple:
                 raise typer.BadParameter("is given twice; allowed: once", ctx, parameter)
@@ -48,13 +53,20 @@ class Strict(TyperCommand):
                 raise typer.BadParameter("''; allowed: a path", ctx, parameter)
         return rest
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; with --json it prints that document alone."""
+        with json_alone() if ctx.params.get("as_json") else nullcontext():
+            return super().invoke(ctx)
+
 
 class Application(typer.Typer):
     """An application all of whose commands are :class:`Strict`."""
 
-    def command(self, *args: Any, **options: Any) -> Any:
+    def command(
+        self, name: str | None = None, **options: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Return what enters a function as a command."""
-        return super().command(*args, **{"cls": Strict, **options})
+        return super().command(name, **{"cls": Strict, **options})
 
     def add_typer(self, typer_instance: typer.Typer, **options: Any) -> None:
         """Enter the commands of another application, which another package may have made."""

@@ -4,9 +4,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -24,6 +24,8 @@ from benchmarks.rendering import text
 
 #: Width of text, where neither a terminal nor the user says one.
 WIDE = 170
+#: Where JSON goes while all else goes to stderr.
+_stdout: list[TextIO] = []
 ALL = "; --columns all shows them"
 WIDER = ", for which the terminal is too narrow; a larger $COLUMNS shows them"
 
@@ -56,9 +58,21 @@ def print_table(
         console.print(f"- {remark}", style="dim", highlight=False, markup=False)
 
 
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Keep all but what :func:`print_json` prints off stdout, as what other packages print."""
+    _stdout.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout.pop()
+
+
 def print_json(content: Mapping[str, Any]) -> None:
     """Print one strict JSON document."""
-    print(json.dumps(content, indent=2, allow_nan=False))
+    stdout = _stdout[-1] if _stdout else sys.stdout
+    print(json.dumps(content, indent=2, allow_nan=False), file=stdout, flush=True)
 
 
 @contextmanager

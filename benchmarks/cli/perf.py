@@ -15,8 +15,8 @@ import typer
 
 from benchmarks.cli import completion, names
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.later import Application
 from benchmarks.cli.extras import needs_repository
+from benchmarks.cli.later import Application
 from benchmarks.cli.options import (
     Device,
     Results,
