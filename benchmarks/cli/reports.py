@@ -31,7 +31,7 @@ def report(
     """Write a page on what is stored of a study, and its tables as Markdown, LaTeX and CSV.
 
     Of several studies there is a page each, and a page `index.html` that leads to them.
-    """
+    """  # noqa: DOC501  (a command says nothing of exceptions)
     from benchmarks.data import DataError  # noqa: PLC0415  (slow, as what follows)
     from benchmarks.studies.collect import find, find_all  # noqa: PLC0415
     from benchmarks.studies.index import write_pages  # noqa: PLC0415

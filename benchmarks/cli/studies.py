@@ -233,7 +233,7 @@ def run(
         chosen_device = prepare(device, threads, map(plan.kind.model, studies.values()), jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         for each, options in studies.items():
-            with refusing(ValueError, DataError, of=f"{name}: {each} ({size})"):
+            with refusing(ValueError, of=f"{name}: {each} ({size})"):
                 plan.kind.check(options)
     command, found = shlex.join(["lfp-bench", *context.obj]), list["Made"]()
     told = None if as_json else columns

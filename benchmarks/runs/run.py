@@ -68,7 +68,7 @@ class Run:
     batch_size: Count
     settings: BasicSettings  # of the method's own class
     spiking: Spiking | None = None  # of an activation that spikes
-    budget: Magnitude | None = None  # seconds of training, after which it ends whatever `epochs` says
+    budget: Magnitude | None = None  # seconds of training, which end it whatever `epochs` says
     convolutions: Convolutions = "float32"  # their precision on a GPU; on a CPU it is float32
 
     def __init_subclass__(cls) -> None:
@@ -214,10 +214,13 @@ class Result:
 
 
 def check_stored(result: Result) -> None:
-    """Raise `ValueError` for a result that no run can have, whatever types its fields have.
+    """Refuse a result that no run can have, whatever types its fields have.
 
     A run that was brought on from a table of an older version has the end of its history alone,
     without a time (:mod:`benchmarks.studies.migration`).
+
+    Raises:
+        ValueError: it is one; the message names the field, its value and what is allowed.
     """
     run, history = result.run, result.history
     if run.task.metric == "accuracy":

@@ -84,7 +84,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException as error:
             scratch.unlink(missing_ok=True)
             # What the reader of the message knows; a write that fails tells no name at all.
-            if isinstance(error, OSError) and error.filename in (None, str(scratch)):
+            named = isinstance(error, OSError) and error.filename not in (None, str(scratch))
+            if isinstance(error, OSError) and error.errno is not None and not named:
                 error.filename = str(path)
             raise
 

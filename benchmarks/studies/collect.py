@@ -98,7 +98,9 @@ def find(name: str, size: str | None, results: Path) -> Collection:
     if re.fullmatch(r"\w[\w.-]*", name) and folder.is_dir():
         if (folder / "study.json").exists():
             if size is not None:
-                raise ValueError(f"size: {size!r}; allowed: none, as {folder} is not of a study file")
+                raise ValueError(
+                    f"size: {size!r}; allowed: none, as {folder} is not of a study file"
+                )
             return Collection(name, folder, (_part("", folder),))
         if (folder / SOURCE).exists():
             study, own = _source(folder)
@@ -163,7 +165,7 @@ def stored_size(name: str, size: str | None, results: Path, sizes: Iterable[str]
         sizes: that the study has. If nothing is stored, `cpu` comes first.
 
     Returns:
-        The size, which is one of these.
+        The size.
 
     Raises:
         ValueError: the study has no such size, or several are stored.
@@ -172,13 +174,13 @@ def stored_size(name: str, size: str | None, results: Path, sizes: Iterable[str]
     if size is not None:
         pick("size", size, dict.fromkeys(own))
         return size
-    found = [one for one in stored_sizes(name, results) if one in own]
+    found = stored_sizes(name, results)
     if len(found) > 1:
         raise ValueError(
             f"size: {Path(name).stem} is stored in several; allowed: "
             f"{' or '.join(f'--size {one}' for one in found)}"
         )
-    return next(one for one in (*found, "cpu", *own) if one in own)
+    return found[0] if found else next(one for one in ("cpu", *own) if one in own)
 
 
 def find_all(results: Path) -> list[Collection]:
