@@ -311,3 +311,31 @@ def test_shells_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_WORDS", "lfp-bench re")
     monkeypatch.setenv("COMP_CWORD", "1")
     assert "resume" in CliRunner().invoke(app, [], prog_name="lfp-bench").stdout.split()
+
+
+def test_what_diverges_is_what_diagnose_finds(tmp_path: Path) -> None:
+    words = ["diagnose", "--dataset", "blobs", "--model", "toy-mlp", "--epochs", "2"]
+    words += ["--activations", "relu"]
+    found = CliRunner().invoke(app, [*words, "--learning-rate", "1e38"])
+    assert found.exit_code == 1, "nothing else was trained"
+    stored = json.loads(Path("results/diagnosis-blobs-toy-mlp/diagnosis.json").read_text())
+    assert list(stored["activations"]["relu"]) == ["before training"]
+    assert stored["diverged"]["relu"]["step"] >= 1
+    assert "relu diverged at step" in found.stdout
+    fine = CliRunner().invoke(app, [*words, "--learning-rate", "0.01", "--study", "fine"])
+    assert fine.exit_code == 0, fine.output
+    stored = json.loads(Path("results/fine/diagnosis.json").read_text())
+    assert list(stored["activations"]["relu"]) == ["before training", "after training"]
+    assert stored["diverged"] == {}
+
+
+def test_speed_leaves_out_what_does_not_go_together() -> None:
+    words = ["speed", "--models", "toy-mlp,vit-tiny", "--activations", "lif", "--methods"]
+    found = CliRunner().invoke(app, [*words, "lfp", "--repeats", "1", "--batch-size", "4"])
+    assert found.exit_code == 0, found.output
+    assert "left out: vit-tiny with lif, as its units must not spike" in found.stderr
+    stored = json.loads(Path("results/speed/speed.json").read_text())
+    assert [row["model"] for row in stored["rows"]] == ["toy-mlp"]
+    nothing = CliRunner().invoke(app, [*words, "sgd"])
+    assert nothing.exit_code == 2
+    assert "which no method of sgd goes with" in nothing.stderr

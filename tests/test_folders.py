@@ -106,7 +106,8 @@ def test_two_folders_are_compared_by_what_was_measured() -> None:
     store = Store(Path(folders[1]), Comparison().code)
     first = store.all()[0]
     end = replace(first.result.history[-1], test=0.125)
-    store.save(Stored(replace(first.result, history=(end,)), first.environment))
+    history = (*first.result.history[:-1], end)
+    store.save(Stored(replace(first.result, history=history), first.environment))
     other = invoke("diff", *folders, "--json")
     assert other.exit_code == 1
     found = json.loads(other.stdout)
@@ -137,3 +138,52 @@ def test_what_is_of_other_code_is_cleaned_and_the_rest_is_kept() -> None:
     assert not state.exists()
     assert under_way.exists()
     assert "0 bytes in all" in invoke("clean", "results/mine-smoke").stderr
+
+
+def test_a_folder_that_differs_in_nothing_has_an_empty_table() -> None:
+    run("--part", "blobs")
+    found = invoke("diff", "results/mine-smoke/blobs", "results/mine-smoke/blobs")
+    assert found.exit_code == 0, found.output
+    assert "Of the runs that both have 2 are equal and 0 differ" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "null", "", '{"schema": 2, "study": "x"}', '{"schema": 1, "study": 5}', "{}"],
+)
+def test_what_a_folder_says_of_its_study_is_read_or_refused(content: str) -> None:
+    run("--part", "blobs")
+    assert invoke("report", "mine-smoke").exit_code == 0
+    source = Path("results/mine-smoke/source.json")
+    source.write_text(content)
+    for command in (("run", "mine.yaml", "--size", "smoke"), ("report", "mine-smoke")):
+        found = invoke(*command)
+        assert found.exit_code == 2, found.output
+        assert f"error: {source}: " in found.stderr
+    assert source.read_text() == content
+
+
+def test_a_size_is_that_of_the_folder_and_nobody_is_blamed_for_another() -> None:
+    fresh = invoke("status", "mine.yaml")
+    assert fresh.exit_code == 0, fresh.output
+    run("--part", "blobs")
+    assert invoke("report", "mine-smoke", "--size", "smoke").exit_code == 0
+    found = invoke("report", "mine-smoke", "--size", "cpu")
+    assert found.exit_code == 2
+    assert "size: 'cpu'; allowed: 'smoke', which results/mine-smoke is of" in found.stderr
+    for command in ("status", "report"):
+        found = invoke(command, "mine.yaml", "--size", "tiny")
+        assert found.exit_code == 2
+        assert "size: unknown name 'tiny'. Allowed: smoke" in found.stderr
+
+
+def test_of_options_that_cannot_be_the_file_is_named() -> None:
+    run("--part", "blobs")
+    path = Path("results/mine-smoke/blobs/study.json")
+    content = json.loads(path.read_text())
+    content["options"]["methods"] = ["lpf"]
+    path.write_text(json.dumps(content))
+    found = invoke("report", "mine-smoke")
+    assert found.exit_code == 2
+    assert f"error: {path}: does not say what the study is" in found.stderr
+    assert "methods: unknown name 'lpf'" in found.stderr

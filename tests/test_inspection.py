@@ -17,6 +17,7 @@ from benchmarks.runs.inspection import DECADES, SIDE, Inspection, gini, inspect
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Store, Stored
 from benchmarks.runs.training import execute
+from benchmarks.storage.provenance import describe
 
 CPU = torch.device("cpu")
 RUN = Run("final", "blobs", "toy-mlp", "lfp", "relu", 0, 2, 256, Settings(0.1))
@@ -133,7 +134,7 @@ def test_seconds_add_up_over_the_epochs() -> None:
 
 def test_an_inspection_is_stored_and_old_files_have_none(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    stored = Stored(execute(RUN, load("blobs"), CPU), {"commit": None})
+    stored = Stored(execute(RUN, load("blobs"), CPU), describe(CPU))
     store.save(stored)
     assert store.load(RUN) == stored
     record = json.loads(store.path(RUN).read_text())

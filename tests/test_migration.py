@@ -17,7 +17,11 @@ from benchmarks.storage.files import StoreError, write_json
 from benchmarks.studies.collect import described, find
 from benchmarks.studies.migration import BEFORE, migrate
 
-ENVIRONMENT = {"commit": "abc", "code": "old", "date": "2026-01-01", "processor": "a CPU"}
+ENVIRONMENT = {
+    **{"commit": "abc", "code": "old", "date": "2026-01-01", "processor": "a CPU"},
+    **{"dirty": False, "python": "3", "torch": "2", "numpy": "2", "platform": "a system"},
+    **{"device": "cpu", "threads": 1},
+}
 RUN = Run("final", "blobs", "toy-mlp", "lfp", "relu", 0, 2, 256, LFPSettings(0.1, epsilon=0.25))
 RESULT = Result(
     RUN,
@@ -94,7 +98,7 @@ def test_rows_of_a_kept_study_have_the_end_of_their_history_alone(tmp_path: Path
     table = "\n".join([",".join(row), ",".join(row.values())])
     (tmp_path / "results.csv").write_text(table + "\n")
     assert migrate(tmp_path) == 1
-    (part,) = find(tmp_path.name, "cpu", tmp_path.parent).parts
+    (part,) = find(tmp_path.name, None, tmp_path.parent).parts
     (stored,) = part.found.runs.values()
     assert stored.result == replace(RESULT, history=RESULT.history[1:])
     assert stored.environment["commit"] == "def"

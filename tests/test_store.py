@@ -1,5 +1,6 @@
 """The store: a file is whole or not there, and what is not ours is never overwritten."""
 
+import errno
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement, Workload
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
 from benchmarks.runs.store import PACKED, Store, Stored, StoredCosts, write_packed
-from benchmarks.storage.files import StoreError, write, write_json
+from benchmarks.storage.files import StoreError, replacing, write, write_json
 
 RUN = Run("final", "digits", "mlp", "lfp", "relu", 0, 1, 8, Settings(0.1, clip_norm=None))
 RESULT = Result(
@@ -27,7 +29,12 @@ RESULT = Result(
     steps=4,
     seconds=0.125,
 )
-STORED = Stored(RESULT, {"commit": None, "threads": 1})
+#: What every environment says.
+ENVIRONMENT: dict[str, Any] = {
+    **{"commit": None, "dirty": None, "python": "3", "torch": "2", "numpy": "2"},
+    **{"platform": "a system", "device": "cpu", "processor": "a CPU", "threads": 1},
+}
+STORED = Stored(RESULT, ENVIRONMENT)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -42,7 +49,7 @@ def test_costs_that_are_saved_are_loaded(tmp_path: Path) -> None:
     store = Store(tmp_path)
     workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
     measurement = Measurement(workload, ("sgd",), 3, {"sgd": Settings(0.1)}, "a CPU", threads=1)
-    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], {"commit": None})
+    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], ENVIRONMENT)
     assert store.load_costs(measurement) is None
     store.save_costs(measurement, costs)
     assert store.load_costs(measurement) == costs
@@ -108,7 +115,7 @@ def test_what_is_packed_is_found_as_before(tmp_path: Path) -> None:
     store = Store(tmp_path)
     workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
     measurement = Measurement(workload, ("sgd",), 3, {"sgd": Settings(0.1)}, "a CPU", threads=1)
-    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], {"commit": None})
+    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], ENVIRONMENT)
     store.save(STORED)
     store.save_costs(measurement, costs)
     store.pack()
@@ -121,7 +128,7 @@ def test_what_is_packed_is_found_as_before(tmp_path: Path) -> None:
     store.pack()
     assert (tmp_path / "runs.jsonl.gz").read_bytes() == before
     later = replace(RESULT, run=replace(RUN, seed=1))
-    store.save(Stored(later, {}))
+    store.save(Stored(later, ENVIRONMENT))
     store.pack()
     assert len(store.all()) == 2
 
@@ -263,3 +270,123 @@ def test_a_kill_in_between_leaves_a_whole_file(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert path.read_bytes() in contents
+
+
+WHOLE = replace(RESULT, history=(Epoch(test=0.5, seconds=0.0), Epoch(test=1.0)), divergence=None)
+
+
+def edited(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return the record with another value at a path; without it, if that is the ellipsis."""
+    *down, last = path.split(".")
+    at: Any = record
+    for key in down:
+        at = at[int(key) if isinstance(at, list) else key]
+    if value is ...:
+        del at[int(last) if isinstance(at, list) else last]
+    else:
+        at[int(last) if isinstance(at, list) else last] = value
+    return record
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("history", [], "history: 0 epochs, of a run of 1; allowed: 2"),
+        ("history.1", ..., "history: 1 epochs, of a run of 1; allowed: 2"),
+        ("history.1.test", 7.5, "history.1.test: 7.5; allowed: an accuracy in [0, 1]"),
+        ("history.1.test", -1, "history.1.test: -1.0; allowed: an accuracy in [0, 1]"),
+        ("history.1.test", "0.5", "history.1.test"),
+        ("history.1.test", True, "history.1.test"),
+        ("history.1.more", 1, "history.1.more"),
+        ("history.0.overflowed", -1, "history.0.overflowed"),
+        ("seconds", -1, "seconds"),
+        ("steps", "4", "steps"),
+        ("more", 1, "more"),
+        ("run.more", 1, "more"),
+        ("run.seed", True, "seed"),
+        ("metric", "error", "loss and metric"),
+        ("environment", {}, "commit"),
+        ("environment.threads", "1", "threads"),
+        ("environment.processor", ..., "processor"),
+        ("environment.load", "high", "load"),
+    ],
+)
+def test_a_result_that_no_run_can_have_is_refused(
+    path: str, value: Any, told: str, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    store.save(Stored(WHOLE, ENVIRONMENT))
+    file = store.path(RUN)
+    assert store.load(RUN) is not None, "what is not edited is read"
+    write_json(file, edited(json.loads(file.read_text()), path, value))
+    with pytest.raises(StoreError, match="not a file that this harness wrote") as caught:
+        Store(tmp_path).all()
+    assert file.name in str(caught.value)
+    assert f"({told}" in str(caught.value) or f": {told}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *(("costs", []), ("costs.0.seconds", -1.0), ("costs.0.seconds", "1"), ("costs.0.x", 1)),
+        *(("environment", {}), ("costs.0.macs", True), ("costs.0.method", 5)),
+    ],
+)
+def test_costs_that_nothing_can_have_are_refused(path: str, value: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
+    measurement = Measurement(workload, ("sgd",), 3, {"sgd": Settings(0.1)}, "a CPU", threads=1)
+    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], ENVIRONMENT)
+    store.save_costs(measurement, costs)
+    assert store.all_costs()
+    file = store.costs_path(measurement)
+    write_json(file, edited(json.loads(file.read_text()), path, value))
+    with pytest.raises(StoreError, match=f"{file.name}: not a file that this harness wrote"):
+        store.all_costs()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("0-0.json", '{"schema": 1}'),
+        ("notes.json", '{"a": 1}'),
+        ("null.json", "null"),
+        ("0-0.json", '{"schema": 2}'),
+        ("0-0.json", ""),
+        ("Copy of.json", None),
+        ("._0-0.json", None),
+    ],
+)
+def test_what_a_pack_could_not_be_read_with_is_not_packed(
+    name: str, content: str | None, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    foreign = tmp_path / "runs" / name
+    foreign.write_text(store.path(RUN).read_text() if content is None else content)
+    with pytest.raises(StoreError) as caught:
+        store.pack()
+    assert str(foreign) in str(caught.value)
+    assert foreign.exists()
+    assert store.path(RUN).exists()
+    assert not (tmp_path / PACKED).exists()
+    foreign.unlink()
+    store.pack()
+    assert Store(tmp_path).load(RUN) == STORED
+
+
+def test_a_pack_of_no_bytes_is_no_pack(tmp_path: Path) -> None:
+    write_packed(tmp_path, {})
+    assert Store(tmp_path).all() == [], "a pack of nothing has bytes"
+    (tmp_path / PACKED).write_bytes(b"")
+    with pytest.raises(StoreError, match=PACKED):
+        Store(tmp_path).all()
+
+
+def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=str(tmp_path / "file")) as caught,
+        replacing(tmp_path / "file") as _,
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "file")

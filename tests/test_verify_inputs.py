@@ -122,6 +122,7 @@ def test_logits_for_each_of_several_places_are_checked_with_theorem_1() -> None:
         (("mymodel:build", "-3"), "input: '-3'; allowed: whole numbers from 1"),
         (("mymodel:build", "3,"), "input: ''; allowed: whole numbers from 1"),
         (("mymodel:build", "9999999999"), "allowed: whole numbers from 1"),
+        (("mymodel:build", "999999999,999999"), "input: '999999999,999999' cannot be drawn ("),
         (("mymodel:build", "mymodel:fail"), "input: 'mymodel:fail' failed (KeyError: "),
         (("mymodel:build", "mymodel:build"), "returned Tagger; allowed: a tensor"),
         (("mymodel:build", "mymodel:none"), "input: 'mymodel:none' is no package:callable"),
