@@ -156,7 +156,7 @@ def test_functions_conserve_reward(name: str) -> None:
 
 def test_a_slope_that_is_not_conjugate_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def backward(ctx: object, g: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        slope = ctx.saved_tensors[0]  # type: ignore[attr-defined]
         return slope * g, None, None, None, None, None
 
     monkeypatch.setattr(SecantSlope, "backward", staticmethod(backward))
