@@ -23,6 +23,12 @@ from baselines.options import LogUniform, Search, options
 from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings, generator
 
 
+DROPOUTS: tuple[type[nn.Module], ...] = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
+
+
 @options
 class DTPSettings(Settings):
     """The options of difference target propagation."""
@@ -62,7 +68,11 @@ class Inverse(nn.Module):
         nn.init.xavier_uniform_(weight, generator=random)
         self.weight = nn.Parameter(weight.to(layer.weight))
         self.bias = nn.Parameter(torch.zeros(layer.in_features).to(layer.weight))
-        self._units = [m for m in below.after() if not is_as_written(m, nn.Dropout)]
+        self._units = [
+            module
+            for module in below.after()
+            if not any(is_as_written(module, kind) for kind in DROPOUTS)
+        ]
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Return the inputs that a layer with these outputs may have had."""

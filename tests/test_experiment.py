@@ -40,11 +40,8 @@ class Squares(Experiment[Options]):
     """Squares numbers; fails at a number that is set."""
 
     schema = Options
-    made: list[int]
-    fails_at: int | None = None
-
-    def __init__(self) -> None:
-        self.made = []
+    made: ClassVar[list[int]]
+    fails_at: ClassVar[int | None]
 
     def runs(self, options: Options) -> int:
         """See the protocol."""
@@ -79,16 +76,22 @@ def square(number: int, power: int) -> Square:
 
 
 @pytest.fixture
-def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Squares:
+def squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Squares]:
     """The experiment, and a study file in the working directory that asks for it."""
-    kind = Squares()
-    monkeypatch.setitem(EXPERIMENTS.own, "squares", lambda: kind)
+
+    class Fresh(Squares):
+        """Has made none."""
+
+        made: ClassVar[list[int]] = []
+        fails_at: ClassVar[int | None] = None
+
+    monkeypatch.setitem(EXPERIMENTS.own, "squares", Fresh)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(
         "title: squares\nexperiment: squares\nparts: {few: {numbers: 2}, many: {numbers: 3}}\n"
         "sizes: {smoke: {}}\n"
     )
-    return kind
+    return Fresh
 
 
 def invoke(command: str, *more: str) -> Result:
@@ -100,7 +103,7 @@ def done() -> list[tuple[int, int]]:
     return [(part["done"], part["of"]) for part in parts]
 
 
-def test_it_is_run_part_by_part_and_not_twice(squares: Squares) -> None:
+def test_it_is_run_part_by_part_and_not_twice(squares: type[Squares]) -> None:
     assert done() == [(0, 2), (0, 3)]
     parts = json.loads(invoke("run").stdout)["parts"]
     assert [[row["square"] for row in part["rows"]] for part in parts] == [[0, 1], [0, 1, 4]]
@@ -117,7 +120,7 @@ def test_it_is_run_part_by_part_and_not_twice(squares: Squares) -> None:
     assert squares.made == made
 
 
-def test_it_goes_on_where_it_was_interrupted(squares: Squares) -> None:
+def test_it_goes_on_where_it_was_interrupted(squares: type[Squares]) -> None:
     squares.fails_at = 2
     result = invoke("run")
     assert result.exit_code == 130
@@ -129,7 +132,7 @@ def test_it_goes_on_where_it_was_interrupted(squares: Squares) -> None:
 
 
 def test_runs_of_other_code_are_told_and_not_used(
-    squares: Squares, monkeypatch: pytest.MonkeyPatch
+    squares: type[Squares], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invoke("run")
     monkeypatch.setattr(Squares, "code", "other")
@@ -139,7 +142,9 @@ def test_runs_of_other_code_are_told_and_not_used(
     assert done() == [(2, 2), (3, 3)]
 
 
-def test_runs_of_other_options_are_not_used_but_those_along_an_axis_are(squares: Squares) -> None:
+def test_runs_of_other_options_are_not_used_but_those_along_an_axis_are(
+    squares: type[Squares],
+) -> None:
     invoke("run")
     plan, text = Path("mine.yaml"), Path("mine.yaml").read_text()
     plan.write_text(text.replace("numbers: 3", "numbers: 4"))
@@ -162,7 +167,7 @@ def test_runs_of_other_options_are_not_used_but_those_along_an_axis_are(squares:
         ("numbers: many", "few (smoke): numbers: Input should be a valid integer"),
     ],
 )
-def test_its_options_are_checked(squares: Squares, wrong: str, message: str) -> None:
+def test_its_options_are_checked(squares: type[Squares], wrong: str, message: str) -> None:
     text = Path("mine.yaml").read_text()
     Path("mine.yaml").write_text(text.replace("numbers: 2", wrong))
     result = invoke("run")

@@ -278,7 +278,7 @@ def test_a_data_set_is_loaded_or_refused(splits: list[tuple[Any, Any]], classes:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS.own, "mine", source)
         if told := refusal(DataError, lambda: load("mine")):
-            assert told.startswith("mine: ")
+            assert told.startswith("dataset: mine: ")
         else:
             dataset = load("mine")
             for split in (dataset.train, dataset.validation, dataset.test):

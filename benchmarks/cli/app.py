@@ -153,6 +153,8 @@ class Commands(LaterGroup):
         except PlugInError as error:
             raise Refused(str(error)) from error
         except SystemExit as error:  # no command of ours does that
+            if isinstance(error.__context__, BrokenPipeError):  # rich does, with who reads gone
+                raise
             raise Refused(f"the code of another package has exited ({error.code!r})") from error
 
 

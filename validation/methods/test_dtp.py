@@ -80,6 +80,14 @@ def test_inverses_learn_to_undo_their_layers() -> None:
     assert mistake() < 0.5 * before
 
 
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.AlphaDropout])
+def test_inverses_make_outputs_before_any_dropout(kind: type[nn.Module]) -> None:
+    layers = nn.Linear(6, 5), nn.Tanh(), kind(0.5), nn.Linear(5, 3)
+    trainer = DifferenceTargetPropagation(nn.Sequential(*layers), DTPSettings(0.1))
+    outputs = torch.randn(8, 3)
+    assert torch.equal(trainer.inverses[0](outputs), trainer.inverses[0](outputs))
+
+
 def test_a_convolution_has_no_inverse() -> None:
     with pytest.raises(ValueError, match=r"^model: Conv2d has no inverse.*allowed: Linear"):
         DifferenceTargetPropagation(convolutional(0), DTPSettings(0.1))
