@@ -22,7 +22,6 @@ from baselines.chain import Segment, is_as_written, segments
 from baselines.options import LogUniform, Search, options
 from baselines.trainer import BasicSettings, DescentTrainer, NeedsDerivatives, Settings, generator
 
-
 DROPOUTS: tuple[type[nn.Module], ...] = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
     *(nn.AlphaDropout, nn.FeatureAlphaDropout),

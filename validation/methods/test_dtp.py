@@ -82,9 +82,10 @@ def test_inverses_learn_to_undo_their_layers() -> None:
 
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.AlphaDropout])
 def test_inverses_make_outputs_before_any_dropout(kind: type[nn.Module]) -> None:
-    layers = nn.Linear(6, 5), nn.Tanh(), kind(0.5), nn.Linear(5, 3)
-    trainer = DifferenceTargetPropagation(nn.Sequential(*layers), DTPSettings(0.1))
-    outputs = torch.randn(8, 3)
+    hidden = nn.Linear(6, 5), nn.Tanh(), kind(0.5), nn.Linear(5, 4), nn.ReLU()
+    model = nn.Sequential(*hidden, nn.Linear(4, 3))
+    trainer = DifferenceTargetPropagation(model, DTPSettings(0.1))
+    outputs = torch.randn(8, 4)
     assert torch.equal(trainer.inverses[0](outputs), trainer.inverses[0](outputs))
 
 
