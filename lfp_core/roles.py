@@ -149,6 +149,12 @@ def are_gates(call: Call) -> bool:
     return len(pending) == 1 and all(role in GATES for role in call.roles)
 
 
+def are_mixed(call: Call) -> bool:
+    """Return whether all activations are powers, of which some are mixed with other values."""
+    roles = set(call.roles)
+    return not roles.isdisjoint(MIXED) and roles <= {*MIXED, *MIXABLE}
+
+
 def of_factors(call: Call) -> Role:
     """Return the role of a product or quotient: a gate, if all activations are gates alone."""
     return "gate" if are_gates(call) and joined(call.marks) is None else ""

@@ -99,7 +99,7 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
         becomes = becomes._replace(role="centred")
     if roles.are_gates(call):
         becomes = becomes._replace(role="gate", pending=joined(marks))
-    if any(mark.role in MIXED for mark in marks):
+    if roles.are_mixed(call):
         becomes = becomes._replace(role="mixed")
     # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
     guess = any(mark.kind == "undetermined" and not mark.leaf for mark in marks)
@@ -114,18 +114,18 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     number = _added_number(call)
     if mark.role in GATES and call.alone(term):  # 1 - sigmoid(z), or g + (g.round() - g).detach()
         becomes = becomes._replace(role="gate", pending=mark.pending)
-    elif mark.role in MIXED:
-        becomes = becomes._replace(role="mixed")
     elif mark.role == "centred":
         becomes = becomes._replace(role="centred")
     elif _is_subtracted(call, term) and mark.role == "extreme":
         return call.run(becomes._replace(role="centred"))  # a weight or a number, less the largest
-    elif number is not None:
-        becomes = becomes._replace(role=roles.of_sum(call.operation, mark.role, number))
     elif call.operation in roles.DIFFERENCES and "detached" in [
         mark.role for mark in call.marks[1:] if mark is not None
     ]:
         becomes = becomes._replace(role="centred")  # less the largest, which was detached
+    elif mark.role in MIXED:
+        becomes = becomes._replace(role="mixed")
+    elif number is not None:
+        becomes = becomes._replace(role=roles.of_sum(call.operation, mark.role, number))
     biased = all(
         other is term or (m is not None and m.kind == "weight")
         for other, m in zip(call.operands, call.marks, strict=True)

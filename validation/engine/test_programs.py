@@ -450,6 +450,24 @@ def test_a_mixture_of_squares_that_nothing_is_divided_by_is_an_activation() -> N
     assert feedback_of(layers)["first.weight"].norm() > 0
 
 
+def test_a_softmax_of_a_layer_of_squares_is_a_softmax() -> None:
+    """And so it is of what such layers were added to, as in a residual network."""
+
+    def layer(h: Tensor, w: Tensor) -> Tensor:
+        return F.linear(h.relu() ** 2, torch.diag(w), w)
+
+    def whole(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        return torch.cat([layer(h, w).softmax(-1) * g, (g + layer(h, w)).softmax(-1) * h])[2:6]
+
+    def by_hand(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        one, two = layer(h, w), g + layer(h, w)
+        e, f = (one - top(one)).exp(), (two - top(two).detach()).exp()
+        parts = e / e.sum(-1, keepdim=True) * g, f / f.sum(-1, keepdim=True) * h
+        return torch.cat(parts)[2:6]
+
+    assert distance(feedback_of(by_hand), feedback_of(whole)) <= TOLERANCE
+
+
 def test_the_root_of_a_layer_of_squares_is_an_activation() -> None:
     """As in pooling by norms: what multiplies by it shares evenly."""
 
