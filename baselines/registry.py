@@ -49,7 +49,7 @@ def blaming(plug_ins: str, *, passing: tuple[type[Exception], ...] = ()) -> Iter
 def guarded(
     plug_in: str,
     function: Callable[..., Any],
-    check: Callable[..., T],
+    check: Callable[..., T] = lambda returned, *_, **__: returned,
     passing: tuple[type[Exception], ...] = (),
 ) -> Callable[..., T]:
     """Return a function that is called as one of a plug-in, and names it where that fails.
@@ -58,7 +58,8 @@ def guarded(
         plug_in: its kind and name.
         function: of the plug-in.
         check: returns what the function has returned, which comes first, and raises `TypeError` or
-            `ValueError` where it is not what it has to be; the arguments follow.
+            `ValueError` where it is not what it has to be; the arguments follow. By default,
+            anything is.
         passing: errors that the plug-in may raise.
 
     Returns:

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from annotated_types import Ge
-from pydantic import ConfigDict, Strict
+from pydantic import ConfigDict
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -32,12 +31,10 @@ from benchmarks.costs.workloads import (
     samples_of,
 )
 from benchmarks.models import ACTIVATIONS, MODELS
+from benchmarks.storage.fields import STORED, Count, Magnitude
 from benchmarks.storage.settings import unchanged
 
 TrainingStep = Callable[[Tensor, Tensor], object]
-# What is read of a file has no text or truth value in place of a number.
-Magnitude = Annotated[float, Strict(), Ge(0)]
-Count = Annotated[int, Strict(), Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Cost:
     product with spikes, which need not multiply, is counted as any other.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = STORED
 
     method: str
     samples: Count  # in the batch of a step
@@ -168,7 +165,7 @@ def _step(
         return METHODS[REFERENCE](with_engine_pooling(model), settings).step
     with blaming(plug_in := METHODS.plug_in(name)):
         step = METHODS[name](model, settings).step
-    return guarded(plug_in, step, lambda told, *_: told) if plug_in else step
+    return guarded(plug_in, step) if plug_in else step
 
 
 def _peak(name: str, workload: Workload, settings: BasicSettings, device: torch.device) -> int:

@@ -4,6 +4,7 @@ One is imported when it is asked for: all of them take seconds.
 """
 
 import inspect
+from collections.abc import Callable
 from types import new_class
 from typing import Any
 
@@ -30,8 +31,8 @@ def _as_kind(item: Any) -> type[Experiment[Any]]:
 def _guarded(name: str, kind: type[Experiment[Any]]) -> type[Experiment[Any]]:
     """Return a kind whose answers name it where they fail, but for what it may refuse."""
     passing = (ValueError, DataError, StoreError, OSError, MemoryError)
-    asked = {
-        one: guarded(name, getattr(kind, one), lambda answer, *_: answer, passing) for one in ASKED
+    asked: dict[str, Callable[..., Any]] = {
+        one: guarded(name, getattr(kind, one), passing=passing) for one in ASKED
     }
     made: type[Experiment[Any]] = new_class(
         kind.__name__, (kind,), exec_body=lambda body: body.update(asked)

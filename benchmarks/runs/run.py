@@ -3,27 +3,20 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from annotated_types import Ge
-from pydantic import ConfigDict, Strict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from baselines import METHODS, BasicSettings, Spiking, Trainer
 from baselines.stored_options import stored_settings
 from benchmarks.runs.inspection import Inspection
+from benchmarks.storage.fields import STORED, Count, Magnitude, Number
 from benchmarks.storage.provenance import identity
 from lfp_core.dead import DeadParameters
 
 #: Torch's default is TF32, with ten bits of precision, of which nothing may be left where LFP
 #: divides by pre-activations near 0 (docs/gpu.md has the errors).
 Convolutions = Literal["float32", "tf32"]
-
-
-#: What is read of a file has no other fields, and no text or truth value in place of a number.
-STORED = ConfigDict(extra="forbid")
-Number = Annotated[float, Strict()]
-Magnitude = Annotated[float, Strict(), Ge(0)]
-Count = Annotated[int, Strict(), Ge(0)]
 
 
 class Task(NamedTuple):

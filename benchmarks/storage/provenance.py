@@ -12,14 +12,14 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge
-from pydantic import ConfigDict, Strict, with_config
+from pydantic import ConfigDict, with_config
 from typing_extensions import NotRequired, TypedDict
 
 from benchmarks.storage import git
+from benchmarks.storage.fields import Magnitude, Several
 
 #: The code that decides what a run or a step measures.
 CODE = (
@@ -49,11 +49,11 @@ class Environment(TypedDict):
     platform: str
     device: str
     processor: str
-    threads: Annotated[int, Strict(), Ge(1)]
+    threads: Several
     date: NotRequired[str]
     code: NotRequired[str]
-    cores: NotRequired[Annotated[int, Strict(), Ge(1)] | None]
-    load: NotRequired[Annotated[float, Strict(), Ge(0)] | None]
+    cores: NotRequired[Several | None]
+    load: NotRequired[Magnitude | None]
     nodes: NotRequired[str]
     plugins: NotRequired[dict[str, str]]
     determinism: NotRequired[dict[str, Any]]
