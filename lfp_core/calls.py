@@ -408,27 +408,26 @@ class Call:
             # All of the memory owes the same, so that any other view of it finds what it owes.
             if not whole_memory:
                 used(target, mark, in_place=True)
-                mark = mark._replace(epsilon=0.0, degree=1.0, role="")
+                mark = mark.settled
             marked(target._base, mark, frozen=True)
         marked(target, mark, frozen=True)
         if _torch.is_compiling() and isinstance(output, Tensor):
             marked(output, mark)  # which the compiler takes for another tensor
         return output
 
-    def memory_mark(self) -> Mark | None:
-        """Return the mark of all of the memory that is written to through a view.
+    def memory(self) -> tuple[Tensor | None, Mark | None]:
+        """Return all of the memory that is written to through a view, and its mark.
 
-        None if there is no such view, or no reward can arrive in that memory before the write.
+        None if there is no such view, and under ``torch.compile``.
         """
         base = None if self.target is None else self.target._base
         if self.target is None or base is None or _torch.is_compiling():
-            return None
+            return None, None
         if not getattr(base, ATTRIBUTE, None) and base.numel() == self.target.numel():
             own = mark_of(self.target)  # a layer's output may be a view of what no rule saw
             if own is not None:
                 put(base, own)
-        whole = mark_of(base)
-        return whole if base.requires_grad else None
+        return base, mark_of(base)
 
     def settle_memory(self, whole_memory: bool = False) -> None:
         """Before a view is written to, apply what all of its memory owes.
@@ -441,11 +440,10 @@ class Call:
             self._refuse_shared_memory(target)
         if target is not None:
             before_overwriting(target)
-        base = None if target is None else target._base
-        whole = None if whole_memory else self.memory_mark()
-        if base is not None and whole is not None:
+        base, whole = (None, None) if whole_memory else self.memory()
+        if base is not None and whole is not None and base.requires_grad:
             used(base, whole, in_place=True)
-            put(base, whole._replace(epsilon=0.0, degree=1.0, role=""))
+            put(base, whole.settled)
             self.marks = [mark_of(operand) for operand in self.operands]
 
     @staticmethod

@@ -127,10 +127,11 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         reason = " of an activation and another, or a weight"
         return call.run(call.kind()) if expanded else context.without_rule(call, reason)
     ((z, mark),) = call.active
-    if not z.requires_grad:
-        return call.run(call.kind())
     if mark.role in DIVISORS and operation in roles.BOUNDS:
         return call.keep()
+    role = roles.of_function(operation, mark.role, (), {})
+    if not z.requires_grad:
+        return call.run(call.kind()._replace(role=role))
     shape = torch.broadcast_shapes(*(operand.shape for operand in call.operands))
     whole = z if shape == z.shape else route(context, Tensor.expand, (z, shape), {})
 
@@ -147,7 +148,7 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         copied = None if call.target is None else call.target.clone()
         slope = _derivative_at_zero(lambda value: function(value, copied), whole)
     in_place = call.target is z
-    unit = functions.UNKNOWN.with_role(roles.of_function(operation, mark.role, (), {}))
+    unit = functions.UNKNOWN.with_role(role)
     return _secant(context, operation, whole, mark, function, unit, slope, in_place)
 
 
@@ -228,9 +229,10 @@ def power(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if exponent is None:
         return _power_of_tensor(call)
     degree = mark.degree * exponent
+    if 0 < exponent < 1 and mark.role in (*DIVISORS, "magnitude") and call.target is None:
+        call.operation = _with_slope_0_at_0(operation, exponent)
+        return call.keep(degree)
     if mark.role in DIVISORS or (mark.role in GATES and mark.pending is not None):
-        if 0 < exponent < 1 and mark.role in DIVISORS and call.target is None:
-            call.operation = _with_slope_0_at_0(operation, exponent)
         return call.keep(degree)
     if exponent < 1:  # whose slope is infinite at 0
         return _secant_of_power(call, exponent)
@@ -275,23 +277,17 @@ def _with_slope_0_at_0(root: Operation, exponent: float) -> Operation:
 def _secant_of_power(call: Call, exponent: float) -> Any:
     """Run a root or a reciprocal as an activation."""
     z, *options = call.args
+    mark, unit = call.marks[0], functions.UNITS.get(call.operation, functions.UNKNOWN)
+    assert mark is not None
+    unit = unit.with_role(roles.of_power(call.operation, mark.role, exponent))
     if exponent == 0 or not z.requires_grad:
-        return call.run(call.kind())
+        return call.run(call.kind()._replace(role=unit.mark.role))
 
     def function(z: Tensor) -> Tensor:
         return call.operation(z, *options, **call.kwargs)
 
-    mark, unit = call.marks[0], functions.UNITS.get(call.operation, functions.UNKNOWN)
-    assert mark is not None
-    unit = unit.with_role(roles.of_power(call.operation, mark.role, exponent))
     in_place = call.target is not None
-    if mark.role != "magnitude" or exponent < 0 or in_place:
-        return _secant(call.context, call.operation, z, mark, function, unit, 0.0, in_place)
-    # The chain rule is the secant slope times the exponent, and 0 at 0.
-    of_chain = Share.apply(z, exponent, False)
-    plain = mark._replace(degree=1.0)
-    root = _secant(call.context, call.operation, of_chain, plain, function, unit, 0.0, in_place)
-    return marked(root, call.kind()._replace(degree=mark.degree * exponent, role="magnitude"))
+    return _secant(call.context, call.operation, z, mark, function, unit, 0.0, in_place)
 
 
 def _power_of_tensor(call: Call) -> Any:

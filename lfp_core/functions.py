@@ -147,6 +147,7 @@ ODD = named("tanh", "erf", "softsign")  # which make a gate when 1 is added
 RELU = named("relu")
 #: Functions of which f(0) = 0 although they jump there, or have an infinite slope.
 STEPS = named("heaviside", "sign", "sgn", "sqrt") | {heaviside}
+FLOORED = named("floor_divide") | {Tensor.__floordiv__, Tensor.__rfloordiv__}  # quotients
 LOGARITHMS_OF_SUMS = named("logaddexp", "logaddexp2")
 #: Functions of one activation and constants, of which either may come first; the slope at 0 is 0.
 OF_SEVERAL = (
@@ -155,6 +156,7 @@ OF_SEVERAL = (
         *("copysign", "xlogy", "xlog1py"),
     )
     | LOGARITHMS_OF_SUMS
+    | FLOORED
     | {Tensor.__rpow__}
 )
 #: Rounding to a grid, with a straight-through derivative.
@@ -163,7 +165,7 @@ QUANTISATION = named(
     "fused_moving_avg_obs_fake_quant",
 )
 #: Functions whose slope at 0 needs no derivative to be taken, which some do not have.
-KNOWN_AT_ZERO = STEPS | QUANTISATION
+KNOWN_AT_ZERO = STEPS | QUANTISATION | FLOORED
 
 
 class Unit(NamedTuple):

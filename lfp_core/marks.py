@@ -100,10 +100,11 @@ class Pending:
         self.earlier = earlier
         self.degree: float = degree * (earlier[0].degree if earlier else 1.0)
 
-    def other_use(self, tensor: Tensor) -> Tensor:
+    def other_use(self, tensor: Tensor, in_place: bool) -> Tensor:
         """Return what the operand has become, for a use that does not say its share.
 
-        A reward from there is refused if a use that does has settled on another share.
+        A reward from there is refused if a use that does has settled on another share. What is
+        overwritten has no later use, so that all of its rewards come from there.
         """
         if self is UNSETTLED:
             return tensor
@@ -112,7 +113,7 @@ class Pending:
             if self.is_another:
                 raise UnsupportedOperation(TWO_USES)
 
-        used_here = tensor.view_as(tensor)
+        used_here = tensor if in_place else tensor.view_as(tensor)
         used_here.register_hook(check)
         return used_here
 
@@ -212,6 +213,13 @@ class Mark(NamedTuple):
         if self.degree != 1.0 and self.pending is UNSETTLED:
             _refuse_open()
         return self.degree
+
+    @property
+    def settled(self) -> "Mark":
+        """The mark after what the tensor owes was applied."""
+        return self._replace(
+            epsilon=0.0, degree=1.0, role=self.role if self.role in MIXED else "", pending=None
+        )
 
     @property
     def inverse(self) -> bool:
@@ -497,8 +505,8 @@ def used(
         return tensor
     if mark.kind == "weight":
         return tensor if mark.scaled else scaled_weight(tensor)
-    if mark.pending is not None and not in_place:
-        tensor = mark.pending.other_use(tensor)
+    if mark.pending is not None:
+        tensor = mark.pending.other_use(tensor, in_place)
     factor = share if isinstance(share, Pending) else share / mark.owed_degree
     if mark.epsilon or factor != 1.0:
         check_dense(tensor)

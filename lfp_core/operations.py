@@ -27,6 +27,7 @@ from lfp_core.sharing import (
     alpha_dropout,
     complex_parts,
     constant,
+    convert,
     distance,
     expansion,
     linear,
@@ -154,6 +155,7 @@ _rules: dict[Operation, Rule] = dict(
         of(product_of_all, named("prod")),
         of(solve, {torch.linalg.solve, torch.linalg.solve_triangular}),
         of(route_like, named("view_as", "reshape_as", "expand_as", "type_as")),
+        of(convert, named("to")),
         of(
             route,
             named(
@@ -170,7 +172,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("split", "split_with_sizes", "unbind", "select", "narrow", "index_select"),
                 *("gather", "where", "masked_fill", "index_fill", "pad", "constant_pad_nd"),
                 *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided"),
-                *("clone", "contiguous", "to", "float", "double", "half", "bfloat16", "type"),
+                *("clone", "contiguous", "float", "double", "half", "bfloat16", "type"),
                 *("cpu", "cuda", "as_tensor", "asarray", "cartesian_prod", "combinations"),
                 *("resolve_conj", "resolve_neg", "conj", "to_dense", "to_sparse"),
                 *("alias_copy", "native_channel_shuffle", "unsafe_chunk", "unsafe_split"),

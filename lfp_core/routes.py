@@ -23,7 +23,9 @@ from lfp_core.marks import (
     DATA,
     DETACHED,
     GATES,
+    POWERS,
     Mark,
+    is_active,
     joined,
     mark_of_detached,
     marked,
@@ -91,10 +93,17 @@ def unflatten(context: Context, operation: Operation, args: Args, kwargs: Kwargs
 
 def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Move values to the shape or type of another tensor, which takes no part."""
-    x, other = (*args, *kwargs.values())
-    if operation is Tensor.type_as:
-        return route(context, Tensor.to, (x, other.device, other.dtype), {})
-    return route(context, SHAPED_LIKE[operation], (x, other.shape), {})
+    options = dict(kwargs)
+    x, other, *rest = args if len(args) > 1 else (*args, options.pop("other"))
+    if operation in SHAPED_LIKE:
+        return route(context, SHAPED_LIKE[operation], (x, other.shape), options)
+    return route(context, Tensor.to, (x, other.device, other.dtype, *rest), options)
+
+
+def convert(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
+    """Move values to another type or device, or to those of another tensor."""
+    like_another = len(tensors((*args, *kwargs.values()))) > 1
+    return (route_like if like_another else route)(context, operation, args, kwargs)
 
 
 def _is_lookup(call: Call) -> bool:
@@ -117,35 +126,55 @@ def write(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
 
 def _written(call: Call) -> Any:
     """Run an operation that writes values into a memory, which then owes what they did."""
-    kind, owed = call.kind(), _owed_after(call)
-    if owed is None or kind.kind != "activation":
+    kind, written = call.kind(), _written_marks(call)
+    owed = _owed_by(written)
+    if kind.kind != "activation" or not written:
         return call.run(kind)
+    role = roles.of_moved(call.operation, {mark.role for mark in written})
+    if owed is None:
+        return call.run(kind._replace(role=role if role == "mixed" else ""))
     for operand, _ in call.active:
         call.replace(operand, ACTIVATION)
-    return call.run(owed._replace(assumed=kind.assumed), whole_memory=True)
+    return call.run(owed._replace(assumed=kind.assumed, role=role), whole_memory=True)
 
 
-def _owed_after(call: Call) -> Mark | None:
-    """Return the mark of a memory after a write, if all that can get a reward in it owes the same.
+def _written_marks(call: Call) -> list[Mark]:
+    """Return the marks of the activations in a memory after a write; none if weights are in it.
 
-    A buffer that is filled step by step then owes what a concatenation of the steps does. None if
-    nothing is owed, or not the same.
+    What is frozen gets no reward, so that it may owe what the others do.
     """
-    owing = [mark for operand, mark in call.active if operand.requires_grad]
-    whole = call.memory_mark()
-    if whole is not None:
-        owing.append(whole)
-    if any(mark is not None and mark.kind == "weight" for mark in call.marks) or not owing:
+    if any(mark is not None and mark.kind == "weight" for mark in call.marks):
+        return []
+    parts = [(mark, operand.requires_grad) for operand, mark in call.active]
+    base, whole = call.memory()
+    if base is not None and is_active(whole):
+        parts.append((whole, base.requires_grad))
+    owing = next((mark for mark, learns in parts if learns), None)
+    return [
+        mark if learns or owing is None else owing._replace(role=mark.role, pending=mark.pending)
+        for mark, learns in parts
+    ]
+
+
+def _owed_by(written: list[Mark]) -> Mark | None:
+    """Return what a memory owes, if all activations in it owe the same; None if they do not.
+
+    A buffer that is filled step by step then owes what a concatenation of the steps does.
+    """
+    if not written:
         return None
-    first = owing[0]
-    same = all(mark.debts == first.debts and mark.kind == "activation" for mark in owing)
-    gates = all(mark.role in GATES and mark.pending is None for mark in owing)
-    plain = first.degree == 1.0 and not any(mark.hidden for mark in owing)
-    if not (same and plain) or not (gates or first.epsilon):
+    first = written[0]
+    same = all(
+        mark.debts == first.debts and mark.kind == "activation" and not mark.hidden
+        for mark in written
+    )
+    if not same or len({mark.pending is None for mark in written}) > 1:
         return None
-    if gates:
-        return first._replace(role="gate")
-    return None if any(mark.role for mark in owing) else first
+    for kept in (GATES, POWERS):
+        if all(mark.role in kept for mark in written):
+            return first._replace(pending=joined(written))
+    plain = first.degree == 1.0 and not any(mark.role or mark.pending for mark in written)
+    return first if plain and first.epsilon else None
 
 
 def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

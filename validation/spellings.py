@@ -385,6 +385,14 @@ def _copy(h: Tensor) -> Tensor:
     return h.clone(memory_format=torch.contiguous_format)
 
 
+def _by_rows(values: Tensor) -> Tensor:
+    """Return a buffer that was filled sample by sample."""
+    buffer = torch.zeros_like(values)
+    for row, value in enumerate(values):
+        buffer[row] = value
+    return buffer
+
+
 def _at_places(h: Tensor) -> tuple[Tensor, Tensor]:
     return torch.arange(len(h))[:, None].expand_as(h), _PLACES.expand_as(h)
 
@@ -552,6 +560,9 @@ FUNCTIONS: dict[str, list[Spelling]] = {
     "normalize": [
         lambda s, h, g, x: F.normalize(h),
         lambda s, h, g, x: h / h.norm(dim=1, keepdim=True),
+        lambda s, h, g, x: h / _by_rows(h.norm(dim=1, keepdim=True)),
+        lambda s, h, g, x: h / _by_rows((h * h).sum(1)).sqrt()[:, None],
+        lambda s, h, g, x: h / torch.empty(len(h), 1).double().copy_(h.norm(dim=1, keepdim=True)),
         lambda s, h, g, x: h / torch.linalg.vecdot(h, h).sqrt()[:, None],
         lambda s, h, g, x: h * torch.stack([row.dot(row) for row in h]).rsqrt()[:, None],
         lambda s, h, g, x: torch.einsum("bi,b->bi", h, (h * h).sum(1).rsqrt()),
@@ -804,6 +815,9 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: torch.floor(h / 2),
         lambda s, h, g, x: torch.div(h, torch.full_like(h, 2), rounding_mode="floor"),
         lambda s, h, g, x: h.clone().div_(2, rounding_mode="floor"),
+        lambda s, h, g, x: h // 2,
+        lambda s, h, g, x: torch.floor_divide(h, torch.full_like(h, 2)),
+        lambda s, h, g, x: h.clone().floor_divide_(2),
     ],
     "remainder": [
         lambda s, h, g, x: h % 0.3,
