@@ -186,6 +186,8 @@ def _secant(
         _check_range(operation, owed)
     if mark.degree != 1.0:
         z = used(z, mark._replace(epsilon=0.0), in_place=in_place)
+    if operation in functions.PARTIAL and not in_place:
+        z = torch.where(function(z.detach()).isnan(), z.detach(), z)
     becomes = unit.mark
     if mark.kind != "activation" or mark.assumed:
         kind: Kind = "data" if mark.kind == "data" else "activation"

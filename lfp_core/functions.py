@@ -196,6 +196,8 @@ EXP = named("exp")  # which makes the reciprocal of a gate when 1 is added
 #: What makes a softmax of values less their largest, and what is the inverse of the first.
 EXPONENTIALS = EXP | named("exp2")
 LOG = named("log")
+#: What is no number for some z, with a derivative there, so that a model may mask it afterwards.
+PARTIAL = LOG | named("log2", "log10", "log1p", "logit", "atanh", "arctanh")
 RELU6 = named("relu6")
 CLAMP_MAX = named("clamp_max")
 #: What makes a gate of z + 3, at once or one side after the other.

@@ -22,8 +22,6 @@ from lfp_core.marks import (
     ACTIVATION,
     DATA,
     DETACHED,
-    GATES,
-    POWERS,
     Mark,
     is_active,
     joined,
@@ -161,20 +159,10 @@ def _owed_by(written: list[Mark]) -> Mark | None:
 
     A buffer that is filled step by step then owes what a concatenation of the steps does.
     """
-    if not written:
+    if any(mark.kind != "activation" or mark.hidden for mark in written):
         return None
-    first = written[0]
-    same = all(
-        mark.debts == first.debts and mark.kind == "activation" and not mark.hidden
-        for mark in written
-    )
-    if not same or len({mark.pending is None for mark in written}) > 1:
-        return None
-    for kept in (GATES, POWERS):
-        if all(mark.role in kept for mark in written):
-            return first._replace(pending=joined(written))
-    plain = first.degree == 1.0 and not any(mark.role or mark.pending for mark in written)
-    return first if plain and first.epsilon else None
+    owing = {(mark.debts, mark.pending is None) for mark in written}
+    return written[0]._replace(pending=joined(written)) if len(owing) == 1 else None
 
 
 def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

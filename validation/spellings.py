@@ -11,6 +11,7 @@ They agree at epsilon 0. Data that are concatenated with activations are activat
 so that ``F.glu`` of both is not the product of data and a gate.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -99,9 +100,12 @@ def feedback_of(model: nn.Module, x: Tensor, epsilon: float, **options: Any) -> 
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     """Return the largest relative distance of a tensor in a from that in b; none is zero.
 
+    It is infinite if a number is not finite.
     A tensor whose feedback is a millionth of the network's is rounding, such as of a bias before a
     normalisation, and is measured by that.
     """
+    if not all(tensor.isfinite().all() for tensor in (*a.values(), *b.values())):
+        return math.inf
     norms = {name: float(tensor.norm()) for name, tensor in b.items()}
     smallest = 1e-6 * max(norms.values())
     zero = torch.zeros(())

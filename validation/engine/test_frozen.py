@@ -1,8 +1,8 @@
 """To freeze a layer changes nothing for the others: what it makes is what it was before.
 
-Networks are drawn of two branches, of which the second is made of functions one after the other and
-is frozen. What joins it with the first may be a product, a normalisation, a gate or a sum, and which
-of these it is has to be known of a branch that no gradient passes as of one that learns.
+Networks are drawn of two branches, of which the second is made of functions one after the other,
+and is frozen. What joins it with the first may be a product, a normalisation, a gate or a sum, and
+which of these it is has to be known of a branch that no gradient passes as of one that learns.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,29 @@ TOLERANCE = 1e-9  # relative, in float64
 CONSTANT = torch.tensor([0.5, -1.5, 1.0, 2.0], dtype=torch.float64)
 
 Function = Callable[[Tensor], Tensor]
+
+
+def by_rows(h: Tensor) -> Tensor:
+    """Return a buffer that was filled sample by sample."""
+    buffer = torch.zeros_like(h)
+    for row, values in enumerate(h):
+        buffer[row] = values
+    return buffer
+
+
+def with_part(h: Tensor) -> Tensor:
+    """Return constants of which a part was overwritten."""
+    buffer = CONSTANT.expand(len(h), -1).clone()
+    buffer[:, 1:3] = h[:, :1]
+    return buffer
+
+
+def written_to(p: Tensor, q: Tensor) -> Tensor:
+    """Return both in a memory that held the first alone."""
+    memory = torch.stack([p, p])
+    memory[1] = q
+    return memory
+
 
 FUNCTIONS: dict[str, Function] = {
     "abs": torch.abs,
@@ -61,8 +84,8 @@ FUNCTIONS: dict[str, Function] = {
     "mask": lambda h: (h > 0).to(h),
     "rounded down": lambda h: h // 0.3,
     "written": lambda h: torch.zeros_like(h).copy_(h),
-    "written by rows": lambda h: by_rows(h),
-    "written to a part": lambda h: with_part(h),
+    "written by rows": by_rows,
+    "written to a part": with_part,
     "joined with constants": lambda h: torch.cat([h, CONSTANT.expand(len(h), -1)], 1)[:, :WIDTH],
 }
 JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -76,28 +99,6 @@ JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "lerp": lambda p, q: torch.lerp(p, 2 * p, q.expand_as(p)),
     "added quotient": lambda p, q: torch.addcdiv(p, p, q.expand_as(p)),
 }
-
-
-def by_rows(h: Tensor) -> Tensor:
-    """Return a buffer that was filled sample by sample."""
-    buffer = torch.zeros_like(h)
-    for row, values in enumerate(h):
-        buffer[row] = values
-    return buffer
-
-
-def with_part(h: Tensor) -> Tensor:
-    """Return constants of which a part was overwritten."""
-    buffer = CONSTANT.expand(len(h), -1).clone()
-    buffer[:, 1:3] = h[:, :1]
-    return buffer
-
-
-def written_to(p: Tensor, q: Tensor) -> Tensor:
-    """Return both in a memory that held the first alone."""
-    memory = torch.stack([p, p])
-    memory[1] = q
-    return memory
 
 
 class Branches(nn.Module):

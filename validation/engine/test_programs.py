@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lfp_core as lfp
-from lfp_core import calls, elementwise, native, products, roles, routes
+from lfp_core import calls, elementwise, functions, native, products, roles, routes
 from lfp_core.marks import UnsupportedOperation
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -68,15 +68,24 @@ def scaled_gradient_of(program: Program) -> Feedback:
 
 
 def distance(one: Feedback, other: Feedback) -> float:
-    """Return the largest difference, of one parameter, in parts of its feedback."""
-    if one.keys() != other.keys():
-        return float("inf")
+    """Return the largest difference, of one parameter, in parts of its feedback.
+
+    It is infinite where one of them is not finite, or has feedback of other parameters.
+    """
+    finite = all(values.isfinite().all() for each in (one, other) for values in each.values())
+    if one.keys() != other.keys() or not finite:
+        return math.inf
     sizes = {name: max(float(other[name].norm()), 1.0) for name in one}
     return max(float((one[name] - other[name]).norm()) / sizes[name] for name in one)
 
 
 def top(h: Tensor) -> Tensor:
     return h.amax(-1, keepdim=True)
+
+
+def norms_of(h: Tensor) -> Tensor:
+    """Return the norm of each row, as often as it has values."""
+    return h.norm(dim=1, keepdim=True).expand_as(h)
 
 
 def softmax_with(largest: Callable[[Tensor], Tensor]) -> Program:
@@ -228,6 +237,26 @@ PAIRS: dict[str, tuple[Program, Program]] = {
     "a gate in a buffer": (
         lambda h, g, w, x: h * g.sigmoid(),
         lambda h, g, w, x: h * torch.empty_like(h).copy_(g.sigmoid()),
+    ),
+    "a weighted gate in a buffer": (
+        lambda h, g, w, x: h * (w * g.sigmoid()),
+        lambda h, g, w, x: h * torch.zeros(4, 6).copy_(w * g.sigmoid()),
+    ),
+    "norms in a buffer": (
+        lambda h, g, w, x: h / g.norm(dim=1, keepdim=True),
+        lambda h, g, w, x: h / torch.ones(4, 6).index_copy_(1, torch.arange(6), norms_of(g)),
+    ),
+    "1 + tanh, in a buffer": (
+        lambda h, g, w, x: h * (1 + g.tanh()),
+        lambda h, g, w, x: h * (1 + torch.zeros(4, 6).copy_(g.tanh())),
+    ),
+    "a logarithm where it is a number": (
+        lambda h, g, w, x: torch.where(h > 0, torch.where(h > 0, h, 1.0).log(), g),
+        lambda h, g, w, x: torch.where(h > 0, h.log(), g),
+    ),
+    "log1p where it is a number": (
+        lambda h, g, w, x: torch.where(h > 0, torch.where(h > 0, 2 * h - 1, 1.0).log1p(), g),
+        lambda h, g, w, x: torch.where(h > 0, (2 * h - 1).log1p(), g),
     ),
     "a gate that is blurred by a constant": (
         lambda h, g, w, x: h * F.avg_pool1d(g.sigmoid()[:, None], 3, 1, 1)[:, 0],
@@ -566,7 +595,7 @@ def no_extremes(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_gates_in_memory(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(routes, "_owed_after", lambda call: None)
+    patch.setattr(routes, "_owed_by", lambda written: None)
 
 
 def one_clip(patch: pytest.MonkeyPatch) -> None:
@@ -586,6 +615,10 @@ def test_a_mixture_that_is_not_told_from_an_activation_takes_the_sign_of_a_weigh
     assert float((found - expected).norm() / expected.norm()) > 1.0
 
 
+def no_mask(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(functions, "PARTIAL", set[Any]())
+
+
 BREAKS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "pending": (without_pending, "a weighted gate, scaled"),
     "share of the divisor": (halved_divisors, "an attention that is normalised at the end"),
@@ -593,6 +626,8 @@ BREAKS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "norms": (no_norms, "a cosine by a product of norms"),
     "extremes": (no_extremes, "a softmax less the largest, sorted"),
     "memory": (no_gates_in_memory, "a gate in a buffer"),
+    "norms in memory": (no_gates_in_memory, "norms in a buffer"),
+    "logarithms": (no_mask, "a logarithm where it is a number"),
     "clips": (one_clip, "a hard sigmoid by two clips"),
     "gates": (no_gates_added, "addcdiv by a gate"),
 }

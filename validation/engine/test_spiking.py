@@ -418,7 +418,7 @@ def test_what_is_collected_in_a_buffer_gets_its_reward(collect: Collect, what: s
 def test_a_buffer_that_applies_what_spikes_owe_is_caught(
     collect: Collect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "_owed_after", lambda call: None)
+    monkeypatch.setattr(routes, "_owed_by", lambda written: None)
     assert distance(collected(collect, "spikes"), collected(concatenated, "spikes")) > 0.1
 
 
