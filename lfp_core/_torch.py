@@ -78,6 +78,9 @@ ATEN_ROUTES = {
     torch.ops.aten.broadcast_tensors.default,
     torch.ops.aten.cartesian_prod.default,
 }
+#: Others with other arguments than the functions of Python.
+ATEN_PRODUCTS = {torch.ops.aten.tensordot.default, torch.ops.aten.chain_matmul.default}
+ATEN_FOURIER = {torch.ops.aten.stft.default, torch.ops.aten.stft.center}
 _UPSAMPLE = {n: getattr(NN, n) for n in dir(NN) if n.startswith(("upsample_", "_upsample_"))}
 #: Resizing of images by copies of values, and by sums.
 UPSAMPLE_BY_COPIES = {f for n, f in _UPSAMPLE.items() if "nearest" in n}

@@ -370,11 +370,28 @@ class Call:
         pending = Pending(mark.degree, *(() if mark.pending is None else (mark.pending,)))
         return self.run(becomes._replace(degree=1.0, pending=pending), {key(active): pending})
 
-    def scale(self, kind: Mark) -> Any:
+    def number(self) -> float | None:
+        """Return the one number that an activation is combined with; None if it is something else.
+
+        A tensor of one number is one, if it is a constant that can be read without waiting.
+        """
+        options = (value for name, value in self.kwargs.items() if name != "alpha")
+        numbers = [t for t in (*self.args, *options) if t is not self.active[0][0]]
+        if len(numbers) != 1:
+            return None
+        (number,) = numbers
+        if isinstance(number, Tensor):
+            readable = number.dim() == 0 and number.device.type == "cpu"
+            constant = readable and self.mark(number) is None and not _torch.is_compiling()
+            number = number.item() if constant else None
+        return float(number) if isinstance(number, (int, float)) else None
+
+    def scale(self, kind: Mark, role: Role | None = None) -> Any:
         """Run a product of one operand and constants or data, which leaves its reward unchanged.
 
         Args:
             kind: the mark of the output, from :meth:`kind`.
+            role: of the output, if not that of the operand.
 
         Returns:
             The output of the operation.
@@ -385,7 +402,8 @@ class Call:
         mark = active[0][1]
         if mark.degree != 1.0 or mark.role in POWERS:
             return self.keep()
-        return self.run(kind._replace(role=mark.role, pending=mark.pending))
+        role = mark.role if role is None else role
+        return self.run(kind._replace(role=role, pending=mark.pending))
 
     def finish(self, output: Any, mark: Mark, whole_memory: bool = False) -> Any:
         """Mark the output of an operation that was run, and the memory that it wrote to.

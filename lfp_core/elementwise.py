@@ -25,9 +25,11 @@ from lfp_core.calls import (
 )
 from lfp_core.marks import (
     ACTIVATION,
+    CENTRED,
     DATA,
     DIVISORS,
     GATES,
+    MIXED,
     POWERS,
     Kind,
     Mark,
@@ -51,6 +53,11 @@ FIXED_POWERS: dict[Operation, float] = {
     **dict.fromkeys(functions.named("rsqrt"), -0.5),
     **dict.fromkeys(functions.named("reciprocal"), -1.0),
 }
+MIXED_ROOT = (
+    " of what has powers by several weights in it, or by one that torch.compile hides, of which it "
+    "is not known what it is a root of: let the exponent be one number, outside of the compiler, "
+    "or use the chain rule with feedback(strict=False)"
+)
 VARIANCES = functions.named("var", "var_mean")
 NEGATIONS = functions.named("neg", "negative")
 #: What becomes of exp and of a difference: exp(log_softmax(x)), exp(x - logsumexp(x)).
@@ -85,7 +92,7 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
             role = roles.of_function(operation, mark.role, args[1:], kwargs)
             kind = kind._replace(role=role)
         return call.run(kind)  # an ordinary function
-    if mark.role == "centred" and operation in functions.EXPONENTIALS:
+    if mark.role in CENTRED and operation in functions.EXPONENTIALS:
         return _part_of_softmax(Call(context, operation, args, kwargs), "exponential")
     if mark.role == "partition" and operation in functions.LOG:
         return _part_of_softmax(Call(context, operation, args, kwargs), "extreme")  # a logsumexp
@@ -117,21 +124,20 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
         The output of the operation.
     """
     call = Call(context, operation, args, kwargs)
+    kind = call.kind()
     if not call.active or any(mark.leaf for _, mark in call.active):
-        return call.run(call.kind())
+        return call.run(kind)
     others = {mark.kind for mark in call.marks if mark} - {"activation", "undetermined"}
     if operation in roles.EXTREMES and (len(call.active) > 1 or others):
         return route(context, operation, args, kwargs)
     if len(call.active) > 1 or "weight" in others:
-        expanded = operation in functions.LOGARITHMS_OF_SUMS  # as the logsumexp of both
-        reason = " of an activation and another, or a weight"
-        return call.run(call.kind()) if expanded else context.without_rule(call, reason)
+        return _of_activations(call, kind)
     ((z, mark),) = call.active
     if mark.role in DIVISORS and operation in roles.BOUNDS:
         return call.keep()
     role = roles.of_function(operation, mark.role, (), {})
     if not z.requires_grad:
-        return call.run(call.kind()._replace(role=role))
+        return call.run(kind._replace(role=role))
     shape = torch.broadcast_shapes(*(operand.shape for operand in call.operands))
     whole = z if shape == z.shape else route(context, Tensor.expand, (z, shape), {})
 
@@ -150,6 +156,13 @@ def of_several(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     in_place = call.target is z
     unit = functions.UNKNOWN.with_role(role)
     return _secant(context, operation, whole, mark, function, unit, slope, in_place)
+
+
+def _of_activations(call: Call, kind: Mark) -> Any:
+    """Run a function of an activation and another, or a weight."""
+    if call.operation in functions.LOGARITHMS_OF_SUMS:  # as the logsumexp of both
+        return call.run(kind._replace(role="extreme"))
+    return call.context.without_rule(call, " of an activation and another, or a weight")
 
 
 def _derivative_at_zero(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
@@ -257,7 +270,7 @@ def _exponent(operation: Operation, args: Args, kwargs: Kwargs) -> float | None:
     if operation in FIXED_POWERS:
         return FIXED_POWERS[operation]
     exponent = kwargs.get("exponent", args[1] if len(args) > 1 else None)
-    if isinstance(exponent, Tensor) and exponent.dim() == 0 and not exponent.requires_grad:
+    if isinstance(exponent, Tensor) and exponent.numel() == 1 and not exponent.requires_grad:
         exponent = None if _torch.is_compiling() else exponent.item()
     return float(exponent) if isinstance(exponent, (int, float)) else None
 
@@ -295,7 +308,9 @@ def _secant_of_power(call: Call, exponent: float) -> Any:
 def _power_of_tensor(call: Call) -> Any:
     """Raise an activation to the power of a tensor: of a weight, as generalised means have it.
 
-    The reward passes on to the activation, and the weight follows the chain rule.
+    The reward passes on to the activation, and the weight follows the chain rule. If the weight is
+    one number, the power is as homogeneous as one of a number, and the consumer divides both by it
+    in the same way. Of several, nothing says by what a root would have to multiply.
 
     Returns:
         The output of the operation.
@@ -304,10 +319,18 @@ def _power_of_tensor(call: Call) -> Any:
     kinds = [mark and mark.kind for mark in call.marks[1:]]
     if kinds != ["weight"] or call.target is not None:  # or a number of another library
         return of_several(call.context, call.operation, call.args, call.kwargs)
+    if call.roles[0] in MIXED:
+        return call.context.without_rule(call, MIXED_ROOT)
     (exponent,) = exponents
-    passed = of_several(call.context, torch.pow, (base, exponent.detach()), {})
+    fixed = exponent.detach()
+    homogeneous = fixed.numel() == 1 and not _torch.is_compiling()
+    rule = power if homogeneous else of_several
+    passed = rule(call.context, torch.pow, (base, fixed), {})
     by_weight = torch.pow(base.detach(), as_weight(exponent, call.marks[1]))
-    return marked(passed + (by_weight - by_weight.detach()), mark_of(passed) or ACTIVATION)
+    becomes = mark_of(passed) or ACTIVATION
+    if not homogeneous:
+        becomes = becomes._replace(role="mixed")
+    return marked(passed + (by_weight - by_weight.detach()), becomes)
 
 
 def moment(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

@@ -43,6 +43,7 @@ Role = Literal[
     "gate",
     "gates",
     "odd",
+    "half odd",
     "exp",
     "logistic",
     "shifted",
@@ -51,12 +52,16 @@ Role = Literal[
     "contribution",
     "pair",
     "pairs",
+    "weighed",
+    "attended",
     "magnitude",
     "statistic",
     "norms",
     "extreme",
+    "bounded",
     "detached",
     "centred",
+    "scores",
     "exponential",
     "partition",
     "powers",
@@ -69,6 +74,12 @@ SUMS: dict[Role, Role] = {"magnitude": "statistic", "exponential": "partition"}
 DIVISORS: tuple[Role, ...] = ("statistic", "norms", "partition")
 POWERS: tuple[Role, ...] = (*SUMS, *DIVISORS)
 GATES: tuple[Role, ...] = ("gate", "gates")
+#: What values are reduced by before the exponentials of a softmax.
+LARGEST: tuple[Role, ...] = ("extreme", "bounded")
+EXPONENTIALS: tuple[Role, ...] = ("exponential", "partition")
+WEIGHED: tuple[Role, ...] = ("weighed", "attended")
+PAIRS: tuple[Role, ...] = ("pair", "pairs", *WEIGHED)
+CENTRED: tuple[Role, ...] = ("centred", "scores")
 #: What a layer of them, or a mixture with other values, is no statistic of.
 MIXABLE: tuple[Role, ...] = ("magnitude", "statistic")
 MIXED: tuple[Role, ...] = ("mixed", "powers")
@@ -165,19 +176,22 @@ class Mark(NamedTuple):
             consumer applies; 0 if there is none, infinite for a spike (:data:`slopes.UNDIVIDED`).
         degree: k, where z is homogeneous of degree k in activations, so that by Euler's theorem the
             chain rule hands down k times the reward of z: its consumer divides by k.
-        role: "gate" for what a sigmoid makes, "gates" for a product of two, and "odd" for a tanh,
-            which with 1 added is a gate; "exp" with 1 added is "logistic", the reciprocal of a
-            gate; "shifted" for z plus a number, which is a gate if it is clipped from 0 to another
-            one, and "floored" or "capped" once it is clipped on one side; "magnitude" for powers
-            and absolute values, and "statistic" for sums and extremes of them, by which a
-            normalisation divides, as by "norms", a product of two; "contribution" for an activation
-            times a weight, the sum of which is a layer; "pair" for a product of two activations,
-            and "pairs" for a sum of such; "extreme" for the largest of several values, "detached"
-            for what no reward passes through any more, "centred" for values less one of these two,
-            "exponential" for exp of these, and "partition" for their sum, which is divided by in a
-            softmax; "mixed" for a layer of powers, whose weights are learned, or for powers joined
-            with other values, "powers" for the terms of such a layer, and "inverse" for the
-            reciprocal of one: to divide by these is refused.
+        role: "gate" for what a sigmoid makes, "gates" for a product of two, "odd" for a tanh,
+            which with 1 added is a gate, and "half odd" for half of one, with 0.5; "exp" with 1
+            added is "logistic", the reciprocal of a gate; "shifted" for z plus a number, which is a
+            gate if it is clipped from 0 to another one, and "floored" or "capped" once it is
+            clipped on one side; "magnitude" for powers and absolute values, and "statistic" for
+            sums and extremes of them, by which a normalisation divides, as by "norms", a product of
+            two; "contribution" for an activation times a weight, the sum of which is a layer;
+            "pair" for a product of two activations, and "pairs" for a sum of such, "weighed" and
+            "attended" if one of the two is a part of a softmax; "extreme" for the largest of
+            several values, "bounded" for that of one and a constant, "detached" for what no reward
+            passes through any more, "centred" for values less one of these three, "scores" for
+            these times a weight, "exponential" for exp of these, and "partition" for their sum,
+            which is divided by in a softmax; "mixed" for a layer of powers, whose weights are
+            learned, or for powers or exponentials that were joined with or added to other values,
+            "powers" for the terms of such a layer, and "inverse" for the reciprocal of one: to
+            divide by these is refused.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.

@@ -101,7 +101,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("add", "sub", "subtract", "rsub", "sum", "mean", "nansum", "nanmean"),
                 *("avg_pool1d", "avg_pool2d", "avg_pool3d", "cumsum", "trace"),
                 *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
-                *("index_add", "scatter_add", "fold", "diff", "im2col", "col2im", "sum_to_size"),
+                *("index_add", "scatter_add", "fold", "diff", "col2im", "sum_to_size"),
             )
             | {Tensor.__radd__, Tensor.__rsub__},
         ),
@@ -114,6 +114,7 @@ _rules: dict[Operation, Rule] = dict(
             )
             | {Tensor.__rmul__, Tensor.__matmul__, Tensor.__rmatmul__}
             | _torch.GROUPED
+            | _torch.ATEN_PRODUCTS
             | {torch.sparse.mm, torch.linalg.matmul, torch.linalg.multi_dot}
             | {torch.linalg.vecdot, torch.linalg.cross},
         ),
@@ -140,6 +141,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("negative", "prelu", "rrelu"),
                 *("tril", "triu", "stft", "istft", "quantile", "nanquantile"),
             )
+            | _torch.ATEN_FOURIER
             | {torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft}
             | {torch.fft.fft2, torch.fft.ifft2, torch.fft.rfft2, torch.fft.irfft2}
             | {torch.fft.fftn, torch.fft.ifftn, torch.fft.rfftn, torch.fft.irfftn}
@@ -175,7 +177,7 @@ _rules: dict[Operation, Rule] = dict(
                 *("clone", "contiguous", "float", "double", "half", "bfloat16", "type"),
                 *("cpu", "cuda", "as_tensor", "asarray", "cartesian_prod", "combinations"),
                 *("resolve_conj", "resolve_neg", "conj", "to_dense", "to_sparse"),
-                *("alias_copy", "native_channel_shuffle", "unsafe_chunk", "unsafe_split"),
+                *("alias_copy", "native_channel_shuffle", "unsafe_chunk", "unsafe_split", "im2col"),
                 *("max_unpool1d", "max_unpool2d", "max_unpool3d", "atleast_2d", "atleast_3d"),
                 *(p for pool in _POOLS for p in (pool, pool + "_with_indices")),
             )

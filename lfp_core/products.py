@@ -23,8 +23,11 @@ from lfp_core.marks import (
     ACTIVATION,
     DATA,
     DIVISORS,
+    EXPONENTIALS,
     GATES,
     MIXED,
+    PAIRS,
+    WEIGHED,
     WEIGHT,
     Mark,
     Role,
@@ -42,9 +45,9 @@ DOTS = functions.named("dot", "vdot", "vecdot") | {torch.linalg.vecdot}
 INNER = functions.named("inner")
 MATRIX_PRODUCTS = functions.named("matmul", "mm", "bmm") | {Tensor.__matmul__, torch.linalg.matmul}
 MIXED_DIVISOR = (
-    " by what is made of squares or magnitudes by a layer, or joined with other values, of which "
-    "it is not known what it normalises: divide by a norm, a mean of squares or the like, before "
-    "it is joined, or by the chain rule with feedback(strict=False)"
+    " by squares, magnitudes or exponentials that a layer has mixed, or that were joined with or "
+    "added to other values, of which it is not known what they normalise: divide by a norm, a mean "
+    "of squares or the like, before it is joined, or by the chain rule with feedback(strict=False)"
 )
 ADDED_QUOTIENTS = functions.named("addcdiv")
 ADDED_ELEMENTWISE = ADDED_QUOTIENTS | functions.named("addcmul", "addr")
@@ -82,14 +85,38 @@ def _of_activations(call: Call, kind: Mark, elementwise: bool) -> Any:
     if elementwise and _are_two_norms(call):
         degrees = {key(operand): mark.degree for operand, mark in statistics}
         return call.run(kind._replace(degree=sum(degrees.values()), role="norms"), degrees)
+    values = [mark for _, mark in call.active if mark.role in WEIGHED]
+    if elementwise and roles.are_weighed(call) and len(values) < 2 and not inverse:
+        return _weigh(call, kind, *values)
     shares, n = _shares(call)
     role = roles.of_factors(call)
     if elementwise:
-        of_two: Role = "gates" if role else "pair"
+        of_two: Role = "gates" if role else roles.of_product(call, summed=False)
         return call.run(kind._replace(role=of_two if n == 2 else role), shares)
     if n == 2 and not role:
-        role = "pairs"
+        role = roles.of_product(call, summed=True)
     return call.run(kind._replace(epsilon=call.context.stabiliser() / n, role=role), shares)
+
+
+def _weigh(call: Call, kind: Mark, values: Mark | None = None) -> Any:
+    """Multiply parts of a softmax, and maybe values that others have weighed.
+
+    The product of two parts is the exponential of a sum, so that both follow the chain rule. Values
+    share evenly with all that weighs them, and have given the half for it.
+
+    Args:
+        call: of the product.
+        kind: the mark of the output, from :meth:`Call.kind`.
+        values: the mark of the values, if they are one of the factors.
+
+    Returns:
+        The output of the operation.
+    """
+    if values is None:
+        role: Role = "partition" if "partition" in call.roles else "exponential"
+        return call.run(kind._replace(role=role))
+    parts = [key(factor) for factor, mark in call.active if mark.role in EXPONENTIALS]
+    return call.run(kind._replace(role=values.role), dict.fromkeys(parts, 0.5))
 
 
 def _are_two_norms(call: Call) -> bool:
@@ -190,7 +217,7 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
         return call.run(kind)
     constant = all(m is None or m.kind != "weight" for m in call.marks)
     if elementwise and constant:
-        return call.scale(kind)
+        return call.scale(kind, _role_of_multiple(call))
     if elementwise and roles.statistics(call):
         return _weighted_statistic(call, call.active[0][1].degree)
     if elementwise and call.active and call.roles[0] in GATES:
@@ -199,6 +226,16 @@ def _weighted(call: Call, kind: Mark, elementwise: bool) -> Any:
         return call.keep(role=roles.of_total(call.active[0][1]))  # a weighted mean of squares
     role = roles.of_layer(call.roles[0] if call.active else "", elementwise, constant)
     return call.run(kind._replace(epsilon=call.context.stabiliser(), role=role))
+
+
+def _role_of_multiple(call: Call) -> Role | None:
+    """Return the role of one activation times constants, or divided by them."""
+    if len(call.active) != 1:
+        return None
+    factor = call.number()
+    if factor and call.operation in roles.QUOTIENTS:
+        factor = 1 / factor
+    return roles.of_multiple(call.roles[0], factor)
 
 
 def _weighted_statistic(call: Call, degree: float) -> Any:
@@ -289,7 +326,7 @@ def _share_of_divisor(call: Call, mark: Mark, others: list[tuple[Tensor, Mark]])
         if call.context.normalisation == "gradient":
             _divide_by(call, dividend, of_dividend)
         return 1.0
-    if of_dividend.role in ("pair", "pairs") and mark.role in ("partition", "norms"):
+    if of_dividend.role in PAIRS and mark.role in ("partition", "norms"):
         return 0.5  # a factor of it is what is normalised, and has got a half
     return 1 / of_dividend.owed_degree
 

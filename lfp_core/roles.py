@@ -18,20 +18,23 @@ from lfp_core.calls import (
     Operation,
 )
 from lfp_core.marks import (
+    CENTRED,
     DIVISORS,
+    EXPONENTIALS,
     GATES,
     MIXABLE,
     MIXED,
     POWERS,
     SUMS,
+    WEIGHED,
     Mark,
     Role,
     joined,
 )
 
-EXTREMES = functions.named(
-    *("maximum", "minimum", "fmax", "fmin", "clamp", "clip", "clamp_min", "clamp_max")
-)
+#: The larger or the smaller of two tensors.
+LARGER = functions.named("maximum", "minimum", "fmax", "fmin")
+EXTREMES = LARGER | functions.named("clamp", "clip", "clamp_min", "clamp_max")
 #: What bounds a statistic before something is divided by it.
 BOUNDS = EXTREMES | functions.named("relu", "threshold", "hardtanh", "nan_to_num")
 QUOTIENTS = functions.named("div", "divide", "true_divide") | {Tensor.__rdiv__}
@@ -46,9 +49,11 @@ SELECTIONS = EXTREMES | functions.named(
 )
 #: What leaves a role as it is.
 KEEPING: dict[Role, set[Operation]] = {
-    "extreme": BOUNDS,
+    **dict.fromkeys(("extreme", *CENTRED), BOUNDS),
     **dict.fromkeys(("inverse", *MIXED), EXTREMES),
 }
+#: What is odd in z, and its largest value, which makes a gate of it when that is added.
+ODD: dict[Role, float] = {"odd": 1.0, "half odd": 0.5}
 DIFFERENCES = functions.named("sub", "subtract")
 FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
 
@@ -65,7 +70,7 @@ def of_function(operation: Operation, role: Role, options: Args, kwargs: Kwargs)
         return "gate"
     if role == "logistic" and operation in RECIPROCALS:
         return "gate"  # 1 / (1 + exp(-z)) is a sigmoid
-    return functions.ROLES.get(operation, "")
+    return "bounded" if operation in LARGER else functions.ROLES.get(operation, "")
 
 
 def _of_clipped(role: Role, low: Any, high: Any) -> Role:
@@ -98,6 +103,8 @@ def of_layer(role: Role, elementwise: bool, constant: bool) -> Role:
         return "powers" if elementwise else "mixed"
     if role == "inverse":
         return role
+    if elementwise and role in CENTRED:
+        return "scores"  # of which the weight is a temperature
     return "contribution" if elementwise else ""
 
 
@@ -109,8 +116,8 @@ def of_total(*marks: Mark | None) -> Role:
 
 def of_sum(operation: Operation, role: Role, number: float) -> Role:
     """Return the role of an activation and a number, given that of the activation."""
-    if role == "odd":
-        return "gate" if abs(number) in (0.5, 1.0) else ""  # 1 + tanh(z), with or without a half
+    if role in ODD:
+        return "gate" if abs(number) == ODD[role] else ""  # 1 + tanh(z), with or without a half
     if operation in DIFFERENCES:
         number = -number
     if role == "exp":
@@ -118,6 +125,21 @@ def of_sum(operation: Operation, role: Role, number: float) -> Role:
     if number >= 0.5:  # and not what keeps a number from being 0
         return "shifted"
     return role if role == "extreme" else ""
+
+
+def of_multiple(role: Role, factor: float | None) -> Role:
+    """Return the role of an activation times a constant, given that of the activation.
+
+    Args:
+        role: of the activation.
+        factor: the constant; None if it is not one number.
+    """
+    if role in ODD:
+        size = ODD[role] * abs(factor or 0.0)
+        return next((name for name, each in ODD.items() if each == size), "")
+    if role == "extreme" and factor is not None and factor < 0:
+        return "centred"  # 0 less the largest, as of a negation
+    return role
 
 
 def of_moved(operation: Operation, roles: set[Role]) -> Role:
@@ -147,6 +169,23 @@ def are_gates(call: Call) -> bool:
     """Return whether all activations are gates: so are then their sums and products."""
     pending = {mark.pending is None for _, mark in call.active}
     return len(pending) == 1 and all(role in GATES for role in call.roles)
+
+
+def are_centred(call: Call) -> bool:
+    """Return whether an activation has no part of the largest value of a softmax any more."""
+    return not set(CENTRED).isdisjoint(call.roles)
+
+
+def of_product(call: Call, summed: bool) -> Role:
+    """Return the role of a product of two activations, or of a sum of such products."""
+    if call.roles.count("exponential") == 1:
+        return "attended" if summed else "weighed"
+    return "pairs" if summed else "pair"
+
+
+def are_weighed(call: Call) -> bool:
+    """Return whether all activations are parts of a softmax, or values that such have weighed."""
+    return set(call.roles) <= {*EXPONENTIALS, *WEIGHED}
 
 
 def are_mixed(call: Call) -> bool:

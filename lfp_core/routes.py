@@ -70,8 +70,9 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return _passed_on(call, passed)
     if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
         kind = kind._replace(epsilon=context.stabiliser())  # weight[tokens] is an embedding
-    if roles.of_moved(operation, {mark.role for mark in marks}) == "mixed":
-        kind = kind._replace(role="mixed")
+    role = roles.of_moved(operation, {mark.role for mark in marks})
+    if marks and role in ("mixed", "extreme"):
+        kind = kind._replace(role=role)
     return call.run(kind)
 
 

@@ -20,8 +20,11 @@ from lfp_core.marks import (
     ACTIVATION,
     DIVISORS,
     GATES,
+    LARGEST,
     MIXED,
+    PAIRS,
     POWERS,
+    WEIGHED,
     Mark,
     is_active,
     joined,
@@ -69,7 +72,7 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         return call.defer()
     if operation in ADDITIONS:
         return _with_bias(call, becomes)
-    weighted = mark.role in ("contribution", "powers") or (
+    weighted = mark.role in ("contribution", "powers", "scores") or (
         mark.role in GATES and mark.pending is not None
     )
     if operation in REDUCTIONS and weighted:
@@ -78,10 +81,10 @@ def total(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
         becomes = becomes._replace(role="gate")
     if operation in REDUCTIONS and mark.role in MIXED:
         becomes = becomes._replace(role="mixed")
-    if operation in REDUCTIONS and mark.role in ("pair", "gates"):
+    if operation in REDUCTIONS and mark.role in ("pair", "weighed", "gates"):
         becomes = becomes._replace(epsilon=context.stabiliser() / 2)  # (a * b).sum() is a @ b
-    if operation in REDUCTIONS and mark.role in ("pair", "pairs") and call.alone(term):
-        becomes = becomes._replace(role="pairs")
+    if operation in REDUCTIONS and mark.role in PAIRS and call.alone(term):
+        becomes = becomes._replace(role="attended" if mark.role in WEIGHED else "pairs")
     return call.run(becomes)
 
 
@@ -94,12 +97,14 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
             call.replace(operand, ACTIVATION)
         role, pending = roles.of_total(*marks), joined(marks)
         return call.run(ACTIVATION._replace(degree=marks[0].degree, role=role, pending=pending))
-    differs = call.operation in roles.DIFFERENCES and bool(marks) and marks[-1].role == "extreme"
-    if differs or (call.operation in ADDITIONS and "centred" in call.roles):
+    less_largest = _subtracts(call) and bool(marks) and marks[-1].role in LARGEST
+    if call.operation in ADDITIONS and (less_largest or roles.are_centred(call)):
         becomes = becomes._replace(role="centred")
     if roles.are_gates(call):
         becomes = becomes._replace(role="gate", pending=joined(marks))
-    if roles.are_mixed(call):
+    if roles.are_weighed(call):
+        becomes = becomes._replace(role="attended")
+    elif roles.are_mixed(call) or any(mark.role in POWERS for mark in marks):
         becomes = becomes._replace(role="mixed")
     # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
     guess = any(mark.kind == "undetermined" and not mark.leaf for mark in marks)
@@ -111,16 +116,16 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
 def _with_bias(call: Call, becomes: Mark) -> Any:
     """Add weights or constants to an activation."""
     ((term, mark),) = call.active
-    number = _added_number(call)
+    number = call.number() if call.kwargs.get("alpha", 1) == 1 else None
     if mark.role in GATES and call.alone(term):  # 1 - sigmoid(z), or g + (g.round() - g).detach()
         becomes = becomes._replace(role="gate", pending=mark.pending)
-    elif mark.role == "centred":
+    elif roles.are_centred(call):
         becomes = becomes._replace(role="centred")
-    elif _is_subtracted(call, term) and mark.role == "extreme":
+    elif mark.role in WEIGHED and call.alone(term):
+        becomes = becomes._replace(role=mark.role)
+    elif _is_subtracted(call, term) and mark.role in LARGEST:
         return call.run(becomes._replace(role="centred"))  # a weight or a number, less the largest
-    elif call.operation in roles.DIFFERENCES and "detached" in [
-        mark.role for mark in call.marks[1:] if mark is not None
-    ]:
+    elif "detached" in [mark.role for mark in call.marks if mark is not None]:
         becomes = becomes._replace(role="centred")  # less the largest, which was detached
     elif mark.role in MIXED:
         becomes = becomes._replace(role="mixed")
@@ -139,22 +144,14 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
 def _is_subtracted(call: Call, term: Tensor) -> bool:
     """Return whether a term is what the other is reduced by."""
     first = call.args[0] is term
-    return call.operation in roles.FROM_NUMBER if first else call.operation in roles.DIFFERENCES
+    return call.operation in roles.FROM_NUMBER if first else _subtracts(call)
 
 
-def _added_number(call: Call) -> float | None:
-    """Return the number that is added to an activation, or None if something else is."""
-    if call.kwargs.get("alpha", 1) != 1:
-        return None
-    options = (value for name, value in call.kwargs.items() if name != "alpha")
-    numbers: list[Any] = [t for t in (*call.args, *options) if t is not call.active[0][0]]
-    if len(numbers) != 1:
-        return None
-    (number,) = numbers
-    if isinstance(number, Tensor):
-        readable = number.dim() == 0 and number.device.type == "cpu" and call.mark(number) is None
-        number = number.item() if readable and not _torch.is_compiling() else None
-    return float(number) if isinstance(number, (int, float)) else None
+def _subtracts(call: Call) -> bool:
+    """Return whether a sum has its second term with the opposite sign."""
+    alpha = call.kwargs.get("alpha", 1)
+    negative = isinstance(alpha, (int, float)) and alpha < 0
+    return (call.operation in roles.DIFFERENCES) != negative
 
 
 def linear_in(first: int, otherwise: Operation | None = None) -> Rule:

@@ -389,6 +389,10 @@ def _copy(h: Tensor) -> Tensor:
     return h.clone(memory_format=torch.contiguous_format)
 
 
+def _windows(h: Tensor) -> Tensor:
+    return torch.stft(h, 4, window=torch.ones(4, dtype=h.dtype), return_complex=True)
+
+
 def _by_rows(values: Tensor) -> Tensor:
     """Return a buffer that was filled sample by sample."""
     buffer = torch.zeros_like(values)
@@ -814,6 +818,20 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: nn.Dropout(0.5, inplace=True).train()(_copy(h)),
         lambda s, h, g, x: h * F.dropout(torch.ones(h.shape, dtype=h.dtype), 0.5),
         lambda s, h, g, x: h * torch.empty(h.shape, dtype=h.dtype).bernoulli_(0.5).div_(0.5),
+    ],
+    "patches": [
+        lambda s, h, g, x: F.unfold(h[:, None, None], (1, 1))[:, 0] * s.b,
+        lambda s, h, g, x: h.unfold(1, 1, 1)[..., 0] * s.b,
+        lambda s, h, g, x: h * s.b,
+    ],
+    "product with a matrix": [
+        lambda s, h, g, x: torch.tensordot(h, s.w, dims=1),
+        lambda s, h, g, x: torch.tensordot(h, s.w, ([1], [0])),
+        lambda s, h, g, x: torch.linalg.multi_dot([h, s.w]),
+        lambda s, h, g, x: h @ s.w,
+    ],
+    "Fourier transform of windows": [
+        lambda s, h, g, x: _windows(h).real[:, 0, :WIDTH],
     ],
     "half, rounded down": [
         lambda s, h, g, x: torch.floor(h / 2),

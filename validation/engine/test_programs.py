@@ -133,6 +133,56 @@ def by_logarithm(h: Tensor, *_: Tensor) -> Tensor:
     return (centred - centred.exp().sum(-1, keepdim=True).log()).exp()
 
 
+def over_sum(e: Tensor) -> Tensor:
+    return e / e.sum(-1, keepdim=True)
+
+
+def attend(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+    """Return the mean of g, weighed by a softmax of h, times w."""
+    return (h.softmax(-1) * g).sum(-1, keepdim=True) * w
+
+
+def in_blocks(cut: Callable[[Tensor], Tensor]) -> Program:
+    """Return the same by blocks of columns and a running maximum, as in flash attention."""
+
+    def program(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        largest, total, mean = torch.full((4, 1), -1e30), torch.zeros(4, 1), torch.zeros(4, 1)
+        for scores, values in zip(h.split(2, -1), g.split(2, -1), strict=True):
+            now = torch.maximum(largest, cut(top(scores)))
+            before, e = (largest - now).exp(), (scores - now).exp()
+            total = total * before + e.sum(-1, keepdim=True)
+            mean = mean * before + (e * values).sum(-1, keepdim=True)
+            largest = now
+        return mean / total * w
+
+    return program
+
+
+def scanned(decayed: bool) -> Program:
+    """Return means of g over all earlier samples, weighed by exp(h), as RWKV has them.
+
+    Weights decay by w at each step: by a scan that keeps two sums, or by softmaxes.
+    """
+
+    def scores(h: Tensor, w: Tensor, t: int) -> Tensor:
+        return torch.stack([h[i] - w * (t - i) for i in range(t + 1)])
+
+    def program(h: Tensor, g: Tensor, w: Tensor, x: Tensor) -> Tensor:
+        if not decayed:
+            return torch.stack([(scores(h, w, t).softmax(0) * g[: t + 1]).sum(0) for t in range(4)])
+        largest, sums, means = torch.full((6,), -1e30), torch.zeros(6), []
+        sum_of_values = torch.zeros(6)
+        for t in range(4):
+            now = torch.maximum(largest - w, h[t])
+            before, e = (largest - w - now).exp(), (h[t] - now).exp()
+            sum_of_values, sums = before * sum_of_values + e * g[t], before * sums + e
+            means.append(sum_of_values / sums)
+            largest = now
+        return torch.stack(means)
+
+    return program
+
+
 def by_groups(detached: bool) -> Program:
     """Return a softmax over the neighbours of a node, as graph attention has it."""
 
@@ -273,6 +323,22 @@ PAIRS: dict[str, tuple[Program, Program]] = {
         lambda h, g, w, x: h * torch.stack([g.sigmoid(), h.sigmoid()]).prod(0),
     ),
     "gates over their sum": (routed_by_reciprocal, routed),
+    "half of 1 + tanh": (
+        lambda h, g, w, x: h * g.tanh().add(1).div(2),
+        lambda h, g, w, x: h * (0.5 + g.tanh() * 0.5),
+    ),
+    "a multiple of tanh, less 1": (
+        lambda h, g, w, x: h * (5 * g.tanh() - torch.ones(6)),
+        lambda h, g, w, x: h * (5 * g.tanh() - 1),
+    ),
+    "a part of tanh, plus 1": (
+        lambda h, g, w, x: h * (g.tanh() / 10 + torch.ones(6)),
+        lambda h, g, w, x: h * (1 + torch.tensor(0.1) * g.tanh()),
+    ),
+    "tanh plus a half": (
+        lambda h, g, w, x: h * (g.tanh() + torch.full((6,), 0.5)),
+        lambda h, g, w, x: h * (g.tanh() + 0.5),
+    ),
     "a hard sigmoid by two clips": (lambda h, g, w, x: h * F.relu6(g + 3) / 6, clipped),
     "a hard sigmoid by a ReLU": (
         lambda h, g, w, x: h * F.relu6(g + 3) / 6,
@@ -364,6 +430,41 @@ PAIRS: dict[str, tuple[Program, Program]] = {
         }.items()
     },
     "a softmax plus the negative of the largest": (lambda h, g, w, x: h.softmax(-1), negated),
+    "a softmax plus the negative of the largest, detached": (
+        lambda h, g, w, x: h.softmax(-1),
+        lambda h, g, w, x: over_sum((h + (-top(h).detach())).exp()),
+    ),
+    "a softmax plus -1 times the largest": (
+        lambda h, g, w, x: h.softmax(-1),
+        lambda h, g, w, x: over_sum((h + (-1) * top(h)).exp()),
+    ),
+    "a softmax less the largest by alpha": (
+        lambda h, g, w, x: h.softmax(-1),
+        lambda h, g, w, x: over_sum(torch.add(h, top(h), alpha=-1).exp()),
+    ),
+    "a softmax with a temperature that learns": (
+        lambda h, g, w, x: (h * w[:1]).softmax(-1),
+        lambda h, g, w, x: over_sum(((h - top(h)) * w[:1]).exp()),
+    ),
+    "a softmax of what is bounded from below": (
+        lambda h, g, w, x: h.softmax(-1),
+        lambda h, g, w, x: over_sum((h - top(h)).clamp(min=-30).exp()),
+    ),
+    "a softmax with a bias behind the largest": (
+        lambda h, g, w, x: (h + w).softmax(-1),
+        lambda h, g, w, x: over_sum((h - top(h) + w).exp()),
+    ),
+    "a softmax of two by logaddexp": (
+        lambda h, g, w, x: (h - torch.stack([h, g]).logsumexp(0)).exp(),
+        lambda h, g, w, x: (h - torch.logaddexp(h, g)).exp(),
+    ),
+    "a product of softmaxes": (
+        lambda h, g, w, x: (h.log_softmax(-1) + g.log_softmax(-1)).exp(),
+        lambda h, g, w, x: h.softmax(-1) * g.softmax(-1),
+    ),
+    "a softmax in blocks": (attend, in_blocks(torch.clone)),
+    "a softmax in blocks, whose maxima are detached": (attend, in_blocks(torch.detach)),
+    "a softmax by a scan": (scanned(False), scanned(True)),
     "a softmax by powers of 2": (lambda h, g, w, x: h.softmax(-1), by_powers_of_2),
     "a softmax by its logarithm": (lambda h, g, w, x: h.softmax(-1), by_logarithm),
     "a softmax by groups": (by_groups(False), by_groups(True)),
@@ -394,6 +495,12 @@ AT_EPSILON_0 = (
     "a cosine by a matrix of norms",
     "an attention that is normalised at the end",
     "a softmax by its logarithm",
+    "a softmax with a temperature that learns",
+    "a softmax of what is bounded from below",
+    "a softmax with a bias behind the largest",
+    "a softmax in blocks",
+    "a softmax in blocks, whose maxima are detached",
+    "a softmax by a scan",
 )
 
 
@@ -419,6 +526,12 @@ BY_THEOREM: dict[str, Program] = {
         1 / (1 + ((h[:, None] - torch.eye(6)) ** 2).sum(-1)), p=1
     ),
     "a softmax": softmax_with(by_index),
+    "a generalised mean": lambda h, g, w, x: (
+        h.abs().pow(w[:1]).mean(-1, keepdim=True).pow(1 / w[:1]).expand(4, 6)
+    ),
+    "a norm whose order learns": lambda h, g, w, x: (
+        h / (h.abs() ** w[2]).sum(-1, keepdim=True) ** (1 / w[2])
+    ),
     "a logarithm of sums": lambda h, g, w, x: torch.logaddexp(h, g),
 }
 
@@ -457,6 +570,19 @@ MIXED: dict[str, Program] = {
     "a number over one": lambda h, g, w, x: h * (1 / (F.linear(h**2, torch.diag(w)) + 1)),
     "addcdiv": lambda h, g, w, x: torch.addcdiv(h, g, F.linear(h.abs(), torch.diag(w), w)),
     "moments in a row": by_moments(lambda h: torch.cat([h.mean(0), (h * h).mean(0)]).split(6)),
+    "a deviation plus an activation": lambda h, g, w, x: (
+        h / (h.std(-1, keepdim=True) + g.relu() + 0.1)
+    ),
+    "a variance by its cross terms": lambda h, g, w, x: (
+        h / ((h.square().sum(0) - 2 * h.mean(0) * h.sum(0)) / 4 + h.mean(0) ** 2).sqrt()
+    ),
+    "squares plus magnitudes": lambda h, g, w, x: h / (h.square() + h.abs()),
+    "exponentials plus an activation": lambda h, g, w, x: (
+        (h - top(h)).exp() / ((h - top(h)).exp().sum(-1, keepdim=True) + g.relu())
+    ),
+    "powers by several weights, and a root of them": lambda h, g, w, x: (
+        ((h.abs() + 0.1) ** w).mean(0) ** (1 / w) * h
+    ),
     "stacked moments": by_moments(lambda h: torch.stack([h, h * h]).mean(1)),
     "the mean of a row": by_moments(lambda h: torch.cat([h, h**2], 1).mean(0).chunk(2)),
     "var_mean": lambda h, g, w, x: (
@@ -467,7 +593,7 @@ MIXED: dict[str, Program] = {
 
 @pytest.mark.parametrize("name", MIXED)
 def test_to_divide_by_a_mixture_of_squares_is_refused(name: str) -> None:
-    with pytest.raises(UnsupportedOperation, match="squares or magnitudes"):
+    with pytest.raises(UnsupportedOperation, match=r"squares, magnitudes|several weights"):
         feedback_of(MIXED[name])
 
 
@@ -615,6 +741,18 @@ def test_a_mixture_that_is_not_told_from_an_activation_takes_the_sign_of_a_weigh
     assert float((found - expected).norm() / expected.norm()) > 1.0
 
 
+def no_weighing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(roles, "are_weighed", lambda call: False)
+
+
+def any_odd(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(roles, "of_multiple", lambda role, factor: role)
+
+
+def no_centre(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(roles, "are_centred", lambda call: False)
+
+
 def no_mask(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(functions, "PARTIAL", set[Any]())
 
@@ -627,6 +765,9 @@ BREAKS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "extremes": (no_extremes, "a softmax less the largest, sorted"),
     "memory": (no_gates_in_memory, "a gate in a buffer"),
     "norms in memory": (no_gates_in_memory, "norms in a buffer"),
+    "weighing": (no_weighing, "a product of softmaxes"),
+    "multiples": (any_odd, "a multiple of tanh, less 1"),
+    "centres": (no_centre, "a softmax with a bias behind the largest"),
     "logarithms": (no_mask, "a logarithm where it is a number"),
     "clips": (one_clip, "a hard sigmoid by two clips"),
     "gates": (no_gates_added, "addcdiv by a gate"),
