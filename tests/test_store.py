@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ import pytest
 from baselines import LFPSettings, Settings
 from benchmarks.costs.step import Cost
 from benchmarks.costs.workloads import Measurement, Workload
+from benchmarks.experiments import conduct
+from benchmarks.experiments.comparison import Comparison, Options
+from benchmarks.runs import store as store_module
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
 from benchmarks.runs.store import PACKED, Store, Stored, StoredCosts, write_packed
 from benchmarks.storage.files import StoreError, replacing, write, write_json
@@ -131,6 +135,119 @@ def test_what_is_packed_is_found_as_before(tmp_path: Path) -> None:
     store.save(Stored(later, ENVIRONMENT))
     store.pack()
     assert len(store.all()) == 2
+
+
+def measured() -> tuple[Measurement, StoredCosts]:
+    workload = Workload("mlp", "relu", (1, 8, 8), classes=10, batch_size=4)
+    costs = StoredCosts([Cost("sgd", 4, 0.5, 1.0, 1.0, 1.0, 1000, 1.0, 48.5)], ENVIRONMENT)
+    settings: dict[str, Any] = {"sgd": Settings(0.1)}
+    return Measurement(workload, ("sgd",), 3, settings, "a CPU", threads=1), costs
+
+
+def once_before(
+    monkeypatch: pytest.MonkeyPatch, module: object, name: str, act: Callable[[], object]
+) -> None:
+    """Let something be done by another process right before a function is first called."""
+    function, left = getattr(module, name), [act]
+
+    def later(*arguments: Any) -> Any:
+        while left:
+            left.pop()()
+        return function(*arguments)
+
+    monkeypatch.setattr(module, name, later)
+
+
+@pytest.mark.parametrize("packed_before", [False, True])
+@pytest.mark.parametrize("read", ["all", "own", "all_costs"])
+def test_what_is_packed_after_it_was_found_is_read(
+    packed_before: bool, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    store.save_costs(*measured())
+    if packed_before:
+        store.pack()
+        store.save(STORED)
+        store.save_costs(*measured())
+    expected = getattr(store, read)()
+    assert len(expected) == 1
+    once_before(monkeypatch, store_module, "read_json", Store(tmp_path).pack)
+    assert getattr(store, read)() == expected
+    assert not list(tmp_path.glob("*/*.json"))
+
+
+def test_what_is_packed_after_the_pack_was_read_is_found(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.all() == [], "there is no pack yet"
+    for seed in range(3):
+        run = replace(RUN, seed=seed)
+        Store(tmp_path).save(Stored(replace(RESULT, run=run), ENVIRONMENT))
+        Store(tmp_path).pack()
+        assert len(store.all()) == len(store.own()) == len(store.names()) == seed + 1
+        assert store.load(run) is not None
+
+
+def test_a_pack_keeps_what_another_one_has_packed_meanwhile(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.all() == []
+    Store(tmp_path).save(STORED)
+    Store(tmp_path).pack()
+    store.save(Stored(replace(RESULT, run=replace(RUN, seed=1)), ENVIRONMENT))
+    store.pack()
+    assert len(Store(tmp_path).all()) == 2
+
+
+def test_what_is_packed_while_it_is_looked_at_needs_no_packing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(tmp_path).save(STORED)
+    once_before(monkeypatch, store_module, "read_json", Store(tmp_path).pack)
+    assert Store(tmp_path).loose() == {}
+    assert Store(tmp_path).all() == [STORED]
+
+
+@pytest.mark.parametrize("read", ["all", "own", "all_costs"])
+def test_what_is_deleted_after_it_was_found_is_told(
+    read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.save(STORED)
+    store.save_costs(*measured())
+    path = store.costs_path(measured()[0]) if read == "all_costs" else store.path(RUN)
+    once_before(monkeypatch, store_module, "read_json", path.unlink)
+    with pytest.raises(StoreError, match=f"{path}: was deleted while it was to be read"):
+        getattr(store, read)()
+
+
+@pytest.mark.parametrize("act", ["save", "pack"])
+def test_how_far_a_study_is_does_not_depend_on_who_is_at_work(
+    act: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(dataset="digits", methods=["lfp"], activations=["relu"], seeds=1)
+    other, code = Store(tmp_path, "other"), Comparison().code
+    other.save(STORED)
+    Store(tmp_path, code).save(STORED)
+    later = Stored(replace(RESULT, run=replace(RUN, seed=1)), ENVIRONMENT)
+    left = [{"save": lambda: Store(tmp_path, code).save(later), "pack": other.pack}[act]]
+
+    def patch(name: str) -> None:
+        function = getattr(Store, name)
+
+        def followed(store: Store) -> Any:
+            found = function(store)
+            while left:
+                left.pop()()
+            return found
+
+        monkeypatch.setattr(Store, name, followed)
+
+    patch("own")
+    patch("names")
+    monkeypatch.setattr(conduct, "collect", lambda plan, stored: {})
+    told = conduct.status(Comparison(), options, tmp_path)
+    assert not left
+    assert told.of_other_code == 1
 
 
 def test_a_file_of_another_version_is_named_with_the_way_out(tmp_path: Path) -> None:

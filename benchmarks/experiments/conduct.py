@@ -170,13 +170,13 @@ class Status(NamedTuple):
 def status(kind: Experiment[Any], options: BaseModel, folder: Path) -> Status:
     """Return how far an experiment is; raises `ValueError` or `StoreError` if unreadable."""
     store = Store(folder, kind.code)
-    ours = store.own()
+    names, ours = store.names(), store.own()  # in this order, as runs may be stored meanwhile
     found = collect(lambda results: kind.plan(options, results), ours)
     return Status(
         done=len(found),
         diverged=sum(one.result.diverged for one in found.values()),
         under_way=len(list((folder / "checkpoints").glob("*.pt"))),
-        of_other_code=len(store.names()) - len(ours),
+        of_other_code=len(names - {store.path(one.run).stem for one in ours}),
         of_other_options=len(ours) - len(found),
     )
 

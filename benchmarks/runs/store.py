@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from annotated_types import MinLen
@@ -59,6 +59,13 @@ class StoredCosts(NamedTuple):
     environment: dict[str, Any]
 
 
+class _Pack(NamedTuple):
+    """What was read of a pack, and of which; of none, where there was none."""
+
+    version: tuple[int, ...] | None = None
+    contents: Mapping[str, Any] = MappingProxyType({})
+
+
 class Store:
     """The results of one study in `folder`, which is made when something is first written.
 
@@ -81,6 +88,7 @@ class Store:
         """Refer to the folder, without touching it; by default the code is the harness's."""
         self.folder = folder
         self.code = code_version() if code is None else code
+        self._pack = _Pack()
 
     def path(self, run: Run) -> Path:
         """Return where the result of the run with this code is or would be."""
@@ -96,10 +104,10 @@ class Store:
         Raises:
             StoreError: the file cannot be read as the result of this run.
         """  # noqa: DOC501  (`_unreadable` makes that error)
-        path = self.path(run)
-        stored = _result(self._holder(path), self._content(path))
+        holder, content = self._read(self.path(run))
+        stored = _result(holder, content)
         if stored is not None and stored.run != run:
-            raise _unreadable(self._holder(path), "it describes another run than its name says")
+            raise _unreadable(holder, "it describes another run than its name says")
         return stored
 
     def all(self) -> list[Stored]:
@@ -146,14 +154,12 @@ class Store:
 
     def load_costs(self, measurement: Measurement) -> StoredCosts | None:
         """Return what was measured, if it was; raises `StoreError` as `load` does."""
-        path = self.costs_path(measurement)
-        found = _costs(self._holder(path), self._content(path))
+        found = _costs(*self._read(self.costs_path(measurement)))
         return None if found is None else found[1]
 
     def all_costs(self) -> list[tuple[Measurement, StoredCosts]]:
         """Return all costs, the latest last, with what was measured; raises as `load` does."""
-        contents = self._contents("costs")
-        read = (_costs(self._holder(path), content) for path, content in contents)
+        read = (_costs(holder, content) for _, holder, content in self._contents("costs"))
         found = [costs for costs in read if costs is not None]
         return sorted(found, key=lambda costs: str(costs[1].environment.get("date")))
 
@@ -187,10 +193,9 @@ class Store:
             StoreError: a file could not be read from the pack; nothing is written then.
         """
         loose = self.loose()
-        write_packed(self.folder, {**self._packed, **{_name(p): c for p, c in loose.items()}})
+        write_packed(self.folder, {**self._packed(), **{_name(p): c for p, c in loose.items()}})
         for path in loose:
             path.unlink()
-        del self._packed
 
     def loose(self) -> dict[Path, Any]:
         """Return the contents of the files that are not packed, by their paths.
@@ -203,48 +208,78 @@ class Store:
             for path in sorted((self.folder / room).glob("*.json")):
                 with readable(path):
                     content = read_json(path)
+                if content is None:  # another process has packed it since
+                    continue
                 read(path, content)
                 if not PACKED_NAME.fullmatch(_name(path)):
                     raise _unreadable(path, "no result has a name like that")
                 found[path] = content
         return found
 
-    def _content(self, path: Path) -> Any | None:
-        """Return what the file holds, loose or packed; None if there is none."""
+    def _read(self, path: Path) -> tuple[Path, Any | None]:
+        """Return which file holds what is found under a path, it or the pack, and the content.
+
+        That is None if there is none. A file that is packed is deleted when the pack is there, so
+        that the pack has what is loose no more.
+        """
         with readable(path):
             content = read_json(path)
-        return self._packed.get(_name(path)) if content is None else content
-
-    def _holder(self, path: Path) -> Path:
-        """Return the file that holds what is found under a path: it, or the pack."""
-        return path if path.exists() or not self._packed else self.folder / PACKED
+        if content is None:
+            return self.folder / PACKED, self._packed().get(_name(path))
+        return path, content
 
     def _paths(self, room: str) -> list[Path]:
-        """Return the paths of all files of a kind, loose and packed."""
-        loose = (self.folder / room).glob("*.json")
-        packed = (self.folder / name for name in self._packed if name.startswith(f"{room}/"))
-        return sorted({*loose, *packed})
+        """Return the paths of all files of a kind, loose and packed.
+
+        The pack is read last: files that are packed meanwhile are in one of the two then.
+        """
+        loose = set((self.folder / room).glob("*.json"))
+        packed = {self.folder / name for name in self._packed() if name.startswith(f"{room}/")}
+        return sorted(loose | packed)
 
     def _results(self) -> Iterator[tuple[Path, Stored]]:
         """Yield all results with the paths of their files."""
-        for path, content in self._contents("runs"):
-            if (stored := _result(self._holder(path), content)) is not None:
+        for path, holder, content in self._contents("runs"):
+            if (stored := _result(holder, content)) is not None:
                 yield path, stored
 
-    def _contents(self, room: str) -> Iterator[tuple[Path, Any]]:
-        return ((path, self._content(path)) for path in self._paths(room))
+    def _contents(self, room: str) -> Iterator[tuple[Path, Path, Any]]:
+        """Yield the paths of all files of a kind, which files hold them, and the contents.
 
-    @cached_property
-    def _packed(self) -> dict[str, Any]:
+        Raises:
+            StoreError: one cannot be read, or was deleted after it was found.
+        """
+        for path in self._paths(room):
+            holder, content = self._read(path)
+            if content is None:
+                raise StoreError(f"{path}: was deleted while it was to be read; try it again")
+            yield path, holder, content
+
+    def _packed(self) -> Mapping[str, Any]:
+        """Return what the pack holds now; it is read again when another one has its place."""
         path = self.folder / PACKED
-        if not path.exists():
-            return {}
         with readable(path):
-            packed = path.read_bytes()
-            if not packed:  # of which gzip makes no lines, instead of an error
-                raise EOFError("the file is empty")
-            lines = gzip.decompress(packed).decode().splitlines()
-            return dict(map(_unpacked, lines))
+            version = _version(path)
+            if version != self._pack.version:
+                self._pack = _Pack(version, {} if version is None else _contents_of(path))
+        return self._pack.contents
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """Return what tells a file from another one that takes its place; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _contents_of(pack: Path) -> dict[str, Any]:
+    """Return what a pack holds, by the names of the files; raises what `NOT_OURS` lists."""
+    packed = pack.read_bytes()
+    if not packed:  # of which gzip makes no lines, instead of an error
+        raise EOFError("the file is empty")
+    return dict(map(_unpacked, gzip.decompress(packed).decode().splitlines()))
 
 
 def write_packed(folder: Path, contents: Mapping[str, Any]) -> None:
