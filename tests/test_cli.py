@@ -55,8 +55,10 @@ def test_compare_reports_and_resumes(tmp_path: Path) -> None:
     assert {"commit", "torch", "processor", "threads", "date"} <= set(described["environment"])
     stored = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
     assert len(stored) == 2 + 2
+    (folder / "notes.md").write_text("mine")
     second = invoke(*QUICK)
     assert second.stdout == first.stdout
+    assert second.stderr.strip().rpartition(": ")[2].split(", ") == told, "what it wrote itself"
     assert {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()} == stored
 
 

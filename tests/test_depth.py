@@ -137,7 +137,7 @@ def test_norms_are_those_of_theorem_1() -> None:
 @pytest.mark.slow
 def test_every_cell_is_tuned_alike_and_reported(tmp_path: Path) -> None:
     kind = Depth()
-    found, sections = carry_out(kind, SMALL, tmp_path, place())
+    found, sections, _ = carry_out(kind, SMALL, tmp_path, place())
     assert len(found.runs) == kind.runs(SMALL) == 6 * (2 + 2)
     main, paired, _ = sections
     rows = main.tables[0].frame.to_dict("records")

@@ -270,7 +270,7 @@ def test_the_experiment_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         carry_out(Regression(), options, tmp_path, place())
     assert status(Regression(), options, tmp_path).done == 3
-    found, _ = carry_out(Regression(), options, tmp_path, place(told.append))
+    found, *_ = carry_out(Regression(), options, tmp_path, place(told.append))
     assert len(made) == 4 + 3
     assert len(told) == Regression().steps(options) == 6
     assert len(Regression().sections(options, found)[0].tables[0].frame) == 4 * 3

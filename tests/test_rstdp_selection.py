@@ -58,7 +58,7 @@ def test_all_candidates_are_tried_and_none_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = RSTDPSelection()
-    first, _ = carry_out(kind, OPTIONS, tmp_path, place())
+    first, *_ = carry_out(kind, OPTIONS, tmp_path, place())
     table = (tmp_path / "table.md").read_bytes()
     assert len(first.runs) == kind.runs(OPTIONS) == 2 * 2 * 2
     assert status(kind, OPTIONS, tmp_path) == Status(done=8)

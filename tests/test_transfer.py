@@ -198,7 +198,7 @@ def test_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(transfer, "images_on", lambda *_: data)
     monkeypatch.setattr(transfer, "network", small_resnet)
     options, told, kind = Options(**TINY), list[str](), Transfer()
-    found, _ = carry_out(kind, options, tmp_path, place(told.append))
+    found, *_ = carry_out(kind, options, tmp_path, place(told.append))
     assert len(told) == kind.runs(options) == 1
     assert status(kind, options, tmp_path)[:2] == (1, 0)
     assert set(kind.sections(options, found)[0].tables[0].frame["method"]) == {"lfp"}

@@ -49,7 +49,7 @@ def treated(folder: Path, options: Options = SMALL) -> Done:
 
 @pytest.mark.slow
 def test_every_arm_has_as_many_trials_and_the_best_is_chosen(tmp_path: Path) -> None:
-    found, (section,) = treated(tmp_path)
+    found, (section,), _ = treated(tmp_path)
     (table,) = section.tables
     rows = table.frame.to_dict("records")
     assert [row["arm"] for row in rows] == ["identity", "reverse", "gradient"]
@@ -76,7 +76,7 @@ def test_a_trial_that_diverged_counts_nothing(
         return model
 
     monkeypatch.setattr(runs, "NETWORKS", {"sigmoid": Network(lost, "none")})
-    _, (section,) = treated(tmp_path)
+    _, (section,), _ = treated(tmp_path)
     assert [row[-1] for row in section.tables[0].lines[1]] == ["2/2"] * 3
     assert set(section.tables[0].frame["validation_accuracy"]) == {0}
 
@@ -111,7 +111,7 @@ def test_a_step_has_a_surrogate_gradient_beside_lfp(tmp_path: Path) -> None:
     changes = {"arms": {"lfp": {}}, "against": "gradient", "slopes": [1.0, 10.0], "seeds": 3}
     networks = ["heaviside, noise", "heaviside to the outputs"]
     options = SMALL.model_copy(update={**changes, "networks": networks})
-    found, sections = treated(tmp_path, options)
+    found, sections, _ = treated(tmp_path, options)
     arms, paired, _ = sections
     assert {(s.run.method, s.run.kind) for s in found.runs.values()} == {
         (method, kind) for method in ("lfp", "surrogate") for kind in ("sweep", "final")

@@ -23,8 +23,6 @@ from benchmarks.studies.collect import noted_study
 from benchmarks.studies.plan import kind_of
 from benchmarks.studies.written import SOURCE
 
-#: Endings of the tables and figures of a part.
-TABLES_AND_FIGURES = {".csv", ".md", ".png"}
 Made = dict[str, Any]  # what `--json` says of a part
 
 
@@ -53,17 +51,16 @@ def make(
             say(f"{folder}: {others} results of other code are kept, and not used")
         with progress(kind.steps(options)) as advance:
             place = Place(device, advance, executor, command)
-            found, sections = carry_out(kind, options, folder, place)
+            found, sections, files = carry_out(kind, options, folder, place)
     main = next(one for section in sections for one in section.tables)
     if columns is not None:
         shown = None if columns == "all" else main.shown
         print_table(main.lines, [*main.notes, *remarks(found.environments, command)], shown)
     counted = divergence.count(stored.result for stored in found.runs.values())
     divergence.tell(counted)
-    written = sorted(path.name for path in folder.iterdir() if path.suffix in TABLES_AND_FIGURES)
     say(
         f"Tables and figures are in {folder} ({command_of_report(folder)} makes a page of them): "
-        f"{', '.join(written)}"
+        f"{', '.join(files)}"
     )
     runs = [one._asdict() for one in counted]
     return {**description, "folder": str(folder), "runs": runs, "rows": rows(main.frame)}

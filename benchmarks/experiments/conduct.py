@@ -18,13 +18,15 @@ from benchmarks.rendering.text import remarks
 from benchmarks.runs.executors import Executor, Worker, get_or_make
 from benchmarks.runs.run import Run
 from benchmarks.runs.store import Store, Stored, StoredCosts
-from benchmarks.storage.files import write
+from benchmarks.storage.files import write_all
 from benchmarks.storage.provenance import describe
 
 Plan = Callable[[Results], Sequence[Run]]
 #: How far the quartiles of a time ratio may lie apart, over the ratio, on a quiet machine.
 STEADY = 0.3
 TRIES = 3
+#: Lists in the folder of a part which tables and figures were written there.
+WRITTEN = ".written"
 FEW = 10  # repeats, of which quartiles say nothing
 log = logging.getLogger(__name__)
 
@@ -47,10 +49,17 @@ class Place:
 
 
 class Done(NamedTuple):
-    """What was carried out: all runs and costs, and the report on them."""
+    """What was carried out.
+
+    Attributes:
+        found: all runs and costs.
+        sections: the report on them.
+        files: the names of the tables and figures that were written.
+    """
 
     found: Found
     sections: Sequence[Section]
+    files: Sequence[str]
 
 
 def carry_out(kind: Experiment[Any], options: BaseModel, folder: Path, place: Place) -> Done:
@@ -75,8 +84,8 @@ def carry_out(kind: Experiment[Any], options: BaseModel, folder: Path, place: Pl
     costs = [(one, measured(one, store, place)) for one in kind.measurements(options, place.device)]
     found = Found(runs, costs)
     sections = kind.sections(options, found)
-    write_part(folder, sections, found.environments, place.command)
-    return Done(found, sections)
+    files = write_part(folder, sections, found.environments, place.command)
+    return Done(found, sections, files)
 
 
 def made(
@@ -183,8 +192,12 @@ def status(kind: Experiment[Any], options: BaseModel, folder: Path) -> Status:
 
 def write_part(
     folder: Path, sections: Sequence[Section], environments: Iterable[dict[str, Any]], command: str
-) -> None:
-    """Write the tables and figures of an experiment into its folder."""
-    told = remarks(environments, command)
-    for path, content in document.part_files(sections, told).items():
-        write(folder / path, content)
+) -> list[str]:
+    """Write the tables and figures of an experiment into its folder, in place of earlier ones.
+
+    Returns:
+        Their names.
+    """
+    files = document.part_files(sections, remarks(environments, command))
+    write_all(folder, files, WRITTEN)
+    return sorted(map(str, files))

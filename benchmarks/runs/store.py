@@ -77,6 +77,7 @@ class Store:
         runs.jsonl.gz                 such files in one, if they were packed
         checkpoints/<id>.pt           a run that is under way, or was interrupted
         table.md, *.csv, *.png        derived from these
+        .written                      which of them the last command wrote
 
     <code> is the version of the code that makes the run
     (:func:`benchmarks.storage.provenance.code_version`, with what other packages have a part in it,

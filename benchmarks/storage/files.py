@@ -1,11 +1,12 @@
 """Files that are written whole or not at all, and what is said of those that were not."""
 
+import hashlib
 import json
 import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -14,6 +15,9 @@ from uuid import uuid4
 
 #: The names of temporary files.
 LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")
+
+#: A line of a note on files: a digest and a name, as `sha256sum` writes them.
+NOTED = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class StoreError(RuntimeError):
@@ -61,6 +65,47 @@ def write(path: Path, content: bytes) -> None:
     """Make the file hold `content`, as :func:`replacing` does."""
     with replacing(path) as file:
         file.write(content)
+
+
+def write_all(folder: Path, files: Mapping[Path, bytes], note: str) -> None:
+    """Write files into a folder, in place of all that the last call with the same note wrote.
+
+    Of those, what is not to be written again is deleted, unless somebody has changed it since.
+    Other files stay.
+
+    Args:
+        folder: that the paths are in.
+        files: contents by paths in the folder, none of which leads out of it.
+        note: name of a file in the folder that lists what was written.
+    """
+    for path, digest in _noted(folder / note).items():
+        if path not in files and _digest_of(folder / path) == digest:
+            (folder / path).unlink()
+    lines = (f"{_digest(content)}  {path.as_posix()}\n" for path, content in files.items())
+    write(folder / note, "".join(lines).encode())
+    for path, content in files.items():
+        write(folder / path, content)
+
+
+def _noted(note: Path) -> dict[Path, str]:
+    """Return the digests of files by their paths in a folder, as a note says; none without one."""
+    lines = note.read_text("utf-8", errors="replace").splitlines() if note.exists() else []
+    found = {Path(line[2]): line[1] for line in map(NOTED.fullmatch, lines) if line}
+    return {path: digest for path, digest in found.items() if _is_within(path)}
+
+
+def _is_within(path: Path) -> bool:
+    """Return whether a path leads into the folder that it is joined to."""
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _digest_of(path: Path) -> str | None:
+    """Return the digest of a file; None if there is no file."""
+    return _digest(path.read_bytes()) if path.is_file() else None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @contextmanager

@@ -21,12 +21,14 @@ from benchmarks.experiments.comparison.summary import summarise
 from benchmarks.rendering import document
 from benchmarks.rendering.document import Chapter, Document, Section, Table
 from benchmarks.rendering.text import mean_and_deviation, origins
-from benchmarks.storage.files import StoreError, write
+from benchmarks.storage.files import StoreError, write_all
 from benchmarks.studies.collect import Collection, Description, Part
 
 FEW = " Fewer than three seeds allow no test."
 #: The page on several reports, beside the folders of their studies.
 INDEX = "index.html"
+#: Lists in the folder of a study which files its report has.
+REPORTED = ".reported"
 TITLE = "Layer-wise Feedback Propagation: {}"
 
 
@@ -43,7 +45,7 @@ def write_page(collection: Collection) -> list[Path]:
 
 
 def write_document(one: Document, folder: Path) -> list[Path]:
-    """Write a report into the folder of its study.
+    """Write a report into the folder of its study, in place of an earlier one.
 
     The page leads to the page on several reports, if there is one that leads to it.
 
@@ -53,8 +55,7 @@ def write_document(one: Document, folder: Path) -> list[Path]:
     index = folder.parent / INDEX
     linked = index.exists() and f'href="{link_to(folder)}"' in index.read_text(encoding="utf-8")
     written = document.files(replace(one, index=f"../{INDEX}" if linked else ""))
-    for path, content in written.items():
-        write(folder / path, content)
+    write_all(folder, written, REPORTED)
     return [folder / path for path in written]
 
 
