@@ -11,6 +11,7 @@ import yaml
 from benchmarks.experiments.comparison.experiment import Options
 from benchmarks.storage.provenance import ROOT
 from benchmarks.studies.plan import Plan, read
+from benchmarks.studies.plan import changed as options_of
 from benchmarks.studies.written import SIZES, PlanError, names
 
 GOOD: dict[str, Any] = {
@@ -152,3 +153,35 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         read("toys")
     with pytest.raises(ValueError, match="size: unknown name 'paper'"):
         Plan.model_validate(GOOD).studies("paper")
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n", "# nothing but a remark", "---"])
+def test_an_option_of_the_command_line_is_given_a_value(value: str) -> None:
+    with pytest.raises(PlanError) as refused:
+        options_of([f"epochs={value}"])
+    assert str(refused.value) == (
+        "epochs: nothing is given; allowed: a value; null says that there is none"
+    )
+    given = options_of(["epochs=null", "model=''"])
+    assert given == {"epochs": None, "model": ""}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("yes", "seeds: yes does not mean the same in all versions of YAML"),
+        ("[1, 010]", "seeds.1: 010 does not mean the same in all versions of YAML"),
+        ("{a: {b: }}", "seeds.a.b: nothing is given"),
+        ("{a: 1, a: 2}", "seeds.a: the key is given twice"),
+        (".inf", "seeds: .inf; allowed: finite numbers"),
+        ("&a 1", "seeds: the anchor 'a'; allowed: values in full"),
+        ("!!int 1", "seeds: the tag 'tag:yaml.org,2002:int'; allowed: values without a tag"),
+        ("[" * 21 + "]" * 21, "seeds: nested too deeply; allowed: 20 levels"),
+        ("1" * 1_000_001, "seeds: 1000001 letters; allowed: at most 1000000"),
+        ("[", "seeds: not YAML; "),
+    ],
+)
+def test_a_refusal_of_an_option_names_the_option_and_no_file(value: str, told: str) -> None:
+    with pytest.raises(PlanError) as refused:
+        options_of([f"seeds={value}"])
+    assert str(refused.value).startswith(told)

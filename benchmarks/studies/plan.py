@@ -112,7 +112,9 @@ def changed(given: Sequence[str]) -> dict[str, Any]:
         if key in found:
             raise PlanError(f"{key}: is given twice")
         try:
-            found[key] = strict_yaml.load(value)
+            found[key] = strict_yaml.load(value, key)
+        except strict_yaml.StrictYAMLError as error:
+            raise PlanError(str(error)) from None
         except (ValueError, yaml.YAMLError) as error:
-            raise PlanError(f"{key}: {' '.join(str(error).split())}") from None
+            raise PlanError(f"{key}: not YAML; {' '.join(str(error).split())}") from None
     return found

@@ -47,42 +47,55 @@ class StrictYAMLError(ValueError):
     """A value that has more than one meaning, or none; the message begins with its path."""
 
 
-def load(text: str) -> Any:
-    """Return the content of a file as plain Python values.
+def load(text: str, key: str = "") -> Any:
+    """Return the content of a file, or the value of a key, as plain Python values.
+
+    Args:
+        text: of the file, or of the value.
+        key: that the value is given to; empty for a file.
+
+    Returns:
+        The content; None of an empty file.
 
     Raises:
-        StrictYAMLError: a value has more than one meaning; its path is named.
+        StrictYAMLError: a key has no value, or a value more than one meaning; its path is named,
+            from the key on.
         yaml.YAMLError: it is not YAML.
     """
-    _check_structure(text)
+    _check_structure(text, key)
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
     finally:
         loader.dispose()
-    return None if node is None else _value(node, ())
+    path = (key,) if key else ()
+    if node is None:  # of an empty file, who reads it says what it has to hold
+        return _plain("", path) if key else None
+    return _value(node, path)
 
 
-def _check_structure(text: str) -> None:
+def _check_structure(text: str, key: str) -> None:
     """Raise for anchors, aliases, tags and depth, before anything is made of them.
 
     PyYAML's time grows with the square of the depth, so what follows is not read then.
 
     Raises:
-        StrictYAMLError: there is one of these; the message begins with its line.
+        StrictYAMLError: there is one of these; the message begins with the key, or without one with
+            the line of the file.
     """
     if len(text) > LARGEST:
-        raise StrictYAMLError(f"the file: {len(text)} letters; allowed: at most {LARGEST}")
+        at = key or "the file"
+        raise StrictYAMLError(f"{at}: {len(text)} letters; allowed: at most {LARGEST}")
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else "?"
+        at = key or f"line {event.start_mark.line + 1 if event.start_mark else '?'}"
         if anchor := getattr(event, "anchor", None):
-            raise StrictYAMLError(f"line {line}: the anchor {anchor!r}; allowed: values in full")
+            raise StrictYAMLError(f"{at}: the anchor {anchor!r}; allowed: values in full")
         if tag := getattr(event, "tag", None):
-            raise StrictYAMLError(f"line {line}: the tag {tag!r}; allowed: values without a tag")
+            raise StrictYAMLError(f"{at}: the tag {tag!r}; allowed: values without a tag")
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth > DEEPEST:
-            raise StrictYAMLError(f"line {line}: {TOO_DEEP}")
+            raise StrictYAMLError(f"{at}: {TOO_DEEP}")
 
 
 def _value(node: Node, path: tuple[str, ...]) -> Any:
