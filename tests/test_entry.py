@@ -1,10 +1,12 @@
 """`lfp-bench` before its commands: version, help, Ctrl-C, and other packages of our names."""
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -183,3 +185,55 @@ def test_a_module_or_a_folder_without_code_can_shadow_too(
 
 def test_our_own_packages_are_no_shadows() -> None:
     assert list(lfp_bench.shadows()) == []
+
+
+# --- packages that cannot be loaded ---------------------------------------------------------------
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("module", ["heavy_a._C", "heavy_b.deep._part", "heavy_c"])
+def test_a_package_whose_compiled_part_cannot_be_loaded_is_one_line(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path.joinpath(*module.split(".")).with_suffix(".abi3.so")
+    library.parent.mkdir(parents=True, exist_ok=True)
+    for folder in set(library.parents) - {tmp_path, *tmp_path.parents}:
+        (folder / "__init__.py").touch()
+    library.write_bytes(b"not a library")
+    package = module.partition(".")[0]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(checks, "prepare", lambda *_: importlib.import_module(module))
+    result = CliRunner().invoke(app, ["verify"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {package} cannot be loaded: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("cannot import name 'a' from 'b'", name="b", path="/somewhere/b.py"),
+        ImportError("of no file"),
+        ModuleNotFoundError("No module named 'b'", name="b"),
+    ],
+)
+def test_an_import_that_is_wrong_in_the_code_is_not_hidden(
+    error: ImportError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "prepare", raising(error))
+    assert CliRunner().invoke(app, ["verify"]).exception is error
+
+
+def test_a_library_of_the_system_that_cannot_be_loaded_is_not_the_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "prepare", raising(OSError("libdeps.so: cannot open")))
+    result = CliRunner().invoke(app, ["verify"])
+    assert result.exit_code == 2
+    assert result.stderr == "error: libdeps.so: cannot open\n"

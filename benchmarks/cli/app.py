@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, TextIO
 import typer
 
 from baselines.registry import PlugInError
-from benchmarks.cli.extras import missing
+from benchmarks.cli.extras import missing, unloadable
 from benchmarks.cli.later import Application, Later, LaterGroup
 from benchmarks.cli.logs import shown
 from benchmarks.cli.output import say
@@ -123,7 +123,8 @@ class Commands(LaterGroup):
         except BrokenPipeError:  # who reads has seen enough, as `head` has
             code = 1
         except OSError as error:  # of files and data, the commands refuse them with their names
-            say(f"error: {error if error.filename else f'standard output: {error.strerror}'}")
+            ours = error.filename is None and error.errno is not None  # a library has no number
+            say(f"error: {f'standard output: {error.strerror}' if ours else error}")
             code = Refused.exit_code
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
@@ -148,6 +149,10 @@ class Commands(LaterGroup):
                 return super().invoke(ctx)
         except ModuleNotFoundError as error:
             if (told := missing(error)) is None:
+                raise
+            raise Refused(told) from error
+        except ImportError as error:
+            if (told := unloadable(error)) is None:
                 raise
             raise Refused(told) from error
         except PlugInError as error:

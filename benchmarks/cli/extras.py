@@ -1,5 +1,8 @@
 """What some commands need and not everybody has: extras of the package, and the repository."""
 
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
 from benchmarks.storage.git import ROOT
 
 #: Packages that are imported by some commands alone: the extra that has them, and what it is for.
@@ -28,6 +31,19 @@ def missing(error: ModuleNotFoundError) -> str | None:
     if package not in EXTRAS:
         return None
     return f"{package} is not installed, which is for {EXTRAS[package][1]}; {way_out(package)}"
+
+
+def unloadable(error: ImportError) -> str | None:
+    """Return a line on the package whose compiled part cannot be loaded, if it is that.
+
+    The reason may be a limit of memory, or a library of the system that is missing.
+    """
+    path = Path(error.path or "")
+    if not path.name.endswith(tuple(EXTENSION_SUFFIXES)):
+        return None
+    while (path.parent / "__init__.py").exists():
+        path = path.parent
+    return f"{path.name.partition('.')[0]} cannot be loaded: {' '.join(str(error).split())}"
 
 
 def needs_repository(thing: str) -> None:
