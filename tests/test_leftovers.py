@@ -1,6 +1,11 @@
-"""What earlier commands have left in the folder of a study: tables that nobody writes any more."""
+"""What earlier commands have left in the folder of a study: old tables, and half-written files."""
 
+import errno
 import hashlib
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +14,9 @@ import pytest
 
 from benchmarks.experiments.conduct import write_part
 from benchmarks.rendering.document import Chapter, Document, Figure, Section, Table
-from benchmarks.storage.files import write_all
+from benchmarks.storage import files
+from benchmarks.storage.files import OLD, remove_leftovers, replacing, write, write_all
+from benchmarks.studies.index import write_pages
 from benchmarks.studies.page import write_document
 
 NOTE = ".note"
@@ -106,3 +113,76 @@ def test_a_report_has_its_own_tables_alone(tmp_path: Path) -> None:
     page = {"report.html", "report.md", "report.tex"}
     write_document(report(Chapter("one", "one", [], sections(["results"]))), tmp_path)
     assert files_in(tmp_path) == {*part, *page, "tables/one-results.csv", "tables/mine.csv"}
+
+
+# --- files that were being written ----------------------------------------------------------------
+
+
+def ended() -> int:
+    """Return the number of a process that is no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def half_written(folder: Path, process: int, *, host: str = "", age: float = 0.0) -> Path:
+    """Return a file that a process was writing."""
+    folder.mkdir(exist_ok=True, parents=True)
+    path = folder / f".{host or files._host()}-{process}-{'0' * 32}.tmp"
+    path.touch()
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+def test_what_is_being_written_stays_and_the_rest_is_removed(tmp_path: Path) -> None:
+    gone = ended()
+    removed = [
+        half_written(tmp_path, gone),
+        half_written(tmp_path / "tables", gone),
+        half_written(tmp_path / "old", os.getpid(), age=OLD + 60),
+        half_written(tmp_path / "old", 1, host="0" * 8, age=OLD + 60),
+    ]
+    kept = [
+        half_written(tmp_path, os.getpid()),
+        half_written(tmp_path, os.getppid()),
+        half_written(tmp_path, 1),
+        half_written(tmp_path, gone, host="0" * 8),
+        tmp_path / f".{'0' * 32}.tmp",  # as an older version called them
+    ]
+    kept[-1].touch()
+    with replacing(tmp_path / "file") as file:
+        file.write(b"whole")
+        remove_leftovers(tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    assert not [path for path in removed if path.exists()]
+    assert [path for path in kept if not path.exists()] == []
+    os.utime(kept[-1], (0, 0))
+    remove_leftovers(tmp_path)
+    assert not kept[-1].exists()
+
+
+def test_a_report_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    gone, study = ended(), tmp_path / "study"
+    elsewhere = half_written(tmp_path / "another", gone)
+    left = [half_written(place, gone) for place in (tmp_path, study, study / "tables")]
+    chapter = Chapter("one", "one", [], sections(["results"]))
+    write_document(Document("A study", [], [], [chapter]), study)
+    assert [path.exists() for path in left] == [True, False, False]
+    write_pages([], tmp_path)
+    assert not left[0].exists()
+    assert elsewhere.exists(), "a folder that is no study of the report"
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+def test_an_error_of_writing_names_the_file_once(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*names: object) -> None:
+        told = [str(name) for name in names if isinstance(name, Path)]
+        names_of_both = (told[0], None, told[1]) if told else ()  # as os.replace tells them
+        raise OSError(errno.ENOENT, "No such file or directory", *names_of_both)
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(FileNotFoundError) as caught:
+        write(tmp_path / "report.html", b"")
+    assert str(caught.value) == f"[Errno 2] No such file or directory: '{tmp_path / 'report.html'}'"

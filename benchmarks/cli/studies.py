@@ -37,7 +37,7 @@ from benchmarks.cli.options import (
 )
 from benchmarks.cli.output import print_json, say
 from benchmarks.cli.reports import show_report
-from benchmarks.storage.files import StoreError
+from benchmarks.storage.files import StoreError, remove_leftovers
 from benchmarks.studies.written import path_of
 
 if TYPE_CHECKING:
@@ -239,6 +239,7 @@ def run(
     told = None if as_json else columns
     with refusing(ValueError, StoreError, OSError):
         making.refuse_another_file(name, folder)
+        remove_leftovers(folder)
     for each, options in studies.items():  # so that `resume` knows of those not begun yet
         if not (folder / each / "study.json").exists():
             with refusing(OSError):
@@ -286,6 +287,7 @@ def resume(
         models = [s.kind.model(s.options) for s in studies.values()]
         chosen_device = prepare(device, threads, models, jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
+        remove_leftovers(folder)
     found, told = list["Made"](), None if as_json else columns
     for part, s in studies.items():
         say(f"{part}: {s.command}")

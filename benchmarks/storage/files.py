@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import platform
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
@@ -13,8 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-#: The names of temporary files.
-LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp")
+#: The names of temporary files: who writes it, where that is known, and what no other one has.
+LEFTOVER = re.compile(r"\.(?:(?P<host>[0-9a-f]{8})-(?P<process>[0-9]{1,9})-)?[0-9a-f]{32}\.tmp")
+#: Seconds in which every file is written, after which nobody writes it any more.
+OLD = 24 * 60 * 60
 
 #: A line of a note on files: a digest and a name, as `sha256sum` writes them.
 NOTED = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -116,10 +120,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     effect afterwards. A kill can leave a temporary file beside it (:func:`remove_leftovers`), never
     half a file. Who may read and write it is for the umask to say, as for every file that a program
     makes.
+
+    Raises:
+        OSError: it cannot be written; the message names `path`.
     """
     with _uninterrupted():
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{uuid4().hex}.tmp")
+        scratch = path.with_name(_temporary())
         try:
             with scratch.open("x+b") as file:
                 yield file
@@ -131,18 +138,55 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             # What the reader of the message knows; a write that fails tells no name at all.
             named = isinstance(error, OSError) and error.filename not in (None, str(scratch))
             if isinstance(error, OSError) and error.errno is not None and not named:
-                error.filename = str(path)
+                raise OSError(error.errno, error.strerror, str(path)) from error
             raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what :func:`replacing` had begun in the folder, and below it, when it was killed.
+def remove_leftovers(folder: Path, *, below: bool = True) -> None:
+    """Delete what :func:`replacing` had begun in the folder when it was killed.
 
-    Nobody else may be writing there.
+    What others are writing there stays. Of a process of another machine nobody knows here whether
+    it is at work, so that its file is deleted when it is old.
+
+    Args:
+        folder: where files were written.
+        below: whether to look into the folders in it as well.
     """
-    for path in folder.rglob(".*.tmp"):
-        if LEFTOVER.fullmatch(path.name):
+    for path in folder.rglob(".*.tmp") if below else folder.glob(".*.tmp"):
+        name = LEFTOVER.fullmatch(path.name)
+        if name and (_has_ended(name["host"], name["process"]) or _is_old(path)):
             path.unlink(missing_ok=True)
+
+
+def _temporary() -> str:
+    """Return the name of a file that this process writes."""
+    return f".{_host()}-{os.getpid()}-{uuid4().hex}.tmp"
+
+
+def _host() -> str:
+    """Return what tells this machine from others, as short as names of files have to be."""
+    return _digest(platform.node().encode())[:8]
+
+
+def _has_ended(host: str | None, process: str | None) -> bool:
+    """Return whether a process is known to work no more."""
+    if process is None or host != _host():
+        return False
+    try:
+        os.kill(int(process), 0)  # which asks alone
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is another user's
+        pass
+    return False
+
+
+def _is_old(path: Path) -> bool:
+    """Return whether nobody has written to a file for longer than a file takes."""
+    try:
+        return time.time() - path.stat().st_mtime > OLD
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from benchmarks.experiments.comparison.summary import summarise
 from benchmarks.rendering import document
 from benchmarks.rendering.document import Chapter, Document, Section, Table
 from benchmarks.rendering.text import mean_and_deviation, origins
-from benchmarks.storage.files import StoreError, write_all
+from benchmarks.storage.files import StoreError, remove_leftovers, write_all
 from benchmarks.studies.collect import Collection, Description, Part
 
 FEW = " Fewer than three seeds allow no test."
@@ -55,6 +55,7 @@ def write_document(one: Document, folder: Path) -> list[Path]:
     index = folder.parent / INDEX
     linked = index.exists() and f'href="{link_to(folder)}"' in index.read_text(encoding="utf-8")
     written = document.files(replace(one, index=f"../{INDEX}" if linked else ""))
+    remove_leftovers(folder)
     write_all(folder, written, REPORTED)
     return [folder / path for path in written]
 
