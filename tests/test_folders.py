@@ -96,6 +96,56 @@ def test_another_file_of_the_same_name_does_not_get_the_folder(tmp_path: Path) -
     assert run("--part", "blobs", name="a/mine.yaml").exit_code == 0, "a file may change"
 
 
+COMPARE = (
+    *("compare", "--dataset", "blobs", "--methods", "sgd", "--activations", "relu"),
+    *("--seeds", "1", "--epochs", "1", "--learning-rate", "sgd=0.1"),
+)
+
+
+def begun(folder: str, *names: str) -> dict[Path, str]:
+    """Make a folder with files of a study; return what it holds."""
+    for name in names:
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"schema": 1, "study": "../../mine.yaml"}')
+    return held(folder)
+
+
+def held(folder: str) -> dict[Path, str]:
+    return {path: path.read_text() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("files", "place", "told"),
+    [
+        (["source.json"], ("results", "mine-smoke"), "holds the parts of ../../mine.yaml"),
+        (["source.json", "one/study.json"], ("results", "mine-smoke"), "holds the parts of"),
+        (["source.json", "one/study.json"], ("results/mine-smoke", "one"), "holds the parts of"),
+        (["source.json"], ("results/mine-smoke", "another"), "holds the parts of"),
+        (["one/study.json"], ("results", "mine-smoke"), "holds studies of its own (one)"),
+    ],
+)
+def test_a_comparison_does_not_get_the_folder_of_a_study_of_parts(
+    files: list[str], place: tuple[str, str], told: str
+) -> None:
+    before, (results, study) = begun("results/mine-smoke", *files), place
+    refused = invoke(*COMPARE, "--results", results, "--study", study)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"error: study: results/mine-smoke {told}")
+    assert "allowed: another --study, or other --results" in refused.stderr
+    assert held("results") == before
+
+
+@pytest.mark.parametrize("files", [["study.json"], ["study.json", "source.json"]])
+def test_a_study_of_parts_does_not_get_the_folder_of_a_comparison(files: list[str]) -> None:
+    before = begun("results/mine-smoke", *files)
+    refused = run()
+    assert refused.exit_code == 2
+    assert "results/mine-smoke holds the results of a comparison, not of" in refused.stderr
+    assert "allowed: another name for the file, or other --results" in refused.stderr
+    assert held("results") == before
+
+
 def test_two_folders_are_compared_by_what_was_measured() -> None:
     run("--part", "blobs")
     run("--part", "blobs", "--results", "others")

@@ -77,10 +77,11 @@ def command_of_report(folder: Path) -> str:
 def refuse_another_file(name: str, folder: Path) -> None:
     """Note which study file the folder belongs to; refuse the folder of another one.
 
-    Two files of the same name in different places would otherwise report each other's numbers.
+    Two files of the same name in different places would otherwise report each other's numbers, and
+    a comparison in the folder would hide the parts.
 
     Raises:
-        ValueError: the folder is of another file.
+        ValueError: the folder is of another file, or of a comparison.
         StoreError: what the folder says of its file cannot be read.
         OSError: it cannot be written.
     """
@@ -91,12 +92,37 @@ def refuse_another_file(name: str, folder: Path) -> None:
         if written
         else Path(os.path.relpath(Path(name).resolve(), folder.resolve())).as_posix()
     )
+    if (folder / "study.json").exists():
+        raise ValueError(
+            f"study: {folder} holds the results of a comparison, not of {own}; "
+            "allowed: another name for the file, or other --results"
+        )
     if (other := noted_study(folder)) is None:
         write_json(folder / SOURCE, versioned({"study": own}))
     elif other != own:
         raise ValueError(
             f"study: {folder} holds the results of {other} (seen from there), not of {own}; "
             "allowed: another name for the file, or other --results"
+        )
+
+
+def refuse_parts(folder: Path) -> None:
+    """Refuse the folder of a study with parts for a comparison, which would hide them.
+
+    Raises:
+        ValueError: the folder has parts, or is that of a part.
+        StoreError: what the folder says of its study file cannot be read.
+    """
+    for whole in (folder, folder.parent):
+        if (other := noted_study(whole)) is not None:
+            raise ValueError(
+                f"study: {whole} holds the parts of {other} (seen from there); "
+                "allowed: another --study, or other --results"
+            )
+    if parts := sorted(path.parent.name for path in folder.glob("*/study.json")):
+        raise ValueError(
+            f"study: {folder} holds studies of its own ({parts[0]}); "
+            "allowed: another --study, or other --results"
         )
 
 

@@ -138,7 +138,7 @@ def compare(
     when it is done, so that the same command again makes only those that are missing.
     `lfp-bench report` makes a page of the results, with statistics and figures.
     """
-    from benchmarks.cli.making import counted, make  # noqa: PLC0415  (slow, as what follows)
+    from benchmarks.cli.making import counted, make, refuse_parts  # noqa: PLC0415  (slow)
     from benchmarks.data import DataError  # noqa: PLC0415
     from benchmarks.experiments.comparison import Comparison, Options  # noqa: PLC0415
 
@@ -172,6 +172,8 @@ def compare(
         chosen_device = prepare(device, threads, [kind.model(options)], jobs)
         at = executor_named(executor, chosen_device, jobs, ray_address, gpu_share)
         kind.check(options)
+    with refusing(ValueError, StoreError, OSError):
+        refuse_parts(folder)
     command, told = shlex.join(["lfp-bench", *context.obj]), None if as_json else columns
     found = make("comparison", options, folder, chosen_device, at, command, told)
     if as_json:
