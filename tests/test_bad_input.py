@@ -103,7 +103,13 @@ CASES: list[tuple[tuple[str, ...], str]] = [
     (("compare", "--learning-rate", "lpf=1"), "learning_rate: unknown name 'lpf'"),
     (("compare", "--device", "gpu"), "device: unknown name 'gpu'"),
     (("compare", "--study", "../x"), "study: '../x' is no name for a folder"),
-    (("compare", "--results", "a-file"), "a-file"),
+    *(
+        ((*command, "--results", "a-file"), "'--results': 'a-file' is no folder, as a-file is a")
+        for command in (("compare",), ("run", "toy"), ("status", "toy"), ("report",), ("speed",))
+    ),
+    (("compare", "--results", "a-file/x/y"), "'a-file/x/y' is no folder, as a-file is a file; all"),
+    (("report", "toy", "--results", "/dev/null"), "'/dev/null' is no folder, as /dev/null is a"),
+    (("run", "toy", "--results", "x" * 300), "xxx...' is no folder (File name too long); allowed"),
     (("speed", "--models", "resnet"), "models: unknown name 'resnet'"),
     (("speed", "--repeats", "0"), "'--repeats': '0'; allowed: whole numbers from 1"),
     (("speed", "--batch-size", "0"), "'--batch-size': '0'; allowed"),

@@ -500,6 +500,16 @@ def test_a_pack_of_no_bytes_is_no_pack(tmp_path: Path) -> None:
         Store(tmp_path).all()
 
 
+def test_what_cannot_be_read_is_not_to_be_deleted(tmp_path: Path) -> None:
+    for name, path in (("a", Path("runs")), ("b", Path(PACKED)), ("c", Path("runs", "file"))):
+        store = Store(tmp_path / name)
+        target = store.path(RUN) if path.name == "file" else store.folder / path
+        target.parent.mkdir(parents=True)
+        target.touch() if path.name == "runs" else target.mkdir()
+        with pytest.raises(StoreError, match=r": cannot be read \((Is|Not) a directory\)$"):
+            store.load(RUN)
+
+
 def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
     with (
         pytest.raises(OSError, match=str(tmp_path / "file")) as caught,

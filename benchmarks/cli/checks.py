@@ -9,7 +9,7 @@ import typer
 from baselines.registry import pick
 from benchmarks.cli import completion, names
 from benchmarks.cli.app import app, refusing
-from benchmarks.cli.options import AsJson, Device, Results, prepare
+from benchmarks.cli.options import AsJson, Device, prepare
 from benchmarks.cli.output import print_json, print_table
 from benchmarks.rendering.text import origins
 
@@ -70,7 +70,10 @@ def verify(
 
 
 @app.command()
-def doctor(results: Results = Path("results"), as_json: AsJson = False) -> None:
+def doctor(
+    results: Annotated[Path, typer.Option(help="Folder of all studies.")] = Path("results"),
+    as_json: AsJson = False,
+) -> None:
     """Say what this machine has and lacks, and how to mend it; exit code 1: an error."""
     from benchmarks.cli.doctor import examine  # noqa: PLC0415  (slow)
 

@@ -82,7 +82,24 @@ Threads = Annotated[
         help="Threads of a job; by default 1 for small models, else its share of the usable CPUs.",
     ),
 ]
-Results = Annotated[Path, typer.Option(help="Folder of all studies.")]
+
+
+def checked_folder(path: Path) -> Path:
+    """Return a path that is a folder, or may become one: what it begins with is no file."""
+    try:
+        there = next((one for one in (path, *path.parents) if one.exists()), path)
+        reason = "" if there.is_dir() or not there.exists() else f", as {there} is a file"
+    except OSError as error:  # a name that is too long, or a folder that nobody may look into
+        reason = f" ({error.strerror})"
+    if reason:
+        shown = str(path) if len(str(path)) <= 60 else f"{str(path)[:60]}..."
+        raise typer.BadParameter(
+            f"{shown!r} is no folder{reason}; allowed: a folder, or a path where one can be made"
+        )
+    return path
+
+
+Results = Annotated[Path, typer.Option(help="Folder of all studies.", callback=checked_folder)]
 StudyName = Annotated[str | None, typer.Option(help="Folder of this study in that of all.")]
 Show = Annotated[bool, typer.Option("--open", help="Open the report, a page, in the browser.")]
 StoredSize = Annotated[

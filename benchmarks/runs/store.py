@@ -30,9 +30,9 @@ RESULT = TypeAdapter(Result)
 MEASUREMENT = TypeAdapter(Measurement)
 COSTS = TypeAdapter(Annotated[list[Cost], MinLen(1)])
 ENVIRONMENT = TypeAdapter(Environment)
-#: What reading a file that is not of this harness may raise.
+#: What reading a file that is not of this harness may raise, besides `OSError` of gzip.
 NOT_OURS = (
-    *(AttributeError, EOFError, KeyError, OSError, RecursionError, TypeError, ValueError),
+    *(AttributeError, EOFError, KeyError, RecursionError, TypeError, ValueError),
     zlib.error,
 )
 #: Results and costs of a study that is to be kept, in one file.
@@ -276,7 +276,7 @@ def _version(path: Path) -> tuple[int, ...] | None:
 
 
 def _contents_of(pack: Path) -> dict[str, Any]:
-    """Return what a pack holds, by the names of the files; raises what `NOT_OURS` lists."""
+    """Return what a pack holds, by the names of the files; raises as :data:`NOT_OURS` says."""
     packed = pack.read_bytes()
     if not packed:  # of which gzip makes no lines, instead of an error
         raise EOFError("the file is empty")
@@ -353,6 +353,10 @@ def readable(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}") from None
     except ValidationError as error:
         raise _unreadable(path, first_of(error)) from None
+    except OSError as error:
+        if error.errno is None:  # of gzip, which read what is not its own
+            raise _unreadable(path, f"{type(error).__name__}: {error}") from None
+        raise StoreError(f"{path}: cannot be read ({error.strerror})") from None
     except NOT_OURS as error:
         told = " ".join(str(error).split())
         raise _unreadable(path, f"{type(error).__name__}: {told}") from None
