@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,6 +14,10 @@ from typing import Any, TypeVar
 
 #: What takes seconds to import: torch, and what its optimisers import at their first step.
 IMPORTED = ("torch", "torch._dynamo")
+
+#: Bytes of the folder of temporary files, at most: sockets in it have paths of less than 104, on
+#: Linux 108, of which multiprocessing takes 32 for names of its own.
+LONGEST = 70
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,8 +54,11 @@ def submitted(
 
     Returns:
         The items by what their results will be in.
+
+    Raises:
+        ValueError: processes cannot talk to each other, for the path of their sockets is too long.
     """
-    with _without_interrupts():
+    with _without_interrupts(), _telling_of_long_paths():
         return {pool.submit(work, item): item for item in items}
 
 
@@ -69,6 +77,26 @@ def _without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _telling_of_long_paths() -> Iterator[None]:
+    """Name the variable that says where sockets are, if their paths are too long.
+
+    Raises:
+        ValueError: they are.
+        OSError: as it was raised, of everything else.
+    """
+    try:
+        yield
+    except OSError as error:
+        if "AF_UNIX path too long" not in str(error):
+            raise
+        folder = tempfile.gettempdir()
+        raise ValueError(
+            f"$TMPDIR: {folder!r} is too long for the sockets of several processes "
+            f"({len(os.fsencode(folder))} bytes); allowed: at most {LONGEST} bytes, or --jobs 1"
+        ) from error
 
 
 def _begin(environment: Mapping[str, str], prepare: Callable[..., Any] | None, *given: Any) -> None:

@@ -1,12 +1,15 @@
 """Runs made in other processes are the same runs; and killing processes loses nothing."""
 
+import errno
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 
 from baselines import METHODS, Settings, Spiking
+from baselines.workers import LONGEST, submitted
 from benchmarks.experiments.comparison import Comparison
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.experiments.comparison.study import Study
@@ -285,3 +289,44 @@ def test_without_ray_the_extra_is_named(worker: Worker, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ExecutorError, match=r"needs the extra: pip install lfp-bench\[ray\]"):
         list(RayCluster("auto").results(worker, RUNS))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no fork server")
+@pytest.mark.parametrize("length", [LONGEST, LONGEST + 10])
+def test_a_folder_whose_name_is_too_long_for_sockets_is_named(length: int) -> None:
+    """In a process of its own, as one that has a fork server keeps its folder."""
+    code = (
+        "from baselines import workers\n"
+        "workers.IMPORTED = ()\n"
+        "pool = workers.pool_of(1)\n"
+        "try: print(*(f.result() for f in workers.submitted(pool, abs, [-3])))\n"
+        "except ValueError as error: print(error)\n"
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = Path(short, "x" * (length - len(short) - 1))
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parent.parent),
+                "TMPDIR": str(folder),
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    told = (
+        f"$TMPDIR: '{folder}' is too long for the sockets of several processes ({length} bytes); "
+        "allowed: at most 70 bytes, or --jobs 1"
+    )
+    assert done.stdout.strip() == ("3" if length == LONGEST else told)
+
+
+def test_another_error_of_beginning_processes_is_told_as_it_is() -> None:
+    class Full(ProcessPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with pytest.raises(BlockingIOError):
+        submitted(Full(1), abs, [1])
