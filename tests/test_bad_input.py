@@ -94,7 +94,23 @@ CASES: list[tuple[tuple[str, ...], str]] = [
     (("compare", "--model", "lennet"), "model: unknown name 'lennet'; did you mean 'lenet'?"),
     (("compare", "--model", "lenet"), "model: 'lenet' does not go with digits"),
     (("compare", "--methods", "sdg"), "methods: unknown name 'sdg'; did you mean 'sgd'?"),
-    (("compare", "--methods", ""), "methods: unknown name ''"),
+    *(
+        (("compare", f"--{field}", names), f"{field}: unknown name ''. Allowed: ")
+        for field in ("methods", "activations")
+        for names in ("", ",", "sgd,,lfp", "lfp, ", "all,")
+    ),
+    *(
+        (
+            ("compare", option, f"{before}{number}"),
+            f"{number!r} is not a number; allowed: {'above 0' if 'rate' in option else 'digits'}",
+        )
+        for option, before in (
+            *(("--epsilon", ""), ("--beta", ""), ("--gpu-share", "")),
+            *(("--learning-rate", "lfp="), ("--learning-rates", "")),
+        )
+        for number in ("\uff11", "\u0663", "1_000", "", "0x1", "1e1_0", "1e", "1 0")
+    ),
+    (("compare", "--learning-rates", "1,,2"), "learning_rates: '' is not a number; allowed: above"),
     (("compare", "--activations", "relu,rely"), "activations: unknown name 'rely'"),
     (("compare", "--learning-rates", "1,x"), "learning_rates: 'x' is not a number"),
     (("compare", "--learning-rates", "1,1"), "learning_rates: "),

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -202,6 +203,30 @@ def test_a_command_names_what_is_no_number(given: str, message: str) -> None:
     result = CliRunner().invoke(app, [given, "x"], env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize(
+    "number", ["\uff11", "\u0663", "1_000", "", "1,,2", "1,\u0663", "\uff11.5"]
+)
+@pytest.mark.parametrize("option", ["--strength", "--limit", "--widths"])
+def test_a_number_is_digits_as_in_a_study_file(option: str, number: str) -> None:
+    result = CliRunner().invoke(app, [option, number], env={"COLUMNS": "200"})
+    if (option, number) == ("--widths", ""):  # a list of none
+        assert result.exit_code == 0
+    else:
+        assert result.exit_code == 2
+        assert "number; allowed: digits, like" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("-.5", -0.5), ("+1.", 1.0), ("007", 7.0), ("1E-3", 0.001), ("-inf", -inf), ("1e-06", 1e-6)],
+)
+def test_a_real_number_has_all_its_spellings(text: str, number: float) -> None:
+    assert CliRunner().invoke(app, ["--strength", text]).exit_code == 0
+    assert got["strength"] == number
+    assert CliRunner().invoke(app, ["--widths", f"2, {text}"]).exit_code == 0
+    assert got["widths"] == (2, number)
 
 
 def test_the_help_says_what_an_option_is_and_who_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,11 +25,17 @@ EXECUTORS = ("local", "ray")
 MOST = 1000
 #: Things to be done, or samples: more than anybody has the time or the memory for.
 MANY = 1_000_000
+#: Numbers as they are given. Python's own readers take digits of other scripts, and 1_000, as well.
+WHOLE = re.compile("[0-9]{1,20}")
+INTEGER = re.compile("[-+]?[0-9]{1,20}")
+REAL = re.compile(
+    r"[-+]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?|inf|infinity|nan)", re.IGNORECASE | re.ASCII
+)
 
 
 def parse_whole(text: str | int, most: int = MANY) -> int:
     """Parse an option; typer's own message does not say what it was given."""
-    if not re.fullmatch("[0-9]{1,20}", str(text)) or not 1 <= int(text) <= most:
+    if not WHOLE.fullmatch(str(text)) or not 1 <= int(text) <= most:
         raise typer.BadParameter(f"{text!r}; allowed: whole numbers from 1 to {most}")
     return int(text)
 
@@ -46,26 +52,24 @@ def parse_jobs(text: str | int) -> int:
 
 def parse_integer(text: str | int) -> int:
     """Parse an option; which numbers make sense is checked where they are used."""
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a whole number") from None
+    if not INTEGER.fullmatch(str(text)):
+        raise typer.BadParameter(f"{text!r} is not a whole number; allowed: digits, like 12 or -1")
+    return int(text)
 
 
 def parse_real(text: str | float) -> float:
     """Parse an option; which numbers make sense is checked where they are used."""
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number") from None
+    if not REAL.fullmatch(str(text)):
+        raise typer.BadParameter(f"{text!r} is not a number; allowed: digits, like 0.5 or 1e-3")
+    return float(text)
 
 
 def parse_numbers(text: str | tuple[float, ...]) -> tuple[float, ...]:
     """Parse a list of numbers with commas, which has none if it is empty."""
     if isinstance(text, tuple):
         return text
-    words = text.split(",") if text else []
-    return tuple(int(word) if word.strip().isdecimal() else parse_real(word) for word in words)
+    words = [word.strip() for word in text.split(",")] if text else []
+    return tuple(int(word) if WHOLE.fullmatch(word) else parse_real(word) for word in words)
 
 
 Device = Annotated[
@@ -178,16 +182,18 @@ Size = Annotated[
 
 
 def split(text: str) -> list[str] | Literal["all"]:
-    """Return the names in a comma-separated text."""
-    return "all" if text == "all" else [name.strip() for name in text.split(",")]
+    """Return the names in a comma-separated text; of several, an empty one alone, to be refused."""
+    names = [name.strip() for name in text.split(",")]
+    if names == ["all"]:
+        return "all"
+    return names if all(names) else [""]
 
 
 def parse_number(field: str, text: str) -> float:
     """Return the number that a part of an option is; ValueError names the field."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{field}: {text!r} is not a number; allowed: above 0") from None
+    if not REAL.fullmatch(text.strip()):
+        raise ValueError(f"{field}: {text!r} is not a number; allowed: above 0")
+    return float(text)
 
 
 def by_method(field: str, unit: str, texts: Iterable[str]) -> dict[str, float]:
