@@ -41,11 +41,17 @@ def open_closed_streams() -> None:
 
 
 def main() -> None:
-    """Run the command line; exit code 2 if packages are in the way, or the engine is missing."""
+    """Run the command line; exit code 2 if packages are in the way, or the engine is missing.
+
+    So it is in a current folder that was deleted, where libraries of torch end the process.
+    """
     open_closed_streams()
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heeded:  # and not started in the background, where Ctrl-C is for somebody else
         signal.signal(signal.SIGINT, _heed)
+    if not _has_folder():
+        print("error: the current folder was deleted; change to another one", file=sys.stderr)
+        sys.exit(2)
     if found := list(shadows()):
         told = ", ".join(f"{path} shadows the package {name}" for name, path in found)
         way_out = "take what contains it off PYTHONPATH, or run the command in another folder"
@@ -61,6 +67,15 @@ def main() -> None:
     finally:  # what is left to do is to end
         if heeded:
             signal.signal(signal.SIGINT, _leave)
+
+
+def _has_folder() -> bool:
+    """Return whether the current folder is there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _heed(number: int, frame: FrameType | None) -> None:

@@ -103,6 +103,15 @@ def test_a_closed_stream_keeps_nothing(tmp_path: Path) -> None:
     assert (told.returncode, len(told.stderr.splitlines())) == (2, 1)
 
 
+def test_a_current_folder_that_was_deleted_is_one_line(tmp_path: Path) -> None:
+    for arguments in ("list", "status toy"):
+        done = shell(
+            f"mkdir -p gone && cd gone && rmdir ../gone && lfp-bench {arguments}", tmp_path
+        )
+        assert done.returncode == 2
+        assert done.stderr == "error: the current folder was deleted; change to another one\n"
+
+
 # --- Ctrl-C ---------------------------------------------------------------------------------------
 
 
