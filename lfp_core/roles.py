@@ -185,13 +185,14 @@ def of_product(call: Call, summed: bool) -> Role:
 
 def are_weighed(call: Call) -> bool:
     """Return whether all activations are parts of a softmax, or values that such have weighed."""
-    return set(call.roles) <= {*EXPONENTIALS, *WEIGHED}
+    roles = set(call.roles)
+    return bool(roles) and roles <= {*EXPONENTIALS, *WEIGHED}
 
 
 def are_mixed(call: Call) -> bool:
-    """Return whether all activations are powers, of which some are mixed with other values."""
+    """Return whether an activation is a power, or all of them are mixed with powers."""
     roles = set(call.roles)
-    return not roles.isdisjoint(MIXED) and roles <= {*MIXED, *MIXABLE}
+    return not roles.isdisjoint(POWERS) or (bool(roles) and roles <= set(MIXED))
 
 
 def of_factors(call: Call) -> Role:

@@ -104,7 +104,7 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
         becomes = becomes._replace(role="gate", pending=joined(marks))
     if roles.are_weighed(call):
         becomes = becomes._replace(role="attended")
-    elif roles.are_mixed(call) or any(mark.role in POWERS for mark in marks):
+    elif roles.are_mixed(call):
         becomes = becomes._replace(role="mixed")
     # A bias belongs to its layer, and a term does not, which differ if epsilon is not 0.
     guess = any(mark.kind == "undetermined" and not mark.leaf for mark in marks)

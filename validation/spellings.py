@@ -393,7 +393,7 @@ def _windows(h: Tensor) -> Tensor:
     return torch.stft(h, 4, window=torch.ones(4, dtype=h.dtype), return_complex=True)
 
 
-def _by_rows(values: Tensor) -> Tensor:
+def by_rows(values: Tensor) -> Tensor:
     """Return a buffer that was filled sample by sample."""
     buffer = torch.zeros_like(values)
     for row, value in enumerate(values):
@@ -568,8 +568,8 @@ FUNCTIONS: dict[str, list[Spelling]] = {
     "normalize": [
         lambda s, h, g, x: F.normalize(h),
         lambda s, h, g, x: h / h.norm(dim=1, keepdim=True),
-        lambda s, h, g, x: h / _by_rows(h.norm(dim=1, keepdim=True)),
-        lambda s, h, g, x: h / _by_rows((h * h).sum(1)).sqrt()[:, None],
+        lambda s, h, g, x: h / by_rows(h.norm(dim=1, keepdim=True)),
+        lambda s, h, g, x: h / by_rows((h * h).sum(1)).sqrt()[:, None],
         lambda s, h, g, x: h / torch.empty(len(h), 1).double().copy_(h.norm(dim=1, keepdim=True)),
         lambda s, h, g, x: h / torch.linalg.vecdot(h, h).sqrt()[:, None],
         lambda s, h, g, x: h * torch.stack([row.dot(row) for row in h]).rsqrt()[:, None],

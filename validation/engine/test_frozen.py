@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import lfp_core as lfp
 from validation.selection import examples
-from validation.spellings import distance, feedback_of
+from validation.spellings import by_rows, distance, feedback_of
 
 pytestmark = pytest.mark.usefixtures("double")
 FEATURES, WIDTH = 5, 4
@@ -24,14 +24,6 @@ TOLERANCE = 1e-9  # relative, in float64
 CONSTANT = torch.tensor([0.5, -1.5, 1.0, 2.0], dtype=torch.float64)
 
 Function = Callable[[Tensor], Tensor]
-
-
-def by_rows(h: Tensor) -> Tensor:
-    """Return a buffer that was filled sample by sample."""
-    buffer = torch.zeros_like(h)
-    for row, values in enumerate(h):
-        buffer[row] = values
-    return buffer
 
 
 def with_part(h: Tensor) -> Tensor:

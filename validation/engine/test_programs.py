@@ -462,6 +462,10 @@ PAIRS: dict[str, tuple[Program, Program]] = {
         lambda h, g, w, x: (h.log_softmax(-1) + g.log_softmax(-1)).exp(),
         lambda h, g, w, x: h.softmax(-1) * g.softmax(-1),
     ),
+    "exponentials times data plus a weight": (
+        lambda h, g, w, x: F.linear(x, torch.eye(6), w) * (h - top(h)).exp(),
+        lambda h, g, w, x: (x + w) * (h - top(h)).exp(),
+    ),
     "a softmax in blocks": (attend, in_blocks(torch.clone)),
     "a softmax in blocks, whose maxima are detached": (attend, in_blocks(torch.detach)),
     "a softmax by a scan": (scanned(False), scanned(True)),
