@@ -79,13 +79,13 @@ def double() -> Iterator[None]:
 
 @pytest.fixture
 def small_swarms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every swarm have 40 particles: what is tested does not depend on it, but time does."""
+    """Let every swarm have 20 particles: what is tested does not depend on it, but time does."""
     for method in METHODS.values():
         if issubclass(method, PSO):
 
             @options
             class Few(method.Options):  # type: ignore[misc, name-defined]
-                particles: int = 40
+                particles: int = 20
 
             monkeypatch.setattr(method, "Options", Few)
-            monkeypatch.setattr(method, "recipe", replace(method.recipe, particles=40))
+            monkeypatch.setattr(method, "recipe", replace(method.recipe, particles=20))

@@ -103,24 +103,32 @@ def value_at(search: Search, share: float) -> Any:
 
 
 def choose(results: Iterable[Result]) -> Choice:
-    """Return the options with the highest mean on the validation split.
-
-    A diverged run scores 0, whatever it reached before. Of equals, up to rounding, the smallest
-    learning rate is taken.
+    """Return the options with the highest mean on the validation split, by :func:`ranked`.
 
     Raises:
         ValueError: there is no result.
+    """
+    scores = ranked(results)
+    if not scores:
+        raise ValueError("results: a choice needs at least one")
+    best, score = next(iter(scores.items()))
+    return Choice(best, score, edges_of(scores, best))
+
+
+def ranked(results: Iterable[Result]) -> dict[BasicSettings, float]:
+    """Return all options that were tried and their means on the validation split, best first.
+
+    A diverged run scores 0, whatever it reached before. Of equals, up to rounding, the smallest
+    learning rate comes first.
     """
     scores: dict[BasicSettings, list[float]] = {}
     for result in results:
         score = 0.0 if result.diverged else result.validation
         scores.setdefault(result.run.settings, []).append(score or 0.0)
-    if not scores:
-        raise ValueError("results: a choice needs at least one")
-    tried = sorted(scores, key=lambda settings: settings.learning_rate)
-    # The first of equals: accuracies of few examples tie, and their mean has rounding errors.
-    best = max(tried, key=lambda settings: round(mean(scores[settings]), PLACES))
-    return Choice(best, mean(scores[best]), edges_of(tried, best))
+    means = {settings: mean(each) for settings, each in scores.items()}
+    # Accuracies of few examples tie, and their mean has rounding errors.
+    order = sorted(means, key=lambda s: (-round(means[s], PLACES), s.learning_rate))
+    return {settings: means[settings] for settings in order}
 
 
 def edges_of(tried: Collection[BasicSettings], best: BasicSettings) -> dict[str, Edge]:

@@ -7,7 +7,7 @@ from benchmarks.costs.step import Cost
 from benchmarks.experiments.base import Found, Results
 from benchmarks.experiments.comparison.study import Cell, Outcome, Study
 from benchmarks.runs.run import Result, Run
-from benchmarks.runs.tuning import Choice, choose, edges_of
+from benchmarks.runs.tuning import Choice, choose, edges_of, ranked
 
 
 def plan(study: Study, results: Results) -> Sequence[Run]:
@@ -72,12 +72,9 @@ def playoff(study: Study, cell: Cell, sweep: Sequence[Result]) -> list[Run]:
     Returns:
         All their runs, those of the sweep among them.
     """
-    left, found = list(sweep), list[Run]()
-    for _ in range(study.finalists_of(cell)):
-        best = choose(left).settings
-        left = [result for result in left if result.run.settings != best]
-        found += study.trial(cell, best, max(study.seeds, study.sweep_seeds))
-    return found
+    finalists = list(ranked(sweep))[: study.finalists_of(cell)]
+    seeds = max(study.seeds, study.sweep_seeds)
+    return [run for settings in finalists for run in study.trial(cell, settings, seeds)]
 
 
 def outcome(study: Study, found: Found) -> Outcome:
