@@ -8,7 +8,7 @@ nodes' ``metadata``, ``next_functions`` and ``variable``) stand there, and are t
 import operator
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
@@ -45,8 +45,11 @@ def require(version: str) -> None:
 require(torch.__version__)
 
 #: Nodes that hand a gradient on unchanged, one output for each input, and the views of a tensor.
-#: The first two are custom Functions of torch's own: full backward hooks, and FSDP2.
-IDENTITIES = {"BackwardHookFunctionBackward", "RegisterPostBackwardFunctionBackward"}
+#: The former are custom Functions of torch's own: full backward hooks, FSDP2, and what
+#: DistributedDataParallel hands outputs on by, to find unused parameters.
+IDENTITIES = {
+    *("BackwardHookFunctionBackward", "RegisterPostBackwardFunctionBackward", "_DDPSinkBackward")
+}
 VIEWS = {
     f"{name}Backward{version}"
     for version in range(3)
@@ -133,13 +136,12 @@ def as_autocast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.double else tensor.to(torch.get_autocast_dtype(device))
 
 
-def wants_gradient(tensor: Tensor) -> bool:
-    """Return whether a tensor requires a gradient, under the wrappers of ``torch.func`` as well."""
+def layers(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield a tensor, and what the wrappers of ``torch.func`` have in them."""
+    yield tensor
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        if tensor.requires_grad:
-            return True
         tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor.requires_grad
+        yield tensor
 
 
 def is_custom(tensor: Tensor) -> bool:

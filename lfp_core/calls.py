@@ -254,7 +254,7 @@ class Call:
     def _meets_plain_tensors(self) -> bool:
         """Return whether an operand may be data as well as a constant."""
         return not self.context.knows_data() and any(
-            mark is None and operand.dim() > 0 and operand.is_floating_point()
+            mark is None and operand.dim() > 0 and _may_be_data(operand)
             for operand, mark in zip(self.operands, self.marks, strict=True)
         )
 
@@ -484,6 +484,15 @@ class Call:
             if _torch.is_compiling():
                 _torch.stop_compiling(message)
             raise UnsupportedOperation(message)
+
+
+def _may_be_data(operand: Tensor) -> bool:
+    """Return whether a plain tensor may be data: no mask, and no indices that are compiled.
+
+    Tables of relative positions are indexed by buffers, which torch.compile tells from no input.
+    """
+    whole = operand.dtype is not torch.bool and not _torch.is_compiling()
+    return operand.is_floating_point() or whole
 
 
 HIDDEN = ", which hides how it shares a reward: call lfp.weight on its output if that is a weight"

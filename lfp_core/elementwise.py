@@ -28,9 +28,11 @@ from lfp_core.marks import (
     CENTRED,
     DATA,
     DIVISORS,
+    EXTREME,
     GATES,
     MIXED,
     POWERS,
+    SUMS,
     Kind,
     Mark,
     Role,
@@ -60,12 +62,11 @@ MIXED_ROOT = (
 )
 VARIANCES = functions.named("var", "var_mean")
 NEGATIONS = functions.named("neg", "negative")
-#: What becomes of exp and of a difference: exp(log_softmax(x)), exp(x - logsumexp(x)).
 LOGARITHMS: dict[Operation, Role] = {
-    **dict.fromkeys(functions.named("log_softmax"), "centred"),
-    **dict.fromkeys(functions.named("logsumexp"), "extreme"),
+    **dict.fromkeys(functions.named("log_softmax"), "log softmax"),
+    **dict.fromkeys(functions.named("logsumexp"), "logsumexp"),
 }
-SOFTMAX = functions.named("softmax") | {torch.special.softmax, _torch.safe_softmax}
+SOFTMAX = functions.named("softmax", "softmin") | {torch.special.softmax, _torch.safe_softmax}
 #: And of a softmax, the parts of which may be divided by their sum again.
 EXPANDED: dict[Operation, Role] = LOGARITHMS | dict.fromkeys(SOFTMAX, "exponential")
 
@@ -95,13 +96,16 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     if mark.role in CENTRED and operation in functions.EXPONENTIALS:
         return _part_of_softmax(Call(context, operation, args, kwargs), "exponential")
     if mark.role == "partition" and operation in functions.LOG:
-        return _part_of_softmax(Call(context, operation, args, kwargs), "extreme")  # a logsumexp
+        return _part_of_softmax(Call(context, operation, args, kwargs), "logsumexp")
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)
 
     unit = functions.UNITS[operation]
-    if mark.role:
+    if mark.role in SUMS and operation in roles.BOUNDS:  # it goes on owing a division
+        unit = unit._replace(mark=ACTIVATION._replace(role=mark.role, degree=mark.degree))
+        mark = mark._replace(degree=1.0)
+    elif mark.role:
         unit = unit.with_role(roles.of_function(operation, mark.role, args[1:], kwargs))
     slope = 0.0 if unit.relu else unit.slope_at_zero(*options, **kwargs)
     in_place = overwrites(operation, args, kwargs)
@@ -110,6 +114,9 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
 
 def _part_of_softmax(call: Call, role: Role) -> Any:
     """Run exp of values less their largest, or log of its sum, by the chain rule."""
+    # Of a log_softmax, exp is a softmax.
+    if call.context.attention == "constant" and call.roles == ["log softmax"]:
+        return marked(call.operation(*call.args, **call.kwargs).detach(), DATA)
     # As an activation exp would have a slope of 1 / epsilon at the largest, which is 0 itself.
     call.replace(call.active[0][0], ACTIVATION)
     return call.run(call.kind()._replace(role=role))
@@ -367,7 +374,7 @@ def rescale(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
     call = Call(context, operation, args, kwargs)
     if operation in roles.SELECTIONS and roles.are_powers(call):  # a quantile
         return call.keep(role=roles.of_moved(operation, set(call.roles)))
-    if operation in NEGATIONS and call.roles == ["extreme"]:
+    if operation in NEGATIONS and not set(EXTREME).isdisjoint(call.roles):
         return call.run(call.kind()._replace(role="centred"))  # 0 less the largest
     return call.scale(call.kind())
 

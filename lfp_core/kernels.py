@@ -41,6 +41,7 @@ class Formula:
         """Return the values as a new tensor, of the shape that a and b have together."""
         if (
             a.is_cuda
+            and not b.is_sparse
             and type(a) in PLAIN
             and type(b) in PLAIN
             and a.dtype == b.dtype
@@ -108,6 +109,9 @@ def _share(z: Tensor, g: Tensor, epsilon: float, factor: float) -> Tensor:
 
 
 def _scaled(weight: Tensor, g: Tensor) -> Tensor:
+    if g.is_sparse:  # of an embedding's rows that were taken
+        taken = _scaled(weight[tuple(g._indices())], g._values())
+        return torch.sparse_coo_tensor(g._indices(), taken, g.shape, check_invariants=False)
     if weight.is_complex():  # which is two real ones
         return torch.complex(weight.real.abs() * g.real, weight.imag.abs() * g.imag)
     return weight.abs().mul_(g)

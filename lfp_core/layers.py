@@ -36,6 +36,8 @@ from lfp_core.slopes import linear_layer, scaled_weight
 NORMALISATIONS = functions.named(
     "batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"
 )
+#: What sums up nothing, unless it has weights.
+ROOT_MEAN_SQUARES = functions.named("rms_norm")
 
 
 def linear(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
@@ -104,9 +106,10 @@ def _generated_layer(context: Context, operation: Operation, args: Args, kwargs:
 
 def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Take rows of a table, which are the weights of a layer on one-hot vectors."""
-    table, *rest = args
+    options = dict(kwargs)
+    table, *rest = args or (options.pop("weight"), options.pop("indices"))
     mark = mark_of(table)
-    indices, *others = tensors((*rest, *kwargs.values()))
+    indices, *others = tensors((*rest, *options.values()))
     if any(other.is_floating_point() for other in others):  # the factors of weighted rows
         return product(context, operation, args, kwargs)
     if mark is not None and mark.kind != "weight" and not mark.leaf:
@@ -116,7 +119,7 @@ def lookup(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -
     if constant or mark is None:  # the positions 0, 1, 2, ..., or a table that is constant
         call = Call(context, operation, args, kwargs)
         return call.run(call.kind())
-    output = operation(as_weight(table, mark), *rest, **kwargs)
+    output = operation(as_weight(table, mark), *rest, **options)
     return marked(output, context.owing(), frozen=True)
 
 
@@ -131,7 +134,11 @@ def normalisation(composed: Operation) -> Rule:
 
     def rule(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
         if context.normalisation == "gradient":
-            return linear(context, operation, args, kwargs)
+            output = linear(context, operation, args, kwargs)
+            if operation in ROOT_MEAN_SQUARES and not tensors((*args[1:], *kwargs.values())):
+                mark = mark_of(output)  # nothing is summed that would owe epsilon
+                return output if mark is None else marked(output, mark._replace(epsilon=0.0), True)
+            return output
         names = ("cudnn_enabled", "cudnn_enable")
         with context:
             return composed(*args[:count], **{k: v for k, v in kwargs.items() if k not in names})

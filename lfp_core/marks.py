@@ -58,9 +58,11 @@ Role = Literal[
     "statistic",
     "norms",
     "extreme",
+    "logsumexp",
     "bounded",
     "detached",
     "centred",
+    "log softmax",
     "scores",
     "exponential",
     "partition",
@@ -75,15 +77,18 @@ DIVISORS: tuple[Role, ...] = ("statistic", "norms", "partition")
 POWERS: tuple[Role, ...] = (*SUMS, *DIVISORS)
 GATES: tuple[Role, ...] = ("gate", "gates")
 #: What values are reduced by before the exponentials of a softmax.
-LARGEST: tuple[Role, ...] = ("extreme", "bounded")
+EXTREME: tuple[Role, ...] = ("extreme", "logsumexp")
+LARGEST: tuple[Role, ...] = (*EXTREME, "bounded")
 EXPONENTIALS: tuple[Role, ...] = ("exponential", "partition")
 WEIGHED: tuple[Role, ...] = ("weighed", "attended")
 PAIRS: tuple[Role, ...] = ("pair", "pairs", *WEIGHED)
-CENTRED: tuple[Role, ...] = ("centred", "scores")
+CENTRED: tuple[Role, ...] = ("centred", "log softmax", "scores")
 #: What a layer of them, or a mixture with other values, is no statistic of.
 MIXABLE: tuple[Role, ...] = ("magnitude", "statistic")
 MIXED: tuple[Role, ...] = ("mixed", "powers")
 ATTRIBUTE = "_lfp_mark"
+#: On a node that uses a weight, by its place there: a hook scales the gradient that it hands on.
+SCALED = "_lfp_scaled"
 SPARSE = {
     *(torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 }
@@ -216,6 +221,10 @@ class Mark(NamedTuple):
         """Leave the mark behind where a tensor is stored or sent: only its context knows it."""
         return OrderedDict, ()  # what `torch.load` reads with `weights_only`
 
+    def __deepcopy__(self, _: Any) -> "Mark":
+        """Return the mark itself: the copy of a tensor, such as a kept state, is what that was."""
+        return self
+
     @property
     def debts(self) -> tuple[float, float]:
         """Epsilon and degree: what the consumer of the tensor has to apply."""
@@ -260,6 +269,13 @@ def joined(marks: Iterable[Mark | None]) -> Pending | None:
     return Pending(1.0, *found) if len(found) > 1 else found[0] if found else None
 
 
+def cut_off(mark: Mark | None) -> Mark | None:
+    """Return the mark of a tensor without its gradients, given its own; None for a constant."""
+    if mark is None or mark.kind == "weight":
+        return None
+    return DATA if mark.kind == "data" and mark.role != "detached" else DETACHED
+
+
 def is_active(mark: Mark | None) -> TypeGuard[Mark]:
     """Return whether the tensor of this mark takes a part of a reward."""
     return mark is not None and mark.kind in ("activation", "undetermined")
@@ -271,16 +287,21 @@ def tensors(arguments: Iterable[Any]) -> list[Tensor]:
     for argument in arguments:
         if isinstance(argument, Tensor):
             found.append(argument)
-        elif isinstance(argument, (list, tuple)) and argument and type(argument[0]) is not int:
+        elif _may_hold_tensors(argument):
             found += tensors(argument)
     return found
+
+
+def _may_hold_tensors(argument: Any) -> bool:
+    """Return whether an argument is a list that may have tensors in it, which no shape has."""
+    return isinstance(argument, (list, tuple)) and any(type(each) is not int for each in argument)
 
 
 def substitute(change: Callable[[Tensor], Any], argument: Any) -> Any:
     """Return the argument with every tensor in it replaced by ``change(tensor)``."""
     if isinstance(argument, Tensor):
         return change(argument)
-    if isinstance(argument, (list, tuple)) and argument and type(argument[0]) is not int:
+    if _may_hold_tensors(argument):
         items = [substitute(change, item) for item in argument]
         kind = type(argument)
         rebuilt = kind in (list, tuple) or kind.__module__ == "torch.return_types"  # of max, sort
@@ -310,11 +331,10 @@ def mark_of(tensor: Tensor) -> Mark | None:
     if is_parameter(tensor):
         return PARAMETER
     if tensor._base is not None and not _torch.is_custom(tensor):
-        # Written to through another tensor that shares its memory; all that is owed was paid then.
-        base: Mark | None = getattr(tensor._base, ATTRIBUTE, None) or None
-        if base is not None and _is_current(base, tensor):
-            return put(tensor, base)
-    if not tensor.requires_grad:
+        of_memory = _mark_of_memory(tensor, tensor._base)
+        if of_memory is not None:
+            return put(tensor, of_memory)
+    if not tensor.requires_grad or _is_cut_off(tensor):
         return None if mark is None else put(tensor, mark)
     if tensor.is_leaf:
         return LEAF
@@ -327,6 +347,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
         mark, unscaled = _origin(tensor)
         for consumer, index, leaf in unscaled:
             consumer.register_hook(_scaling(index, leaf))
+            _torch.metadata(consumer)[SCALED, index] = True
         return put(tensor, mark)
 
 
@@ -342,6 +363,24 @@ def mark_of_detached(tensor: Tensor) -> Mark | None:
         return mark_of(tensor)
     with _torch.DisableTorchFunction():
         return _origin(tensor)[0]
+
+
+def _mark_of_memory(view: Tensor, memory: Tensor) -> Mark | None:
+    """Return the mark that a view has by the memory that it shares with others."""
+    if _is_cut_off(view):
+        return cut_off(mark_of(memory))
+    # Written to through another tensor that shares its memory; all that is owed was paid then.
+    mark: Mark | None = getattr(memory, ATTRIBUTE, None) or None
+    return mark if mark is not None and _is_current(mark, view) else None
+
+
+def _is_cut_off(tensor: Tensor) -> bool:
+    """Return whether a tensor is a view that was made without gradients of one that has them.
+
+    It says that it requires a gradient, as the memory does, and hands none on.
+    """
+    memory = None if _torch.is_compiling() else tensor._base
+    return memory is not None and memory.requires_grad and tensor.grad_fn is None
 
 
 def _is_current(mark: Mark, tensor: Tensor) -> bool:
@@ -466,7 +505,7 @@ def _origin(tensor: Tensor) -> tuple[Mark, list[tuple[Any, int, Tensor]]]:
     unscaled = [
         (consumer, index, leaf)
         for consumer, index, leaf, mark in edges
-        if mark is None or not mark.scaled
+        if (mark is None or not mark.scaled) and (SCALED, index) not in _torch.metadata(consumer)
     ]
     return Mark("undetermined", hidden=True), unscaled
 

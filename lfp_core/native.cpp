@@ -98,8 +98,16 @@ Tensor elementwise(const Tensor& a, Tensor&& b, const Function& f) {
   return out;
 }
 
-// Return |w| g.
+// Return |w| g, which is sparse if g is: of an embedding's rows that were taken.
 Tensor scaled(const Tensor& w, Tensor&& g) {
+  if (g.is_sparse()) {
+    torch::List<std::optional<Tensor>> rows;
+    for (const Tensor& row : g._indices().unbind()) {
+      rows.push_back(row);
+    }
+    return at::_sparse_coo_tensor_unsafe(
+        g._indices(), w.index(rows).abs().mul_(g._values()), g.sizes());
+  }
   if (c10::GradMode::is_enabled() || !in_one_loop(w, g)) {
     return w.abs().mul_(g);
   }

@@ -207,7 +207,7 @@ _rules: dict[Operation, Rule] = dict(
         of(
             expansion,
             SOFTMAX,
-            named("log_softmax", "softmin", "logsumexp", "logcumsumexp")
+            named("log_softmax", "logsumexp", "logcumsumexp")
             | {torch.special.log_softmax, torch.special.logsumexp},
         ),
         of(constant, named("detach") | getter("data")),

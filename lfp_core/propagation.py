@@ -116,7 +116,6 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
     normalisation: str
     parameters: list[Tensor]
     _text: str
-    _owing: Mark
     _guests: int
 
     def __init__(
@@ -135,7 +134,6 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if (chosen := (attention, gates, units, normalisation)) != DEFAULTS:
             _check_choices(chosen)
         self._text = repr(self.epsilon)
-        self._owing = Mark("activation", epsilon=self.epsilon)
         if not isinstance(strict, bool):
             raise ValueError(f"strict must be True or False, not {strict!r}")
         self.strict = strict
@@ -144,7 +142,8 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         self.parameters = _listed(parameters)
         self._hosts: list[feedback | None] = []  # for each `with`, the context that was joined
         self._guests = 0  # contexts that joined this one and were not left yet
-        self._data: list[Tensor] = []  # marked for as long as the context is active
+        self._named: list[Tensor] = []  # weights, its own and of those that joined it
+        self._data: list[Tensor] = []  # marked, as those are, for as long as the context is active
         self._models: list[Module] = []  # so are their buffers
         self._inside: list[str] = []  # functions of torch that run as the operations in them
         # Only then can the model have spiking neurons with no LFP derivatives.
@@ -158,9 +157,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def owing(self) -> Mark:
         """Return the mark of a layer's output, which owes epsilon."""
-        if _torch.is_compiling():
-            return Mark("activation", epsilon=self.stabiliser())
-        return self._owing
+        return Mark("activation", epsilon=self.stabiliser())
 
     # --- entering and leaving ---------------------------------------------------------------------
 
@@ -177,12 +174,13 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         active = [mode for mode in _torch.active_modes() if isinstance(mode, feedback)]
         if not active:
             if not self._hosts:  # else an operation runs as others, in the same context
-                self._begin()
+                self._name_weights(self.parameters)
             self._hosts.append(None)
             super().__enter__()
         elif active[-1].options() == self.options():
             active[-1]._guests += 1
             self._hosts.append(active[-1])
+            active[-1]._name_weights(self.parameters)
         else:
             raise ValueError(
                 "feedback contexts with other options cannot be nested: "
@@ -214,17 +212,19 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if not in_order and kind in (None, GeneratorExit):
             raise RuntimeError(
                 "feedback contexts were left in another order than the reverse of entering: was "
-                "one of them entered in a generator that is suspended?"
+                "one of them entered in a generator or a task that is suspended?"
             )
 
-    def _begin(self) -> None:
-        for tensor in self.parameters:
+    def _name_weights(self, parameters: Iterable[Tensor]) -> None:
+        for tensor in parameters:
             put(tensor, PARAMETER)
+            self._named.append(tensor)
 
     def _end(self) -> None:
-        for tensor in (*self.parameters, *self._data, *_buffers(self._models)):
+        for tensor in (*self._named, *self._data, *_buffers(self._models)):
             if hasattr(tensor, ATTRIBUTE):
                 delattr(tensor, ATTRIBUTE)
+        self._named.clear()
         self._data.clear()
         self._models.clear()
 
@@ -273,7 +273,10 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             _torch.check_assignments()
             func, rule = METHODS.get(name_of(func), (func, None))
         elif _torch.transform_is_active():
+            self.find_data()
             _refuse_in_transform(func, (*args, *kwargs.values()))
+        elif kwargs.get("out") is not None:
+            return self._into(func, args, kwargs)
         rule = rule or _rules.get(func)
         if not args and "input" in kwargs and func is not torch.where:
             args = (kwargs["input"],)
@@ -336,14 +339,20 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
             return output
         if not has_marks(operands):
             self.find_data()
-        if func is Tensor.clone and getattr(args[0], ATTRIBUTE, None):
-            # DistributedDataParallel hands outputs on like this, to find unused parameters.
-            setattr(output, ATTRIBUTE, mark_of(args[0]))
-        elif has_marks(operands):
-            becomes = DETACHED if _was_activation(operands) else DATA
+        if has_marks(operands):
+            becomes = _made_of(operands)
             for tensor in tensors((output,)):
                 if not tensor.requires_grad and not getattr(tensor, ATTRIBUTE, None):
-                    put(tensor, becomes)
+                    put(tensor, becomes if tensor.is_floating_point() else DATA)
+        return output
+
+    def _into(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation with `out=`, which torch has for what wants no gradient."""
+        call = Call(self, func, args, {name: v for name, v in kwargs.items() if name != "out"})
+        output = func(*args, **kwargs)
+        for target in tensors((kwargs["out"],)):
+            call.target = target
+            call.finish(target, call.kind())
         return output
 
     def without_rule(self, call: Call, reason: str = "") -> Any:
@@ -476,19 +485,34 @@ def _makes_constants(func: Operation, args: tuple[Any, ...], kwargs: dict[str, A
     return name in CREATION or (name in FILLING and not has_marks((*args[1:], *kwargs.values())))
 
 
-def _was_activation(operands: Iterable[Any]) -> bool:
-    """Return whether an operand is an activation, or was one before it was detached."""
-    marks = [getattr(tensor, ATTRIBUTE, None) for tensor in tensors(operands)]
-    return any(mark and (mark.kind == "activation" or mark.role == "detached") for mark in marks)
+def _made_of(operands: Iterable[Any]) -> Mark:
+    """Return the mark of what is made without gradients: of a frozen activation, it is another."""
+    found = [getattr(tensor, ATTRIBUTE, None) for tensor in tensors(operands)]
+    marks = [mark for mark in found if mark]
+    if any(mark.kind == "activation" for mark in marks):
+        return ACTIVATION if torch.is_grad_enabled() else DETACHED
+    return DETACHED if any(mark.role == "detached" for mark in marks) else DATA
 
 
 def _refuse_in_transform(func: Operation, arguments: tuple[Any, ...]) -> None:
-    """Raise UnsupportedOperation for what a reward may pass through in ``torch.func.vmap``."""
-    if any(map(_torch.wants_gradient, tensors(arguments))):
+    """Refuse in ``torch.func.vmap`` and the like what a reward may pass through, and data.
+
+    Of data, the transform would make what looks like a constant.
+
+    Raises:
+        UnsupportedOperation: one of the arguments is such.
+    """
+    wrapped = [each for tensor in tensors(arguments) for each in _torch.layers(tensor)]
+    if any(each.requires_grad or _is_data(each) for each in wrapped):
         raise UnsupportedOperation(
             f"no LFP rule for {name_of(func)} inside of a transform of torch.func, such as "
             "vmap or grad: run the models one by one"
         )
+
+
+def _is_data(tensor: Tensor) -> bool:
+    """Return whether a tensor has numbers that depend on the model's input."""
+    return tensor.is_floating_point() and has_marks((tensor,))
 
 
 #: What follows the graph of autograd.
@@ -670,8 +694,8 @@ def _seed(outputs: Tensor, reward: Tensor, name: str, epsilon: float | None) -> 
     if mark is None or mark.hidden or mark.leaf:
         raise ValueError(
             f"{name} carry no feedback: compute them inside `with lfp.feedback():`, in the same "
-            "thread, from at least one parameter that requires a gradient, and pass them on "
-            "unchanged or as a view" + _made_by(outputs)
+            "thread and not under torch.no_grad(), from at least one parameter that requires a "
+            "gradient, and pass them on unchanged or as a view" + _made_by(outputs)
         )
     if outputs.is_complex():
         raise ValueError(f"{name} are complex, and a reward is for real numbers: use view_as_real")

@@ -460,7 +460,7 @@ def from_loss(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
             if gradient is None:
                 raise ValueError(
                     "loss must depend on the outputs that it is given, by operations with a "
-                    "derivative; this one does not"
+                    "derivative, and not under torch.inference_mode(); this one does not"
                 )
             return kernels.rewarded(o.detach(), -gradient)
 

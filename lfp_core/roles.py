@@ -21,6 +21,7 @@ from lfp_core.marks import (
     CENTRED,
     DIVISORS,
     EXPONENTIALS,
+    EXTREME,
     GATES,
     MIXABLE,
     MIXED,
@@ -35,6 +36,8 @@ from lfp_core.marks import (
 #: The larger or the smaller of two tensors.
 LARGER = functions.named("maximum", "minimum", "fmax", "fmin")
 EXTREMES = LARGER | functions.named("clamp", "clip", "clamp_min", "clamp_max")
+#: What changes no number.
+CLEANING = functions.named("nan_to_num", "positive")
 #: What bounds a statistic before something is divided by it.
 BOUNDS = EXTREMES | functions.named("relu", "threshold", "hardtanh", "nan_to_num")
 QUOTIENTS = functions.named("div", "divide", "true_divide") | {Tensor.__rdiv__}
@@ -49,7 +52,7 @@ SELECTIONS = EXTREMES | functions.named(
 )
 #: What leaves a role as it is.
 KEEPING: dict[Role, set[Operation]] = {
-    **dict.fromkeys(("extreme", *CENTRED), BOUNDS),
+    **dict.fromkeys((*EXTREME, *CENTRED), BOUNDS),
     **dict.fromkeys(("inverse", *MIXED), EXTREMES),
 }
 #: What is odd in z, and its largest value, which makes a gate of it when that is added.
@@ -60,9 +63,9 @@ FROM_NUMBER = functions.named("rsub") | {Tensor.__rsub__}
 
 def of_function(operation: Operation, role: Role, options: Args, kwargs: Kwargs) -> Role:
     """Return the role of f(z), given that of z: whether this is a gate, or on the way to one."""
-    if role in ("shifted", "floored", "capped") and operation in functions.CLIPS:
+    if role in (*ODD, "shifted", "floored", "capped") and operation in functions.CLIPS:
         return _of_clipped(role, *functions.bounds(operation, *options, **kwargs))
-    if operation in KEEPING.get(role, ()):
+    if operation in CLEANING or operation in KEEPING.get(role, ()):
         return role
     if role in MIXED and operation in QUOTIENTS:
         return "inverse"
@@ -74,7 +77,12 @@ def of_function(operation: Operation, role: Role, options: Args, kwargs: Kwargs)
 
 
 def _of_clipped(role: Role, low: Any, high: Any) -> Role:
-    """Return the role of z + 3 once it was clipped: ``relu6(z + 3) / 6`` is a hard sigmoid."""
+    """Return the role of z + 3 once it was clipped: ``relu6(z + 3) / 6`` is a hard sigmoid.
+
+    And that of a tanh, which is odd as long as it is clipped on both sides alike.
+    """
+    if role in ODD:
+        return role if None not in (low, high) and low == -high else ""
     floored = low == 0 or (low is None and role == "floored")
     capped = high is not None or role == "capped"
     if floored:
@@ -124,7 +132,7 @@ def of_sum(operation: Operation, role: Role, number: float) -> Role:
         return "logistic" if number == 1 and operation not in FROM_NUMBER else ""
     if number >= 0.5:  # and not what keeps a number from being 0
         return "shifted"
-    return role if role == "extreme" else ""
+    return role if role in EXTREME else ""
 
 
 def of_multiple(role: Role, factor: float | None) -> Role:
@@ -137,7 +145,7 @@ def of_multiple(role: Role, factor: float | None) -> Role:
     if role in ODD:
         size = ODD[role] * abs(factor or 0.0)
         return next((name for name, each in ODD.items() if each == size), "")
-    if role == "extreme" and factor is not None and factor < 0:
+    if role in EXTREME and factor is not None and factor < 0:
         return "centred"  # 0 less the largest, as of a negation
     return role
 

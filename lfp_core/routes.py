@@ -20,9 +20,9 @@ from lfp_core.calls import (
 )
 from lfp_core.marks import (
     ACTIVATION,
-    DATA,
-    DETACHED,
+    EXTREME,
     Mark,
+    cut_off,
     is_active,
     joined,
     mark_of_detached,
@@ -71,7 +71,7 @@ def route(context: Context, operation: Operation, args: Args, kwargs: Kwargs) ->
     if kind.kind == "activation" and kinds == {"weight", "data"} and _is_lookup(call):
         kind = kind._replace(epsilon=context.stabiliser())  # weight[tokens] is an embedding
     role = roles.of_moved(operation, {mark.role for mark in marks})
-    if marks and role in ("mixed", "extreme"):
+    if marks and role in ("mixed", *EXTREME):
         kind = kind._replace(role=role)
     return call.run(kind)
 
@@ -177,11 +177,8 @@ def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> 
 def constant(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Cut a tensor off: no reward passes, but what depended on the model's input still does."""
     output = operation(*args, **kwargs)
-    mark = mark_of_detached(args[0])
-    if mark is None or mark.kind == "weight":
-        return output
-    of_input = mark.kind == "data" and mark.role != "detached"
-    return marked(output, DATA if of_input else DETACHED, frozen=True)
+    mark = cut_off(mark_of_detached(args[0]))
+    return output if mark is None else marked(output, mark, frozen=True)
 
 
 def complex_parts(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:

@@ -99,7 +99,8 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
         return call.run(ACTIVATION._replace(degree=marks[0].degree, role=role, pending=pending))
     less_largest = _subtracts(call) and bool(marks) and marks[-1].role in LARGEST
     if call.operation in ADDITIONS and (less_largest or roles.are_centred(call)):
-        becomes = becomes._replace(role="centred")
+        normalised = less_largest and marks[-1].role == "logsumexp"
+        becomes = becomes._replace(role="log softmax" if normalised else "centred")
     if roles.are_gates(call):
         becomes = becomes._replace(role="gate", pending=joined(marks))
     if roles.are_weighed(call):
@@ -117,6 +118,8 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     """Add weights or constants to an activation."""
     ((term, mark),) = call.active
     number = call.number() if call.kwargs.get("alpha", 1) == 1 else None
+    if number == 0 and call.target is None and call.operation not in roles.FROM_NUMBER:
+        return call.keep()  # nothing is added
     if mark.role in GATES and call.alone(term):  # 1 - sigmoid(z), or g + (g.round() - g).detach()
         becomes = becomes._replace(role="gate", pending=mark.pending)
     elif roles.are_centred(call):
@@ -131,7 +134,7 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
         becomes = becomes._replace(role="mixed")
     elif number is not None:
         becomes = becomes._replace(role=roles.of_sum(call.operation, mark.role, number))
-    biased = all(
+    biased = number is not None or all(
         other is term or (m is not None and m.kind == "weight")
         for other, m in zip(call.operands, call.marks, strict=True)
     )

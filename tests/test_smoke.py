@@ -46,8 +46,9 @@ def learned(parts: list[dict[str, Any]]) -> bool:
 #: Other data or options of what the others do as well, and a ResNet of which test_transfer.py has a
 #: small one.
 ALIKE = {
-    *("activations", "authors-epsilon", "cifar10", "epsilon", "gates", "optimizers", "rewards"),
-    *("lenet", "paper-swarm", "snn", "snn-losses", "toy", "transfer", "units", "vit"),
+    *("activations", "authors-epsilon", "cifar10", "epsilon", "gates", "initial-feedback", "lenet"),
+    *("normalisation", "optimizers", "output-epsilon", "paper-swarm", "rewards", "snn"),
+    *("snn-losses", "toy", "transfer", "units", "vit"),
 }
 
 

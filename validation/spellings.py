@@ -426,6 +426,14 @@ def _normal(exponentials: Tensor) -> Tensor:
     return exponentials / exponentials.sum(1, keepdim=True)
 
 
+def _not_negative(squares: Tensor) -> Tensor:
+    return squares.clamp(min=1e-30)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    return (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+
+
 def _exponentials(h: Tensor) -> Tensor:
     return (h - h.detach().amax(1, keepdim=True)).exp()
 
@@ -478,6 +486,24 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: h + s.rows[torch.arange(1)],
         lambda s, h, g, x: h + F.linear(torch.eye(len(s.rows), dtype=h.dtype)[:1], s.rows.t()),
         lambda s, h, g, x: h + torch.eye(len(s.rows), dtype=h.dtype)[:1] @ s.rows,
+    ],
+    "number as a bias": [
+        lambda s, h, g, x: F.linear(h, s.w) + 0.5,
+        lambda s, h, g, x: torch.tensor(0.5) + h @ s.w.t(),
+        lambda s, h, g, x: F.linear(h, s.w, torch.full_like(s.b, 0.5)),
+    ],
+    "codebooks": [
+        lambda s, h, g, x: h * (F.embedding(_tokens(x), s.rows[:3]) + g),
+        lambda s, h, g, x: h * (s.rows[:6].view(2, 3, 5)[0][_tokens(x)] + g),
+        lambda s, h, g, x: h * (s.rows[:6].view(2, 3, 5)[0, _tokens(x)] + g),
+        lambda s, h, g, x: h * (s.rows[:6].view(2, 3, 5)[0, _tokens(x), :] + g),
+        lambda s, h, g, x: h * (torch.embedding(weight=s.rows[:3], indices=_tokens(x)) + g),
+    ],
+    "gate of a tanh": [
+        lambda s, h, g, x: h * (0.5 + 0.5 * g.tanh()),
+        lambda s, h, g, x: h * (0.5 + 0.5 * (g.tanh() + 0)),
+        lambda s, h, g, x: h * (0.5 + 0.5 * g.tanh().clone() - 0),
+        lambda s, h, g, x: h * (0.5 + 0.5 * F.hardtanh(g.tanh()).clamp(-1, 1).nan_to_num()),
     ],
     "relu": [
         lambda s, h, g, x: F.relu(h),
@@ -551,6 +577,14 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         ),
         lambda s, h, g, x: (
             h / (torch.einsum("bi,bi->b", h, h)[:, None] / WIDTH + 1e-6).sqrt() * s.b
+        ),
+    ],
+    "rms_norm without weights": [
+        lambda s, h, g, x: F.rms_norm(h, (WIDTH,), eps=1e-6),
+        lambda s, h, g, x: h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6),
+        lambda s, h, g, x: h * torch.rsqrt(_not_negative(h.square()).mean(1)[:, None] + 1e-6),
+        lambda s, h, g, x: (
+            h / (h.pow(2).nan_to_num().mean(1, keepdim=True) + 1e-6).sqrt().clamp(max=1e9)
         ),
     ],
     "gemma_norm": [
@@ -689,6 +723,7 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: _exponentials(h).mul(_exponentials(h).sum(1, keepdim=True).reciprocal()),
         lambda s, h, g, x: _normal((h - h.amax(1)[:, None]).exp()),
         lambda s, h, g, x: F.log_softmax(h, 1).exp(),
+        lambda s, h, g, x: F.softmin(-h, 1),
         lambda s, h, g, x: (h - h.logsumexp(1, keepdim=True)).exp(),
         lambda s, h, g, x: _exponentials(h) / (_exponentials(h) @ torch.ones_like(s.e[:, :1])),
         lambda s, h, g, x: (

@@ -140,9 +140,12 @@ def collect(plan: Plan, stored: Iterable[Stored]) -> dict[Run, Stored]:
     """Return what is stored of a plan, in its order; of results of one run, the last one counts."""
     every = {one.run: one for one in stored}
     found: dict[Run, Stored] = {}
-    while new := {run: every[run] for run in plan(found) if run in every and run not in found}:
+    while True:
+        runs = plan(found)
+        new = {run: every[run] for run in runs if run in every and run not in found}
+        if not new:
+            return {run: found[run] for run in runs if run in found}
         found |= new
-    return {run: found[run] for run in plan(found) if run in found}
 
 
 def find(kind: Experiment[Any], options: BaseModel, folder: Path) -> Found:

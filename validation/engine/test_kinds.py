@@ -300,20 +300,6 @@ def test_constant_that_a_function_without_gradients_makes_of_data_is_data() -> N
     torch.testing.assert_close(found, 0.5 * x * y.cos() / stabilised(z, 0.1))
 
 
-def test_clone_without_gradients_is_the_activation_that_it_was() -> None:
-    """So DistributedDataParallel hands outputs on."""
-
-    def function(a: Tensor, b: Tensor) -> Tensor:
-        with torch.no_grad():
-            same = b.clone()
-        return a * same
-
-    values = positive(4), positive(4)
-    found, nothing = rewards(function, *values)
-    torch.testing.assert_close(found, 0.5 * (values[0] * values[1]).cos())
-    assert not nothing.any()
-
-
 # --- operations that change nothing, or are none --------------------------------------------------
 
 
@@ -567,10 +553,3 @@ def test_models_with_marks_are_copied_without_them() -> None:
     with lfp.feedback(0.1):
         lfp.activation(x)
     assert torch.equal(copy.deepcopy(x), x)
-
-
-def test_mark_of_layers_is_made_once() -> None:
-    """Every layer of every pass has the same."""
-    context = lfp.feedback(0.25)
-    assert context.owing() is context.owing()
-    assert context.owing().epsilon == 0.25

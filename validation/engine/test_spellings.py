@@ -137,6 +137,23 @@ def test_a_function_is_one_however_it_is_written(family: str, behind: bool) -> N
             assert distance(found, reference) <= TOLERANCE, (i, epsilon)
 
 
+def _attended(weights: Spelling) -> Spelling:
+    """Return attention to fixed values by weights of the block's input."""
+    return lambda s, h, g, x: weights(s, h, g, x) @ s.v + g
+
+
+def test_a_softmax_is_a_constant_however_it_is_written() -> None:
+    x = inputs(2)
+    for family in ("softmax", "softmax of some"):
+        reference, *others = [
+            feedback_of(Network([_attended(weights)], True, 7), x, 0.1, attention="constant")
+            for weights in FUNCTIONS[family]
+        ]
+        assert "first.weight" not in reference, "nothing learns that is behind it alone"
+        for i, found in enumerate(others):
+            assert distance(found, reference) <= TOLERANCE, (family, i)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
