@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from benchmarks.cli import app
 from benchmarks.cli.output import print_table
 from benchmarks.rendering import text
 
@@ -62,6 +64,32 @@ def test_without_a_terminal_nothing_is_left_out(
     print_table((wide, [tuple("123456.789" for _ in wide)]), [])
     shown = capsys.readouterr().out
     assert shown.count("123456.789") == 40
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "-3", "", "wide"])
+def test_a_width_that_is_none_is_as_good_as_no_width(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table((HEADER, ROWS), ["a remark"])
+    shown = capsys.readouterr().out
+    assert "Not shown" not in shown
+    assert all(cell in shown for row in ROWS for cell in row if NUMBER.fullmatch(cell))
+
+
+@pytest.mark.parametrize("columns", ["0", "000"])
+def test_help_in_a_terminal_without_a_width_says_what_it_says_elsewhere(columns: str) -> None:
+    shown = CliRunner().invoke(app, ["status", "--help"], env={"COLUMNS": columns})
+    assert "--results" in shown.stdout
+
+
+@pytest.mark.parametrize("width", [1, 7, 19])
+def test_of_a_terminal_that_is_too_narrow_for_any_table_one_number_is_whole(
+    width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = printed(width, capsys)
+    assert all(name in shown for name in ("pso-torch-stable", "22.7 ± 5.3"))
+    assert "diverged" in shown.partition("Not shown")[2]
 
 
 @given(st.integers(0, 8), st.integers(20, 300))

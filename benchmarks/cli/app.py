@@ -114,6 +114,8 @@ class Commands(LaterGroup):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # a table must not fail for a ± that it has not
                 stream.reconfigure(errors="replace")
+        if not os.environ.get("COLUMNS", "").strip("0"):  # help that is 0 wide would say nothing
+            os.environ.pop("COLUMNS", None)
         arguments = sys.argv[1:] if args is None else list(args)
         options = {**options, "standalone_mode": False, "obj": arguments}
         try:

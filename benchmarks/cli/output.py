@@ -1,7 +1,7 @@
 """What the commands say: results on stdout, everything else on stderr."""
 
 import json
-import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -22,8 +22,9 @@ from rich.progress import (
 from benchmarks.cli import logs
 from benchmarks.rendering import text
 
-#: Width of text, where neither a terminal nor the user says one.
+#: Width of text, where neither a terminal nor the user says one, and of a terminal that says none.
 WIDE = 170
+USUAL = 80
 #: Where JSON goes while all else goes to stderr.
 _stdout: list[TextIO] = []
 ALL = "; --columns all shows them"
@@ -47,10 +48,11 @@ def print_table(
         shown: the columns to show, by default all. The last of them are left out, and named, where
             the width of the terminal (or $COLUMNS) is not enough.
     """
-    asked = sys.stdout.isatty() or "COLUMNS" in os.environ
-    console = Console(width=None if asked else max(WIDE, text.least_width(lines)))
-    kept = text.selected(lines, shown)
-    fitting, left_out = text.fitted(kept, console.width)
+    fallback = USUAL if sys.stdout.isatty() else max(WIDE, text.least_width(lines))
+    width = shutil.get_terminal_size((fallback, 1)).columns  # where 0 counts as none
+    fitting, left_out = text.fitted(text.selected(lines, shown), width)
+    # A terminal breaks a line that is too long for it; what is cut here is gone.
+    console = Console(width=max(width, text.least_width(fitting)))
     console.print(text.terminal(fitting, console.width))
     hidden = [name for name in lines[0] if name not in fitting[0]]
     more = [f"Not shown: {', '.join(hidden)}{WIDER if left_out else ALL}."] if hidden else []
