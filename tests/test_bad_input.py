@@ -18,6 +18,7 @@ from benchmarks.costs import step
 from benchmarks.data import DATASETS, Dataset, Split
 from benchmarks.experiments.comparison import study as study_module
 from benchmarks.runs.store import Store
+from benchmarks.studies import written
 
 QUICK = (
     *("compare", "--dataset", "blobs", "--methods", "lfp", "--activations", "relu"),
@@ -322,6 +323,30 @@ def test_a_full_disk_is_told_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch
         assert "No space left on device" in refused(*QUICK, "--beta", "0.5")
     assert {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()} == before
     assert CliRunner().invoke(app, QUICK).exit_code == 0
+
+
+def test_a_loop_of_links_in_place_of_the_results_is_told(tmp_path: Path) -> None:
+    for name, other in (("here", "there"), ("there", "here")):
+        (tmp_path / name).symlink_to(other)
+    told = refused("run", "toy", "--size", "smoke", "--results", "here")
+    assert "here/toy-smoke" in told
+    own = tmp_path / "own.yaml"
+    own.write_text((written.FOLDER / "toy.yaml").read_text())
+    told = refused("run", str(own), "--size", "smoke", "--results", "there")
+    assert "there/own-smoke" in told
+
+
+@pytest.mark.parametrize("name", [b"results \xe9", b"\xff/\xfe"])
+def test_a_path_that_is_not_utf_8_is_written_with_escapes(name: bytes) -> None:
+    folder = os.fsdecode(name)
+    done = CliRunner().invoke(app, [*QUICK, "--results", folder])
+    assert done.exit_code == 0, done.output
+    table = Path(folder, "blobs-toy-mlp", "table.md").read_text("utf-8")
+    assert "\\udc" in next(line for line in table.splitlines() if line.startswith("- Command"))
+    assert "begun: lfp-bench compare" in Path(folder, "blobs-toy-mlp.log").read_text("utf-8")
+    done = CliRunner().invoke(app, ["report", "--results", folder])
+    assert done.exit_code == 0, done.output
+    assert "\\udc" in Path(folder, "blobs-toy-mlp", "report.html").read_text("utf-8")
 
 
 def test_two_processes_on_one_study() -> None:

@@ -61,7 +61,7 @@ def stored(folder: Path, command: str) -> Iterator[None]:
     Raises:
         OSError: there can be no such file.
     """
-    handler = _File(log_of(folder), encoding="utf-8")
+    handler = _File(log_of(folder), encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter(FORMAT))
     with _listening(handler):
         _note(logging.INFO, f"begun: {command}")

@@ -86,12 +86,9 @@ def refuse_another_file(name: str, folder: Path) -> None:
         OSError: it cannot be written.
     """
     written = not name.endswith((".yaml", ".yml"))
-    # Relative, so that files and results can be moved together.
-    own = (
-        name
-        if written
-        else Path(os.path.relpath(Path(name).resolve(), folder.resolve())).as_posix()
-    )
+    # Relative, so that files and results can be moved together; a loop of links is told of later.
+    file = os.path.relpath(os.path.realpath(name), os.path.realpath(folder))
+    own = name if written else Path(file).as_posix()
     if (folder / "study.json").exists():
         raise ValueError(
             f"study: {folder} holds the results of a comparison, not of {own}; "

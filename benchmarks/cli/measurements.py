@@ -114,7 +114,7 @@ def speed(
             *(f"Made on: {origin}." for origin in text.origins([environment])),
             f"Command: `{command}`",
         ]
-        write(folder / "speed.md", text.document(lines, remarks).encode())
+        write(folder / "speed.md", text.in_bytes(text.document(lines, remarks)))
     if as_json:
         print_json(description)
     else:
@@ -248,7 +248,7 @@ def diagnose(
     ]
     with refusing(OSError):
         write_json(folder / "diagnosis.json", description)
-        write(folder / "diagnosis.md", text.document(lines, remarks).encode())
+        write(folder / "diagnosis.md", text.in_bytes(text.document(lines, remarks)))
         write(folder / "diagnosis.png", diagnosis.png(found))
     if as_json:
         print_json(description)

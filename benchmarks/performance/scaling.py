@@ -202,6 +202,6 @@ def write_report(folder: Path, laws: Sequence[Law], command: str) -> tuple[text.
         f"Command: `{command}`",
     ]
     table = lines(measured, laws)
-    write(folder / "scaling.md", text.document(table, remarks).encode())
+    write(folder / "scaling.md", text.in_bytes(text.document(table, remarks)))
     write(folder / "scaling.png", png(measured, laws))
     return table, remarks

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.rendering.text import Lines, document, origins
+from benchmarks.rendering.text import Lines, document, in_bytes, origins
 from benchmarks.storage.files import write, write_json
 from benchmarks.storage.provenance import ROOT, describe
 
@@ -77,5 +77,5 @@ def write_report(
         *(f"Made on: {origin}." for origin in origins([environment])),
         f"Command: `{command}`",
     ]
-    write(folder / "scaling.md", document((header, rows), remarks).encode())
+    write(folder / "scaling.md", in_bytes(document((header, rows), remarks)))
     return (header, rows), remarks

@@ -223,8 +223,8 @@ def rendered(template: str, **content: Any) -> str:
 def html(document: Document) -> str:
     """Return the page, which holds its figures and downloads."""
     downloads = [
-        ("report.md", data_uri(markdown(document).encode(), "text/markdown")),
-        ("report.tex", data_uri(latex(document).encode(), "application/x-tex")),
+        ("report.md", data_uri(text.in_bytes(markdown(document)), "text/markdown")),
+        ("report.tex", data_uri(text.in_bytes(latex(document)), "application/x-tex")),
     ]
     return rendered("report.html", document=document, downloads=downloads, made=MADE)
 
@@ -274,9 +274,9 @@ def latex(document: Document) -> str:
 def files(document: Document) -> dict[Path, bytes]:
     """Return the content of all files of the report, by their paths in its folder."""
     return {
-        Path("report.html"): html(document).encode(),
-        Path("report.md"): markdown(document).encode(),
-        Path("report.tex"): latex(document).encode(),
+        Path("report.html"): text.in_bytes(html(document)),
+        Path("report.md"): text.in_bytes(markdown(document)),
+        Path("report.tex"): text.in_bytes(latex(document)),
         **{Path("tables", f"{name}.csv"): one.csv for name, _, one in document.tables},
     }
 
@@ -299,7 +299,7 @@ def part_files(sections: Sequence[Section], remarks: Sequence[str]) -> dict[Path
     ]
     figures = [one for section in main for one in section.figures]
     return {
-        Path("table.md"): "\n".join(blocks).encode(),
+        Path("table.md"): text.in_bytes("\n".join(blocks)),
         **{Path(f"{one.name}.{one.media}"): one.image for one in figures},
         **{Path(f"{one.name}.csv"): one.csv for section in sections for one in section.tables},
     }

@@ -122,6 +122,11 @@ def document(table: Lines, remarks: Iterable[str]) -> str:
     return "\n".join([markdown(table), *(f"- {remark}" for remark in remarks), ""])
 
 
+def in_bytes(text: str) -> bytes:
+    """Return the content of a file: UTF-8, in which a byte of a path that is not is an escape."""
+    return text.encode(errors="backslashreplace")
+
+
 def remarks(environments: Iterable[Mapping[str, Any]], command: str) -> list[str]:
     """Return where numbers were made, whether times can be trusted, and by which command."""
     every = list(environments)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.rendering.document import Document, Table, rendered
-from benchmarks.rendering.text import counted
+from benchmarks.rendering.text import counted, in_bytes
 from benchmarks.storage.files import remove_leftovers, write
 from benchmarks.studies.collect import Collection
 from benchmarks.studies.page import INDEX, TITLE, link_to, report, write_document
@@ -30,7 +30,7 @@ def write_pages(collections: Sequence[Collection], results: Path) -> tuple[Path,
     documents = {one.folder: report(one) for one in collections}
     index = results / INDEX
     remove_leftovers(results, below=False)
-    write(index, page(documents).encode())
+    write(index, in_bytes(page(documents)))
     return index, [write_document(one, folder) for folder, one in documents.items()]
 
 

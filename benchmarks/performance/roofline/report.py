@@ -176,6 +176,6 @@ def write_report(
     ]
     every = rows(records)
     table = lines(every)
-    write(folder / "roofline.md", text.document(table, remarks).encode())
+    write(folder / "roofline.md", text.in_bytes(text.document(table, remarks)))
     write(folder / "roofline.png", png(every, machine))
     return table, remarks
