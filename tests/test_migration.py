@@ -134,3 +134,42 @@ def test_what_was_brought_on_is_kept_and_read_no_more(tmp_path: Path) -> None:
     migrate(tmp_path)
     assert [stored.run for stored in Store(tmp_path).all()] == [RUN]
     assert json.loads((tmp_path / BEFORE / "id-old.json").read_text())["run"]["seed"] == 0
+
+
+@pytest.mark.parametrize("newer", [2, 17, "1.1"])
+def test_what_a_newer_version_has_written_is_not_made_older(newer: object, tmp_path: Path) -> None:
+    options = {"dataset": "blobs", "methods": ["lfp"], "activations": ["relu"], "seeds": 1}
+    study(tmp_path, "comparison", options)
+    path = tmp_path / "study.json"
+    write_json(path, {"schema": newer, **json.loads(path.read_text())})
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="a newer version has written it"):
+        migrate(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_run_in_an_older_study_stays_where_it_is(tmp_path: Path) -> None:
+    options = {"dataset": "blobs", "methods": ["lfp"], "activations": ["relu"], "epsilon": 0.25}
+    study(tmp_path, "comparison", options | {"seeds": 1, "epochs": 2, "batch_size": 256})
+    write_json(tmp_path / "runs" / "older.json", old(RESULT))
+    newer = tmp_path / "runs" / "newer.json"
+    write_json(newer, {"schema": 9, "of": "another form"})
+    assert migrate(tmp_path) == 1
+    assert json.loads(newer.read_text()) == {"schema": 9, "of": "another form"}
+
+
+@pytest.mark.parametrize(("schema", "told"), [({}, "lfp-bench migrate"), ({"schema": 3}, "newer")])
+def test_a_command_leaves_the_study_of_another_version_for_those_that_can_read_it(
+    schema: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "kept"
+    study(folder, "regression", {"methods": ["lfp"]})
+    path = folder / "study.json"
+    write_json(path, {**schema, **json.loads(path.read_text())})
+    before = path.read_bytes()
+    command = ["compare", "--dataset", "blobs", "--methods", "sgd", "--activations", "tanh"]
+    shape = ["--seeds", "1", "--epochs", "1", "--learning-rate", "sgd=0.1", "--study", "kept"]
+    done = CliRunner().invoke(app, [*command, *shape, "--results", str(tmp_path)])
+    assert done.exit_code == 2, done.output
+    assert told in done.stderr.splitlines()[-1]
+    assert path.read_bytes() == before

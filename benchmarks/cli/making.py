@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from benchmarks.cli.output import print_table, progress, resumable, say
 from benchmarks.data import DataError
 from benchmarks.rendering.text import remarks, rows
 from benchmarks.runs.executors import Executor, ExecutorError
-from benchmarks.runs.store import Store
-from benchmarks.storage.files import StoreError, remove_leftovers, write_json
+from benchmarks.runs.store import Store, readable
+from benchmarks.storage.files import StoreError, read_json, remove_leftovers, write_json
 from benchmarks.storage.provenance import describe
-from benchmarks.storage.schema import versioned
+from benchmarks.storage.schema import current, versioned
 from benchmarks.studies.collect import noted_study
 from benchmarks.studies.plan import kind_of
 from benchmarks.studies.written import SOURCE
@@ -69,7 +70,7 @@ def make(
 def command_of_report(folder: Path) -> str:
     """Return the command that writes a report on the study that this folder is, or is a part of."""
     study = folder.parent if (folder.parent / SOURCE).exists() else folder
-    study = study if study.name else study.resolve()
+    study = study if study.name else Path(os.path.realpath(study))
     results = [] if study.parent == Path("results") else ["--results", str(study.parent)]
     return shlex.join(["lfp-bench", "report", study.name, *results])
 
@@ -131,7 +132,17 @@ def counted(parts: Iterable[Made]) -> list[divergence.Counted]:
 def describe_study(
     experiment: str, options: BaseModel, folder: Path, device: torch.device, command: str
 ) -> Made:
-    """Write what the study in the folder is to its study.json, and return it."""
+    """Write what the study in the folder is to its study.json.
+
+    Returns:
+        The content.
+
+    Raises:
+        StoreError: another version has written that file, which alone can read it, or from which
+            the study has to be brought on.
+        OSError: it cannot be written.
+    """
+    _refuse_another_version(folder / "study.json")
     description = versioned(
         {
             "command": command,
@@ -143,3 +154,12 @@ def describe_study(
     )
     write_json(folder / "study.json", description)
     return description
+
+
+def _refuse_another_version(path: Path) -> None:
+    """Raise `StoreError` for the content of another version; what is damaged may be replaced."""
+    with suppress(ValueError):
+        content = read_json(path)
+        if isinstance(content, dict):
+            with readable(path):
+                current(content)

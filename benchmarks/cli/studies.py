@@ -244,7 +244,7 @@ def run(
         remove_leftovers(folder)
     for each, options in studies.items():  # so that `resume` knows of those not begun yet
         if not (folder / each / "study.json").exists():
-            with refusing(OSError):
+            with refusing(StoreError, OSError):
                 making.describe_study(
                     plan.experiment, options, folder / each, chosen_device, command
                 )

@@ -34,7 +34,7 @@ from benchmarks.experiments.transfer import TransferRun
 from benchmarks.runs.run import Divergence, Epoch, Result, Run
 from benchmarks.runs.store import RESULT, Store, Stored, readable
 from benchmarks.storage.files import StoreError, read_json, write_json
-from benchmarks.storage.schema import VERSION, versioned
+from benchmarks.storage.schema import current, versioned
 from benchmarks.studies.plan import kind_of
 
 Content = dict[str, Any]
@@ -61,7 +61,8 @@ def migrate(folder: Path) -> int:
         content = read_json(path)
         if content is None:
             raise StoreError(f"{folder} holds no study.json; allowed: a folder with a study")
-        if content.get("schema", 0) == VERSION:
+        if "schema" in content:
+            current(content)  # a newer one is refused, and not made older
             return 0
         experiment = content.setdefault("experiment", "comparison")
         kind = kind_of(experiment)
@@ -138,7 +139,7 @@ def _stored(
     for path in sorted((folder / "runs").glob("*.json")):
         with readable(path):
             content = read_json(path)
-            if content is None or content.get("schema", 0) == VERSION:
+            if content is None or "schema" in content:
                 continue
             own = content.pop("environment")
             yield str(own.get("code", code)), Stored(_from_run(content), own)
