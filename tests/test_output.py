@@ -117,3 +117,28 @@ def test_a_stream_without_the_characters_gets_others(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert b"96.3 ? 0.3" in done.stdout
+
+
+LOUD = """
+import os, subprocess, sys
+from benchmarks.cli.output import json_alone, print_json
+sys.stdout.write("before ")
+with json_alone():
+    print("by Python")
+    os.write(1, b"by a library\\n")
+    subprocess.run([sys.executable, "-c", "print('by a program')"])
+    sys.__stdout__.write("by who looks for it\\n")
+    sys.__stdout__.flush()
+    print_json({"±": 1})
+print("after")
+"""
+
+
+def test_what_libraries_and_programs_print_is_not_beside_the_json() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOUD], capture_output=True, check=True, env=environment
+    )
+    assert done.stdout.decode() == 'before {\n  "\\u00b1": 1\n}\nafter\n'
+    told = ["by Python", "by a library", "by a program", "by who looks for it"]
+    assert sorted(done.stderr.decode().splitlines()) == sorted(told)

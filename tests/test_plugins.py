@@ -392,6 +392,17 @@ def test_the_help_is_remembered_until_a_package_changes(
     assert ("[default: (0.7)]" in changed, slow) == (True, "True")
 
 
+def test_what_a_package_prints_when_it_is_imported_for_the_options_is_no_result(
+    tmp_path: Path, call: Call
+) -> None:
+    with (tmp_path / "other_package" / "__init__.py").open("a") as file:
+        file.write("print('hello')\nimport os\nos.write(1, b'and below')\n")
+    asked = ("compare", "--dataset", "none", "--json")
+    found = call("-m", "lfp_bench", *asked)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert all(printed in found.stderr for printed in ("hello", "and below"))
+
+
 def wait_until_old(path: Path) -> None:
     """Wait until nobody takes a file for one that is being changed."""
     time.sleep(max(path.stat().st_ctime_ns + 1.1e9 - time.time_ns(), 0) / 1e9)

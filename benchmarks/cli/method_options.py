@@ -18,6 +18,7 @@ from baselines.options import is_list, names_of, parts_of
 from baselines.registry import Registry
 from benchmarks.cli import completion, remembered
 from benchmarks.cli.options import parse_integer, parse_numbers, parse_real
+from benchmarks.cli.output import aside
 
 if TYPE_CHECKING:
     from baselines import Trainer
@@ -57,6 +58,7 @@ class Described(NamedTuple):
 FORM = TypeAdapter(list[Described])
 
 
+@aside()  # as it comes before it is known whether JSON is wanted
 def known() -> list[Described]:
     """Return the options of all methods, as they were remembered or by importing the methods.
 

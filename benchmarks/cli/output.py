@@ -1,6 +1,7 @@
 """What the commands say: results on stdout, everything else on stderr."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,12 +64,42 @@ def print_table(
 @contextmanager
 def json_alone() -> Iterator[None]:
     """Keep all but what :func:`print_json` prints off stdout, as what other packages print."""
-    _stdout.append(sys.stdout)
-    try:
-        with redirect_stdout(sys.stderr):
+    with aside() as stdout:
+        _stdout.append(stdout)
+        try:
             yield
-    finally:
-        _stdout.pop()
+        finally:
+            _stdout.pop()
+
+
+@contextmanager
+def aside() -> Iterator[TextIO]:
+    """Let what is printed go to stderr.
+
+    Compiled libraries and other programs print to the descriptor, whatever `sys.stdout` is.
+
+    Yields:
+        What still writes to stdout.
+    """
+    with _beside(sys.stdout) as stdout, redirect_stdout(sys.stderr):
+        yield stdout
+
+
+@contextmanager
+def _beside(stream: TextIO) -> Iterator[TextIO]:
+    """Yield what writes where a stream writes, whose own descriptor leads to stderr meanwhile."""
+    try:
+        own, other = stream.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError):  # it is no file of the system
+        yield stream
+        return
+    stream.flush()
+    with os.fdopen(os.dup(own), "w", encoding=stream.encoding, errors=stream.errors) as beside:
+        os.dup2(other, own)
+        try:
+            yield beside
+        finally:
+            os.dup2(beside.fileno(), own)
 
 
 def print_json(content: Mapping[str, Any]) -> None:
