@@ -231,6 +231,12 @@ sizes: {smoke: {seeds: 1}}
         ("parts: {one: {epochs: 1}}", "", "parts: there is none, and no grid"),
         ("smoke", "huge", "sizes.huge"),
         ("{seeds: 1}", "{parts: [two]}", "parts: unknown name 'two'"),
+        ("sizes: {smoke: {seeds: 1}}", "sizes: {}", "sizes: Dictionary should have at least 1"),
+        (
+            "sizes: {smoke: {seeds: 1}}",
+            "grid: {beta: [0.3, 0.6]}\nsizes: {smoke: {seeds: 1}, cpu: {seeds: 1, beta: 0.9}}",
+            "sizes.cpu.beta: the grid has this key; allowed: keys that are not in the grid",
+        ),
         ("title: a study", "title: a\nexperiment: prunning", "experiment: unknown name 'prunning'"),
     ],
 )
@@ -245,6 +251,14 @@ def test_a_study_file(old: str, new: str, message: str, tmp_path: Path) -> None:
 
 
 # --- data -----------------------------------------------------------------------------------------
+
+
+def test_a_change_leaves_parts_the_values_that_they_are_named_after(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD.replace("sizes", "grid: {clip_norm: [1, 3]}\nsizes"))
+    line = refused("run", str(path), "clip_norm=2", "--size", "smoke")
+    assert "mine.yaml: clip_norm: the grid has this key" in line
+    assert [other.name for other in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_a_truncated_file_of_data_is_named_and_kept(tmp_path: Path) -> None:

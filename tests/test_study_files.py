@@ -1,5 +1,6 @@
 """What a study file may say: values that mean one thing, and names that stay in their folder."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,14 @@ def test_references_cannot_take_the_memory() -> None:
     bomb = "a: &a [x, x]\n" + "".join(f"b{i}: &b{i} [*a, *a]\n" for i in range(50))
     with pytest.raises(StrictYAMLError, match="the anchor 'a'"):
         strict_yaml.load(bomb)
+
+
+@pytest.mark.parametrize("value", [str([0] * 90000), "- [[1], [2]]\n" * 9000])
+def test_more_values_than_any_study_has_take_no_time(value: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(StrictYAMLError, match=r"too many values; allowed: 10000"):
+        strict_yaml.load(value)
+    assert time.process_time() - begun < 10
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class Plan(Written):
             PlanError: something is wrong; the message names its path.
         """
         kind, found, every = self.kind, {}, self.options(size)
+        self.refuse_of_grid("", changes or {})
         wanted = {part: pick("part", part, every) for part in parts} or every
         for name, own in wanted.items():
             options = {**own, **(changes or {})}

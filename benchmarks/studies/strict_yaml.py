@@ -22,8 +22,9 @@ TOO_DEEP = f"nested too deeply; allowed: {DEEPEST} levels"
 LARGEST = 10**6  # letters of a file
 #: Digits of a whole number: more than fits into 64 bits, and fewer than take time.
 LONGEST = 20
-#: Values of a list: more than any study needs, and fewer than take time.
+#: Values of a list, and of a file: more than any study needs, and fewer than take time.
 MOST = 1000
+MOST_IN_ALL = 10 * MOST
 
 NULL = re.compile(r"null|Null|NULL|~")
 TRUE = re.compile(r"true|True|TRUE")
@@ -75,7 +76,7 @@ def load(text: str, key: str = "") -> Any:
 
 
 def _check_structure(text: str, key: str) -> None:
-    """Raise for anchors, aliases, tags and depth, before anything is made of them.
+    """Raise for anchors, aliases, tags, depth and number, before anything is made of them.
 
     PyYAML's time grows with the square of the depth, so what follows is not read then.
 
@@ -87,12 +88,14 @@ def _check_structure(text: str, key: str) -> None:
         at = key or "the file"
         raise StrictYAMLError(f"{at}: {len(text)} letters; allowed: at most {LARGEST}")
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         at = key or f"line {event.start_mark.line + 1 if event.start_mark else '?'}"
         if anchor := getattr(event, "anchor", None):
             raise StrictYAMLError(f"{at}: the anchor {anchor!r}; allowed: values in full")
         if tag := getattr(event, "tag", None):
             raise StrictYAMLError(f"{at}: the tag {tag!r}; allowed: values without a tag")
+        if count > MOST_IN_ALL:
+            raise StrictYAMLError(f"{at}: too many values; allowed: {MOST_IN_ALL} with all keys")
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth > DEEPEST:
             raise StrictYAMLError(f"{at}: {TOO_DEEP}")

@@ -4,7 +4,7 @@ This needs neither torch nor the kinds of experiments, so a list or a name comes
 a file says :mod:`benchmarks.studies.plan`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -44,8 +44,8 @@ class Written(BaseModel):
             study is a single one.
         grid: values of one or more keys: there is one part for each combination of them, and of the
             parts above.
-        sizes: by `smoke`, `cpu`, `gpu` or `paper`: keys that replace those of all parts, and
-            `parts`, a list of the parts that the size has.
+        sizes: by `smoke`, `cpu`, `gpu` or `paper`: keys that replace those of all parts, but for
+            those of the grid, and `parts`, a list of the parts that the size has.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,7 +56,7 @@ class Written(BaseModel):
     common: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    sizes: dict[Size, dict[str, Any]]
+    sizes: Annotated[dict[Size, dict[str, Any]], Field(min_length=1)]
 
     def options(self, size: str) -> dict[str, dict[str, Any]]:
         """Return the options of parts as a size has them.
@@ -78,6 +78,7 @@ class Written(BaseModel):
         points = prod([len(parts) or 1, *map(len, self.grid.values())])
         if points > MOST_PARTS:
             raise ValueError(f"grid: {points} parts; allowed: at most {MOST_PARTS}")
+        self.refuse_of_grid(f"sizes.{size}.", changes)
         found = {}
         for (part, own), *point in product(
             (parts or {"": {}}).items(),
@@ -87,6 +88,19 @@ class Written(BaseModel):
             found[_checked_part("grid", name)] = {**self.common, **own, **dict(point), **changes}
         distinct("grid", found)
         return found
+
+    def refuse_of_grid(self, path: str, changes: Iterable[str]) -> None:
+        """Refuse a key of the grid among those that replace the keys of all parts.
+
+        The parts would keep the names of values that they do not have.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for key in changes:
+            if key in self.grid:
+                others = "keys that are not in the grid, which parts are named after"
+                raise ValueError(f"{path}{key}: the grid has this key; allowed: {others}")
 
 
 W = TypeVar("W", bound=Written)
