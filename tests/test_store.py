@@ -510,6 +510,20 @@ def test_what_cannot_be_read_is_not_to_be_deleted(tmp_path: Path) -> None:
             store.load(RUN)
 
 
+@pytest.mark.parametrize("name", ["run.json", "table.md"])
+def test_a_disk_that_can_only_be_read_is_told_with_the_name_of_the_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:  # as Linux does, also to delete
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only") as told:
+        write(tmp_path / name, b"content")
+    assert told.value.filename == str(tmp_path / name)
+
+
 def test_a_write_that_fails_names_the_file(tmp_path: Path) -> None:
     with (
         pytest.raises(OSError, match=str(tmp_path / "file")) as caught,

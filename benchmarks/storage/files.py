@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
 from typing import IO, Any
@@ -134,7 +134,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
             os.replace(scratch, path)
         except BaseException as error:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that can only be read refuses it even where none is
+                scratch.unlink()
             # What the reader of the message knows; a write that fails tells no name at all.
             named = isinstance(error, OSError) and error.filename not in (None, str(scratch))
             if isinstance(error, OSError) and error.errno is not None and not named:
