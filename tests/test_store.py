@@ -492,6 +492,22 @@ def test_what_a_pack_could_not_be_read_with_is_not_packed(
     assert Store(tmp_path).load(RUN) == STORED
 
 
+def test_packs_one_behind_the_other_are_read_unless_they_differ(tmp_path: Path) -> None:
+    other = Stored(replace(RESULT, run=replace(RUN, seed=7)), ENVIRONMENT)
+    packs = {}
+    for name, stored in (("one", STORED), ("other", other), ("anew", other)):
+        steps = 5 if name == "anew" else 4
+        Store(tmp_path / name).save(stored._replace(result=replace(stored.result, steps=steps)))
+        Store(tmp_path / name).pack()
+        packs[name] = (tmp_path / name / PACKED).read_bytes()
+    (tmp_path / PACKED).write_bytes(packs["one"] + packs["other"] + packs["one"])
+    assert sorted(stored.run.seed for stored in Store(tmp_path).all()) == [0, 7]
+    (tmp_path / PACKED).write_bytes(packs["one"] + packs["other"] + packs["anew"])
+    name = f"runs/{other.run.id}"
+    with pytest.raises(StoreError, match=rf"{PACKED}.*{name}.* is there twice"):
+        Store(tmp_path).all()
+
+
 def test_a_pack_of_no_bytes_is_no_pack(tmp_path: Path) -> None:
     write_packed(tmp_path, {})
     assert Store(tmp_path).all() == [], "a pack of nothing has bytes"

@@ -280,7 +280,11 @@ def _contents_of(pack: Path) -> dict[str, Any]:
     packed = pack.read_bytes()
     if not packed:  # of which gzip makes no lines, instead of an error
         raise EOFError("the file is empty")
-    return dict(map(_unpacked, gzip.decompress(packed).decode().splitlines()))
+    found: dict[str, Any] = {}
+    for name, content in map(_unpacked, gzip.decompress(packed).decode().splitlines()):
+        if found.setdefault(name, content) != content:  # packs can be written one behind the other
+            raise ValueError(f"{name} is there twice, with other contents")
+    return found
 
 
 def write_packed(folder: Path, contents: Mapping[str, Any]) -> None:
