@@ -180,8 +180,10 @@ class Registry(Mapping[str, T]):
                     item = point.load()
                     self.convert(item)
                     self._added[point.name] = item
-                # Whatever a package does, even to exit, the others must work.
-                except (Exception, SystemExit) as error:
+                except KeyboardInterrupt:
+                    raise
+                # Whatever a package does, even to exit or to skip as a test, the others must work.
+                except BaseException as error:
                     reason = " ".join(str(error).split())
                     log.warning("%s: %s: %s", told, type(error).__name__, reason)
         return self._added

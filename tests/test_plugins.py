@@ -490,18 +490,35 @@ def test_a_name_that_nobody_can_ask_for_is_left_out(
         registry.register(name)(int)
 
 
+class Skipped(BaseException):
+    """As pytest raises where a module of tests is imported that cannot run."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, GeneratorExit, Skipped])
 def test_what_a_package_raises_is_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(item: type) -> type:
-        raise RuntimeError("a\nb")
+        raise error("a\nb")
 
     point = EntryPoint("mine", "builtins:int", "test")
     monkeypatch.setattr("baselines.registry.entry_points", lambda group: [point])
     assert not list(Registry("test", {}, fail))
     assert [record.getMessage() for record in caplog.records] == [
-        "builtins:int is not 'mine' of test: RuntimeError: a b"
+        f"builtins:int is not 'mine' of test: {error.__name__}: a b"
     ]
+
+
+def test_ctrl_c_while_a_package_is_imported_is_no_fault_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(item: type) -> type:
+        raise KeyboardInterrupt
+
+    point = EntryPoint("mine", "builtins:int", "test")
+    monkeypatch.setattr("baselines.registry.entry_points", lambda group: [point])
+    with pytest.raises(KeyboardInterrupt):
+        list(Registry("test", {}, interrupt))
 
 
 def test_a_decorator_enters_a_name_once(caplog: pytest.LogCaptureFixture) -> None:
