@@ -451,7 +451,7 @@ def ancestors(node: Any) -> Iterator[tuple[Any, int, Any, Mark | None]]:
                 continue
             mark = _torch.metadata(source).get((ATTRIBUTE, output))
             leaf = getattr(source, "variable", None)
-            if mark is not None or leaf is not None:
+            if leaf is not None or (mark is not None and mark.scaled):
                 yield consumer, index, leaf, mark
             elif source not in seen:
                 seen.add(source)
@@ -498,7 +498,7 @@ def _origin(tensor: Tensor) -> tuple[Mark, list[tuple[Any, int, Tensor]]]:
         node = source
     edges = list(ancestors(tensor.grad_fn))
     known = [leaf_mark(leaf) if mark is None else mark for _, _, leaf, mark in edges]
-    others = [mark for mark in known if mark.kind != "weight"]
+    others = [mark for mark in known if mark.kind not in ("weight", "undetermined") or mark.leaf]
     if others:
         owing = next((mark for mark in others if mark.debts != ACTIVATION.debts), ACTIVATION)
         return Mark("activation", epsilon=owing.epsilon, degree=owing.degree, hidden=True), []

@@ -21,12 +21,15 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     EXTREME,
+    PARAMETER,
     Mark,
     cut_off,
     is_active,
+    is_parameter,
     joined,
     mark_of_detached,
     marked,
+    put,
     tensors,
 )
 from lfp_core.pooling import max_pool2d
@@ -94,6 +97,11 @@ def route_like(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     """Move values to the shape or type of another tensor, which takes no part."""
     options = dict(kwargs)
     x, other, *rest = args if len(args) > 1 else (*args, options.pop("other"))
+    if x is other and is_parameter(x) and not _torch.is_compiling():
+        # So FSDP finds the node that accumulates a gradient, which has to be the next one.
+        output = operation(*args, **kwargs)
+        put(output, PARAMETER)
+        return output
     if operation in SHAPED_LIKE:
         return route(context, SHAPED_LIKE[operation], (x, other.shape), options)
     return route(context, Tensor.to, (x, other.device, other.dtype, *rest), options)

@@ -1,6 +1,7 @@
 """Feedback of a batch that is spread over processes is that of the whole batch on one."""
 
 import gc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_param_group import RegisterPostBackwardFunction
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
@@ -42,6 +43,18 @@ def sharded(model: nn.Sequential, *, parts: bool) -> nn.Module:
     return model
 
 
+def flattened(model: nn.Sequential) -> nn.Module:
+    """Let all parameters be views of a flat one, by what was there before `fully_shard`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of its class
+        return FullyShardedDataParallel(
+            model,
+            sharding_strategy=ShardingStrategy.NO_SHARD,  # so that each process has all feedback
+            device_id=torch.device("cpu"),
+            use_orig_params=True,
+        )
+
+
 def forgetful(model: nn.Sequential) -> nn.Module:
     """Shard it so that what crosses into a block is forgotten to owe anything: the twin."""
     identity = RegisterPostBackwardFunction.apply
@@ -63,6 +76,7 @@ PARALLEL: dict[str, tuple[Callable[[], nn.Sequential], Parallel]] = {
     "fully_shard": (dense, lambda model: sharded(model, parts=False)),
     "fully_shard by layer": (dense, lambda model: sharded(model, parts=True)),
     "fully_shard by block": (blocks, lambda model: sharded(model, parts=True)),
+    "FullyShardedDataParallel": (dense, flattened),
 }
 #: After the others, as it breaks the engine.
 TWIN = {"twin": (blocks, forgetful)}

@@ -241,6 +241,64 @@ def _without_notes(noted: dict[object, object]) -> dict[object, object]:
     return noted
 
 
+def test_functions_of_functions_of_weights_are_weights() -> None:
+    class Rounded(torch.autograd.Function):
+        """Rounding, and its straight-through derivative."""
+
+        @staticmethod
+        def forward(ctx: object, z: Tensor) -> Tensor:
+            """Round."""
+            return z.round()
+
+        @staticmethod
+        def backward(ctx: object, g: Tensor) -> Tensor:
+            """Hand the gradient on."""
+            return g
+
+    class Quantised(nn.Module):
+        def __init__(self, by_functions: bool) -> None:
+            super().__init__()
+            torch.manual_seed(5)
+            self.first, self.last = nn.Linear(WIDTH, 6), nn.Linear(6, 3)
+            self.by_functions = by_functions
+
+        def forward(self, x: Tensor) -> Tensor:
+            scaled = 7 * self.last.weight
+            if self.by_functions:
+                w = Rounded.apply(Rounded.apply(scaled) * 1)
+            else:
+                w = scaled + (scaled.round() - scaled).detach()
+            return F.linear(self.first(x).relu(), w / 7, self.last.bias)
+
+    for strict in (False, True):
+        expected = feedback_of(Quantised(False), strict=strict)
+        assert distance(feedback_of(Quantised(True), strict=strict), expected) < TOLERANCE
+
+
+def test_the_node_that_accumulates_a_gradient_is_next_to_a_view_like_itself() -> None:
+    """So libraries find it in a model's forward pass, to hook their communication there."""
+    w, x = nn.Parameter(torch.randn(3, WIDTH)), torch.randn(5, WIDTH)
+    found = []
+    for use in (
+        lambda w: w,
+        lambda w: w.expand_as(w),
+        lambda w: Twofold.apply(w.view_as(w))[0] / 2,
+    ):
+        with lfp.feedback(0.1):
+            same = w.expand_as(w)
+            output = F.linear(lfp.activation(x), use(w))
+        assert same.grad_fn is not None
+        (node, _), *_ = same.grad_fn.next_functions
+        assert node is not None
+        assert node.name() == "torch::autograd::AccumulateGrad"
+        lfp.backward(output, output.detach())
+        assert w.grad is not None
+        found.append(w.grad)
+        w.grad = None
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[2], found[0])
+
+
 # --- contexts -------------------------------------------------------------------------------------
 
 
