@@ -343,6 +343,7 @@ class Call:
         Returns:
             The output of the operation.
         """
+        self.settle_memory()
         ((active, mark),) = self.active
         self.replace(active, ACTIVATION)
         becomes = mark._replace(
@@ -396,6 +397,7 @@ class Call:
         Returns:
             The output of the operation.
         """
+        self.settle_memory()
         active = self.active
         if len(active) != 1 or active[0][1].leaf or not self.alone(active[0][0]):
             return self.run(kind)

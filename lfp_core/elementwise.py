@@ -86,26 +86,23 @@ def activation(context: Context, operation: Operation, args: Args, kwargs: Kwarg
     mark = known(context, z)
     if mark is not None and mark.role in DIVISORS and operation in roles.BOUNDS:
         return Call(context, operation, args, kwargs).keep()
+    if is_active(mark) and mark.role in CENTRED and operation in functions.EXPONENTIALS:
+        return _part_of_softmax(Call(context, operation, args, kwargs), "exponential")
+    if is_active(mark) and mark.role == "partition" and operation in functions.LOG:
+        return _part_of_softmax(Call(context, operation, args, kwargs), "logsumexp")
     if mark is None or mark.kind == "weight" or mark.hidden or mark.leaf or not z.requires_grad:
         call = Call(context, operation, args, kwargs)
         kind = call.kind()
         if is_active(mark):
             role = roles.of_function(operation, mark.role, args[1:], kwargs)
-            kind = kind._replace(role=role)
+            kind = kind._replace(role=role, degree=mark.degree if role in SUMS else 1.0)
         return call.run(kind)  # an ordinary function
-    if mark.role in CENTRED and operation in functions.EXPONENTIALS:
-        return _part_of_softmax(Call(context, operation, args, kwargs), "exponential")
-    if mark.role == "partition" and operation in functions.LOG:
-        return _part_of_softmax(Call(context, operation, args, kwargs), "logsumexp")
 
     def function(z: Tensor) -> Tensor:
         return operation(z, *options, **kwargs)
 
     unit = functions.UNITS[operation]
-    if mark.role in SUMS and operation in roles.BOUNDS:  # it goes on owing a division
-        unit = unit._replace(mark=ACTIVATION._replace(role=mark.role, degree=mark.degree))
-        mark = mark._replace(degree=1.0)
-    elif mark.role:
+    if mark.role:
         unit = unit.with_role(roles.of_function(operation, mark.role, args[1:], kwargs))
     slope = 0.0 if unit.relu else unit.slope_at_zero(*options, **kwargs)
     in_place = overwrites(operation, args, kwargs)
@@ -204,11 +201,13 @@ def _secant(
     owed = mark.epsilon
     if z.dtype == torch.float16 and not unit.bounded:
         _check_range(operation, owed)
-    if mark.degree != 1.0:
+    becomes = unit.mark
+    if becomes.role in SUMS:  # what is bounded goes on owing a division, if it owes one
+        becomes = becomes._replace(degree=mark.degree, role=mark.role)
+    elif mark.degree != 1.0:
         z = used(z, mark._replace(epsilon=0.0), in_place=in_place)
     if operation in functions.PARTIAL and not in_place:
         z = torch.where(function(z.detach()).isnan(), z.detach(), z)
-    becomes = unit.mark
     if mark.kind != "activation" or mark.assumed:
         kind: Kind = "data" if mark.kind == "data" else "activation"
         becomes = becomes._replace(kind=kind, assumed=kind == "activation")

@@ -309,6 +309,11 @@ def substitute(change: Callable[[Tensor], Any], argument: Any) -> Any:
     return argument
 
 
+def is_continuous(tensor: Tensor) -> bool:
+    """Return whether a tensor has numbers that a derivative could exist of: no indices, no mask."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def is_parameter(tensor: Tensor) -> bool:
     """Return whether a tensor is a parameter: of plain ones, without asking torch's metaclass."""
     return type(tensor) is Parameter or (
@@ -334,7 +339,7 @@ def mark_of(tensor: Tensor) -> Mark | None:
         of_memory = _mark_of_memory(tensor, tensor._base)
         if of_memory is not None:
             return put(tensor, of_memory)
-    if not tensor.requires_grad or _is_cut_off(tensor):
+    if not tensor.requires_grad or is_cut_off(tensor):
         return None if mark is None else put(tensor, mark)
     if tensor.is_leaf:
         return LEAF
@@ -367,14 +372,14 @@ def mark_of_detached(tensor: Tensor) -> Mark | None:
 
 def _mark_of_memory(view: Tensor, memory: Tensor) -> Mark | None:
     """Return the mark that a view has by the memory that it shares with others."""
-    if _is_cut_off(view):
-        return cut_off(mark_of(memory))
+    if is_cut_off(view):
+        return cut_off(mark_of_detached(memory))
     # Written to through another tensor that shares its memory; all that is owed was paid then.
     mark: Mark | None = getattr(memory, ATTRIBUTE, None) or None
     return mark if mark is not None and _is_current(mark, view) else None
 
 
-def _is_cut_off(tensor: Tensor) -> bool:
+def is_cut_off(tensor: Tensor) -> bool:
     """Return whether a tensor is a view that was made without gradients of one that has them.
 
     It says that it requires a gradient, as the memory does, and hands none on.
@@ -431,7 +436,7 @@ def marked(output: Any, mark: Mark, frozen: bool = False) -> Any:
         put(output, mark)
     elif not is_parameter(output):
         # Frozen, or whole numbers: no reward arrives, but the kind decides how others are shared.
-        if output.is_floating_point() and (frozen or mark.kind == "weight"):
+        if is_continuous(output) and (frozen or mark.kind == "weight"):
             put(output, mark)
         elif mark.kind != "weight":
             put(output, DATA)
@@ -493,6 +498,8 @@ def _origin(tensor: Tensor) -> tuple[Mark, list[tuple[Any, int, Tensor]]]:
             if leaf.kind == "data":
                 return leaf, []  # an input that wants a gradient, of a module with a hook
             break
+        if source is None and identity:
+            return ACTIVATION, []  # of what is frozen, beside others that are not
         if source is None:
             break
         node = source

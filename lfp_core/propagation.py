@@ -44,6 +44,8 @@ from lfp_core.marks import (
     Mark,
     UnsupportedOperation,
     ancestors,
+    is_continuous,
+    is_cut_off,
     is_input,
     is_parameter,
     mark_of,
@@ -340,20 +342,25 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         if not has_marks(operands):
             self.find_data()
         if has_marks(operands):
-            becomes = _made_of(operands)
-            for tensor in tensors((output,)):
-                if not tensor.requires_grad and not getattr(tensor, ATTRIBUTE, None):
-                    put(tensor, becomes if tensor.is_floating_point() else DATA)
+            becomes = _made_of(operands, cut_off=name_of(func) in FILLING)
+            for tensor in (*tensors((output,)), *_written(func, args, kwargs)):
+                cut = not tensor.requires_grad or is_cut_off(tensor)
+                if cut and not getattr(tensor, ATTRIBUTE, None):
+                    put(tensor, becomes if is_continuous(tensor) else DATA)
         return output
 
     def _into(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation with `out=`, which torch has for what wants no gradient."""
-        call = Call(self, func, args, {name: v for name, v in kwargs.items() if name != "out"})
-        output = func(*args, **kwargs)
-        for target in tensors((kwargs["out"],)):
-            call.target = target
-            call.finish(target, call.kind())
-        return output
+        targets = tensors((kwargs["out"],))
+        options = {name: value for name, value in kwargs.items() if name != "out"}
+        if any(each.requires_grad for each in tensors((*args, *options.values(), *targets))):
+            return func(*args, **kwargs)  # which torch refuses
+        made = self.__torch_function__(func, (), args, options)
+        for target, value in zip(targets, tensors((made,)), strict=True):
+            if target.shape != value.shape:
+                target.resize_(value.shape)
+            self.__torch_function__(Tensor.copy_, (), (target, value))
+        return kwargs["out"] if isinstance(made, Tensor) else type(made)(targets)
 
     def without_rule(self, call: Call, reason: str = "") -> Any:
         """Run a call by the chain rule, and refuse the reward of its output if strict."""
@@ -485,12 +492,21 @@ def _makes_constants(func: Operation, args: tuple[Any, ...], kwargs: dict[str, A
     return name in CREATION or (name in FILLING and not has_marks((*args[1:], *kwargs.values())))
 
 
-def _made_of(operands: Iterable[Any]) -> Mark:
-    """Return the mark of what is made without gradients: of a frozen activation, it is another."""
+def _written(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return what a function has written to, and all of its memory."""
+    written = tensors((kwargs.get("out"), *(args[:1] if func in IN_PLACE else ())))
+    return [*written, *(each._base for each in written if each._base is not None)]
+
+
+def _made_of(operands: Iterable[Any], cut_off: bool) -> Mark:
+    """Return the mark of what is made without gradients.
+
+    Of a frozen activation it is another one, unless that is cut off, as `torch.no_grad` does.
+    """
     found = [getattr(tensor, ATTRIBUTE, None) for tensor in tensors(operands)]
     marks = [mark for mark in found if mark]
     if any(mark.kind == "activation" for mark in marks):
-        return ACTIVATION if torch.is_grad_enabled() else DETACHED
+        return ACTIVATION if torch.is_grad_enabled() and not cut_off else DETACHED
     return DETACHED if any(mark.role == "detached" for mark in marks) else DATA
 
 
@@ -512,7 +528,7 @@ def _refuse_in_transform(func: Operation, arguments: tuple[Any, ...]) -> None:
 
 def _is_data(tensor: Tensor) -> bool:
     """Return whether a tensor has numbers that depend on the model's input."""
-    return tensor.is_floating_point() and has_marks((tensor,))
+    return is_continuous(tensor) and has_marks((tensor,))
 
 
 #: What follows the graph of autograd.

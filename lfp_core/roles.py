@@ -39,7 +39,7 @@ EXTREMES = LARGER | functions.named("clamp", "clip", "clamp_min", "clamp_max")
 #: What changes no number.
 CLEANING = functions.named("nan_to_num", "positive")
 #: What bounds a statistic before something is divided by it.
-BOUNDS = EXTREMES | functions.named("relu", "threshold", "hardtanh", "nan_to_num")
+BOUNDS = EXTREMES | CLEANING | functions.named("relu", "threshold", "hardtanh")
 QUOTIENTS = functions.named("div", "divide", "true_divide") | {Tensor.__rdiv__}
 RECIPROCALS = QUOTIENTS | functions.named("reciprocal", "pow") | {Tensor.__pow__}
 ROOTS = functions.named("sqrt", "rsqrt")
@@ -52,7 +52,7 @@ SELECTIONS = EXTREMES | functions.named(
 )
 #: What leaves a role as it is.
 KEEPING: dict[Role, set[Operation]] = {
-    **dict.fromkeys((*EXTREME, *CENTRED), BOUNDS),
+    **dict.fromkeys((*EXTREME, *CENTRED, *SUMS), BOUNDS),
     **dict.fromkeys(("inverse", *MIXED), EXTREMES),
 }
 #: What is odd in z, and its largest value, which makes a gate of it when that is added.
@@ -157,7 +157,7 @@ def of_moved(operation: Operation, roles: set[Role]) -> Role:
     if len(roles) > 1 and roles.intersection((*MIXABLE, *MIXED)):
         return "mixed"
     role = next(iter(roles)) if len(roles) == 1 else ""
-    if operation in SELECTIONS and role not in (*GATES, *POWERS):
+    if operation in SELECTIONS and role not in (*GATES, *POWERS, *CENTRED):
         return "extreme"
     return role
 

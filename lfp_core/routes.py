@@ -16,6 +16,7 @@ from lfp_core.calls import (
     Context,
     Kwargs,
     Operation,
+    has_marks,
     known,
 )
 from lfp_core.marks import (
@@ -25,6 +26,7 @@ from lfp_core.marks import (
     Mark,
     cut_off,
     is_active,
+    is_continuous,
     is_parameter,
     joined,
     mark_of_detached,
@@ -116,7 +118,7 @@ def convert(context: Context, operation: Operation, args: Args, kwargs: Kwargs) 
 def _is_lookup(call: Call) -> bool:
     """Return whether weights alone are selected, by what depends on the model's input."""
     return not any(
-        mark is not None and mark.kind == "data" and operand.is_floating_point()
+        mark is not None and mark.kind == "data" and is_continuous(operand)
         for operand, mark in zip(call.operands, call.marks, strict=True)
     )
 
@@ -185,6 +187,8 @@ def pool(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> 
 def constant(context: Context, operation: Operation, args: Args, kwargs: Kwargs) -> Any:
     """Cut a tensor off: no reward passes, but what depended on the model's input still does."""
     output = operation(*args, **kwargs)
+    if not has_marks(args):
+        context.find_data()
     mark = cut_off(mark_of_detached(args[0]))
     return output if mark is None else marked(output, mark, frozen=True)
 

@@ -19,6 +19,7 @@ from lfp_core.calls import (
 from lfp_core.marks import (
     ACTIVATION,
     DIVISORS,
+    EXTREME,
     GATES,
     LARGEST,
     MIXED,
@@ -97,10 +98,13 @@ def _sum_of_terms(call: Call, becomes: Mark) -> Any:
             call.replace(operand, ACTIVATION)
         role, pending = roles.of_total(*marks), joined(marks)
         return call.run(ACTIVATION._replace(degree=marks[0].degree, role=role, pending=pending))
-    less_largest = _subtracts(call) and bool(marks) and marks[-1].role in LARGEST
+    less = marks[0 if call.operation in roles.FROM_NUMBER else -1].role if marks else ""
+    less_largest = less in LARGEST and (_subtracts(call) or call.operation in roles.FROM_NUMBER)
     if call.operation in ADDITIONS and (less_largest or roles.are_centred(call)):
-        normalised = less_largest and marks[-1].role == "logsumexp"
+        normalised = less_largest and less == "logsumexp"
         becomes = becomes._replace(role="log softmax" if normalised else "centred")
+    elif call.operation in ADDITIONS and set(call.roles) == set(EXTREME):
+        becomes = becomes._replace(role="logsumexp")  # the largest, and the rest of it
     if roles.are_gates(call):
         becomes = becomes._replace(role="gate", pending=joined(marks))
     if roles.are_weighed(call):
@@ -118,7 +122,7 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
     """Add weights or constants to an activation."""
     ((term, mark),) = call.active
     number = call.number() if call.kwargs.get("alpha", 1) == 1 else None
-    if number == 0 and call.target is None and call.operation not in roles.FROM_NUMBER:
+    if number == 0 and not _is_subtracted(call, term):
         return call.keep()  # nothing is added
     if mark.role in GATES and call.alone(term):  # 1 - sigmoid(z), or g + (g.round() - g).detach()
         becomes = becomes._replace(role="gate", pending=mark.pending)
@@ -134,8 +138,8 @@ def _with_bias(call: Call, becomes: Mark) -> Any:
         becomes = becomes._replace(role="mixed")
     elif number is not None:
         becomes = becomes._replace(role=roles.of_sum(call.operation, mark.role, number))
-    biased = number is not None or all(
-        other is term or (m is not None and m.kind == "weight")
+    biased = all(
+        other is term or (other.dim() == 0 if m is None else m.kind == "weight")
         for other, m in zip(call.operands, call.marks, strict=True)
     )
     if not (biased and 0 < mark.epsilon < UNDIVIDED):

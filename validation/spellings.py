@@ -430,6 +430,11 @@ def _not_negative(squares: Tensor) -> Tensor:
     return squares.clamp(min=1e-30)
 
 
+def _changed_in_part(values: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    change(values[:, :2])
+    return values
+
+
 def _tokens(x: Tensor) -> Tensor:
     return (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
 
@@ -583,6 +588,7 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: F.rms_norm(h, (WIDTH,), eps=1e-6),
         lambda s, h, g, x: h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6),
         lambda s, h, g, x: h * torch.rsqrt(_not_negative(h.square()).mean(1)[:, None] + 1e-6),
+        lambda s, h, g, x: h * torch.rsqrt(h.square().relu_().mean(1, keepdim=True) + 1e-6),
         lambda s, h, g, x: (
             h / (h.pow(2).nan_to_num().mean(1, keepdim=True) + 1e-6).sqrt().clamp(max=1e9)
         ),
@@ -725,9 +731,17 @@ FUNCTIONS: dict[str, list[Spelling]] = {
         lambda s, h, g, x: F.log_softmax(h, 1).exp(),
         lambda s, h, g, x: F.softmin(-h, 1),
         lambda s, h, g, x: (h - h.logsumexp(1, keepdim=True)).exp(),
+        lambda s, h, g, x: torch.rsub(h.logsumexp(1, keepdim=True), h).exp(),
         lambda s, h, g, x: _exponentials(h) / (_exponentials(h) @ torch.ones_like(s.e[:, :1])),
         lambda s, h, g, x: (
             _exponentials(h) / torch.zeros_like(h[:, :1]).index_add(1, _FIRST, _exponentials(h))
+        ),
+    ],
+    "largest of a softmax": [
+        lambda s, h, g, x: F.pad(h.softmax(1).topk(3, 1).values, (0, WIDTH - 3)),
+        lambda s, h, g, x: F.pad(h.log_softmax(1).topk(3, 1).values.exp(), (0, WIDTH - 3)),
+        lambda s, h, g, x: F.pad(
+            h.log_softmax(1).sort(1, descending=True)[0][:, :3].exp(), (0, WIDTH - 3)
         ),
     ],
     "softmax with none": [
@@ -930,6 +944,16 @@ FUNCTIONS: dict[str, list[Spelling]] = {
                 *("transposed", "scatter_", "masked_scatter_", "index_copy_", "loop"),
             )
         ),
+    ],
+    "squares, scaled in part": [
+        lambda s, h, g, x: torch.cat([3 * h[:, :2].square(), h[:, 2:].square()], 1) * 0.5,
+        lambda s, h, g, x: _changed_in_part(h.square(), lambda part: part.mul_(3)) * 0.5,
+        lambda s, h, g, x: _changed_in_part(h * h, lambda part: part.div_(1 / 3)) * 0.5,
+    ],
+    "squares, negated in part": [
+        lambda s, h, g, x: torch.cat([-h[:, :2].square(), h[:, 2:].square()], 1) * 0.5,
+        lambda s, h, g, x: _changed_in_part(h**2, lambda part: part.neg_()) * 0.5,
+        lambda s, h, g, x: _changed_in_part(h**2, lambda part: part.add_(0).neg_()) * 0.5,
     ],
     "scaled in part": [
         lambda s, h, g, x: _parts(h, lambda part: part * 3),

@@ -6,6 +6,7 @@ which of these it is has to be known of a branch that no gradient passes as of o
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,15 @@ FUNCTIONS: dict[str, Function] = {
     "plus constants": lambda h: h + CONSTANT,
     "times constants": lambda h: h * CONSTANT,
     "clipped": lambda h: h.clamp(0, 1),
+    "squares, bounded": lambda h: h.square().clamp(min=1e-3),
+    "squares, bounded in place": lambda h: (h * h).clamp_(max=9.0),
+    "magnitudes, bounded": lambda h: torch.maximum(h.abs(), torch.full((), 0.01, dtype=h.dtype)),
+    "part of a softmax": lambda h: (h - h.amax(-1, keepdim=True)).exp(),
+    "spectrum": lambda h: torch.fft.fft(h).abs(),
+    "turned": lambda h: torch.view_as_real(
+        torch.view_as_complex(h.reshape(-1, 2, 2).contiguous()) * 1j
+    ).reshape(h.shape),
+    "log softmax": lambda h: h.log_softmax(-1),
     "at least": lambda h: torch.maximum(h, torch.full((), 0.1, dtype=h.dtype)),
     "sorted": lambda h: h.sort(-1).values,
     "sign": torch.sign,
@@ -116,9 +126,9 @@ def network(functions: list[Function], join: str) -> Branches:
         return Branches(functions, JOINS[join])
 
 
-def feedback(model: Branches, epsilon: float) -> dict[str, Tensor]:
+def feedback(model: Branches, epsilon: float, **options: Any) -> dict[str, Tensor]:
     """Return the feedback of all but the second layer."""
-    found = feedback_of(model, inputs(), epsilon)
+    found = feedback_of(model, inputs(), epsilon, **options)
     return {name: tensor for name, tensor in found.items() if not name.startswith("beside")}
 
 
@@ -141,6 +151,29 @@ def test_what_is_frozen_is_what_it_was(names: list[str], join: str, epsilon: flo
     assume(all(tensor.isfinite().all() for tensor in expected.values()))
     model.beside.requires_grad_(False)
     assert distance(feedback(model, epsilon), expected) <= TOLERANCE
+
+
+CHAINS = [
+    ["squares, bounded", "mean"],
+    ["squares, bounded in place", "sum", "root"],
+    ["magnitudes, bounded", "sum"],
+    ["part of a softmax", "sum"],
+    ["log softmax", "exp"],
+    ["spectrum"],
+    ["turned"],
+]
+
+
+@pytest.mark.parametrize("join", ["product", "quotient", "matrix product"])
+@pytest.mark.parametrize("names", CHAINS, ids=", ".join)
+def test_parts_of_norms_and_softmaxes_are_frozen_as_what_they_are(
+    names: list[str], join: str
+) -> None:
+    for attention in ("uniform", "constant"):
+        model = network([FUNCTIONS[name] for name in names], join)
+        expected = feedback(model, 0.1, attention=attention)
+        model.beside.requires_grad_(False)
+        assert distance(feedback(model, 0.1, attention=attention), expected) <= TOLERANCE
 
 
 def test_what_is_cut_off_is_another_thing() -> None:

@@ -68,6 +68,8 @@ VIEWS: dict[str, Function] = {
     "transposed twice": lambda h: h.t().t(),
     "chunks": lambda h: torch.cat(h.chunk(2)),
     "rows": lambda h: torch.stack(list(h.unbind())),
+    "multiple of a part": lambda h: h[:, :] * 2 / 2,
+    "part, detached": lambda h: h[:, :].detach(),
     "expanded": lambda h: h[None].expand(2, -1, -1)[1],
     "times one": lambda h: h * 1,
 }
@@ -92,6 +94,57 @@ def test_what_is_made_without_gradients_is_cut_off(view: str, epsilon: float) ->
 def test_a_view_of_what_is_not_cut_off_is_another_function() -> None:
     expected = feedback_of(TwoBranches(torch.detach))
     assert distance(feedback_of(TwoBranches(VIEWS["part"])), expected) > 0.1
+
+
+LAYERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "linear": F.linear,
+    "einsum": lambda x, w: torch.einsum("bi,oi->bo", x, w),
+    "tensordot": lambda x, w: torch.tensordot(x, w, ([1], [1])),
+    "batched": lambda x, w: torch.matmul(w, x[:, :, None])[..., 0],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_look_at_a_part_changes_nothing(name: str) -> None:
+    """Theorem 1, though a mean is logged of an output that torch computes as a view."""
+
+    class Logged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(6)
+            self.w, self.last = nn.Parameter(torch.randn(5, WIDTH)), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = LAYERS[name](x, self.w)
+            with torch.no_grad():
+                part = h[:, :1]
+            part.mean()
+            return self.last(h.relu())
+
+    model = Logged()
+    found = feedback_of(model, 0.0)
+    model.zero_grad()
+    x = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(2))
+    model(x).sum().backward()
+    for n, p in model.named_parameters():
+        assert p.grad is not None
+        torch.testing.assert_close(-found[n], p.detach().abs() * p.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("cut", [torch.detach, lambda x: x.data, lambda x: x.data.clone()])
+def test_data_that_are_cut_off_at_once_are_data(cut: Function) -> None:
+    class First(nn.Module):
+        def __init__(self, cut: Function) -> None:
+            super().__init__()
+            torch.manual_seed(7)
+            self.a, self.b = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
+            self.cut = cut
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.cut(x)
+            return self.b(self.a(x) * x.cos())
+
+    assert distance(feedback_of(First(cut)), feedback_of(First(lambda x: x))) < TOLERANCE
 
 
 def test_views_without_gradients_of_data_and_weights_are_what_they_were() -> None:
@@ -158,6 +211,61 @@ def _into_two(x: Tensor) -> Tensor:
 def test_data_that_are_written_into_another_tensor_are_data(function: Function) -> None:
     expected = feedback_of(TwoBranches(torch.square, on_data=True))
     assert distance(feedback_of(TwoBranches(function, on_data=True)), expected) < TOLERANCE
+
+
+WRITES: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "all": lambda memory, x: memory.copy_(x),
+    "a slice": lambda memory, x: memory.__setitem__(slice(None), x),
+    "rows": lambda memory, x: memory.__setitem__(torch.arange(len(x)), x),
+    "a view": lambda memory, x: memory[:, :].copy_(x),
+    "another's view": lambda memory, x: torch.mul(x, 1, out=memory[:, :]),
+}
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("name", WRITES)
+def test_data_that_are_written_into_a_part_of_a_buffer_are_data(name: str, cut: bool) -> None:
+    def written(x: Tensor) -> Tensor:
+        memory = torch.zeros(x.shape)
+        with torch.set_grad_enabled(not cut):
+            WRITES[name](memory, x * x)
+        return memory
+
+    expected = feedback_of(TwoBranches(torch.square, on_data=True))
+    assert distance(feedback_of(TwoBranches(written, on_data=True)), expected) < TOLERANCE
+
+
+INTO: dict[str, tuple[Function, Function]] = {
+    "a gate": (torch.sigmoid, lambda h: torch.sigmoid(h, out=torch.empty(0))),
+    "a norm": (
+        lambda h: 1 / torch.norm(h, dim=-1, keepdim=True),
+        lambda h: 1 / torch.norm(h, dim=-1, keepdim=True, out=torch.empty(6, 1)),
+    ),
+    "the largest": (
+        lambda h: h.max(1, keepdim=True).values,
+        lambda h: (
+            torch.max(
+                h, 1, keepdim=True, out=(torch.empty(6, 1), torch.empty(6, 1, dtype=torch.long))
+            ).values
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INTO)
+def test_what_a_frozen_layer_writes_into_another_tensor_is_what_it_was(name: str) -> None:
+    found = []
+    for function in INTO[name]:
+        model = TwoBranches(function)
+        model.second.requires_grad_(False)
+        found.append(feedback_of(model))
+    assert distance(*found) < TOLERANCE
+
+
+def test_what_learns_is_written_into_no_other_tensor() -> None:
+    """As torch says, in its words."""
+    with pytest.raises(RuntimeError, match=r"out=.*don't support automatic differentiation"):
+        feedback_of(TwoBranches(lambda h: torch.sigmoid(h, out=torch.empty(6, WIDTH))))
 
 
 def test_constants_that_are_written_into_another_tensor_are_constants() -> None:
