@@ -62,6 +62,7 @@ MIXED_ROOT = (
 )
 VARIANCES = functions.named("var", "var_mean")
 NEGATIONS = functions.named("neg", "negative")
+#: The logarithm of a softmax, and that of the sum in it, which are parts of one as well.
 LOGARITHMS: dict[Operation, Role] = {
     **dict.fromkeys(functions.named("log_softmax"), "log softmax"),
     **dict.fromkeys(functions.named("logsumexp"), "logsumexp"),

@@ -190,13 +190,14 @@ class Mark(NamedTuple):
             two; "contribution" for an activation times a weight, the sum of which is a layer;
             "pair" for a product of two activations, and "pairs" for a sum of such, "weighed" and
             "attended" if one of the two is a part of a softmax; "extreme" for the largest of
-            several values, "bounded" for that of one and a constant, "detached" for what no reward
-            passes through any more, "centred" for values less one of these three, "scores" for
-            these times a weight, "exponential" for exp of these, and "partition" for their sum,
-            which is divided by in a softmax; "mixed" for a layer of powers, whose weights are
-            learned, or for powers or exponentials that were joined with or added to other values,
-            "powers" for the terms of such a layer, and "inverse" for the reciprocal of one: to
-            divide by these is refused.
+            several values, "bounded" for that of one and a constant, "logsumexp" for the logarithm
+            of the sum in a softmax, "detached" for what no reward passes through any more,
+            "centred" for values less one of these, and "log softmax" if it is the third, "scores"
+            for such differences times a weight, "exponential" for exp of any of these, and
+            "partition" for their sum, which is divided by in a softmax; "mixed" for a layer of
+            powers, whose weights are learned, or for powers or exponentials that were joined with
+            or added to other values, "powers" for the terms of such a layer, and "inverse" for the
+            reciprocal of one: to divide by these is refused.
         scaled: False for a leaf whose gradient is still to be multiplied by its magnitude, if it
             is a weight.
         hidden: made of parameters by a function that the engine cannot see into.

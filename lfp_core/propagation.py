@@ -277,7 +277,7 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
         elif _torch.transform_is_active():
             self.find_data()
             _refuse_in_transform(func, (*args, *kwargs.values()))
-        elif kwargs.get("out") is not None:
+        elif kwargs.get("out") is not None and tensors((kwargs["out"],)):
             return self._into(func, args, kwargs)
         rule = rule or _rules.get(func)
         if not args and "input" in kwargs and func is not torch.where:
