@@ -1,6 +1,7 @@
 """Bad input of every kind: one line with field, value and what is allowed, and nothing is lost."""
 
 import errno
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from benchmarks import data
 from benchmarks.analysis import diagnosis
-from benchmarks.cli import app
+from benchmarks.cli import app, logs
 from benchmarks.costs import step
 from benchmarks.data import DATASETS, Dataset, Split
 from benchmarks.experiments.comparison import study as study_module
@@ -351,7 +352,11 @@ def test_a_loop_of_links_in_place_of_the_results_is_told(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", [b"results \xe9", b"\xff/\xfe"])
-def test_a_path_that_is_not_utf_8_is_written_with_escapes(name: bytes) -> None:
+def test_a_path_that_is_not_utf_8_is_written_with_escapes(
+    name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for logger in logs.LOGGERS:  # of which pytest would send messages that are no UTF-8
+        monkeypatch.setattr(logging.getLogger(logger), "propagate", False)
     folder = os.fsdecode(name)
     done = CliRunner().invoke(app, [*QUICK, "--results", folder])
     assert done.exit_code == 0, done.output
