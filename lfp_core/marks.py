@@ -499,8 +499,6 @@ def _origin(tensor: Tensor) -> tuple[Mark, list[tuple[Any, int, Tensor]]]:
             if leaf.kind == "data":
                 return leaf, []  # an input that wants a gradient, of a module with a hook
             break
-        if source is None and identity:
-            return ACTIVATION, []  # of what is frozen, beside others that are not
         if source is None:
             break
         node = source
