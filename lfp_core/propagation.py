@@ -24,6 +24,7 @@ import importlib
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -159,7 +160,9 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
     def owing(self) -> Mark:
         """Return the mark of a layer's output, which owes epsilon."""
-        return Mark("activation", epsilon=self.stabiliser())
+        if _torch.is_compiling():
+            return Mark("activation", epsilon=self.stabiliser())
+        return _owing(self.epsilon)
 
     # --- entering and leaving ---------------------------------------------------------------------
 
@@ -407,6 +410,11 @@ class feedback(TorchFunctionMode):  # noqa: N801  (reads as a function: ``with f
 
 
 _torch.never_compiled(feedback.__torch_function__)
+
+
+@lru_cache(maxsize=16)  # as every layer of every pass has the same
+def _owing(epsilon: float) -> Mark:
+    return Mark("activation", epsilon=epsilon)
 
 
 def _listed(parameters: Iterable[Tensor]) -> list[Tensor]:
