@@ -493,8 +493,7 @@ def _may_be_data(operand: Tensor) -> bool:
 
     Tables of relative positions are indexed by buffers, which torch.compile tells from no input.
     """
-    whole = operand.dtype is not torch.bool and not _torch.is_compiling()
-    return operand.is_floating_point() or whole
+    return operand.is_floating_point() or not (operand.dtype is torch.bool or _torch.is_compiling())
 
 
 HIDDEN = ", which hides how it shares a reward: call lfp.weight on its output if that is a weight"

@@ -114,7 +114,7 @@ def _part_of_softmax(call: Call, role: Role) -> Any:
     """Run exp of values less their largest, or log of its sum, by the chain rule."""
     # Of a log_softmax, exp is a softmax.
     if call.context.attention == "constant" and call.roles == ["log softmax"]:
-        return marked(call.operation(*call.args, **call.kwargs).detach(), DATA)
+        return _constant_softmax(call)
     # As an activation exp would have a slope of 1 / epsilon at the largest, which is 0 itself.
     call.replace(call.active[0][0], ACTIVATION)
     return call.run(call.kind()._replace(role=role))
@@ -391,6 +391,11 @@ def expansion(context: Context, operation: Operation, args: Args, kwargs: Kwargs
     """
     call = Call(context, operation, args, kwargs)
     if context.attention == "constant" and operation in SOFTMAX:
-        weights = operation(*args, **kwargs).detach()
-        return weights if call.kind().kind == "weight" else marked(weights, DATA)
+        return _constant_softmax(call)
     return call.run(call.kind()._replace(role=EXPANDED.get(operation, "")))
+
+
+def _constant_softmax(call: Call) -> Any:
+    """Run what makes a softmax, through which attention="constant" lets no reward pass."""
+    weights = call.operation(*call.args, **call.kwargs).detach()
+    return weights if call.kind().kind == "weight" else marked(weights, DATA)

@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
 from lfp_core import _torch
-from lfp_core.calls import IN_PLACE, Call, Operation, has_marks, name_of
+from lfp_core.calls import IN_PLACE, Call, Operation, has_marks, name_of, overwrites
 from lfp_core.marks import (
     ACTIVATION,
     ATTRIBUTE,
@@ -502,7 +502,7 @@ def _makes_constants(func: Operation, args: tuple[Any, ...], kwargs: dict[str, A
 
 def _written(func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """Return what a function has written to, and all of its memory."""
-    written = tensors((kwargs.get("out"), *(args[:1] if func in IN_PLACE else ())))
+    written = tensors((kwargs.get("out"), *(args[:1] if overwrites(func, args, kwargs) else ())))
     return [*written, *(each._base for each in written if each._base is not None)]
 
 
